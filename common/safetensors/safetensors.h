@@ -1,0 +1,98 @@
+// The safetensors format (huggingface/safetensors): 8 bytes of little-endian header length, a JSON
+// header {name: {dtype, shape, data_offsets}}, then the tensors' bytes. Files are untrusted: the
+// reader checks every number in the header against the object's size before it allocates or reads.
+//
+// Thread safety: SafetensorsFile is immutable after Open and thread-safe.
+// Errors: kInvalidArgument with reason SAFETENSORS_TRUNCATED, SAFETENSORS_HEADER_TOO_LARGE,
+// SAFETENSORS_BAD_HEADER, SAFETENSORS_BAD_OFFSETS (beyond the file, overlapping, or not matching
+// shape × dtype), TENSOR_NOT_FOUND, TENSOR_DTYPE, TENSOR_SHAPE; store errors pass through.
+#ifndef UNIQUANF_COMMON_SAFETENSORS_SAFETENSORS_H_
+#define UNIQUANF_COMMON_SAFETENSORS_SAFETENSORS_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "common/object_store/object_store.h"
+
+namespace uniquanf {
+
+enum class SafetensorsDType { kBool, kU8, kI8, kI16, kU16, kF16, kBF16, kI32, kU32, kF32, kF64, kI64, kU64 };
+
+// "F32", "BF16", ... as the format spells them.
+absl::string_view SafetensorsDTypeName(SafetensorsDType dtype);
+int64_t SafetensorsDTypeBytes(SafetensorsDType dtype);
+
+struct TensorInfo {
+  std::string name;
+  SafetensorsDType dtype = SafetensorsDType::kF32;
+  std::vector<int64_t> shape;  // empty for a scalar
+  uint64_t offset = 0;         // absolute, in the file
+  uint64_t size_bytes = 0;
+  int64_t num_elements() const;
+};
+
+// One file, its header read and checked; tensor bytes are read on demand by ranged reads.
+class SafetensorsFile {
+ public:
+  // Largest header accepted; the reference implementation's limit.
+  static constexpr uint64_t kMaxHeaderBytes = 100 << 20;
+
+  static absl::StatusOr<std::shared_ptr<const SafetensorsFile>> Open(
+      std::shared_ptr<ObjectStore> store, absl::string_view key);
+
+  const std::string& key() const { return key_; }
+  const std::map<std::string, TensorInfo>& tensors() const { return tensors_; }
+  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+  absl::StatusOr<TensorInfo> Find(absl::string_view name) const;
+
+  // The tensor's raw little-endian bytes, info.size_bytes of them, into the caller's `out`.
+  absl::Status ReadBytes(const TensorInfo& info, void* out) const;
+  // F32, F16 and BF16 converted to float, exactly; other dtypes are TENSOR_DTYPE errors.
+  absl::Status ReadFloat(const TensorInfo& info, float* out) const;
+  // Any integer dtype converted to int64; values that do not fit are TENSOR_DTYPE errors.
+  absl::Status ReadInt64(const TensorInfo& info, int64_t* out) const;
+
+ private:
+  std::shared_ptr<ObjectStore> store_;
+  std::string key_;
+  std::map<std::string, TensorInfo> tensors_;
+  std::map<std::string, std::string> metadata_;
+};
+
+// Writes a file in one pass, deterministically: the header is declared up front, tensors are laid out
+// in the order declared, the header is padded with spaces to a multiple of 8 bytes.
+class SafetensorsWriter {
+ public:
+  struct Declaration {
+    std::string name;
+    SafetensorsDType dtype;
+    std::vector<int64_t> shape;
+  };
+  // `out` is borrowed and must outlive the writer; the header is written at once.
+  static absl::StatusOr<std::unique_ptr<SafetensorsWriter>> Create(
+      ObjectWriter* out, std::vector<Declaration> tensors,
+      const std::map<std::string, std::string>& metadata);
+  virtual ~SafetensorsWriter() = default;
+
+  // Appends the bytes of the next declared tensor, possibly in several calls; kInvalidArgument when
+  // `name` is not next or there are too many bytes.
+  virtual absl::Status Append(absl::string_view name, const void* data, uint64_t size_bytes) = 0;
+  // Checks that every declared byte was written. Does not commit `out`.
+  virtual absl::Status Finish() = 0;
+};
+
+// Conversions with round to nearest even, NaN kept; exact where the target can hold the value.
+uint16_t FloatToBfloat16(float value);
+float Bfloat16ToFloat(uint16_t value);
+uint16_t FloatToFloat16(float value);  // overflow becomes infinity, as IEEE 754 says
+float Float16ToFloat(uint16_t value);
+
+}  // namespace uniquanf
+
+#endif  // UNIQUANF_COMMON_SAFETENSORS_SAFETENSORS_H_
