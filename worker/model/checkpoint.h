@@ -1,0 +1,66 @@
+// A model's weights in an object store: a Hugging Face checkpoint (one safetensors file or a sharded
+// index) or a unified artifact, whose quantized layers are dequantized on reading. Only what is asked
+// for is read. Open checks every tensor's presence, dtype and shape against config.json from the
+// headers alone; values are checked for NaN and Inf as they are read.
+//
+// Thread safety: immutable after Open; loads may run in several threads.
+// Errors: kInvalidArgument with reason MODEL_NOT_FOUND, TENSOR_NOT_FOUND, TENSOR_SHAPE, TENSOR_DTYPE,
+// WEIGHT_NOT_FINITE (names the tensor and the index), UNEXPECTED_TENSOR for quantization leftovers,
+// MODEL_ALREADY_QUANTIZED, those of ModelConfig and safetensors.
+#ifndef UNIQUANF_WORKER_MODEL_CHECKPOINT_H_
+#define UNIQUANF_WORKER_MODEL_CHECKPOINT_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/object_store/object_store.h"
+#include "common/safetensors/safetensors.h"
+#include "worker/block/block.h"
+#include "worker/model/model_config.h"
+
+namespace uniquanf {
+
+// Host copies of one block, f32, as read from the files. linear[l] is [N, K].
+struct HostBlock {
+  std::array<std::vector<float>, kNumLinears> linear;
+  std::array<std::vector<float>, kNumLinears> bias;
+  std::vector<float> input_norm, post_norm, q_norm, k_norm;
+};
+
+class Checkpoint {
+ public:
+  // `store` holds config.json at its root. allow_quantized: also accept a unified artifact.
+  static absl::StatusOr<std::unique_ptr<Checkpoint>> Open(std::shared_ptr<ObjectStore> store,
+                                                          bool allow_quantized);
+  virtual ~Checkpoint() = default;
+  virtual const ModelConfig& config() const = 0;
+  virtual const std::string& config_json() const = 0;  // as read
+  virtual bool quantized() const = 0;
+  virtual const std::shared_ptr<ObjectStore>& store() const = 0;
+
+  virtual absl::StatusOr<HostBlock> LoadBlock(int layer) const = 0;
+  virtual absl::StatusOr<std::vector<float>> LoadEmbedding() const = 0;  // [V, H]
+  virtual absl::StatusOr<std::vector<float>> LoadFinalNorm() const = 0;  // [H]
+  virtual absl::StatusOr<std::vector<float>> LoadLmHead() const = 0;     // [V, H]; tied: the embedding
+  // Raw access by full name, for copying tensors unchanged; the file that holds it and its info.
+  struct RawTensor {
+    std::shared_ptr<const SafetensorsFile> file;
+    TensorInfo info;
+  };
+  virtual absl::StatusOr<RawTensor> FindRaw(absl::string_view name) const = 0;
+  virtual std::vector<std::string> TensorNames() const = 0;  // sorted
+};
+
+// "model.layers.<layer>." + suffix and friends.
+std::string LayerPrefix(int layer);                     // "model.layers.3."
+std::string ModuleName(int layer, Linear linear);       // "model.layers.3.mlp.down_proj"
+
+// Puts a host block on a device.
+absl::StatusOr<BlockWeights> UploadBlock(Backend* backend, const BlockConfig& config, DType act,
+                                         const HostBlock& block);
+
+}  // namespace uniquanf
+
+#endif  // UNIQUANF_WORKER_MODEL_CHECKPOINT_H_
