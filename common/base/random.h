@@ -39,8 +39,8 @@ UQ_HOST_DEVICE inline Philox4 PhiloxAt(uint64_t seed, uint64_t stream, uint64_t 
   return {{c0, c1, c2, c3}};
 }
 
-// A 32-bit draw is below `BernoulliThreshold(p)` with probability p (p in [0, 1], exact at both ends
-// because the comparison is made in 64 bits).
+// A 32-bit draw is below `BernoulliThreshold(p)` with probability p (p in [0, 1], exact at both
+// ends because the comparison is made in 64 bits).
 UQ_HOST_DEVICE inline uint64_t BernoulliThreshold(double p) {
   return static_cast<uint64_t>(p * 4294967296.0);
 }

@@ -1,8 +1,8 @@
 // Error handling helpers on top of absl::Status.
 //
 // Every error that a user can see carries a *reason*: a stable UPPER_SNAKE_CASE word that programs
-// can switch on (it becomes google.rpc.ErrorInfo.reason on the wire, see common/rpc/status_proto.h).
-// Thread safety: free functions, no state.
+// can switch on (it becomes google.rpc.ErrorInfo.reason on the wire, see
+// common/rpc/status_proto.h). Thread safety: free functions, no state.
 #ifndef UNIQUANF_COMMON_BASE_STATUS_H_
 #define UNIQUANF_COMMON_BASE_STATUS_H_
 
@@ -37,10 +37,10 @@ absl::Status Annotate(const absl::Status& status, absl::string_view context);
 #define UQ_CONCAT(a, b) UQ_CONCAT_INNER(a, b)
 
 // Returns from the enclosing function when `expr` (an absl::Status) is not OK.
-#define UQ_RETURN_IF_ERROR(expr)                    \
-  do {                                              \
-    absl::Status uq_status_ = (expr);               \
-    if (!uq_status_.ok()) return uq_status_;        \
+#define UQ_RETURN_IF_ERROR(expr)             \
+  do {                                       \
+    absl::Status uq_status_ = (expr);        \
+    if (!uq_status_.ok()) return uq_status_; \
   } while (false)
 
 // Declares or assigns `lhs` from `expr` (an absl::StatusOr<T>), or returns its status.

@@ -1,14 +1,15 @@
 // Object storage: a flat map from keys to byte strings, behind one interface for local directories
-// (file://) and S3 (s3://). A conformance suite (tests/unit/common/object_store_conformance.h) states
-// what every implementation does.
+// (file://) and S3 (s3://). A conformance suite (tests/unit/common/object_store_conformance.h)
+// states what every implementation does.
 //
 // Keys are relative, '/'-separated, without empty, "." or ".." segments, 1..1000 bytes of printable
 // ASCII; anything else is kInvalidArgument (reason INVALID_OBJECT_KEY).
 // Thread safety: stores are thread-safe; a writer is used by one thread at a time.
 // Errors: kNotFound (OBJECT_NOT_FOUND), kAlreadyExists (OBJECT_EXISTS) for a refused conditional
-// write, kPermissionDenied (PERMISSION_DENIED), kResourceExhausted (STORAGE_FULL) for a full disk or
-// quota, kDataLoss (DIGEST_MISMATCH), kUnavailable (STORE_UNAVAILABLE) after bounded retries. A
-// failed write leaves no object and never a partial one. Messages name the object, never credentials.
+// write, kPermissionDenied (PERMISSION_DENIED), kResourceExhausted (STORAGE_FULL) for a full disk
+// or quota, kDataLoss (DIGEST_MISMATCH), kUnavailable (STORE_UNAVAILABLE) after bounded retries. A
+// failed write leaves no object and never a partial one. Messages name the object, never
+// credentials.
 #ifndef UNIQUANF_COMMON_OBJECT_STORE_OBJECT_STORE_H_
 #define UNIQUANF_COMMON_OBJECT_STORE_OBJECT_STORE_H_
 
@@ -49,8 +50,8 @@ struct ListResult {
   bool truncated = false;           // more follow after the last key
 };
 
-// Streams one object. The object appears when Commit returns OK, whole; destroying a writer that was
-// not committed aborts it and leaves nothing.
+// Streams one object. The object appears when Commit returns OK, whole; destroying a writer that
+// was not committed aborts it and leaves nothing.
 class ObjectWriter {
  public:
   virtual ~ObjectWriter() = default;

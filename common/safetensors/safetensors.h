@@ -19,10 +19,25 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "common/object_store/object_store.h"
+#include "common/safetensors/float_conversion.h"
 
 namespace uniquanf {
 
-enum class SafetensorsDType { kBool, kU8, kI8, kI16, kU16, kF16, kBF16, kI32, kU32, kF32, kF64, kI64, kU64 };
+enum class SafetensorsDType {
+  kBool,
+  kU8,
+  kI8,
+  kI16,
+  kU16,
+  kF16,
+  kBF16,
+  kI32,
+  kU32,
+  kF32,
+  kF64,
+  kI64,
+  kU64
+};
 
 // "F32", "BF16", ... as the format spells them.
 absl::string_view SafetensorsDTypeName(SafetensorsDType dtype);
@@ -65,8 +80,8 @@ class SafetensorsFile {
   std::map<std::string, std::string> metadata_;
 };
 
-// Writes a file in one pass, deterministically: the header is declared up front, tensors are laid out
-// in the order declared, the header is padded with spaces to a multiple of 8 bytes.
+// Writes a file in one pass, deterministically: the header is declared up front, tensors are laid
+// out in the order declared, the header is padded with spaces to a multiple of 8 bytes.
 class SafetensorsWriter {
  public:
   struct Declaration {
@@ -86,12 +101,6 @@ class SafetensorsWriter {
   // Checks that every declared byte was written. Does not commit `out`.
   virtual absl::Status Finish() = 0;
 };
-
-// Conversions with round to nearest even, NaN kept; exact where the target can hold the value.
-uint16_t FloatToBfloat16(float value);
-float Bfloat16ToFloat(uint16_t value);
-uint16_t FloatToFloat16(float value);  // overflow becomes infinity, as IEEE 754 says
-float Float16ToFloat(uint16_t value);
 
 }  // namespace uniquanf
 

@@ -1,6 +1,6 @@
-// What a user asks for: one quantization job, as programs exchange it. Parsed from JSON (a spec file,
-// the batch program's flags), converted from proto at the API's edge (common/rpc/spec_proto.h), and
-// stored in canonical JSON in the artifact's manifest.
+// What a user asks for: one quantization job, as programs exchange it. Parsed from JSON (a spec
+// file, the batch program's flags), converted from proto at the API's edge
+// (common/rpc/spec_proto.h), and stored in canonical JSON in the artifact's manifest.
 //
 // Thread safety: plain values. Errors: kInvalidArgument with reason INVALID_SPEC; the message names
 // the field, the value and what is allowed.
@@ -36,8 +36,8 @@ struct ModuleOverride {
   bool full_precision = false;
 };
 
-// Defaults are the paper's script's (shared by every front end); ALGORITHM in worker/quant/README.md
-// explains each symbol.
+// Defaults are the paper's script's (shared by every front end); ALGORITHM in
+// worker/quant/README.md explains each symbol.
 struct QuantizationSpec {
   // Where things are: object store URIs (file://, s3://, or a plain path for the batch program).
   std::string model_uri;        // a Hugging Face checkpoint directory
@@ -53,16 +53,16 @@ struct QuantizationSpec {
   int64_t group_size = 0;  // 0: per row; else divides every quantized layer's input width
   std::vector<ModuleOverride> overrides;
 
-  int64_t num_samples = 128;      // calibration sequences used; 0: all in the file
-  int64_t sequence_length = 2048;  // tokens a sequence; 0: the file's width
-  int epochs = 20;                // 0 skips reconstruction
-  int batch_size = 1;             // sequences a step
-  double input_prob = 0.5;        // probability of the quantized input, element by element
+  int64_t num_samples = 128;            // calibration sequences used; 0: all in the file
+  int64_t sequence_length = 2048;       // tokens a sequence; 0: the file's width
+  int epochs = 20;                      // 0 skips reconstruction
+  int batch_size = 1;                   // sequences a step
+  double input_prob = 0.5;              // probability of the quantized input, element by element
   double uniform_learning_rate = 5e-3;  // u_lr: log Δ, s2, s3
   double binary_learning_rate = 5e-4;   // b_lr: α
-  int grid_steps = 1;             // G, 0..1000
-  int alternating_rounds = 15;    // T, 0..1000
-  int remap_period = 2;           // p, >= 1
+  int grid_steps = 1;                   // G, 0..1000
+  int alternating_rounds = 15;          // T, 0..1000
+  int remap_period = 2;                 // p, >= 1
   uint64_t seed = 0;
 
   // Checks every range that needs no model. Group size against layer shapes is checked in prepare.

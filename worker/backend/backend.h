@@ -1,9 +1,10 @@
-// A compute device: memory, copies, ordering. Ops (worker/ops) take a Backend and dispatch on kind().
+// A compute device: memory, copies, ordering. Ops (worker/ops) take a Backend and dispatch on
+// kind().
 //
 // Work on a Backend is issued in order on one stream. On the CPU it has happened when the call
-// returns; on CUDA it is asynchronous and errors surface at the next Synchronize or copy to the host.
-// Thread safety: one thread at a time. Lifetime: a Backend outlives every Tensor made from it.
-// Errors: kResourceExhausted (OUT_OF_MEMORY) from allocations, with bytes asked for and free;
+// returns; on CUDA it is asynchronous and errors surface at the next Synchronize or copy to the
+// host. Thread safety: one thread at a time. Lifetime: a Backend outlives every Tensor made from
+// it. Errors: kResourceExhausted (OUT_OF_MEMORY) from allocations, with bytes asked for and free;
 // kInternal (DEVICE_ERROR) from a failing device.
 #ifndef UNIQUANF_WORKER_BACKEND_BACKEND_H_
 #define UNIQUANF_WORKER_BACKEND_BACKEND_H_
@@ -28,7 +29,8 @@ struct MemoryInfo {
   uint64_t peak_allocated_bytes = 0;  // by this backend, since ResetPeak
 };
 
-// A recorded sequence of ops that can be replayed (a CUDA graph); on the CPU it only marks the place.
+// A recorded sequence of ops that can be replayed (a CUDA graph); on the CPU it only marks the
+// place.
 class CapturedSequence {
  public:
   virtual ~CapturedSequence() = default;
@@ -38,9 +40,9 @@ class Backend {
  public:
   virtual ~Backend() = default;
   virtual DeviceKind kind() const = 0;
-  // What the results' bits depend on besides the inputs; kept in the manifest. CPU: BLAS library and
-  // its kernel. CUDA: device name, compute capability, library versions. No host names, no counts of
-  // threads (results do not depend on them).
+  // What the results' bits depend on besides the inputs; kept in the manifest. CPU: BLAS library
+  // and its kernel. CUDA: device name, compute capability, library versions. No host names, no
+  // counts of threads (results do not depend on them).
   virtual std::string description() const = 0;
 
   // At least 256-byte aligned; contents are undefined. Size 0 gives a non-null unique pointer.
@@ -50,8 +52,8 @@ class Backend {
   virtual absl::StatusOr<void*> AllocateHost(size_t size_bytes) = 0;
   virtual void FreeHost(void* pointer) = 0;
 
-  // Ordered with the ops. CopyToHost has completed when it returns; CopyFromHost may read `src` until
-  // the next Synchronize when it is page-locked, else only until it returns.
+  // Ordered with the ops. CopyToHost has completed when it returns; CopyFromHost may read `src`
+  // until the next Synchronize when it is page-locked, else only until it returns.
   virtual absl::Status CopyFromHost(void* dst, const void* src, size_t size_bytes) = 0;
   virtual absl::Status CopyToHost(void* dst, const void* src, size_t size_bytes) = 0;
   virtual absl::Status CopyOnDevice(void* dst, const void* src, size_t size_bytes) = 0;
@@ -60,8 +62,8 @@ class Backend {
   virtual absl::Status Synchronize() = 0;
 
   // Runs `issue` (which issues ops and nothing else: no allocation, no copy to or from the host, no
-  // synchronization) the first time, recording it in *sequence; later calls replay the recording. All
-  // step-dependent values must live in device memory. The CPU calls `issue` every time.
+  // synchronization) the first time, recording it in *sequence; later calls replay the recording.
+  // All step-dependent values must live in device memory. The CPU calls `issue` every time.
   virtual absl::Status RunCaptured(std::unique_ptr<CapturedSequence>* sequence,
                                    const std::function<void()>& issue) = 0;
 

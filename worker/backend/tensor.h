@@ -25,7 +25,8 @@ class Tensor {
  public:
   Tensor() = default;  // empty: no memory, rank 0
   static absl::StatusOr<Tensor> Allocate(Backend* backend, DType dtype, Shape shape);
-  // Allocates and copies. `data` holds the product of `shape` floats; rounds to nearest even for bf16.
+  // Allocates and copies. `data` holds the product of `shape` floats; rounds to nearest even for
+  // bf16.
   static absl::StatusOr<Tensor> FromFloats(Backend* backend, DType dtype, Shape shape,
                                            const float* data);
   ~Tensor();

@@ -1,11 +1,12 @@
-// One decoder block of a Llama-like transformer: forward and backward, written once over worker/ops.
+// One decoder block of a Llama-like transformer: forward and backward, written once over
+// worker/ops.
 //
 //   h  = x + o_proj(attention(rope(qk_norm(q_proj(n1)), ...)))      n1 = rms_norm(x, input_norm)
 //   y  = h + down_proj(silu(gate_proj(n2)) · up_proj(n2))           n2 = rms_norm(h, post_norm)
 //
-// A BlockConfig describes the family's differences as data (biases, q/k norms, window): there is one
-// copy of the code. Source: Hugging Face modeling_llama / mistral / qwen2 / qwen3.
-// Thread safety: as Backend. Shapes in worker/ops/op.h's notation.
+// A BlockConfig describes the family's differences as data (biases, q/k norms, window): there is
+// one copy of the code. Source: Hugging Face modeling_llama / mistral / qwen2 / qwen3. Thread
+// safety: as Backend. Shapes in worker/ops/op.h's notation.
 #ifndef UNIQUANF_WORKER_BLOCK_BLOCK_H_
 #define UNIQUANF_WORKER_BLOCK_BLOCK_H_
 
@@ -39,10 +40,10 @@ struct BlockConfig {
   int num_kv_heads = 0;
   int head_dim = 0;
   float rms_norm_eps = 1e-5f;
-  int64_t window = 0;          // sliding window of this layer; 0: none
-  bool qk_norm = false;        // Qwen3: RMSNorm over each head of q and k, before rotary
-  bool qkv_bias = false;       // Qwen2; Llama with attention_bias
-  bool o_bias = false;         // Llama with attention_bias
+  int64_t window = 0;     // sliding window of this layer; 0: none
+  bool qk_norm = false;   // Qwen3: RMSNorm over each head of q and k, before rotary
+  bool qkv_bias = false;  // Qwen2; Llama with attention_bias
+  bool o_bias = false;    // Llama with attention_bias
   bool mlp_bias = false;
 
   // {N outputs, K inputs} of a linear layer.
@@ -70,24 +71,26 @@ struct RopeTables {
 class BlockRunner {
  public:
   // `rope` is borrowed. with_backward = false allocates much less.
-  static absl::StatusOr<std::unique_ptr<BlockRunner>> Create(Backend* backend, const BlockConfig& config,
-                                                             DType act, int64_t batch, int64_t seq_len,
-                                                             const RopeTables* rope, bool with_backward);
+  static absl::StatusOr<std::unique_ptr<BlockRunner>> Create(Backend* backend,
+                                                             const BlockConfig& config, DType act,
+                                                             int64_t batch, int64_t seq_len,
+                                                             const RopeTables* rope,
+                                                             bool with_backward);
   virtual ~BlockRunner() = default;
 
   // y[T, H] from x[T, H]; keeps what Backward needs (x is borrowed until then).
   virtual void Forward(const BlockWeights& weights, const Tensor& x, Tensor* y) = 0;
-  // From dy[T, H] of the last Forward: gradients of the linear layers. The gradient for x is computed
-  // only when dx is not null: nothing trained lies before it. `on_gradient(l)` is called as soon as the
-  // gradient of linear layer l has been issued (so that its update can be issued too); may be null.
-  // REQUIRES: with_backward; Forward was called with the same weights.
+  // From dy[T, H] of the last Forward: gradients of the linear layers. The gradient for x is
+  // computed only when dx is not null: nothing trained lies before it. `on_gradient(l)` is called
+  // as soon as the gradient of linear layer l has been issued (so that its update can be issued
+  // too); may be null. REQUIRES: with_backward; Forward was called with the same weights.
   virtual void Backward(const BlockWeights& weights, const Tensor& dy, BlockGradients* gradients,
                         Tensor* dx, const std::function<void(Linear)>& on_gradient) = 0;
 };
 
 // Device bytes a BlockRunner allocates; for planning.
-uint64_t BlockRunnerBytes(const Backend& backend, const BlockConfig& config, DType act, int64_t batch,
-                          int64_t seq_len, bool with_backward);
+uint64_t BlockRunnerBytes(const Backend& backend, const BlockConfig& config, DType act,
+                          int64_t batch, int64_t seq_len, bool with_backward);
 
 }  // namespace uniquanf
 

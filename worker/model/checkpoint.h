@@ -1,12 +1,12 @@
-// A model's weights in an object store: a Hugging Face checkpoint (one safetensors file or a sharded
-// index) or a unified artifact, whose quantized layers are dequantized on reading. Only what is asked
-// for is read. Open checks every tensor's presence, dtype and shape against config.json from the
-// headers alone; values are checked for NaN and Inf as they are read.
+// A model's weights in an object store: a Hugging Face checkpoint (one safetensors file or a
+// sharded index) or a unified artifact, whose quantized layers are dequantized on reading. Only
+// what is asked for is read. Open checks every tensor's presence, dtype and shape against
+// config.json from the headers alone; values are checked for NaN and Inf as they are read.
 //
 // Thread safety: immutable after Open; loads may run in several threads.
-// Errors: kInvalidArgument with reason MODEL_NOT_FOUND, TENSOR_NOT_FOUND, TENSOR_SHAPE, TENSOR_DTYPE,
-// WEIGHT_NOT_FINITE (names the tensor and the index), UNEXPECTED_TENSOR for quantization leftovers,
-// MODEL_ALREADY_QUANTIZED, those of ModelConfig and safetensors.
+// Errors: kInvalidArgument with reason MODEL_NOT_FOUND, TENSOR_NOT_FOUND, TENSOR_SHAPE,
+// TENSOR_DTYPE, WEIGHT_NOT_FINITE (names the tensor and the index), UNEXPECTED_TENSOR for
+// quantization leftovers, MODEL_ALREADY_QUANTIZED, those of ModelConfig and safetensors.
 #ifndef UNIQUANF_WORKER_MODEL_CHECKPOINT_H_
 #define UNIQUANF_WORKER_MODEL_CHECKPOINT_H_
 
@@ -43,7 +43,7 @@ class Checkpoint {
   virtual absl::StatusOr<HostBlock> LoadBlock(int layer) const = 0;
   virtual absl::StatusOr<std::vector<float>> LoadEmbedding() const = 0;  // [V, H]
   virtual absl::StatusOr<std::vector<float>> LoadFinalNorm() const = 0;  // [H]
-  virtual absl::StatusOr<std::vector<float>> LoadLmHead() const = 0;     // [V, H]; tied: the embedding
+  virtual absl::StatusOr<std::vector<float>> LoadLmHead() const = 0;  // [V, H]; tied: the embedding
   // Raw access by full name, for copying tensors unchanged; the file that holds it and its info.
   struct RawTensor {
     std::shared_ptr<const SafetensorsFile> file;
@@ -54,8 +54,8 @@ class Checkpoint {
 };
 
 // "model.layers.<layer>." + suffix and friends.
-std::string LayerPrefix(int layer);                     // "model.layers.3."
-std::string ModuleName(int layer, Linear linear);       // "model.layers.3.mlp.down_proj"
+std::string LayerPrefix(int layer);                // "model.layers.3."
+std::string ModuleName(int layer, Linear linear);  // "model.layers.3.mlp.down_proj"
 
 // Puts a host block on a device.
 absl::StatusOr<BlockWeights> UploadBlock(Backend* backend, const BlockConfig& config, DType act,

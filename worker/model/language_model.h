@@ -1,5 +1,5 @@
-// The ends of a language model (embedding, final norm, LM head) around blocks that are loaded one at a
-// time, and perplexity over token windows.
+// The ends of a language model (embedding, final norm, LM head) around blocks that are loaded one
+// at a time, and perplexity over token windows.
 //
 // Thread safety: as Backend. Memory: one block, the embedding or head, and the activations of the
 // windows in flight; never the whole model.
@@ -16,16 +16,17 @@
 
 namespace uniquanf {
 
-// hidden [S, L, H] act = embedding of ids [S·L] (host). Errors: TOKEN_OUT_OF_RANGE names position, id
-// and vocabulary size.
+// hidden [S, L, H] act = embedding of ids [S·L] (host). Errors: TOKEN_OUT_OF_RANGE names position,
+// id and vocabulary size.
 absl::StatusOr<Tensor> EmbedTokens(Backend* backend, const Checkpoint& checkpoint, DType act,
                                    const std::vector<int32_t>& ids, int64_t num_sequences,
                                    int64_t seq_len);
 
 // hidden [S, L, H] through one block, sequence by sequence (so that the bits of a sequence do not
 // depend on S), in place.
-absl::Status ForwardBlockInPlace(Backend* backend, const BlockConfig& config, const RopeTables& rope,
-                                 const BlockWeights& weights, Tensor* hidden);
+absl::Status ForwardBlockInPlace(Backend* backend, const BlockConfig& config,
+                                 const RopeTables& rope, const BlockWeights& weights,
+                                 Tensor* hidden);
 // The same into another tensor of the same shape.
 absl::Status ForwardBlock(Backend* backend, const BlockConfig& config, const RopeTables& rope,
                           const BlockWeights& weights, const Tensor& hidden, Tensor* out);
@@ -34,8 +35,9 @@ struct PerplexityOptions {
   int64_t window = 1024;      // tokens; windows do not overlap, a shorter tail is dropped
   int64_t max_windows = 200;  // 0: all
   DType act = DType::kFloat32;
-  std::function<void(int64_t done, int64_t total)> progress;  // in units of (block, window); may be empty
-  std::function<bool()> cancelled;                            // may be empty
+  std::function<void(int64_t done, int64_t total)>
+      progress;                     // in units of (block, window); may be empty
+  std::function<bool()> cancelled;  // may be empty
 };
 struct Perplexity {
   double perplexity = 0;   // exp(mean negative log likelihood)

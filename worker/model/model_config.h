@@ -1,7 +1,7 @@
 // A Hugging Face config.json of a supported family (Llama, Mistral, Qwen2, Qwen3), checked.
 //
-// Accepts the old form (`rope_theta`, `rope_scaling`) and the newer `rope_parameters`. Plain values,
-// thread-safe. Errors: kInvalidArgument with reason INVALID_MODEL_CONFIG (names the field),
+// Accepts the old form (`rope_theta`, `rope_scaling`) and the newer `rope_parameters`. Plain
+// values, thread-safe. Errors: kInvalidArgument with reason INVALID_MODEL_CONFIG (names the field),
 // UNSUPPORTED_ARCHITECTURE (lists those supported), MODEL_ALREADY_QUANTIZED.
 #ifndef UNIQUANF_WORKER_MODEL_MODEL_CONFIG_H_
 #define UNIQUANF_WORKER_MODEL_MODEL_CONFIG_H_
@@ -18,10 +18,10 @@ namespace uniquanf {
 
 struct RopeConfig {
   double theta = 10000.0;
-  std::string type = "default";  // "default", "linear", "llama3"
-  double factor = 1.0;            // linear, llama3
-  double low_freq_factor = 1.0;   // llama3
-  double high_freq_factor = 4.0;  // llama3
+  std::string type = "default";                    // "default", "linear", "llama3"
+  double factor = 1.0;                             // linear, llama3
+  double low_freq_factor = 1.0;                    // llama3
+  double high_freq_factor = 4.0;                   // llama3
   double original_max_position_embeddings = 8192;  // llama3
 };
 

@@ -1,13 +1,13 @@
 // Numeric building blocks of a decoder block, on any device.
 //
-// The recipe: this header has no build flags; op.cc checks shapes and dispatches on the backend's kind
-// and the element type; op_cpu_*.cc and op_cuda_*.cu compute. Every op has a scalar reference in
-// tests/unit/worker/ops and one device-parameterised test suite.
+// The recipe: this header has no build flags; op.cc checks shapes and dispatches on the backend's
+// kind and the element type; op_cpu_*.cc and op_cuda_*.cu compute. Every op has a scalar reference
+// in tests/unit/worker/ops and one device-parameterised test suite.
 //
-// Notation: T tokens = batch · L positions; H hidden; N outputs; K inputs; D head size; Hq query heads;
-// Hkv key/value heads. All tensors are dense and row-major. "act" is the activation type: f32 on the
-// CPU; f32 or bf16 on CUDA (bf16 ops read bf16, compute and accumulate in fp32, round once on writing).
-// Norm weights, biases, rotary tables and statistics are f32 always.
+// Notation: T tokens = batch · L positions; H hidden; N outputs; K inputs; D head size; Hq query
+// heads; Hkv key/value heads. All tensors are dense and row-major. "act" is the activation type:
+// f32 on the CPU; f32 or bf16 on CUDA (bf16 ops read bf16, compute and accumulate in fp32, round
+// once on writing). Norm weights, biases, rotary tables and statistics are f32 always.
 // "=" overwrites, "+=" accumulates. Outputs must not alias inputs unless said so.
 // All reductions are deterministic: no atomics, and an order that does not depend on thread count.
 // Errors: wrong shapes, types or devices are bugs and CHECK-fail; device errors surface in
@@ -22,32 +22,35 @@
 
 namespace uniquanf::ops {
 
-// Everything about one optimizer step that changes from step to step. Lives in device memory, so that a
-// captured sequence can be replayed with new values (Backend::RunCaptured).
+// Everything about one optimizer step that changes from step to step. Lives in device memory, so
+// that a captured sequence can be replayed with new values (Backend::RunCaptured).
 struct StepParams {
   int64_t sequence_index[64];  // rows of the activation caches used in this step; the first `batch`
   uint64_t step;               // counted from 0; the counter of the input-mixing draws
   float uniform_learning_rate;  // after the schedule
   float binary_learning_rate;
-  float bias_correction1;      // 1 − β1^(step+1)
-  float bias_correction2;      // 1 − β2^(step+1)
-  int32_t mapping;             // quant::Mapping of the *next* forward pass
+  float bias_correction1;  // 1 − β1^(step+1)
+  float bias_correction2;  // 1 − β2^(step+1)
+  int32_t mapping;         // quant::Mapping of the *next* forward pass
 };
 inline constexpr int kMaxBatchSize = 64;
 
-// --- linear layers ---------------------------------------------------------------------------------
-// y[T,N] = x[T,K] · w[N,K]ᵀ (+ bias[N] when not null). x, w, y: act.
-void LinearForward(Backend* backend, const Tensor& x, const Tensor& w, const Tensor* bias, Tensor* y);
+// --- linear layers
+// --------------------------------------------------------------------------------- y[T,N] = x[T,K]
+// · w[N,K]ᵀ (+ bias[N] when not null). x, w, y: act.
+void LinearForward(Backend* backend, const Tensor& x, const Tensor& w, const Tensor* bias,
+                   Tensor* y);
 // dx[T,K] = (or += when accumulate) dy[T,N] · w[N,K].
 void LinearBackwardInput(Backend* backend, const Tensor& dy, const Tensor& w, bool accumulate,
                          Tensor* dx);
 // dw[N,K] = dy[T,N]ᵀ · x[T,K].
 void LinearBackwardWeight(Backend* backend, const Tensor& dy, const Tensor& x, Tensor* dw);
 
-// --- normalization ---------------------------------------------------------------------------------
-// y = x · inv_rms · weight, inv_rms[r] = 1/√(mean(x[r]²) + eps), over rows of the last dimension:
-// x, y [R, C] act; weight [C] f32; inv_rms [R] f32. Zhang & Sennrich 2019. Also used per head (C = D)
-// for Qwen3's q/k norms: any tensor whose last dimension is C.
+// --- normalization
+// --------------------------------------------------------------------------------- y = x · inv_rms
+// · weight, inv_rms[r] = 1/√(mean(x[r]²) + eps), over rows of the last dimension: x, y [R, C] act;
+// weight [C] f32; inv_rms [R] f32. Zhang & Sennrich 2019. Also used per head (C = D) for Qwen3's
+// q/k norms: any tensor whose last dimension is C.
 void RmsNormForward(Backend* backend, const Tensor& x, const Tensor& weight, float eps, Tensor* y,
                     Tensor* inv_rms);
 // dx = (or += when accumulate) the gradient for x; weight is not trained. May not alias dy.
@@ -57,26 +60,30 @@ void RmsNormBackward(Backend* backend, const Tensor& dy, const Tensor& x, const 
 void AddRmsNormForward(Backend* backend, const Tensor& a, const Tensor& b, const Tensor& weight,
                        float eps, Tensor* sum, Tensor* y, Tensor* inv_rms);
 
-// --- rotary embedding ------------------------------------------------------------------------------
-// In place on x [T, heads · D]; position of row t is t mod L. cos, sin [L, D/2] f32 (attention scaling
-// folded in). Rotates pairs (i, i + D/2) as Hugging Face Llama does; inverse = true applies the
-// transpose (the backward pass).
-void Rope(Backend* backend, const Tensor& cos, const Tensor& sin, int num_heads, bool inverse, Tensor* x);
+// --- rotary embedding
+// ------------------------------------------------------------------------------ In place on x [T,
+// heads · D]; position of row t is t mod L. cos, sin [L, D/2] f32 (attention scaling folded in).
+// Rotates pairs (i, i + D/2) as Hugging Face Llama does; inverse = true applies the transpose (the
+// backward pass).
+void Rope(Backend* backend, const Tensor& cos, const Tensor& sin, int num_heads, bool inverse,
+          Tensor* x);
 
-// --- attention -------------------------------------------------------------------------------------
+// --- attention
+// -------------------------------------------------------------------------------------
 struct AttentionShape {
   int64_t batch = 1;     // sequences
   int64_t seq_len = 0;   // L; T = batch · L
   int num_heads = 0;     // Hq
   int num_kv_heads = 0;  // Hkv, divides Hq
   int head_dim = 0;      // D
-  int64_t window = 0;    // sliding window: key j is seen by query i iff i − window < j <= i; 0: all j <= i
-  float scale = 0;       // usually 1/√D
+  int64_t window =
+      0;  // sliding window: key j is seen by query i iff i − window < j <= i; 0: all j <= i
+  float scale = 0;  // usually 1/√D
 };
 // out[T, Hq·D] = causal softmax(scale · q·kᵀ)·v per head; q [T, Hq·D], k, v [T, Hkv·D]; act.
 // lse [batch, Hq, L] f32: log-sum-exp of each row of scaled scores, kept for the backward pass.
-void AttentionForward(Backend* backend, const AttentionShape& shape, const Tensor& q, const Tensor& k,
-                      const Tensor& v, Tensor* out, Tensor* lse);
+void AttentionForward(Backend* backend, const AttentionShape& shape, const Tensor& q,
+                      const Tensor& k, const Tensor& v, Tensor* out, Tensor* lse);
 // Scratch the backward pass needs, in bytes (0 is allowed); allocated once by the caller.
 size_t AttentionBackwardScratchBytes(const Backend& backend, const AttentionShape& shape);
 // dq, dk, dv = gradients. `scratch` is a kUint8 tensor of at least the size above.
@@ -84,28 +91,30 @@ void AttentionBackward(Backend* backend, const AttentionShape& shape, const Tens
                        const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out,
                        const Tensor& lse, Tensor* scratch, Tensor* dq, Tensor* dk, Tensor* dv);
 
-// --- elementwise -----------------------------------------------------------------------------------
-// y = silu(gate) · up; all [T, I] act.
+// --- elementwise
+// ----------------------------------------------------------------------------------- y =
+// silu(gate) · up; all [T, I] act.
 void SwiGluForward(Backend* backend, const Tensor& gate, const Tensor& up, Tensor* y);
 void SwiGluBackward(Backend* backend, const Tensor& dy, const Tensor& gate, const Tensor& up,
                     Tensor* dgate, Tensor* dup);
 // out = a + b; out may alias a or b.
 void Add(Backend* backend, const Tensor& a, const Tensor& b, Tensor* out);
 // Gathers params->sequence_index[0..batch) rows of the caches and mixes them:
-// out[b, l, h] = u < prob ? x_q : x_fp, u from PhiloxAt(seed, stream = step, counter = element / 4),
-// word element % 4, element counted inside out [batch·L, H]. x_q may be null (then out = x_fp).
+// out[b, l, h] = u < prob ? x_q : x_fp, u from PhiloxAt(seed, stream = step, counter = element /
+// 4), word element % 4, element counted inside out [batch·L, H]. x_q may be null (then out = x_fp).
 // x_q, x_fp: [S, L, H] act.
 void MixInputs(Backend* backend, const StepParams* params, uint64_t seed, double prob,
                const Tensor* x_q, const Tensor& x_fp, int batch, Tensor* out);
-// dy = 2 (y − target)/num_elements and *loss (f32, device, one element) = mean((y − target)²), where
-// target = rows params->sequence_index[0..batch) of targets [S, L, H]; y, dy [batch·L, H] act. The
-// sum is accumulated in fp64 or pairwise fp32. scratch: see MseLossScratchBytes.
+// dy = 2 (y − target)/num_elements and *loss (f32, device, one element) = mean((y − target)²),
+// where target = rows params->sequence_index[0..batch) of targets [S, L, H]; y, dy [batch·L, H]
+// act. The sum is accumulated in fp64 or pairwise fp32. scratch: see MseLossScratchBytes.
 size_t MseLossScratchBytes(const Backend& backend, int64_t num_elements);
 void MseLoss(Backend* backend, const StepParams* params, const Tensor& y, const Tensor& targets,
              int batch, Tensor* scratch, Tensor* dy, Tensor* loss);
 
-// --- language model ends ---------------------------------------------------------------------------
-// out[T, H] act = rows ids[T] (i32, checked by the caller) of table [V, H] act.
+// --- language model ends
+// --------------------------------------------------------------------------- out[T, H] act = rows
+// ids[T] (i32, checked by the caller) of table [V, H] act.
 void Embedding(Backend* backend, const Tensor& ids, const Tensor& table, Tensor* out);
 // nll[T] f32 = logsumexp(logits[t]) − logits[t, targets[t]]; logits [T, V] act; targets [T] i32,
 // a negative target gives nll 0.

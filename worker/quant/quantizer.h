@@ -1,6 +1,6 @@
-// The UniQuanF quantizer of one linear layer: state, forward (transform, mapping, level), backward with
-// straight-through estimator and gradient filtering, fused with Adam. Park et al., ACL 2025 (arXiv
-// 2506.03781), section 3; the formulas are spelled out in worker/quant/README.md.
+// The UniQuanF quantizer of one linear layer: state, forward (transform, mapping, level), backward
+// with straight-through estimator and gradient filtering, fused with Adam. Park et al., ACL 2025
+// (arXiv 2506.03781), section 3; the formulas are spelled out in worker/quant/README.md.
 //
 // Same recipe as worker/ops: this header has no build flags; quantizer.cc checks and dispatches;
 // quantizer_cpu.cc and quantizer_cuda.cu compute. Reductions are deterministic.
@@ -43,16 +43,16 @@ struct TrainedParts {
 struct QuantizerState {
   int bits = 0;            // n
   int64_t group_size = 0;  // g, 1..K
-  Tensor weight;            // [N, K] act: the original weights (never changed)
+  Tensor weight;           // [N, K] act: the original weights (never changed)
   // Trained.
   Tensor log_delta;         // [N, Gr] log Δ
   Tensor log_scale_group;   // [N, Gr] s3
   Tensor log_scale_weight;  // [N, K]  s2
   Tensor alpha;             // [N, Gr, n]
   // Fixed after initialization.
-  Tensor zero_point;        // [N, Gr] z_U
-  Tensor shift;             // [N, Gr] z_B
-  Tensor codes;             // [N, K] u8
+  Tensor zero_point;  // [N, Gr] z_U
+  Tensor shift;       // [N, Gr] z_B
+  Tensor codes;       // [N, K] u8
   // Adam's first and second moments, f32, shaped like what they belong to.
   Tensor m_log_delta, v_log_delta, m_log_scale_group, v_log_scale_group;
   Tensor m_log_scale_weight, v_log_scale_weight, m_alpha, v_alpha;
@@ -70,22 +70,22 @@ struct QuantizerState {
 absl::StatusOr<QuantizerState> NewQuantizerState(Backend* backend, Tensor weight, int bits,
                                                  int64_t group_size, TrainedParts trained);
 // Device bytes NewQuantizerState allocates without the weight; for planning.
-uint64_t QuantizerStateBytes(const Backend& backend, int64_t num_outputs, int64_t num_inputs, int bits,
-                             int64_t group_size);
+uint64_t QuantizerStateBytes(const Backend& backend, int64_t num_outputs, int64_t num_inputs,
+                             int bits, int64_t group_size);
 
 struct InitOptions {
   int grid_steps = 1;           // G; 0: no search, and the shift z_B is fitted
   int alternating_rounds = 15;  // T
 };
-// Unified initialization: sets log_delta, zero_point, alpha, shift; s2 = s3 = 0; codes to the direct
-// mapping's. Finite for every finite weight (constant rows included).
+// Unified initialization: sets log_delta, zero_point, alpha, shift; s2 = s3 = 0; codes to the
+// direct mapping's. Finite for every finite weight (constant rows included).
 void InitializeUnified(Backend* backend, const InitOptions& options, QuantizerState* state);
-// FlexRound / round to nearest: min-max Δ and z_U with the same grid search but uniform levels; z_B = 0;
-// α_i = 2^(n−1−i)/2·(−1) laid out so that the levels are −(2^n−1)/2 + c for code c (equally spaced), and
-// codes = clip(round(w/Δ + z_U)). See README for the sign convention.
+// FlexRound / round to nearest: min-max Δ and z_U with the same grid search but uniform levels; z_B
+// = 0; α_i = 2^(n−1−i)/2·(−1) laid out so that the levels are −(2^n−1)/2 + c for code c (equally
+// spaced), and codes = clip(round(w/Δ + z_U)). See README for the sign convention.
 void InitializeUniform(Backend* backend, const InitOptions& options, QuantizerState* state);
-// Plain BCQ by alternating update on w itself (method "alternating"): Δ = 1, z_U = (2^n − 1)/2, fitted
-// shift z_B, α from the update.
+// Plain BCQ by alternating update on w itself (method "alternating"): Δ = 1, z_U = (2^n − 1)/2,
+// fitted shift z_B, α from the update.
 void InitializeAlternating(Backend* backend, const InitOptions& options, QuantizerState* state);
 
 // w_hat[N, K] act = quantized weight under `mapping`; codes are updated unless kKeep.
@@ -96,11 +96,12 @@ void Forward(Backend* backend, Mapping mapping, QuantizerState* state, Tensor* w
 struct Gradients {
   Tensor log_delta, log_scale_group, log_scale_weight, alpha;
 };
-void Backward(Backend* backend, const QuantizerState& state, const Tensor& upstream, Gradients* gradients);
+void Backward(Backend* backend, const QuantizerState& state, const Tensor& upstream,
+              Gradients* gradients);
 
-// The optimizer's step in one pass over the state: Backward, Adam (0.9, 0.999, 1e-8) on every trained
-// parameter with the learning rates and bias corrections in *params (device memory), then the next
-// forward pass with params->mapping into w_hat. Equal to Backward + Adam + Forward.
+// The optimizer's step in one pass over the state: Backward, Adam (0.9, 0.999, 1e-8) on every
+// trained parameter with the learning rates and bias corrections in *params (device memory), then
+// the next forward pass with params->mapping into w_hat. Equal to Backward + Adam + Forward.
 void UpdateAndForward(Backend* backend, const ops::StepParams* params, const Tensor& upstream,
                       QuantizerState* state, Tensor* w_hat);
 
@@ -108,9 +109,10 @@ void UpdateAndForward(Backend* backend, const ops::StepParams* params, const Ten
 struct UnifiedLinear {
   int bits = 0;
   int64_t num_outputs = 0, num_inputs = 0, group_size = 0;
-  std::vector<uint8_t> codes;  // [N, K], 0 .. 2^n − 1; bit i (most significant first) 0 means b_i = +1
-  std::vector<float> alpha;    // [N, Gr, n]  α* = Δ·α
-  std::vector<float> shift;    // [N, Gr]     z* = Δ·(z_B + (2^n − 1)/2 − z_U)
+  std::vector<uint8_t>
+      codes;  // [N, K], 0 .. 2^n − 1; bit i (most significant first) 0 means b_i = +1
+  std::vector<float> alpha;  // [N, Gr, n]  α* = Δ·α
+  std::vector<float> shift;  // [N, Gr]     z* = Δ·(z_B + (2^n − 1)/2 − z_U)
 };
 absl::StatusOr<UnifiedLinear> Unify(Backend* backend, const QuantizerState& state);
 

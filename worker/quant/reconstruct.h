@@ -1,9 +1,10 @@
-// Block reconstruction: jointly optimizes the quantizers of all linear layers of one decoder block so
-// that the quantized block's output matches the original's on calibration data (ALGORITHM, "Block
-// reconstruction").
+// Block reconstruction: jointly optimizes the quantizers of all linear layers of one decoder block
+// so that the quantized block's output matches the original's on calibration data (ALGORITHM,
+// "Block reconstruction").
 //
 // Thread safety: one thread per call; `cancel` and `progress` are called from it.
-// Errors: kCancelled when cancelled; kResourceExhausted (OUT_OF_MEMORY); kInternal (LOSS_NOT_FINITE).
+// Errors: kCancelled when cancelled; kResourceExhausted (OUT_OF_MEMORY); kInternal
+// (LOSS_NOT_FINITE).
 #ifndef UNIQUANF_WORKER_QUANT_RECONSTRUCT_H_
 #define UNIQUANF_WORKER_QUANT_RECONSTRUCT_H_
 
@@ -26,9 +27,9 @@ struct ReconstructOptions {
   double uniform_learning_rate = 5e-3;
   double binary_learning_rate = 5e-4;
   int remap_period = 2;
-  uint64_t seed = 0;           // mixed with the layer's index by the caller
-  bool shuffle = true;         // false: sequences in file order every epoch (goldens)
-  int64_t report_every = 16;   // steps between progress calls (they synchronize the device)
+  uint64_t seed = 0;          // mixed with the layer's index by the caller
+  bool shuffle = true;        // false: sequences in file order every epoch (goldens)
+  int64_t report_every = 16;  // steps between progress calls (they synchronize the device)
 };
 
 struct ReconstructProgress {
@@ -38,8 +39,9 @@ struct ReconstructProgress {
 
 struct ReconstructResult {
   std::vector<float> losses;  // one a step, before the step's update
-  double initial_loss = 0;    // mean loss over the first epoch's... see .cc: loss of the initialized block
-  double final_loss = 0;      // mean of the last epoch's (or last min(num_steps, S)) losses
+  double initial_loss =
+      0;  // mean loss over the first epoch's... see .cc: loss of the initialized block
+  double final_loss = 0;  // mean of the last epoch's (or last min(num_steps, S)) losses
 };
 
 // Calibration activations of a block, each [S, L, H] act. x_q may be null when input_prob is 0.

@@ -1,0 +1,123 @@
+#include "worker/backend/tensor.h"
+
+#include <utility>
+
+#include "common/base/check.h"
+#include "common/safetensors/float_conversion.h"
+
+namespace uniquanf {
+
+size_t DTypeBytes(DType dtype) {
+  switch (dtype) {
+    case DType::kFloat32:
+    case DType::kInt32:
+      return 4;
+    case DType::kBfloat16:
+      return 2;
+    case DType::kUint8:
+      return 1;
+  }
+  return 0;
+}
+
+const char* DTypeName(DType dtype) {
+  switch (dtype) {
+    case DType::kFloat32:
+      return "f32";
+    case DType::kInt32:
+      return "i32";
+    case DType::kBfloat16:
+      return "bf16";
+    case DType::kUint8:
+      return "u8";
+  }
+  return "?";
+}
+
+absl::StatusOr<Tensor> Tensor::Allocate(Backend* backend, DType dtype, Shape shape) {
+  Tensor tensor;
+  tensor.dtype_ = dtype;
+  tensor.shape_ = std::move(shape);
+  absl::StatusOr<void*> data = backend->Allocate(tensor.size_bytes());
+  if (!data.ok()) return data.status();
+  tensor.backend_ = backend;
+  tensor.data_ = *data;
+  return tensor;
+}
+
+absl::StatusOr<Tensor> Tensor::FromFloats(Backend* backend, DType dtype, Shape shape,
+                                          const float* data) {
+  absl::StatusOr<Tensor> tensor = Allocate(backend, dtype, std::move(shape));
+  if (!tensor.ok()) return tensor.status();
+  absl::Status status = tensor->CopyFromFloats(data);
+  if (!status.ok()) return status;
+  return tensor;
+}
+
+Tensor::~Tensor() {
+  if (data_ != nullptr) backend_->Free(data_);
+}
+
+Tensor::Tensor(Tensor&& other) noexcept
+    : backend_(other.backend_),
+      data_(std::exchange(other.data_, nullptr)),
+      dtype_(other.dtype_),
+      shape_(std::exchange(other.shape_, {})) {}
+
+Tensor& Tensor::operator=(Tensor&& other) noexcept {
+  if (this != &other) {
+    if (data_ != nullptr) backend_->Free(data_);
+    backend_ = other.backend_;
+    data_ = std::exchange(other.data_, nullptr);
+    dtype_ = other.dtype_;
+    shape_ = std::exchange(other.shape_, {});
+  }
+  return *this;
+}
+
+int64_t Tensor::num_elements() const {
+  int64_t count = 1;
+  for (int64_t dim : shape_) count *= dim;
+  return count;
+}
+
+float* Tensor::f32() {
+  UQ_CHECK(dtype_ == DType::kFloat32);
+  return static_cast<float*>(data_);
+}
+const float* Tensor::f32() const { return const_cast<Tensor*>(this)->f32(); }
+uint8_t* Tensor::u8() {
+  UQ_CHECK(dtype_ == DType::kUint8);
+  return static_cast<uint8_t*>(data_);
+}
+const uint8_t* Tensor::u8() const { return const_cast<Tensor*>(this)->u8(); }
+int32_t* Tensor::i32() {
+  UQ_CHECK(dtype_ == DType::kInt32);
+  return static_cast<int32_t*>(data_);
+}
+const int32_t* Tensor::i32() const { return const_cast<Tensor*>(this)->i32(); }
+
+absl::StatusOr<std::vector<float>> Tensor::ToFloats() const {
+  std::vector<float> out(num_elements());
+  if (dtype_ == DType::kFloat32) {
+    absl::Status status = backend_->CopyToHost(out.data(), data_, size_bytes());
+    if (!status.ok()) return status;
+    return out;
+  }
+  UQ_CHECK(dtype_ == DType::kBfloat16);
+  std::vector<uint16_t> raw(out.size());
+  absl::Status status = backend_->CopyToHost(raw.data(), data_, size_bytes());
+  if (!status.ok()) return status;
+  for (size_t i = 0; i < raw.size(); ++i) out[i] = Bfloat16ToFloat(raw[i]);
+  return out;
+}
+
+absl::Status Tensor::CopyFromFloats(const float* data) {
+  if (dtype_ == DType::kFloat32) return backend_->CopyFromHost(data_, data, size_bytes());
+  UQ_CHECK(dtype_ == DType::kBfloat16);
+  std::vector<uint16_t> raw(num_elements());
+  for (size_t i = 0; i < raw.size(); ++i) raw[i] = FloatToBfloat16(data[i]);
+  return backend_->CopyFromHost(data_, raw.data(), size_bytes());
+}
+
+}  // namespace uniquanf

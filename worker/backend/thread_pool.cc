@@ -1,0 +1,65 @@
+#include "worker/backend/thread_pool.h"
+
+namespace uniquanf {
+
+ThreadPool::ThreadPool(int num_threads) {
+  for (int i = 1; i < num_threads; ++i) threads_.emplace_back([this] { WorkerLoop(); });
+}
+
+ThreadPool::~ThreadPool() {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    stopping_ = true;
+  }
+  work_ready_.notify_all();
+  for (std::thread& thread : threads_) thread.join();
+}
+
+void ThreadPool::RunChunks(const std::function<void(int64_t)>& fn, int64_t num_chunks) {
+  for (;;) {
+    const int64_t chunk = next_chunk_.fetch_add(1, std::memory_order_relaxed);
+    if (chunk >= num_chunks) return;
+    fn(chunk);
+  }
+}
+
+void ThreadPool::ParallelFor(int64_t num_chunks, const std::function<void(int64_t)>& fn) {
+  if (num_chunks <= 1 || threads_.empty()) {
+    for (int64_t chunk = 0; chunk < num_chunks; ++chunk) fn(chunk);
+    return;
+  }
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    fn_ = &fn;
+    num_chunks_ = num_chunks;
+    next_chunk_.store(0, std::memory_order_relaxed);
+    num_running_ = static_cast<int>(threads_.size());
+    ++generation_;
+  }
+  work_ready_.notify_all();
+  RunChunks(fn, num_chunks);
+  std::unique_lock<std::mutex> lock(mutex_);
+  work_done_.wait(lock, [this] { return num_running_ == 0; });
+  fn_ = nullptr;
+}
+
+void ThreadPool::WorkerLoop() {
+  uint64_t seen_generation = 0;
+  for (;;) {
+    const std::function<void(int64_t)>* fn;
+    int64_t num_chunks;
+    {
+      std::unique_lock<std::mutex> lock(mutex_);
+      work_ready_.wait(lock, [&] { return stopping_ || generation_ != seen_generation; });
+      if (stopping_) return;
+      seen_generation = generation_;
+      fn = fn_;
+      num_chunks = num_chunks_;
+    }
+    RunChunks(*fn, num_chunks);
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (--num_running_ == 0) work_done_.notify_one();
+  }
+}
+
+}  // namespace uniquanf

@@ -1,0 +1,48 @@
+// A fixed set of threads for data-parallel loops of one Backend.
+//
+// Work is cut into chunks by the caller; which thread runs a chunk is not defined, so results must
+// not depend on it: chunks write disjoint outputs, and reductions over chunks are made by the
+// caller in chunk order. Thread safety: one ParallelFor at a time (a Backend is used by one
+// thread).
+#ifndef UNIQUANF_WORKER_BACKEND_THREAD_POOL_H_
+#define UNIQUANF_WORKER_BACKEND_THREAD_POOL_H_
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace uniquanf {
+
+class ThreadPool {
+ public:
+  // `num_threads` counts the calling thread; 1 runs everything inline.
+  explicit ThreadPool(int num_threads);
+  ~ThreadPool();
+
+  // Calls fn(chunk) once for each chunk in [0, num_chunks), and returns when all have returned.
+  // REQUIRES: fn does not call ParallelFor on this pool.
+  void ParallelFor(int64_t num_chunks, const std::function<void(int64_t)>& fn);
+  int num_threads() const { return static_cast<int>(threads_.size()) + 1; }
+
+ private:
+  void WorkerLoop();
+  void RunChunks(const std::function<void(int64_t)>& fn, int64_t num_chunks);
+
+  std::vector<std::thread> threads_;
+  std::mutex mutex_;
+  std::condition_variable work_ready_, work_done_;
+  const std::function<void(int64_t)>* fn_ = nullptr;  // guarded by mutex_, as are the next three
+  int64_t num_chunks_ = 0;
+  uint64_t generation_ = 0;
+  int num_running_ = 0;
+  bool stopping_ = false;
+  std::atomic<int64_t> next_chunk_{0};
+};
+
+}  // namespace uniquanf
+
+#endif  // UNIQUANF_WORKER_BACKEND_THREAD_POOL_H_
