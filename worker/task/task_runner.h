@@ -1,0 +1,102 @@
+// Runs one task of a job: prepare, one decoder layer, or finalize. The batch program calls these in
+// a loop, the worker's agent once for every lease; both give the same bytes.
+//
+// Tasks are stateless: everything comes from object storage (the model by ranged reads, the plan
+// with its calibration tokens, the stored results of earlier layers), and the result is one
+// content-addressed object in the job's working store, "objects/<sha256>". Running a task twice
+// writes the same object. Thread safety: one task per Backend at a time; different environments may
+// run in parallel. Errors: InvalidInput codes (kInvalidArgument, kAlreadyExists, kNotFound,
+// kPermissionDenied, kFailedPrecondition) mean that a retry cannot help; kResourceExhausted with
+// OUT_OF_MEMORY that another worker might; kCancelled; anything else is transient or a bug.
+#ifndef UNIQUANF_WORKER_TASK_TASK_RUNNER_H_
+#define UNIQUANF_WORKER_TASK_TASK_RUNNER_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/base/clock.h"
+#include "common/object_store/object_store.h"
+#include "common/spec/quantization_spec.h"
+#include "worker/backend/backend.h"
+#include "worker/backend/tensor.h"
+
+namespace uniquanf {
+
+struct TaskProgress {
+  const char* phase =
+      "";  // "loading", "activations", "initializing", "reconstructing", "storing", ...
+  int64_t step = 0;
+  int64_t num_steps = 0;
+  double loss = 0;
+};
+
+// Inputs of the next layer kept from the last one; a cache, recomputed when lost. One per Backend.
+class ActivationCache {
+ public:
+  virtual ~ActivationCache() = default;
+  // The layer whose inputs are at hand for the plan with this digest, or -1.
+  virtual int CachedLayer(const std::string& plan_sha256) const = 0;
+  virtual void Clear() = 0;
+};
+std::unique_ptr<ActivationCache> NewActivationCache();
+
+struct TaskEnvironment {
+  Backend* backend = nullptr;   // borrowed, as all below
+  DType act = DType::kFloat32;  // f32, or bf16 on CUDA
+  const Clock* clock = nullptr;
+  ActivationCache* cache = nullptr;                   // may be null
+  std::shared_ptr<ObjectStore> work;                  // the job's working objects
+  std::function<void(const TaskProgress&)> progress;  // may be empty; called from the task's thread
+  std::function<bool()> cancelled;                    // may be empty; polled many times a second
+};
+
+struct PrepareOutcome {
+  std::string plan_sha256;
+  int num_layers = 0;
+  bool layers_independent = false;  // input_prob is 0, or the method needs no quantized inputs
+  uint64_t layer_memory_bytes = 0;  // device memory that a layer task needs
+  std::vector<std::string> notes;   // for people: what is left unquantized and why
+};
+absl::StatusOr<PrepareOutcome> RunPrepare(const QuantizationSpec& spec, const TaskEnvironment& env);
+
+struct LayerOutcome {
+  std::string result_sha256;
+  double initial_loss = 0, final_loss = 0;  // 0 where there was no reconstruction to measure
+};
+// `earlier` are the results of layers 0..layer−1 in order; may be empty when layers are
+// independent.
+absl::StatusOr<LayerOutcome> RunLayer(const QuantizationSpec& spec, const std::string& plan_sha256,
+                                      int layer, const std::vector<std::string>& earlier,
+                                      const TaskEnvironment& env);
+
+struct LayerSummary {
+  int layer = 0;
+  double initial_loss = 0, final_loss = 0;
+  int bits = 0;
+  double seconds = 0;
+};
+struct FinalizeOutcome {
+  std::string artifact_uri;
+  std::string manifest_sha256;
+  uint64_t artifact_size_bytes = 0;
+  uint64_t model_size_bytes = 0;
+  double average_bits = 0;
+  std::optional<double> perplexity_before, perplexity_after;
+  int64_t num_evaluation_tokens = 0;
+  std::vector<LayerSummary> layers;
+  double seconds = 0;  // sum over tasks
+  std::vector<std::string> warnings;
+};
+absl::StatusOr<FinalizeOutcome> RunFinalize(const QuantizationSpec& spec,
+                                            const std::string& plan_sha256,
+                                            const std::vector<std::string>& layers,
+                                            const TaskEnvironment& env);
+
+}  // namespace uniquanf
+
+#endif  // UNIQUANF_WORKER_TASK_TASK_RUNNER_H_
