@@ -55,4 +55,22 @@ absl::Status PublishManifest(ObjectStore* output, absl::string_view manifest_jso
   return output->Delete(kOutputMarkerKey);
 }
 
+absl::Status AbandonOutput(absl::string_view uri, absl::string_view plan_sha256) {
+  UQ_ASSIGN_OR_RETURN(const std::shared_ptr<ObjectStore> output, OpenObjectStore(uri));
+  const absl::StatusOr<std::string> marker = output->Read(kOutputMarkerKey, 1024);
+  if (!marker.ok() || *marker != plan_sha256 || output->Stat(kManifestKey).ok()) {
+    return absl::OkStatus();
+  }
+  ListOptions options;
+  for (;;) {
+    UQ_ASSIGN_OR_RETURN(const ListResult listed, output->List(options));
+    for (const ObjectInfo& object : listed.objects) {
+      if (object.key != kOutputMarkerKey) UQ_RETURN_IF_ERROR(output->Delete(object.key));
+    }
+    if (!listed.truncated) break;
+    options.start_after = listed.objects.back().key;
+  }
+  return output->Delete(kOutputMarkerKey);
+}
+
 }  // namespace uniquanf

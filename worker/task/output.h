@@ -25,6 +25,10 @@ absl::Status ClaimOutput(ObjectStore* output, absl::string_view plan_sha256);
 // Then removes the marker.
 absl::Status PublishManifest(ObjectStore* output, absl::string_view manifest_json);
 
+// Removes what an unfinished finalize of this plan left at `uri`; leaves everything else alone.
+// REQUIRES: no other process is at work on it.
+absl::Status AbandonOutput(absl::string_view uri, absl::string_view plan_sha256);
+
 }  // namespace uniquanf
 
 #endif  // UNIQUANF_WORKER_TASK_OUTPUT_H_
