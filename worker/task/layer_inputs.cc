@@ -3,7 +3,7 @@
 #include <optional>
 #include <utility>
 
-#include "common/artifact/artifact_reader.h"
+#include "common/artifact/layout.h"
 #include "common/base/status.h"
 #include "common/safetensors/safetensors.h"
 #include "worker/model/language_model.h"
