@@ -126,14 +126,23 @@ UQ_INLINE void AssignNearest(bool fit_shift, Workspace* ws, Fit* fit) {
   if (fit_shift) fit->shift = SumLanes(sum) / static_cast<float>(ws->group_size);
 }
 
+// α ← |α|, descending; an insertion sort, being for at most eight.
+void SortByMagnitude(int bits, float* alpha) {
+  for (int i = 0; i < bits; ++i) {
+    const float value = std::fabs(alpha[i]);
+    int j = i;
+    for (; j > 0 && alpha[j - 1] < value; --j) alpha[j] = alpha[j - 1];
+    alpha[j] = value;
+  }
+}
+
 // Approximates ws->x by Σ α_i b_i (+ z).
 UQ_INLINE void AlternatingUpdate(int rounds, bool fit_shift, Workspace* ws, Fit* fit) {
   *fit = Fit();
   GreedyStart(ws, fit);
   for (int round = 0; round < rounds; ++round) {
     LeastSquares(*ws, fit);
-    for (int i = 0; i < ws->bits; ++i) fit->alpha[i] = std::fabs(fit->alpha[i]);
-    std::sort(fit->alpha, fit->alpha + ws->bits, [](float a, float b) { return a > b; });
+    SortByMagnitude(ws->bits, fit->alpha);
     AssignNearest(fit_shift, ws, fit);
   }
 }
