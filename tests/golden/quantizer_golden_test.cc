@@ -106,7 +106,9 @@ TEST_P(QuantizerGoldenTest, InitializationMatches) {
       const std::vector<float> actual = Download(state.shift);
       ASSERT_EQ(actual.size(), shift.values.size());
       for (size_t i = 0; i < actual.size(); ++i) {
-        if (!constant[i]) EXPECT_NEAR(actual[i], shift.values[i], kTolerance) << "group " << i;
+        if (!constant[i]) {
+          EXPECT_NEAR(actual[i], shift.values[i], kTolerance) << "group " << i;
+        }
       }
     }
     Compare("w_hat", Download(w_hat), file_->Read(prefix + "w_hat"), group_size, constant);
