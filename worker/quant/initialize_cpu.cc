@@ -5,9 +5,7 @@
 #include <vector>
 
 #include "worker/backend/cpu_backend.h"
-#include "worker/quant/float_math.h"
-#include "worker/quant/lanes.h"
-#include "worker/quant/levels.h"
+#include "worker/quant/group_math.h"
 #include "worker/quant/quantizer_cpu.h"
 
 namespace uniquanf::quant::cpu {
@@ -37,27 +35,19 @@ struct Fit {
   float shift = 0;
 };
 
-UQ_INLINE FloatLanes PaddingMask(const Workspace& ws, int64_t k, FloatLanes v) {
-  if (k + kLanes <= ws.group_size) return v;
-  for (int i = 0; i < kLanes; ++i) v[i] = k + i < ws.group_size ? v[i] : 0.0f;
-  return v;
-}
-
 // r = x; for each i: b_i = sign(r), α_i = mean |r|, r −= α_i b_i.
 UQ_INLINE void GreedyStart(Workspace* ws, Fit* fit) {
   std::copy(ws->x.begin(), ws->x.end(), ws->residual.begin());
+  float* __restrict r = ws->residual.data();
   for (int i = 0; i < ws->bits; ++i) {
-    FloatLanes sum = {};
-    for (int64_t k = 0; k < ws->padded; k += kLanes) sum += AbsLanes(LoadLanes(&ws->residual[k]));
-    const float alpha = SumLanes(sum) / static_cast<float>(ws->group_size);
+    LaneSum sum;
+    sum.Add(ws->padded, [&](int64_t k) UQ_INLINE_LAMBDA { return std::fabs(r[k]); });
+    const float alpha = sum.Total() / static_cast<float>(ws->group_size);
     fit->alpha[i] = alpha;
-    float* signs = &ws->signs[i * ws->padded];
-    for (int64_t k = 0; k < ws->padded; k += kLanes) {
-      const FloatLanes r = LoadLanes(&ws->residual[k]);
-      const FloatLanes zero = {};
-      const FloatLanes sign = r > zero ? zero + 1.0f : (r < zero ? zero - 1.0f : zero);
-      StoreLanes(signs + k, sign);
-      StoreLanes(&ws->residual[k], r - alpha * sign);
+    float* __restrict signs = &ws->signs[i * ws->padded];
+    for (int64_t k = 0; k < ws->padded; ++k) {
+      signs[k] = r[k] > 0 ? 1.0f : (r[k] < 0 ? -1.0f : 0.0f);
+      r[k] -= alpha * signs[k];
     }
   }
 }
@@ -70,15 +60,14 @@ UQ_INLINE void LeastSquares(const Workspace& ws, Fit* fit) {
     const float* bi = &ws.signs[i * ws.padded];
     for (int j = 0; j <= i; ++j) {
       const float* bj = &ws.signs[j * ws.padded];
-      FloatLanes sum = {};
-      for (int64_t k = 0; k < ws.padded; k += kLanes) sum += LoadLanes(bi + k) * LoadLanes(bj + k);
-      gram[i][j] = gram[j][i] = SumLanes(sum);
+      LaneSum sum;
+      sum.Add(ws.padded, [&](int64_t k) UQ_INLINE_LAMBDA { return bi[k] * bj[k]; });
+      gram[i][j] = gram[j][i] = sum.Total();
     }
-    FloatLanes sum = {};
-    for (int64_t k = 0; k < ws.padded; k += kLanes) {
-      sum += LoadLanes(bi + k) * (LoadLanes(&ws.x[k]) - fit->shift);
-    }
-    target[i] = SumLanes(sum);
+    LaneSum sum;
+    const float* x = ws.x.data();
+    sum.Add(ws.padded, [&](int64_t k) UQ_INLINE_LAMBDA { return bi[k] * (x[k] - fit->shift); });
+    target[i] = sum.Total();
   }
   float r[kMaxBits], p[kMaxBits], ap[kMaxBits];
   const auto multiply = [&](const float* v, float* out) {
@@ -110,20 +99,27 @@ UQ_INLINE void LeastSquares(const Workspace& ws, Fit* fit) {
 }
 
 // Codes of the nearest levels of x − z, kept as signs; fits z anew when asked to.
+template <int n>
 UQ_INLINE void AssignNearest(bool fit_shift, Workspace* ws, Fit* fit) {
-  float levels[kMaxLevels];
-  LevelTable(fit->alpha, ws->bits, levels);
-  FloatLanes sum = {};
-  for (int64_t k = 0; k < ws->padded; k += kLanes) {
-    const FloatLanes x = LoadLanes(&ws->x[k]);
-    const IntLanes code = NearestLevel(levels, ws->bits, x - fit->shift);
-    for (int i = 0; i < ws->bits; ++i) {
-      StoreLanes(&ws->signs[i * ws->padded + k],
-                 PaddingMask(*ws, k, FlipBySign(Splat(1.0f), code, i, ws->bits)));
+  LaneSum sum;
+  for (int64_t begin = 0; begin < ws->padded; begin += kTile) {
+    const int padded = static_cast<int>(std::min<int64_t>(kTile, ws->padded - begin));
+    // Beyond the group's end the signs stay zero.
+    const int count = static_cast<int>(std::min<int64_t>(padded, ws->group_size - begin));
+    const float* x = &ws->x[begin];
+    float u[kTile], misfit[kTile] = {};
+    uint32_t codes[kTile];
+    for (int k = 0; k < padded; ++k) u[k] = x[k] - fit->shift;
+    NearestLevels<n>(fit->alpha, u, padded, codes);
+    for (int i = 0; i < n; ++i) {
+      float* __restrict signs = &ws->signs[i * ws->padded + begin];
+      for (int k = 0; k < count; ++k) signs[k] = TimesSign<n>(1.0f, codes[k], i);
     }
-    if (fit_shift) sum += PaddingMask(*ws, k, x - LevelsOf(fit->alpha, ws->bits, code));
+    if (!fit_shift) continue;
+    for (int k = 0; k < count; ++k) misfit[k] = x[k] - Level<n>(fit->alpha, codes[k]);
+    sum.Add(padded, [&](int64_t k) UQ_INLINE_LAMBDA { return misfit[k]; });
   }
-  if (fit_shift) fit->shift = SumLanes(sum) / static_cast<float>(ws->group_size);
+  if (fit_shift) fit->shift = sum.Total() / static_cast<float>(ws->group_size);
 }
 
 // α ← |α|, descending; an insertion sort, being for at most eight.
@@ -137,13 +133,14 @@ void SortByMagnitude(int bits, float* alpha) {
 }
 
 // Approximates ws->x by Σ α_i b_i (+ z).
+template <int n>
 UQ_INLINE void AlternatingUpdate(int rounds, bool fit_shift, Workspace* ws, Fit* fit) {
   *fit = Fit();
   GreedyStart(ws, fit);
   for (int round = 0; round < rounds; ++round) {
     LeastSquares(*ws, fit);
-    SortByMagnitude(ws->bits, fit->alpha);
-    AssignNearest(fit_shift, ws, fit);
+    SortByMagnitude(n, fit->alpha);
+    AssignNearest<n>(fit_shift, ws, fit);
   }
 }
 
@@ -173,10 +170,9 @@ float MinMaxDelta(const Range& range, int bits) {
 // x = w/Δ + z_U − (2^n − 1)/2, its padding zero.
 UQ_INLINE void TransformGroup(float delta, float zero_point, Workspace* ws) {
   const float half_range = static_cast<float>((1 << ws->bits) - 1) / 2;
-  for (int64_t k = 0; k < ws->padded; k += kLanes) {
-    const FloatLanes x = LoadLanes(&ws->weights[k]) / delta + zero_point - half_range;
-    StoreLanes(&ws->x[k], PaddingMask(*ws, k, x));
-  }
+  const float* __restrict w = ws->weights.data();
+  float* __restrict x = ws->x.data();
+  for (int64_t k = 0; k < ws->group_size; ++k) x[k] = w[k] / delta + zero_point - half_range;
 }
 
 // Σ (|w − ŵ|/Δ0)^2.4 with ŵ from the current signs. Dividing by Δ0 changes no comparison inside a
@@ -184,19 +180,24 @@ UQ_INLINE void TransformGroup(float delta, float zero_point, Workspace* ws) {
 UQ_INLINE float ReconstructionError(const Fit& fit, float delta, float zero_point, float delta0,
                                     const Workspace& ws) {
   const float half_range = static_cast<float>((1 << ws.bits) - 1) / 2;
-  FloatLanes sum = {};
-  for (int64_t k = 0; k < ws.padded; k += kLanes) {
-    FloatLanes level = {};
+  LaneSum sum;
+  for (int64_t begin = 0; begin < ws.group_size; begin += kTile) {
+    const int count = static_cast<int>(std::min<int64_t>(kTile, ws.group_size - begin));
+    float terms[kTile] = {}, level[kTile] = {};
     for (int i = 0; i < ws.bits; ++i) {
-      level += fit.alpha[i] * LoadLanes(&ws.signs[i * ws.padded + k]);
+      const float* signs = &ws.signs[i * ws.padded + begin];
+      for (int k = 0; k < count; ++k) level[k] += fit.alpha[i] * signs[k];
     }
-    const FloatLanes w_hat = (level + fit.shift + half_range - zero_point) * delta;
-    const FloatLanes error = AbsLanes(LoadLanes(&ws.weights[k]) - w_hat) / delta0;
-    // The smallest normal number stands for zero: its power is zero, and its logarithm is finite.
-    const FloatLanes positive = error > 1.17549435e-38f ? error : Splat(1.17549435e-38f);
-    sum += PaddingMask(ws, k, ExpF32(kErrorPower * LogF32(positive)));
+    const float* w = &ws.weights[begin];
+    for (int k = 0; k < count; ++k) {
+      const float w_hat = (level[k] + fit.shift + half_range - zero_point) * delta;
+      const float error = std::fabs(w[k] - w_hat) / delta0;
+      // The smallest normal number stands for zero: its logarithm is finite, its power is zero.
+      terms[k] = PortableExp(kErrorPower * PortableLog(std::max(error, 1.17549435e-38f)));
+    }
+    sum.Add(RoundUpToLanes(count), [&](int64_t k) UQ_INLINE_LAMBDA { return terms[k]; });
   }
-  return SumLanes(sum);
+  return sum.Total();
 }
 
 // The levels −(2^n − 1)/2 + c for code c.
@@ -206,8 +207,9 @@ void SetUniformLevels(int bits, float* alpha) {
 
 enum class Method { kUnified, kUniform, kAlternating };
 
-UQ_MULTIVERSION void InitializeGroup(Method method, const InitOptions& options, int64_t group,
-                                     Workspace* ws, QuantizerState* s) {
+template <int n>
+UQ_INLINE void InitializeGroup(Method method, const InitOptions& options, int64_t group,
+                               Workspace* ws, QuantizerState* s) {
   std::copy_n(s->weight.f32() + group * s->group_size, s->group_size, ws->weights.begin());
   const Range range = FindRange(*ws);
   const float delta0 = MinMaxDelta(range, s->bits);
@@ -217,11 +219,11 @@ UQ_MULTIVERSION void InitializeGroup(Method method, const InitOptions& options, 
     TransformGroup(candidate_delta, candidate_zero_point, ws);
     if (method == Method::kUniform) {
       SetUniformLevels(s->bits, fit.alpha);
-      AssignNearest(/*fit_shift=*/false, ws, &fit);
+      AssignNearest<n>(/*fit_shift=*/false, ws, &fit);
       return;
     }
     const bool fit_shift = method == Method::kAlternating || options.grid_steps == 0;
-    AlternatingUpdate(options.alternating_rounds, fit_shift, ws, &fit);
+    AlternatingUpdate<n>(options.alternating_rounds, fit_shift, ws, &fit);
   };
   if (method == Method::kAlternating) {
     delta = std::max(delta0, range.largest * 0x1p-20f);
@@ -248,16 +250,24 @@ UQ_MULTIVERSION void InitializeGroup(Method method, const InitOptions& options, 
   std::copy_n(fit.alpha, s->bits, s->alpha.f32() + group * s->bits);
 }
 
+UQ_VECTOR_CLONES void InitializeGroups(Method method, const InitOptions& options, int64_t begin,
+                                       int64_t end, QuantizerState* s) {
+  Workspace workspace(s->group_size, s->bits);
+#define UQ_BODY(n)                                             \
+  for (int64_t group = begin; group < end; ++group) {          \
+    InitializeGroup<n>(method, options, group, &workspace, s); \
+  }
+  UQ_FOR_BITS(s->bits, UQ_BODY)
+#undef UQ_BODY
+}
+
 void Initialize(Backend* backend, Method method, const InitOptions& options, QuantizerState* s) {
   const int64_t num_groups = s->num_outputs() * s->groups_per_row();
   const int64_t groups_per_chunk = std::max<int64_t>(1, 8192 / s->group_size);
   const int64_t num_chunks = (num_groups + groups_per_chunk - 1) / groups_per_chunk;
   CpuBackend::From(backend)->pool().ParallelFor(num_chunks, [&](int64_t chunk) {
-    Workspace workspace(s->group_size, s->bits);
-    const int64_t end = std::min(num_groups, (chunk + 1) * groups_per_chunk);
-    for (int64_t group = chunk * groups_per_chunk; group < end; ++group) {
-      InitializeGroup(method, options, group, &workspace, s);
-    }
+    InitializeGroups(method, options, chunk * groups_per_chunk,
+                     std::min(num_groups, (chunk + 1) * groups_per_chunk), s);
   });
   for (Tensor* zero : {&s->log_scale_group, &s->log_scale_weight}) {
     std::fill_n(zero->f32(), zero->num_elements(), 0.0f);

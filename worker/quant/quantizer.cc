@@ -4,7 +4,7 @@
 
 #include "common/base/check.h"
 #include "common/base/status.h"
-#include "worker/quant/float_math.h"
+#include "worker/quant/group_math.h"
 #include "worker/quant/quantizer_cpu.h"
 #ifdef UNIQUANF_HAVE_CUDA
 #include "worker/quant/quantizer_cuda.h"
@@ -168,7 +168,7 @@ absl::StatusOr<UnifiedLinear> Unify(Backend* backend, const QuantizerState& stat
       backend->CopyToHost(unified.codes.data(), state.codes.data(), unified.codes.size()));
   const float half_range = static_cast<float>((1 << state.bits) - 1) / 2;
   for (size_t group = 0; group < log_delta.size(); ++group) {
-    const float delta = ExpF32(log_delta[group]);
+    const float delta = ExpScale(log_delta[group]);
     unified.shift[group] = delta * (unified.shift[group] + half_range - zero_point[group]);
     for (int i = 0; i < state.bits; ++i) unified.alpha[group * state.bits + i] *= delta;
   }
