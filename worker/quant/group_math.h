@@ -33,6 +33,17 @@ UQ_INLINE float ExpScale(float x) {
   return PortableExp(x);
 }
 
+// The functions below are compiled for a *width* n of 2, 3, 4 or 8 bits. Five to seven bits run at
+// width 8: α is then preceded by zeros, and since the codes' upper bits are 0, L(c) keeps its bits.
+constexpr int WidthForBits(int bits) { return bits <= 4 ? bits : 8; }
+
+// The α of a group at width n.
+template <int n>
+UQ_INLINE void WidenAlpha(const float* alpha, int bits, float* widened) {
+  std::fill_n(widened, n - bits, 0.0f);
+  std::copy_n(alpha, bits, widened + n - bits);
+}
+
 // x where bit i of the code (most significant first, of n) is 0, else −x: σ_i(c)·x.
 template <int n>
 UQ_INLINE float TimesSign(float x, uint32_t code, int i) {
@@ -51,9 +62,11 @@ UQ_INLINE float Level(const float* alpha, uint32_t code) {
 // The nearest of all levels to each of u[0..count), ties to the lower code; count is a multiple of
 // kLanes, at most kTile.
 template <int n>
-UQ_INLINE void NearestLevels(const float* alpha, const float* u, int count, uint32_t* codes) {
+UQ_INLINE void NearestLevels(const float* alpha, int bits, const float* u, int count,
+                             uint32_t* codes) {
+  const int num_levels = 1 << (n <= 4 ? n : bits);
   float levels[1 << n];
-  for (int code = 0; code < (1 << n); ++code) levels[code] = Level<n>(alpha, code);
+  for (int code = 0; code < num_levels; ++code) levels[code] = Level<n>(alpha, code);
   if constexpr (n <= 4) {  // all levels in registers
     for (int k = 0; k < count; ++k) {
       float best = std::fabs(u[k] - levels[0]);
@@ -72,8 +85,9 @@ UQ_INLINE void NearestLevels(const float* alpha, const float* u, int count, uint
       best[k] = std::fabs(u[k] - levels[0]);
       codes[k] = 0;
     }
-    for (int code = 1; code < (1 << n); code += 3) {  // 2^n − 1 is rarely a multiple of three
-      const int second = std::min(code + 1, (1 << n) - 1), third = std::min(code + 2, (1 << n) - 1);
+    for (int code = 1; code < num_levels; code += 3) {
+      const int second = std::min(code + 1, num_levels - 1),
+                third = std::min(code + 2, num_levels - 1);
       for (int k = 0; k < count; ++k) {
         float least = best[k];
         uint32_t least_code = codes[k];
@@ -94,9 +108,10 @@ UQ_INLINE void NearestLevels(const float* alpha, const float* u, int count, uint
 
 // The nearest among {c−1, c, c+1} clipped to the code range, ties to the first.
 template <int n>
-UQ_INLINE uint32_t NearestNeighbour(const float* alpha, float u, uint32_t code) {
+UQ_INLINE uint32_t NearestNeighbour(const float* alpha, uint32_t last_code, float u,
+                                    uint32_t code) {
   const uint32_t first = code - (code > 0 ? 1 : 0);
-  const uint32_t last = code + (code < (1u << n) - 1 ? 1 : 0);
+  const uint32_t last = code + (code < last_code ? 1 : 0);
   float best = std::fabs(u - Level<n>(alpha, first));
   const float at_code = std::fabs(u - Level<n>(alpha, code));
   const float at_last = std::fabs(u - Level<n>(alpha, last));
@@ -140,30 +155,21 @@ UQ_INLINE const T* PadToLanes(const T* source, int count, T* buffer) {
 
 }  // namespace uniquanf::quant
 
-// Calls BODY(n) with the number of bits as a constant.
-#define UQ_FOR_BITS(bits, BODY) \
-  switch (bits) {               \
-    case 2:                     \
-      BODY(2);                  \
-      break;                    \
-    case 3:                     \
-      BODY(3);                  \
-      break;                    \
-    case 4:                     \
-      BODY(4);                  \
-      break;                    \
-    case 5:                     \
-      BODY(5);                  \
-      break;                    \
-    case 6:                     \
-      BODY(6);                  \
-      break;                    \
-    case 7:                     \
-      BODY(7);                  \
-      break;                    \
-    case 8:                     \
-      BODY(8);                  \
-      break;                    \
+// Calls BODY(n) with the width as a constant.
+#define UQ_FOR_WIDTH(bits, BODY)                   \
+  switch (::uniquanf::quant::WidthForBits(bits)) { \
+    case 2:                                        \
+      BODY(2);                                     \
+      break;                                       \
+    case 3:                                        \
+      BODY(3);                                     \
+      break;                                       \
+    case 4:                                        \
+      BODY(4);                                     \
+      break;                                       \
+    case 8:                                        \
+      BODY(8);                                     \
+      break;                                       \
   }
 
 #endif  // UNIQUANF_WORKER_QUANT_GROUP_MATH_H_

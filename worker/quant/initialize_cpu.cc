@@ -101,6 +101,8 @@ UQ_INLINE void LeastSquares(const Workspace& ws, Fit* fit) {
 // Codes of the nearest levels of x − z, kept as signs; fits z anew when asked to.
 template <int n>
 UQ_INLINE void AssignNearest(bool fit_shift, Workspace* ws, Fit* fit) {
+  float alpha[n];
+  WidenAlpha<n>(fit->alpha, ws->bits, alpha);
   LaneSum sum;
   for (int64_t begin = 0; begin < ws->padded; begin += kTile) {
     const int padded = static_cast<int>(std::min<int64_t>(kTile, ws->padded - begin));
@@ -110,13 +112,15 @@ UQ_INLINE void AssignNearest(bool fit_shift, Workspace* ws, Fit* fit) {
     float u[kTile], misfit[kTile] = {};
     uint32_t codes[kTile];
     for (int k = 0; k < padded; ++k) u[k] = x[k] - fit->shift;
-    NearestLevels<n>(fit->alpha, u, padded, codes);
-    for (int i = 0; i < n; ++i) {
+    NearestLevels<n>(alpha, ws->bits, u, padded, codes);
+    for (int i = 0; i < ws->bits; ++i) {
       float* __restrict signs = &ws->signs[i * ws->padded + begin];
-      for (int k = 0; k < count; ++k) signs[k] = TimesSign<n>(1.0f, codes[k], i);
+      for (int k = 0; k < count; ++k) {
+        signs[k] = TimesSign<n>(1.0f, codes[k], n - ws->bits + i);
+      }
     }
     if (!fit_shift) continue;
-    for (int k = 0; k < count; ++k) misfit[k] = x[k] - Level<n>(fit->alpha, codes[k]);
+    for (int k = 0; k < count; ++k) misfit[k] = x[k] - Level<n>(alpha, codes[k]);
     sum.Add(padded, [&](int64_t k) UQ_INLINE_LAMBDA { return misfit[k]; });
   }
   if (fit_shift) fit->shift = sum.Total() / static_cast<float>(ws->group_size);
@@ -139,7 +143,7 @@ UQ_INLINE void AlternatingUpdate(int rounds, bool fit_shift, Workspace* ws, Fit*
   GreedyStart(ws, fit);
   for (int round = 0; round < rounds; ++round) {
     LeastSquares(*ws, fit);
-    SortByMagnitude(n, fit->alpha);
+    SortByMagnitude(ws->bits, fit->alpha);
     AssignNearest<n>(fit_shift, ws, fit);
   }
 }
@@ -257,7 +261,7 @@ UQ_VECTOR_CLONES void InitializeGroups(Method method, const InitOptions& options
   for (int64_t group = begin; group < end; ++group) {          \
     InitializeGroup<n>(method, options, group, &workspace, s); \
   }
-  UQ_FOR_BITS(s->bits, UQ_BODY)
+  UQ_FOR_WIDTH(s->bits, UQ_BODY)
 #undef UQ_BODY
 }
 

@@ -37,24 +37,26 @@ UQ_INLINE void AdamUpdate(const AdamStep& step, float gradient, float* parameter
       step.step_size * m / (__builtin_sqrtf(v) * step.inverse_sqrt_bias_correction2 + kEpsilon);
 }
 
-// One group's scalars.
+// One group's scalars, at width n (group_math.h).
 template <int n>
 struct Group {
   float log_delta, log_scale, zero_point, shift, half_range;
   float delta;      // exp(log Δ)
   float threshold;  // min_i |α_i|
-  float alpha[n];
+  float alpha[n];   // widened
+  int bits;
 
   UQ_INLINE Group(const QuantizerState& s, int64_t group)
       : log_delta(s.log_delta.f32()[group]),
         log_scale(s.log_scale_group.f32()[group]),
         zero_point(s.zero_point.f32()[group]),
         shift(s.shift.f32()[group]),
-        half_range(static_cast<float>((1 << n) - 1) / 2),
-        delta(ExpScale(log_delta)) {
-    std::copy_n(s.alpha.f32() + group * n, n, alpha);
-    threshold = std::fabs(alpha[0]);
-    for (int i = 1; i < n; ++i) threshold = std::min(threshold, std::fabs(alpha[i]));
+        half_range(static_cast<float>((1 << s.bits) - 1) / 2),
+        delta(ExpScale(log_delta)),
+        bits(s.bits) {
+    WidenAlpha<n>(s.alpha.f32() + group * bits, bits, alpha);
+    threshold = std::fabs(alpha[n - 1]);
+    for (int i = n - bits; i < n - 1; ++i) threshold = std::min(threshold, std::fabs(alpha[i]));
   }
 
   // w / exp(log Δ + s2 + s3), which is w̃ − z_U.
@@ -116,10 +118,11 @@ UQ_INLINE void ForwardTile(const Group<n>& p, Mapping mapping, const float* __re
     const float* s2_padded = PadToLanes(s2, count, s2_buffer);
     for (int k = 0; k < padded; ++k) u[k] = p.U(p.Scaled(w_padded[k], s2_padded[k]));
     if (mapping == Mapping::kDirect) {
-      NearestLevels<n>(p.alpha, u, padded, new_codes);
+      NearestLevels<n>(p.alpha, p.bits, u, padded, new_codes);
     } else {
+      const uint32_t last_code = (1u << p.bits) - 1;
       for (int k = 0; k < padded; ++k) {
-        new_codes[k] = NearestNeighbour<n>(p.alpha, u[k], old_codes[k]);
+        new_codes[k] = NearestNeighbour<n>(p.alpha, last_code, u[k], old_codes[k]);
       }
     }
     for (int k = 0; k < count; ++k) codes[k] = static_cast<uint8_t>(new_codes[k]);
@@ -166,7 +169,9 @@ UQ_INLINE void GradientsOfGroup(const QuantizerState& s, const float* upstream, 
                    [&](int64_t k, int count, const float* d) UQ_INLINE_LAMBDA {
                      std::copy_n(d, count, gradients->log_scale_weight.f32() + k);
                    });
-  for (int i = 0; i < n; ++i) gradients->alpha.f32()[group * n + i] = sums.alpha[i].Total();
+  for (int i = 0; i < s.bits; ++i) {
+    gradients->alpha.f32()[group * s.bits + i] = sums.alpha[n - s.bits + i].Total();
+  }
   gradients->log_scale_group.f32()[group] = sums.log_scale.Total();
   gradients->log_delta.f32()[group] = sums.log_delta.Total();
 }
@@ -191,10 +196,10 @@ UQ_INLINE void UpdateGroup(Mapping mapping, const AdamStep& uniform, const AdamS
                &s->m_log_delta.f32()[group], &s->v_log_delta.f32()[group]);
   }
   if (s->trained.binary) {
-    for (int i = 0; i < n; ++i) {
-      const int64_t at = group * n + i;
-      AdamUpdate(binary, sums.alpha[i].Total(), &s->alpha.f32()[at], &s->m_alpha.f32()[at],
-                 &s->v_alpha.f32()[at]);
+    for (int i = 0; i < s->bits; ++i) {
+      const int64_t at = group * s->bits + i;
+      AdamUpdate(binary, sums.alpha[n - s->bits + i].Total(), &s->alpha.f32()[at],
+                 &s->m_alpha.f32()[at], &s->v_alpha.f32()[at]);
     }
   }
   ForwardGroup<n>(s, mapping, group, w_hat);
@@ -204,7 +209,7 @@ UQ_VECTOR_CLONES void ForwardGroups(QuantizerState* s, Mapping mapping, int64_t 
                                     float* w_hat) {
 #define UQ_BODY(n) \
   for (int64_t group = begin; group < end; ++group) ForwardGroup<n>(s, mapping, group, w_hat)
-  UQ_FOR_BITS(s->bits, UQ_BODY)
+  UQ_FOR_WIDTH(s->bits, UQ_BODY)
 #undef UQ_BODY
 }
 
@@ -213,7 +218,7 @@ UQ_VECTOR_CLONES void BackwardGroups(const QuantizerState& s, const float* upstr
 #define UQ_BODY(n)                                  \
   for (int64_t group = begin; group < end; ++group) \
   GradientsOfGroup<n>(s, upstream, group, gradients)
-  UQ_FOR_BITS(s.bits, UQ_BODY)
+  UQ_FOR_WIDTH(s.bits, UQ_BODY)
 #undef UQ_BODY
 }
 
@@ -224,7 +229,7 @@ UQ_VECTOR_CLONES void UpdateGroups(Mapping mapping, const AdamStep& uniform, con
   for (int64_t group = begin; group < end; ++group) {                    \
     UpdateGroup<n>(mapping, uniform, binary, upstream, group, s, w_hat); \
   }
-  UQ_FOR_BITS(s->bits, UQ_BODY)
+  UQ_FOR_WIDTH(s->bits, UQ_BODY)
 #undef UQ_BODY
 }
 

@@ -61,6 +61,8 @@ absl::Status Reconstruction::Allocate(const BlockConfig& config, const RopeTable
   UQ_ASSIGN_OR_RETURN(runner_, BlockRunner::Create(backend_, config, act, options_.batch_size,
                                                    seq_len, &rope, /*with_backward=*/true));
   for (Linear linear : kAllLinears) {
+    // A layer left in full precision needs no gradient: an empty tensor says so.
+    if (states_[static_cast<int>(linear)] == nullptr) continue;
     const auto [n, k] = config.LinearShape(linear);
     UQ_ASSIGN_OR_RETURN(gradients_[static_cast<int>(linear)],
                         Tensor::Allocate(backend_, act, {n, k}));
@@ -96,7 +98,6 @@ void Reconstruction::IssueStep() {
   // layer's weight after it has called back.
   runner_->Backward(*weights_, dy_, &gradients_, /*dx=*/nullptr, [this](Linear linear) {
     const int l = static_cast<int>(linear);
-    if (states_[l] == nullptr) return;
     UpdateAndForward(backend_, params(), gradients_[l], states_[l], &weights_->linear[l]);
   });
 }
