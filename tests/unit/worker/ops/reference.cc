@@ -257,9 +257,9 @@ double Dot(const Vector& a, const Vector& b) {
 }
 
 void ExpectClose(const Vector& actual, const Vector& expected, DType dtype, double rounding,
-                 const std::string& what, double accumulation) {
+                 const std::string& what, double accumulation, double floor) {
   ASSERT_EQ(actual.size(), expected.size()) << what;
-  const double rms = RootMeanSquare(expected);
+  const double rms = std::max(floor, RootMeanSquare(expected));
   const double relative = rounding * Epsilon(dtype) + accumulation * Epsilon(DType::kFloat32);
   double worst = 0;
   size_t worst_index = 0;

@@ -69,9 +69,10 @@ double Epsilon(DType dtype);
 // Every |actual − expected| <= (rounding · Epsilon(dtype) + accumulation · Epsilon(f32)) ·
 // (|expected| + rms(expected)). `rounding` counts roundings to the activation type; `accumulation`
 // bounds the fp32 arithmetic between them, about √terms for a sum of random terms of both signs,
-// whose partial sums are as large as the results' rms.
+// whose partial sums are as large as the results' rms. The rms counts as at least `floor`, the size
+// of what cancels where the expected result is zero.
 void ExpectClose(const Vector& actual, const Vector& expected, DType dtype, double rounding,
-                 const std::string& what, double accumulation = 0);
+                 const std::string& what, double accumulation = 0, double floor = 0);
 double RootMeanSquare(const Vector& values);
 double Dot(const Vector& a, const Vector& b);
 
