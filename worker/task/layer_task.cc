@@ -1,4 +1,5 @@
 // The layer task: initialize, reconstruct, unify, store; then measure what was stored.
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <map>
@@ -226,8 +227,11 @@ class LayerRun {
                          {static_cast<int64_t>(
                              ops::MseLossScratchBytes(*env_.backend, per_sequence))}));
     UQ_ASSIGN_OR_RETURN(Tensor loss, Tensor::Allocate(env_.backend, DType::kFloat32, {1}));
+    // The same sequences that measured the initial loss.
+    const int64_t num_sequences =
+        std::min<int64_t>(plan_.num_samples, quant::kMaxEvaluationSequences);
     double sum = 0;
-    for (int64_t sequence = 0; sequence < plan_.num_samples; ++sequence) {
+    for (int64_t sequence = 0; sequence < num_sequences; ++sequence) {
       ops::StepParams host{};
       host.sequence_index[0] = sequence;
       UQ_RETURN_IF_ERROR(env_.backend->CopyFromHost(params.data(), &host, sizeof(host)));
@@ -240,7 +244,7 @@ class LayerRun {
       UQ_RETURN_IF_ERROR(env_.backend->CopyToHost(&value, loss.data(), sizeof(value)));
       sum += value;
     }
-    return sum / static_cast<double>(plan_.num_samples);
+    return sum / static_cast<double>(num_sequences);
   }
 
   absl::StatusOr<LayerOutcome> Finish() {
