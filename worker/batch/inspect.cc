@@ -27,10 +27,10 @@ void PrintText(const Manifest& manifest) {
   const QuantizationSpec& spec = manifest.spec;
   std::printf("Model          %s, %d layers\n", manifest.model.architecture.c_str(),
               manifest.model.num_layers);
-  std::printf("Method         %s, %d bits, %s\n",
-              std::string(QuantizationMethodName(spec.method)).c_str(), spec.bits,
-              spec.group_size == 0 ? "per row"
-                                   : absl::StrCat("groups of ", spec.group_size).c_str());
+  std::printf(
+      "Method         %s, %d bits, %s\n", std::string(QuantizationMethodName(spec.method)).c_str(),
+      spec.bits,
+      spec.group_size == 0 ? "per row" : absl::StrCat("groups of ", spec.group_size).c_str());
   std::printf("Stored         %.2f MiB in %zu files; %.3f bits a quantized weight\n",
               TotalBytes(manifest) / 1048576.0, manifest.files.size(), manifest.AverageBits());
   if (manifest.evaluation.has_value()) {
@@ -47,12 +47,13 @@ void PrintText(const Manifest& manifest) {
   for (const ManifestLayer& layer : manifest.layers) {
     std::printf("%5d  %14.4e  %14.4e\n", layer.layer, layer.initial_loss, layer.final_loss);
   }
-  std::printf("\n%-40s  %13s  %4s  %6s  %12s\n", "module", "shape", "bits", "group", "weight error");
+  std::printf("\n%-40s  %13s  %4s  %6s  %12s\n", "module", "shape", "bits", "group",
+              "weight error");
   for (const ManifestModule& module : manifest.modules) {
     const std::string shape = absl::StrCat(module.num_outputs, "x", module.num_inputs);
     if (module.quantized) {
-      std::printf("%-40s  %13s  %4d  %6lld  %12.4e\n", module.name.c_str(), shape.c_str(), module.bits,
-                  static_cast<long long>(module.group_size), module.weight_error);
+      std::printf("%-40s  %13s  %4d  %6lld  %12.4e\n", module.name.c_str(), shape.c_str(),
+                  module.bits, static_cast<long long>(module.group_size), module.weight_error);
     } else {
       std::printf("%-40s  %13s  full precision: %s\n", module.name.c_str(), shape.c_str(),
                   module.reason.c_str());
@@ -65,8 +66,9 @@ void PrintText(const Manifest& manifest) {
 int Inspect(const std::vector<std::string>& arguments) {
   std::string artifact;
   bool json = false;
-  FlagSet flag_set("uniquanf-batch inspect ARTIFACT [flags]",
-                   "Shows what is in an artifact: settings, bits, bytes, errors per layer and module.");
+  FlagSet flag_set(
+      "uniquanf-batch inspect ARTIFACT [flags]",
+      "Shows what is in an artifact: settings, bits, bytes, errors per layer and module.");
   flag_set.Positional("ARTIFACT", true, &artifact, "the artifact's directory");
   flag_set.Bool("json", &json, "print JSON");
   int exit_code = kOk;

@@ -41,7 +41,8 @@ int Verify(const std::vector<std::string>& arguments) {
     out["problems"] = report->problems;
     std::printf("%s\n", out.dump().c_str());
   } else {
-    for (const std::string& problem : report->problems) std::printf("problem: %s\n", problem.c_str());
+    for (const std::string& problem : report->problems)
+      std::printf("problem: %s\n", problem.c_str());
     std::printf("%s: %lld files, %.2f MiB, %lld modules, %zu problems\n",
                 report->problems.empty() ? "verified" : "DAMAGED",
                 static_cast<long long>(report->num_files), report->num_bytes / 1048576.0,

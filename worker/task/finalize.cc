@@ -117,7 +117,8 @@ class FinalizeRun {
     head.name = "lm_head";
     head.num_outputs = config.vocab_size;
     head.num_inputs = config.blocks[0].hidden_size;
-    head.reason = config.tie_word_embeddings ? "tied to the embedding" : "outside the decoder blocks";
+    head.reason =
+        config.tie_word_embeddings ? "tied to the embedding" : "outside the decoder blocks";
     manifest_.modules.push_back(std::move(head));
   }
 
@@ -140,16 +141,15 @@ class FinalizeRun {
       UQ_RETURN_IF_ERROR(IndexShard(file));
       UQ_CRASH_POINT("finalize.shard_copied");
     }
-    UQ_ASSIGN_OR_RETURN(const ArtifactConfig config,
-                        BuildArtifactConfig(context_.checkpoint->config_json(), plan_.spec,
-                                            manifest_.modules));
+    UQ_ASSIGN_OR_RETURN(
+        const ArtifactConfig config,
+        BuildArtifactConfig(context_.checkpoint->config_json(), plan_.spec, manifest_.modules));
     manifest_.anybcq_omitted = config.anybcq_omitted;
     UQ_RETURN_IF_ERROR(WriteSmall("config.json", config.json));
-    UQ_RETURN_IF_ERROR(WriteSmall("model.safetensors.index.json",
-                                  BuildIndexJson(tensor_to_file_, tensor_bytes_)));
-    std::vector<CopiedFile> copied;
     UQ_RETURN_IF_ERROR(
-        CopyModelFiles(context_.checkpoint->store().get(), output_.get(), &copied));
+        WriteSmall("model.safetensors.index.json", BuildIndexJson(tensor_to_file_, tensor_bytes_)));
+    std::vector<CopiedFile> copied;
+    UQ_RETURN_IF_ERROR(CopyModelFiles(context_.checkpoint->store().get(), output_.get(), &copied));
     for (const CopiedFile& file : copied) AddFile(file);
     FillManifest();
     return absl::OkStatus();
@@ -163,8 +163,8 @@ class FinalizeRun {
       environments.insert(result.environment);
       weights.Update(result.weights_sha256);
     }
-    manifest_.environment = absl::StrCat(absl::StrJoin(environments, " | "), "; arithmetic ",
-                                         plan_.arithmetic);
+    manifest_.environment =
+        absl::StrCat(absl::StrJoin(environments, " | "), "; arithmetic ", plan_.arithmetic);
     manifest_.spec = plan_.spec;
     manifest_.model.architecture = context_.checkpoint->config().architecture;
     manifest_.model.num_layers = plan_.num_layers;
@@ -178,8 +178,8 @@ class FinalizeRun {
 
   absl::Status Evaluate() {
     if (plan_.evaluation_sha256.empty()) return absl::OkStatus();
-    UQ_ASSIGN_OR_RETURN(const std::string bytes, GetContent(env_.work.get(), plan_.evaluation_sha256,
-                                                            uint64_t{1} << 34));
+    UQ_ASSIGN_OR_RETURN(const std::string bytes,
+                        GetContent(env_.work.get(), plan_.evaluation_sha256, uint64_t{1} << 34));
     const std::vector<int32_t> tokens = TokensFromBytes(bytes);
     // The reader sees the artifact as it will be, but for the attachments, which it does not read.
     const std::shared_ptr<ObjectStore> view =
@@ -266,15 +266,16 @@ class FinalizeRun {
     }
     for (const LayerResult& result : results_) {
       if (result.final_loss > result.initial_loss) {
-        warnings.push_back(absl::StrFormat(
-            "layer %d: reconstruction made the output error worse (%.3e to %.3e)", result.layer,
-            result.initial_loss, result.final_loss));
+        warnings.push_back(
+            absl::StrFormat("layer %d: reconstruction made the output error worse (%.3e to %.3e)",
+                            result.layer, result.initial_loss, result.final_loss));
       }
       for (const ModuleResult& module : result.modules) {
         if (module.num_saturated == 0) continue;
-        warnings.push_back(absl::StrCat(module.name, ": ", module.num_saturated,
-                                        " scale factors or shifts beyond fp16's range were clamped; "
-                                        "leave the module in full precision (override)"));
+        warnings.push_back(
+            absl::StrCat(module.name, ": ", module.num_saturated,
+                         " scale factors or shifts beyond fp16's range were clamped; "
+                         "leave the module in full precision (override)"));
       }
     }
     return warnings;

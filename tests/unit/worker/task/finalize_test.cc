@@ -50,8 +50,7 @@ TEST_F(FinalizeTest, RepeatingItIsHarmless) {
   ASSERT_THAT(prepared, IsOk());
   std::vector<std::string> results;
   for (int layer = 0; layer < 2; ++layer) {
-    results.push_back(
-        RunLayer(spec_, prepared->plan_sha256, layer, results, env_)->result_sha256);
+    results.push_back(RunLayer(spec_, prepared->plan_sha256, layer, results, env_)->result_sha256);
   }
   const auto first = RunFinalize(spec_, prepared->plan_sha256, results, env_);
   ASSERT_THAT(first, IsOk());
@@ -116,8 +115,7 @@ TEST_F(FinalizeTest, CancelBeforePublishingLeavesNoManifest) {
   ASSERT_THAT(prepared, IsOk());
   std::vector<std::string> results;
   for (int layer = 0; layer < 2; ++layer) {
-    results.push_back(
-        RunLayer(spec_, prepared->plan_sha256, layer, results, env_)->result_sha256);
+    results.push_back(RunLayer(spec_, prepared->plan_sha256, layer, results, env_)->result_sha256);
   }
   env_.cancelled = [] { return true; };
   EXPECT_EQ(RunFinalize(spec_, prepared->plan_sha256, results, env_).status().code(),
