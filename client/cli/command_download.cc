@@ -26,8 +26,8 @@ absl::StatusOr<ArtifactInfo> FindArtifact(CommandLine* command_line, const std::
   UQ_ASSIGN_OR_RETURN(Job job, client->GetJob(source));
   if (job.artifact.has_value()) return *std::move(job.artifact);
   return FailedPrecondition(
-      "JOB_NOT_SUCCEEDED", absl::StrCat(job.name, " has no artifact: it is ",
-                                        std::string(JobStateName(job.state))));
+      "JOB_NOT_SUCCEEDED",
+      absl::StrCat(job.name, " has no artifact: it is ", std::string(JobStateName(job.state))));
 }
 
 std::string DefaultDirectory(const std::string& source) {

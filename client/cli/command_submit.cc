@@ -55,7 +55,8 @@ void AddJobFlags(FlagSet* flags, SubmitOptions* options) {
   flags->Custom("label", "KEY=VALUE", "", "a label for filters; may repeat",
                 [options](absl::string_view text) { return ParseLabel(text, &options->labels); });
   flags->Custom(
-      "deadline", "WHEN", "", "fail the job if it is not finished then: 12h or 2026-01-31T12:00:00Z",
+      "deadline", "WHEN", "",
+      "fail the job if it is not finished then: 12h or 2026-01-31T12:00:00Z",
       [options](absl::string_view text) { return ParseDeadline(text, &options->deadline); });
   flags->Custom("ttl", "DURATION", "", "delete the finished job (not its artifact) after this long",
                 [options](absl::string_view text) {

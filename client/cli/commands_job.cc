@@ -91,10 +91,10 @@ int RunDelete(const Arguments& arguments) {
 }
 
 int RunList(const Arguments& arguments) {
-  CommandLine command_line(
-      "uniquanf list [flags]",
-      "Lists jobs, the newest first. Filters are terms joined by AND: state=RUNNING, tenant=\"x\",\n"
-      "labels.key=\"v\", create_time>\"2026-01-31T00:00:00Z\"; != also.");
+  CommandLine command_line("uniquanf list [flags]",
+                           "Lists jobs, the newest first. Filters are terms joined by AND: "
+                           "state=RUNNING, tenant=\"x\",\n"
+                           "labels.key=\"v\", create_time>\"2026-01-31T00:00:00Z\"; != also.");
   ListJobsOptions options;
   bool all = false;
   command_line.flags().String("filter", "TERMS", &options.filter, "only jobs that match");
@@ -178,9 +178,9 @@ int RunTasks(const Arguments& arguments) {
          task.progress.loss > 0 ? absl::StrFormat("%.3e", task.progress.loss) : "",
          ended ? ShortDuration(task.end_time - task.start_time) : "",
          std::string(absl::StripPrefix(task.worker, "workers/")),
-         task.failures.empty() ? ""
-                               : absl::StrCat(task.failures.back().reason, ": ",
-                                              task.failures.back().message)});
+         task.failures.empty()
+             ? ""
+             : absl::StrCat(task.failures.back().reason, ": ", task.failures.back().message)});
   }
   PrintTable(rows, {false, false, true, false, true, true, true, false, false});
   return kOk;

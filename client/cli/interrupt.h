@@ -8,8 +8,9 @@
 
 namespace uniquanf::cli {
 
-// While it lives, the first signal calls `on_interrupt` on a thread of its own; a second one ends the
-// process as usual. REQUIRES: at most one at a time. Thread safety: interrupted() from any thread.
+// While it lives, the first signal calls `on_interrupt` on a thread of its own; a second one ends
+// the process as usual. REQUIRES: at most one at a time. Thread safety: interrupted() from any
+// thread.
 class InterruptHandler {
  public:
   explicit InterruptHandler(std::function<void()> on_interrupt);

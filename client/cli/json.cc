@@ -54,9 +54,8 @@ Json ToJson(const Job& job) {
   json["status_message"] = job.status_message;
   json["error"] = nullptr;
   if (job.error.has_value()) {
-    json["error"] = {{"reason", job.error->reason},
-                     {"message", job.error->message},
-                     {"task", job.error->task}};
+    json["error"] = {
+        {"reason", job.error->reason}, {"message", job.error->message}, {"task", job.error->task}};
   }
   json["progress"] = {{"fraction", NumberJson(job.progress.fraction)},
                       {"num_tasks", job.progress.num_tasks},

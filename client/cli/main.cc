@@ -5,6 +5,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "client/cli/command_line.h"
 #include "client/cli/output.h"
 #include "common/base/flag_set.h"

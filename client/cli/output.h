@@ -26,14 +26,15 @@ void PrintJson(const nlohmann::ordered_json& document);
 // One line, flushed: for streams of documents.
 void PrintJsonLine(const nlohmann::ordered_json& document);
 
-// Columns padded to their widest cell; `right_aligned[i]` for numbers. The first row is the heading.
+// Columns padded to their widest cell; `right_aligned[i]` for numbers. The first row is the
+// heading.
 void PrintTable(const std::vector<std::vector<std::string>>& rows,
                 const std::vector<bool>& right_aligned);
 
 // `text` without control characters, which could drive the terminal.
 std::string Printable(absl::string_view text);
-std::string FormatBytes(int64_t bytes);       // "1.2 MiB"
-std::string FormatLocalTime(absl::Time time);  // "2026-01-31 12:34:56", "-" when unknown
+std::string FormatBytes(int64_t bytes);            // "1.2 MiB"
+std::string FormatLocalTime(absl::Time time);      // "2026-01-31 12:34:56", "-" when unknown
 std::string ShortJobName(absl::string_view name);  // without "jobs/"
 
 // Everything about a job, and the report when it has one.

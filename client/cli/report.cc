@@ -55,8 +55,7 @@ void PrintLayers(const std::vector<LayerReport>& layers) {
   for (const LayerReport& layer : layers) {
     const double change =
         layer.initial_loss > 0 ? 100 * (layer.final_loss / layer.initial_loss - 1) : 0;
-    rows.push_back({absl::StrCat(layer.layer),
-                    layer.bits == 0 ? "full" : absl::StrCat(layer.bits),
+    rows.push_back({absl::StrCat(layer.layer), layer.bits == 0 ? "full" : absl::StrCat(layer.bits),
                     absl::StrFormat("%.4e", layer.initial_loss),
                     absl::StrFormat("%.4e", layer.final_loss), absl::StrFormat("%+.1f%%", change),
                     ShortDuration(layer.duration)});

@@ -86,11 +86,10 @@ std::vector<ProgressRow> WatchRows(const JobUpdate& update) {
   return rows;
 }
 
-WatchView::WatchView()
-    : progress_(STDERR_FILENO, DetectTerminal(STDERR_FILENO), SystemClock()) {}
+WatchView::WatchView() : progress_(STDERR_FILENO, DetectTerminal(STDERR_FILENO), SystemClock()) {}
 
-// Says what rows cannot: finished tasks, failures, why the job waits. A watch that begins late does not
-// recite the past.
+// Says what rows cannot: finished tasks, failures, why the job waits. A watch that begins late does
+// not recite the past.
 void WatchView::Announce(const JobUpdate& update) {
   for (const Task& task : update.tasks) {
     if (task.state == TaskState::kSucceeded && finished_.insert(task.name).second && !first_) {

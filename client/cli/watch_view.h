@@ -35,8 +35,8 @@ class WatchView {
 // The rows that show `update`: the job, then the tasks that run. Exposed for tests.
 std::vector<ProgressRow> WatchRows(const JobUpdate& update);
 
-// Watches until the job is final, prints the report and returns the exit code. Ctrl-C leaves the job
-// running and says so.
+// Watches until the job is final, prints the report and returns the exit code. Ctrl-C leaves the
+// job running and says so.
 int WatchToEnd(CommandLine* command_line, const std::string& job);
 
 }  // namespace uniquanf::cli

@@ -38,8 +38,8 @@ absl::Status OutputExists(const fs::path& directory) {
 
 // Ends as errno says.
 absl::Status LocalError(absl::string_view doing, const fs::path& path, int error) {
-  const std::string message = absl::StrCat("cannot ", doing, " \"", path.string(),
-                                           "\": ", std::strerror(error));
+  const std::string message =
+      absl::StrCat("cannot ", doing, " \"", path.string(), "\": ", std::strerror(error));
   if (error == EACCES || error == EPERM || error == EROFS) {
     return MakeError(absl::StatusCode::kPermissionDenied, "PERMISSION_DENIED", message);
   }
@@ -73,8 +73,8 @@ class StagingDirectory {
   const fs::path& path() const { return staging_; }
 
   absl::Status Place() {
-    int result = ::renameat2(AT_FDCWD, staging_.c_str(), AT_FDCWD, target_.c_str(),
-                             RENAME_NOREPLACE);
+    int result =
+        ::renameat2(AT_FDCWD, staging_.c_str(), AT_FDCWD, target_.c_str(), RENAME_NOREPLACE);
     if (result != 0 && (errno == EINVAL || errno == ENOSYS)) {
       // A file system without the flag: check, then rename. rename(2) itself still refuses a
       // directory that is not empty.
@@ -197,10 +197,10 @@ absl::StatusOr<std::string> ReadCheckedManifest(ObjectStore* store, const Artifa
   }
   UQ_RETURN_IF_ERROR(bytes.status());
   if (!artifact.manifest_sha256.empty() && Sha256Hex(*bytes) != artifact.manifest_sha256) {
-    return MakeError(absl::StatusCode::kDataLoss, "DIGEST_MISMATCH",
-                     absl::StrCat(artifact.uri, "/", kManifestKey, " has SHA-256 ",
-                                  Sha256Hex(*bytes), ", but the job published ",
-                                  artifact.manifest_sha256));
+    return MakeError(
+        absl::StatusCode::kDataLoss, "DIGEST_MISMATCH",
+        absl::StrCat(artifact.uri, "/", kManifestKey, " has SHA-256 ", Sha256Hex(*bytes),
+                     ", but the job published ", artifact.manifest_sha256));
   }
   return bytes;
 }
