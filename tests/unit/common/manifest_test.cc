@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "absl/strings/str_replace.h"
 #include "common/base/digest.h"
 #include "tests/support/sample_artifact.h"
@@ -57,6 +59,16 @@ TEST(ManifestTest, AverageBitsCountScaleFactorsAndShifts) {
   manifest.modules = {module};
   EXPECT_DOUBLE_EQ(manifest.AverageBits(), 3 + 4 * 16.0 / 64);
   EXPECT_EQ(Manifest().AverageBits(), 0);
+}
+
+TEST(ManifestTest, CollapsedModelsReadBack) {
+  Manifest manifest = WithFiles();
+  manifest.evaluation->perplexity_after = INFINITY;
+  manifest.layers[0].final_loss = NAN;
+  const std::string json = manifest.ToJson();
+  ASSERT_OK_AND_ASSIGN(const Manifest read, Manifest::FromJson(json));
+  EXPECT_TRUE(std::isnan(read.evaluation->perplexity_after));
+  EXPECT_EQ(read.ToJson(), json);
 }
 
 TEST(ManifestTest, RefusesWhatIsNotTheFormat) {
