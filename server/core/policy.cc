@@ -86,9 +86,9 @@ absl::Duration NextCall(const Policy& policy) {
   return std::min(absl::Seconds(1), policy.lease_duration / 5);
 }
 
-absl::Duration MaxHold(const Policy& policy, bool has_leases) {
+absl::Duration MaxHold(const Policy& policy) {
   const absl::Duration longest = absl::Seconds(20);
-  return has_leases ? std::min(longest, policy.lease_duration / 3) : longest;
+  return std::min(longest, policy.lease_duration / 3);
 }
 
 }  // namespace uniquanf::server

@@ -12,7 +12,7 @@
 namespace uniquanf::server {
 
 struct Policy {
-  absl::Duration lease_duration = absl::Seconds(20);
+  absl::Duration lease_duration = absl::Seconds(30);
   // Failures of one task, by class, before its job fails.
   int max_worker_lost = 5;
   int max_transient = 8;
@@ -52,8 +52,9 @@ int64_t MemoryNeeded(const Job& job, const Task& task);
 
 // How often a worker that holds leases should call.
 absl::Duration NextCall(const Policy& policy);
-// The longest time to hold the reply of a worker.
-absl::Duration MaxHold(const Policy& policy, bool has_leases);
+// The longest time to hold the reply of a worker. A worker counts a lease from when it sent the
+// call, so a lease that comes with a held reply is short by as much.
+absl::Duration MaxHold(const Policy& policy);
 
 }  // namespace uniquanf::server
 

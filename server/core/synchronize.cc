@@ -286,7 +286,8 @@ SynchronizeReply BuildReply(const State& state, const std::string& session_id) {
     const Task& task = entry.tasks[ref.index];
     if (!IsReported(session, task)) reply.assignments.push_back(MakeAssignment(entry, task));
   }
-  reply.next_call = NextCall(state.policy);
+  // An idle worker waits in its call; a busy one calls often enough for progress and cancellation.
+  reply.next_call = session.leases.empty() ? MaxHold(state.policy) : NextCall(state.policy);
   reply.drain = session.drain_requested;
   return reply;
 }
