@@ -50,7 +50,10 @@ Outcome Apply(State* state, const Event& event, const Now& now, Edits* edits) {
   // A call that was parked and then found work in the same event is answered at once.
   if (outcome.parked) {
     const auto& call = std::get<SynchronizeEvent>(event);
-    if (edits->wake.erase(call.session) > 0) outcome.parked = false;
+    if (edits->wake.erase(call.session) > 0) {
+      mutation.Unpark(call.session);
+      outcome.parked = false;
+    }
   }
   return outcome;
 }

@@ -16,6 +16,7 @@ struct CreateJobEvent {
   // id, uid, spec, tenant, priority, labels, deadline, time_to_live, device, request_id and
   // request_digest are taken.
   Job job;
+  bool validate_only = false;  // only say whether it would be refused
 };
 struct CancelJobEvent {
   std::string id;

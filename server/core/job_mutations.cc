@@ -108,6 +108,7 @@ Outcome Mutation::CreateJob(const CreateJobEvent& event) {
                   absl::StrCat("tenant \"", event.job.tenant, "\" has ", tenant.num_queued_jobs,
                                " queued jobs, its quota; ", "submit again when one has started")));
   }
+  if (event.validate_only) return {};
   if (tenant.num_open_jobs == 0) {
     // A tenant that comes back starts level with the least served of the active ones: it has no
     // claim on time that nobody wanted from it.

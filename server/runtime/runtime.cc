@@ -207,14 +207,16 @@ void Runtime::ApplyItem(Item* item, const Now& now) {
     if (it == parked_.end() || it->second.sequence != item->sequence) return;
   }
   item->outcome = Apply(&*state_, item->event, now, &edits_);
+  if (item->synchronize_done == nullptr || !item->outcome.status.ok()) return;
+  // An older call of the session that is still held has lost its caller.
+  const std::string& session = std::get<SynchronizeEvent>(item->event).session;
+  const auto it = parked_.find(session);
+  if (it != parked_.end()) {
+    it->second.done(MakeError(absl::StatusCode::kAborted, "STALE_REQUEST",
+                              "a newer call of the session has come"));
+    parked_.erase(it);
+  }
   if (item->outcome.parked) {
-    const std::string& session = std::get<SynchronizeEvent>(item->event).session;
-    // An older call of the session that is still held has lost its caller.
-    const auto it = parked_.find(session);
-    if (it != parked_.end()) {
-      it->second.done(MakeError(absl::StatusCode::kAborted, "STALE_REQUEST",
-                                "a newer call of the session has come"));
-    }
     parked_[session] = {std::move(item->synchronize_done), item->sequence,
                         now.mono + item->max_wait};
   }
