@@ -158,6 +158,7 @@ void FlagSet::String(absl::string_view name, absl::string_view metavar, std::str
 void FlagSet::Choice(absl::string_view name, std::vector<std::string> allowed, std::string* value,
                      absl::string_view help) {
   const std::string metavar = absl::StrJoin(allowed, "|");
+  const bool may_be_empty = value->empty();
   Custom(
       name, metavar, *value, help, [value, allowed = std::move(allowed)](absl::string_view text) {
         if (std::find(allowed.begin(), allowed.end(), text) == allowed.end()) {
