@@ -253,7 +253,7 @@ TEST_F(CliTest, InterruptedWatchLeavesTheJobRunningAndSaysSo) {
   };
   server_.jobs.watch = [&](grpc::ServerContext* context, const v1::WatchJobRequest&, WatchWriter*) {
     watching.Notify();
-    while (!context->IsCancelled()) std::this_thread::yield();
+    testing::WaitUntilCancelled(context);
     return grpc::Status::CANCELLED;
   };
   const pid_t pid = Spawn({"watch", "w"});

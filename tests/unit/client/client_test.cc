@@ -102,6 +102,7 @@ TEST_F(ClientTest, SilentServerIsNoAnswer) {
   options.call_timeout = absl::Milliseconds(50);
   const auto job = Connect(options)->GetJob("a");
   release.Notify();
+  server_.Stop();  // the call may reach the handler, which uses `release`, only now
   EXPECT_EQ(job.status().code(), absl::StatusCode::kDeadlineExceeded);
   EXPECT_EQ(ErrorReason(job.status()), "NO_ANSWER");
 }
@@ -302,7 +303,7 @@ TEST_F(ClientTest, WatchSurvivesARestartOfTheServer) {
     if (request.after_version() == 0) {
       writer->Write(Change(1, v1::Job::RUNNING));
       first_sent.Notify();
-      while (!context->IsCancelled()) std::this_thread::yield();
+      testing::WaitUntilCancelled(context);
       return grpc::Status::CANCELLED;
     }
     EXPECT_EQ(request.after_version(), 1);
@@ -389,7 +390,7 @@ TEST_F(ClientTest, WatchNoticesThatTheJobWasReplaced) {
       writer->Write(Change(50, v1::Job::RUNNING));
       return testing::Unavailable();
     }
-    while (!context->IsCancelled()) std::this_thread::yield();  // nothing newer than 50 for long
+    testing::WaitUntilCancelled(context);  // nothing newer than 50 for long
     return grpc::Status::CANCELLED;
   };
   EXPECT_EQ(ErrorReason(Connect()->WatchJob("w", nullptr).status()), "JOB_REPLACED");
@@ -399,7 +400,7 @@ TEST_F(ClientTest, CancelEndsABlockedWatch) {
   absl::Notification waiting;
   server_.jobs.watch = [&](grpc::ServerContext* context, const v1::WatchJobRequest&, WatchWriter*) {
     waiting.Notify();
-    while (!context->IsCancelled()) std::this_thread::yield();
+    testing::WaitUntilCancelled(context);
     return grpc::Status::CANCELLED;
   };
   auto client = Connect();

@@ -10,6 +10,7 @@
 #include <memory>
 #include <string>
 
+#include "absl/time/clock.h"
 #include "common/rpc/status_proto.h"
 #include "uniquanf/v1/admin_service.grpc.pb.h"
 #include "uniquanf/v1/job_service.grpc.pb.h"
@@ -108,6 +109,11 @@ inline v1::Job FakeJob(const std::string& name, int64_t version, v1::Job::State 
   job.set_version(version);
   job.set_state(state);
   return job;
+}
+
+// Until the client has gone. The synchronous API can only be asked, so this polls.
+inline void WaitUntilCancelled(grpc::ServerContext* context) {
+  while (!context->IsCancelled()) absl::SleepFor(absl::Milliseconds(1));
 }
 
 inline grpc::Status Unavailable() {
