@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <pty.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/wait.h>
@@ -39,7 +40,8 @@ struct Result {
 
 class CliTest : public ::testing::Test {
  protected:
-  pid_t Spawn(std::vector<std::string> arguments) {
+  // `terminal` (optional) becomes standard error.
+  pid_t Spawn(std::vector<std::string> arguments, int terminal = -1) {
     arguments.insert(arguments.begin(), {UNIQUANF_CLI, "--server", server_.address()});
     std::vector<char*> argv;
     for (std::string& argument : arguments) argv.push_back(argument.data());
@@ -48,8 +50,12 @@ class CliTest : public ::testing::Test {
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_addopen(&actions, 1, Path("out").c_str(), O_WRONLY | O_CREAT | O_TRUNC,
                                      0600);
-    posix_spawn_file_actions_addopen(&actions, 2, Path("err").c_str(), O_WRONLY | O_CREAT | O_TRUNC,
-                                     0600);
+    if (terminal >= 0) {
+      posix_spawn_file_actions_adddup2(&actions, terminal, 2);
+    } else {
+      posix_spawn_file_actions_addopen(&actions, 2, Path("err").c_str(),
+                                       O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    }
     pid_t pid = -1;
     EXPECT_EQ(posix_spawn(&pid, UNIQUANF_CLI, &actions, nullptr, argv.data(), environ), 0);
     posix_spawn_file_actions_destroy(&actions);
@@ -263,6 +269,54 @@ TEST_F(CliTest, InterruptedWatchLeavesTheJobRunningAndSaysSo) {
   EXPECT_EQ(result.exit_code, 130);
   EXPECT_THAT(result.err, AllOf(HasSubstr("w goes on"), HasSubstr("uniquanf watch w")));
   EXPECT_FALSE(cancelled_job);
+}
+
+TEST_F(CliTest, WatchOnATerminalRedrawsBars) {
+  server_.jobs.watch = [](grpc::ServerContext*, const v1::WatchJobRequest&, WatchWriter* writer) {
+    v1::WatchJobResponse running;
+    *running.mutable_job() = FakeJob("jobs/w", 1, v1::Job::RUNNING);
+    v1::JobProgress* progress = running.mutable_job()->mutable_progress();
+    progress->set_fraction(0.25);
+    progress->set_num_layers(4);
+    progress->set_num_layers_succeeded(1);
+    progress->mutable_remaining()->set_seconds(95);
+    v1::Task* task = running.add_tasks();
+    task->set_name("jobs/w/tasks/layer-0001");
+    task->set_kind(v1::Task::LAYER);
+    task->set_layer(1);
+    task->set_state(v1::Task::LEASED);
+    task->mutable_progress()->set_phase("reconstructing");
+    task->mutable_progress()->set_step(30);
+    task->mutable_progress()->set_num_steps(40);
+    task->mutable_progress()->set_loss(0.00123);
+    writer->Write(running);
+    running.mutable_job()->set_version(2);
+    running.mutable_tasks(0)->set_state(v1::Task::SUCCEEDED);
+    writer->Write(running);
+    v1::WatchJobResponse final_state = FinalState(v1::Job::SUCCEEDED);
+    final_state.mutable_job()->set_version(3);
+    writer->Write(final_state);
+    return grpc::Status::OK;
+  };
+  winsize size = {};
+  size.ws_row = 24;
+  size.ws_col = 90;
+  int controller = -1, terminal = -1;
+  ASSERT_EQ(openpty(&controller, &terminal, nullptr, nullptr, &size), 0);
+  setenv("TERM", "xterm", 1);
+  unsetenv("NO_COLOR");
+  const pid_t pid = Spawn({"watch", "w"}, terminal);
+  close(terminal);
+  std::string screen;
+  char buffer[4096];
+  ssize_t n;
+  while ((n = read(controller, buffer, sizeof(buffer))) > 0) screen.append(buffer, n);
+  close(controller);
+  EXPECT_EQ(Wait(pid).exit_code, 0);
+  EXPECT_THAT(screen, AllOf(HasSubstr("RUNNING  layers 1/4  1m35s left"),
+                            HasSubstr("75%  reconstructing  loss 1.230e-03"),
+                            HasSubstr("\x1b[2A\r\x1b[J"), HasSubstr("layer 1 done"),
+                            HasSubstr("\x1b[32m"), HasSubstr("100%  SUCCEEDED")));
 }
 
 TEST_F(CliTest, ListShowsATableAndWhereItContinues) {
