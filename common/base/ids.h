@@ -2,6 +2,7 @@
 #ifndef UNIQUANF_COMMON_BASE_IDS_H_
 #define UNIQUANF_COMMON_BASE_IDS_H_
 
+#include <cstdint>
 #include <memory>
 #include <string>
 

@@ -1,0 +1,115 @@
+// A small command line parser: declared flags, help text made from the declarations, and errors
+// that name the flag, the value, what is allowed and the nearest flag there is. Instance-based: the
+// flags of a command are a value, not globals.
+//
+// Syntax: --name=value, --name value, --bool, --no-bool, --bool=true|false; "--" ends the flags; a
+// flag given twice takes the last value, a repeated flag collects all. Names are matched whole.
+//
+// Thread safety: not thread-safe. Lifetime: the variables that flags write outlive the FlagSet.
+// Errors: kInvalidArgument (INVALID_FLAG).
+#ifndef UNIQUANF_COMMON_BASE_FLAG_SET_H_
+#define UNIQUANF_COMMON_BASE_FLAG_SET_H_
+
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+
+namespace uniquanf {
+
+// The candidate with the smallest edit distance (insert, delete, replace, swap of neighbours) to
+// `name`, or "" when none is near enough to be meant.
+std::string NearestName(absl::string_view name, const std::vector<std::string>& candidates);
+
+class FlagSet {
+ public:
+  // Order of application. Early flags come first, wherever they stand on the command line: a file
+  // of settings that other flags override.
+  enum Phase { kEarly, kNormal };
+
+  // `usage`: the line after "Usage: ", such as "uniquanf submit --model DIR [flags]". `summary`:
+  // what the command does, one or a few lines.
+  FlagSet(absl::string_view usage, absl::string_view summary);
+
+  // Puts a heading before the flags declared next.
+  void Section(absl::string_view title);
+
+  // Declarations. The help shows the value that the variable holds now as the default. `metavar`
+  // stands for the value: "DIR". REQUIRES: no two flags of one name.
+  void Bool(absl::string_view name, bool* value, absl::string_view help);
+  void String(absl::string_view name, absl::string_view metavar, std::string* value,
+              absl::string_view help);
+  // A string out of `allowed`.
+  void Choice(absl::string_view name, std::vector<std::string> allowed, std::string* value,
+              absl::string_view help);
+  void Int(absl::string_view name, int* value, int min, int max, absl::string_view help);
+  void Int64(absl::string_view name, int64_t* value, int64_t min, int64_t max,
+             absl::string_view help);
+  void Uint64(absl::string_view name, uint64_t* value, absl::string_view help);
+  // Finite.
+  void Double(absl::string_view name, double* value, double min, double max,
+              absl::string_view help);
+  // "90s", "1h30m"; at least `min`.
+  void Duration(absl::string_view name, absl::Duration* value, absl::Duration min,
+                absl::string_view help);
+  void Repeated(absl::string_view name, absl::string_view metavar, std::vector<std::string>* values,
+                absl::string_view help);
+  // `parse` gets every value; its error message says what is wrong with the value and what is
+  // allowed (flag and value are put before it).
+  void Custom(absl::string_view name, absl::string_view metavar, absl::string_view default_text,
+              absl::string_view help, std::function<absl::Status(absl::string_view)> parse,
+              Phase phase = kNormal);
+
+  // Arguments that are no flags, in order. Without these, any is an error.
+  void Positional(absl::string_view metavar, bool required, std::string* value,
+                  absl::string_view help);
+
+  // Parses and writes the variables. Stops before writing anything when --help or -h is among them.
+  absl::Status Parse(const std::vector<std::string>& arguments);
+
+  bool help_requested() const { return help_requested_; }
+  // The flag or positional `name` was given. REQUIRES: Parse was called.
+  bool WasSet(absl::string_view name) const;
+  // Usage, summary, flags by section. Lines of at most 100 columns.
+  std::string Help() const;
+  std::vector<std::string> FlagNames() const;
+
+ private:
+  struct Flag {
+    std::string name, metavar, default_text, help, section;
+    bool is_bool = false;
+    Phase phase = kNormal;
+    std::function<absl::Status(absl::string_view)> set;
+  };
+  struct PositionalArgument {
+    std::string metavar, help;
+    bool required;
+    std::string* value;
+  };
+  struct Occurrence {
+    const Flag* flag;
+    std::string value;
+  };
+  const Flag* Find(absl::string_view name) const;
+  absl::Status UnknownFlag(absl::string_view argument, absl::string_view name) const;
+  absl::Status Collect(const std::vector<std::string>& arguments,
+                       std::vector<Occurrence>* occurrences, std::vector<std::string>* rest);
+  void Add(Flag flag);
+
+  const std::string usage_, summary_;
+  std::string section_;
+  std::vector<Flag> flags_;
+  std::vector<PositionalArgument> positionals_;
+  std::set<std::string> set_;
+  bool help_requested_ = false;
+};
+
+}  // namespace uniquanf
+
+#endif  // UNIQUANF_COMMON_BASE_FLAG_SET_H_

@@ -1,0 +1,57 @@
+// File descriptors below a store's root, and errno as a status. For local_store.cc only.
+// Thread safety: FileDescriptor is owned by one thread; functions are thread-safe.
+#ifndef UNIQUANF_COMMON_OBJECT_STORE_LOCAL_PATH_H_
+#define UNIQUANF_COMMON_OBJECT_STORE_LOCAL_PATH_H_
+
+#include <string>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+namespace uniquanf::local {
+
+// Names that start so are temporary files.
+inline constexpr absl::string_view kTemporaryPrefix = ".tmp-";
+
+// Owns a descriptor, closes it once.
+class FileDescriptor {
+ public:
+  FileDescriptor() = default;
+  explicit FileDescriptor(int fd) : fd_(fd) {}
+  FileDescriptor(FileDescriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  FileDescriptor& operator=(FileDescriptor&& other) noexcept {
+    Close();
+    fd_ = std::exchange(other.fd_, -1);
+    return *this;
+  }
+  ~FileDescriptor() { Close(); }
+  int get() const { return fd_; }
+  bool valid() const { return fd_ >= 0; }
+  // 0, or the errno of close(2).
+  int Close();
+
+ private:
+  int fd_ = -1;
+};
+
+// What an errno of `action` ("write", ...) on `object` means to a user of a store.
+absl::Status ErrnoToStatus(int error, absl::string_view action, absl::string_view object);
+
+// Opens ROOT/key with `flags` (O_RDONLY or O_PATH) and checks that it is a regular file that lies
+// in the store, links resolved. `object` names it in messages.
+absl::StatusOr<FileDescriptor> OpenObject(const std::string& root, absl::string_view key,
+                                          absl::string_view object, int flags);
+
+// Opens the directory that holds `key`, making it and those above it, each made durable in its
+// parent; no link is followed below the root.
+absl::StatusOr<FileDescriptor> OpenParentForWrite(const std::string& root, absl::string_view key,
+                                                  absl::string_view object);
+
+// Removes stale temporaries of one directory (`directory_fd` is borrowed); returns how many.
+int SweepDirectory(int directory_fd, int64_t min_age_seconds);
+
+}  // namespace uniquanf::local
+
+#endif  // UNIQUANF_COMMON_OBJECT_STORE_LOCAL_PATH_H_

@@ -1,0 +1,120 @@
+#include "common/rpc/channel.h"
+
+#include <grpcpp/create_channel.h>
+#include <grpcpp/security/credentials.h>
+#include <grpcpp/support/channel_arguments.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/status.h"
+
+namespace uniquanf {
+namespace {
+
+constexpr char kReason[] = "INVALID_TLS_OPTIONS";
+
+absl::StatusOr<std::string> ReadPem(absl::string_view what, const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) {
+    return InvalidInput(kReason, absl::StrCat("cannot read the ", what, " file \"", path,
+                                              "\": ", std::strerror(errno)));
+  }
+  std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  if (text.find("-----BEGIN ") == std::string::npos) {
+    return InvalidInput(kReason, absl::StrCat("the ", what, " file \"", path,
+                                              "\" is not PEM: it has no \"-----BEGIN\" line"));
+  }
+  return text;
+}
+
+absl::Status CheckPair(const std::string& certificate_file, const std::string& key_file) {
+  if (certificate_file.empty() == key_file.empty()) return absl::OkStatus();
+  return InvalidInput(kReason,
+                      absl::StrCat("a TLS certificate and its key are given together; the ",
+                                   key_file.empty() ? "key" : "certificate", " file is missing"));
+}
+
+absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeChannelCredentials(
+    const ClientTlsOptions& options) {
+  UQ_RETURN_IF_ERROR(CheckPair(options.certificate_file, options.key_file));
+  if (!options.enabled && options.ca_file.empty()) {
+    if (!options.certificate_file.empty() || !options.server_name.empty()) {
+      return InvalidInput(kReason,
+                          "a client certificate or server name needs TLS: give the CA file");
+    }
+    return grpc::InsecureChannelCredentials();
+  }
+  grpc::SslCredentialsOptions ssl;
+  if (!options.ca_file.empty()) {
+    UQ_ASSIGN_OR_RETURN(ssl.pem_root_certs, ReadPem("certificate authority", options.ca_file));
+  }
+  if (!options.certificate_file.empty()) {
+    UQ_ASSIGN_OR_RETURN(ssl.pem_cert_chain, ReadPem("certificate", options.certificate_file));
+    UQ_ASSIGN_OR_RETURN(ssl.pem_private_key, ReadPem("key", options.key_file));
+  }
+  return grpc::SslCredentials(ssl);
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(absl::string_view target,
+                                                           const ChannelOptions& options) {
+  UQ_ASSIGN_OR_RETURN(std::shared_ptr<grpc::ChannelCredentials> credentials,
+                      MakeChannelCredentials(options.tls));
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS,
+                   static_cast<int>(absl::ToInt64Milliseconds(options.keepalive_time)));
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS,
+                   static_cast<int>(absl::ToInt64Milliseconds(options.keepalive_timeout)));
+  // A watch is quiet for long; without this gRPC stops pinging after two pings without data.
+  arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 200);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 200);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS,
+                   static_cast<int>(absl::ToInt64Milliseconds(options.max_reconnect_backoff)));
+  arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
+  arguments.SetMaxReceiveMessageSize(options.max_reply_bytes);
+  if (!options.tls.server_name.empty()) {
+    arguments.SetSslTargetNameOverride(options.tls.server_name);
+  }
+  return grpc::CreateCustomChannel(std::string(target), credentials, arguments);
+}
+
+absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(
+    const ServerTlsOptions& options) {
+  UQ_RETURN_IF_ERROR(CheckPair(options.certificate_file, options.key_file));
+  if (options.certificate_file.empty()) {
+    if (!options.client_ca_file.empty()) {
+      return InvalidInput(kReason, "a client CA needs TLS: give the server's certificate and key");
+    }
+    return grpc::InsecureServerCredentials();
+  }
+  grpc::SslServerCredentialsOptions ssl;
+  grpc::SslServerCredentialsOptions::PemKeyCertPair pair;
+  UQ_ASSIGN_OR_RETURN(pair.cert_chain, ReadPem("certificate", options.certificate_file));
+  UQ_ASSIGN_OR_RETURN(pair.private_key, ReadPem("key", options.key_file));
+  ssl.pem_key_cert_pairs.push_back(std::move(pair));
+  if (!options.client_ca_file.empty()) {
+    UQ_ASSIGN_OR_RETURN(ssl.pem_root_certs, ReadPem("client CA", options.client_ca_file));
+    ssl.client_certificate_request = GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY;
+  }
+  return grpc::SslServerCredentials(ssl);
+}
+
+void ConfigureServerTransport(const ServerTransportOptions& options, grpc::ServerBuilder* builder) {
+  const auto set_ms = [builder](const char* name, absl::Duration value) {
+    builder->AddChannelArgument(name, static_cast<int>(absl::ToInt64Milliseconds(value)));
+  };
+  set_ms(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, options.min_ping_interval);
+  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  set_ms(GRPC_ARG_MAX_CONNECTION_AGE_MS, options.max_connection_age);
+  set_ms(GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS, options.max_connection_age_grace);
+  builder->SetMaxReceiveMessageSize(options.max_request_bytes);
+}
+
+}  // namespace uniquanf

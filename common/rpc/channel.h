@@ -1,0 +1,72 @@
+// Channels, server credentials and transport settings, the same for every program.
+//
+// Thread safety: free functions; a grpc::Channel is thread-safe.
+// Errors: kInvalidArgument (INVALID_TLS_OPTIONS) names the option or the file.
+#ifndef UNIQUANF_COMMON_RPC_CHANNEL_H_
+#define UNIQUANF_COMMON_RPC_CHANNEL_H_
+
+#include <grpcpp/channel.h>
+#include <grpcpp/security/server_credentials.h>
+#include <grpcpp/server_builder.h>
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+
+namespace uniquanf {
+
+// Largest request (JobService: over 1 MiB is RESOURCE_EXHAUSTED) and largest reply that a client
+// takes.
+inline constexpr int kMaxRequestBytes = 1 << 20;
+inline constexpr int kMaxReplyBytes = 64 << 20;
+
+// PEM files. All empty: no TLS. A CA alone checks the server; certificate and key together also
+// prove the client.
+struct ClientTlsOptions {
+  bool enabled = false;  // TLS with the system's certificate authorities; implied by `ca_file`
+  std::string ca_file;
+  std::string certificate_file;
+  std::string key_file;
+  std::string server_name;  // expected in the server's certificate; default: the target's host
+};
+
+struct ChannelOptions {
+  ClientTlsOptions tls;
+  absl::Duration keepalive_time = absl::Seconds(30);
+  absl::Duration keepalive_timeout = absl::Seconds(10);
+  absl::Duration max_reconnect_backoff = absl::Seconds(5);
+  int max_reply_bytes = kMaxReplyBytes;
+};
+
+// Connects lazily: an unreachable target is an error of the first call. gRPC's own retries are off;
+// callers decide what is retried. `target` is host:port, or any gRPC name (dns:///, unix:...).
+absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(absl::string_view target,
+                                                           const ChannelOptions& options = {});
+
+struct ServerTlsOptions {
+  // Certificate and key together turn TLS on.
+  std::string certificate_file;
+  std::string key_file;
+  // Clients must then prove themselves with a certificate of this authority.
+  std::string client_ca_file;
+};
+absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(
+    const ServerTlsOptions& options);
+
+struct ServerTransportOptions {
+  // Clients ping every 30 s; a lower floor keeps impatient proxies from being cut off.
+  absl::Duration min_ping_interval = absl::Seconds(10);
+  // Connections are renewed, so that load balancers spread them again; streams have the grace to
+  // end.
+  absl::Duration max_connection_age = absl::Minutes(30);
+  absl::Duration max_connection_age_grace = absl::Minutes(5);
+  int max_request_bytes = kMaxRequestBytes;
+};
+void ConfigureServerTransport(const ServerTransportOptions& options, grpc::ServerBuilder* builder);
+
+}  // namespace uniquanf
+
+#endif  // UNIQUANF_COMMON_RPC_CHANNEL_H_

@@ -1,0 +1,202 @@
+// Errors, specs, times and transport options as they travel between programs.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <fstream>
+#include <limits>
+#include <string>
+
+#include "common/base/status.h"
+#include "common/rpc/channel.h"
+#include "common/rpc/spec_proto.h"
+#include "common/rpc/status_proto.h"
+#include "common/rpc/time_proto.h"
+#include "google/rpc/error_details.pb.h"
+#include "google/rpc/status.pb.h"
+
+namespace uniquanf {
+namespace {
+
+using ::testing::HasSubstr;
+
+TEST(StatusProtoTest, EveryCodeWithItsReasonComesBack) {
+  for (int code = 1; code <= 16; ++code) {
+    const absl::Status status =
+        MakeError(static_cast<absl::StatusCode>(code), "SOME_REASON", "what went wrong");
+    const grpc::Status wire = ToGrpcStatus(status);
+    EXPECT_EQ(static_cast<int>(wire.error_code()), code);
+    const absl::Status back = FromGrpcStatus(wire);
+    EXPECT_EQ(back.code(), status.code());
+    EXPECT_EQ(back.message(), "what went wrong");
+    EXPECT_EQ(ErrorReason(back), "SOME_REASON");
+  }
+  EXPECT_TRUE(FromGrpcStatus(ToGrpcStatus(absl::OkStatus())).ok());
+}
+
+TEST(StatusProtoTest, WireFormIsGoogleRpcStatusWithErrorInfo) {
+  const grpc::Status wire = ToGrpcStatus(NotFound("JOB_NOT_FOUND", "no job \"jobs/x\""));
+  google::rpc::Status details;
+  ASSERT_TRUE(details.ParseFromString(wire.error_details()));
+  EXPECT_EQ(details.code(), 5);
+  EXPECT_EQ(details.message(), "no job \"jobs/x\"");
+  ASSERT_EQ(details.details_size(), 1);
+  EXPECT_EQ(details.details(0).type_url(), "type.googleapis.com/google.rpc.ErrorInfo");
+  google::rpc::ErrorInfo info;
+  ASSERT_TRUE(details.details(0).UnpackTo(&info));
+  EXPECT_EQ(info.reason(), "JOB_NOT_FOUND");
+  EXPECT_EQ(info.domain(), "uniquanf");
+}
+
+TEST(StatusProtoTest, ErrorsWithoutOurDetailsKeepCodeAndMessage) {
+  EXPECT_EQ(FromGrpcStatus(grpc::Status(grpc::StatusCode::UNAVAILABLE, "refused")),
+            absl::UnavailableError("refused"));
+  EXPECT_EQ(FromGrpcStatus(grpc::Status(grpc::StatusCode::ABORTED, "m", "\xFFgarbage")),
+            absl::AbortedError("m"));
+  google::rpc::ErrorInfo info;
+  info.set_reason("OTHER");
+  info.set_domain("example.com");
+  google::rpc::Status details;
+  details.add_details()->PackFrom(info);
+  const absl::Status foreign =
+      FromGrpcStatus(grpc::Status(grpc::StatusCode::ABORTED, "m", details.SerializeAsString()));
+  EXPECT_EQ(ErrorReason(foreign), "");
+}
+
+TEST(StatusProtoTest, LongAndMalformedMessagesStayDeliverable) {
+  const std::string text = std::string(1999, 'a') + "\xC3\xA9" + std::string(9000, 'b');
+  const grpc::Status cut = ToGrpcStatus(InvalidInput("R", text));
+  EXPECT_LE(cut.error_message().size(), 2003u);
+  EXPECT_EQ(cut.error_message().substr(1999), "...") << "must not split a character";
+  EXPECT_EQ(ErrorReason(FromGrpcStatus(cut)), "R");
+  const absl::Status repaired = FromGrpcStatus(
+      ToGrpcStatus(InvalidInput("R", "bad \xFF\xC0\x80 good \xC3\xA9 end \xE2\x82")));
+  EXPECT_EQ(repaired.message(), "bad ??? good \xC3\xA9 end ??");
+  EXPECT_EQ(ErrorReason(repaired), "R");
+}
+
+QuantizationSpec UnusualSpec() {
+  QuantizationSpec spec;
+  spec.model_uri = "file:///m";
+  spec.calibration_uri = "s3://b/c";
+  spec.output_uri = "file:///o";
+  spec.evaluation_uri = "file:///e";
+  spec.evaluation_entry = "";
+  spec.evaluation_window = 77;
+  spec.evaluation_max_windows = 0;
+  spec.method = QuantizationMethod::kFlexround;
+  spec.bits = 3;
+  spec.group_size = 64;
+  spec.overrides = {
+      {"a.*", 2, -1, false}, {"b", 0, 0, false}, {"c", 8, 32, false}, {"d", 0, -1, true}};
+  spec.num_samples = 0;
+  spec.sequence_length = 0;
+  spec.epochs = 0;
+  spec.batch_size = 7;
+  spec.input_prob = 0.1;
+  spec.uniform_learning_rate = 1.0 / 3;
+  spec.binary_learning_rate = 1e-300;
+  spec.grid_steps = 0;
+  spec.alternating_rounds = 0;
+  spec.remap_period = 9;
+  spec.seed = std::numeric_limits<uint64_t>::max();
+  return spec;
+}
+
+TEST(SpecProtoTest, RoundTripIsExact) {
+  for (const QuantizationSpec& spec : {QuantizationSpec(), UnusualSpec()}) {
+    // Through bytes, as a message travels.
+    v1::QuantizationSpec proto;
+    ASSERT_TRUE(proto.ParseFromString(SpecToProto(spec).SerializeAsString()));
+    const auto back = SpecFromProto(proto);
+    ASSERT_TRUE(back.ok()) << back.status();
+    EXPECT_EQ(back->ToJson(), spec.ToJson());
+  }
+}
+
+TEST(SpecProtoTest, EveryMethodComesBack) {
+  for (const auto method : {QuantizationMethod::kUniquanf, QuantizationMethod::kFlexround,
+                            QuantizationMethod::kAlternating, QuantizationMethod::kRtn}) {
+    QuantizationSpec spec;
+    spec.method = method;
+    EXPECT_EQ(SpecFromProto(SpecToProto(spec))->method, method);
+  }
+}
+
+TEST(SpecProtoTest, UnsetFieldsTakeTheDefaults) {
+  const auto spec = SpecFromProto(v1::QuantizationSpec());
+  ASSERT_TRUE(spec.ok());
+  EXPECT_EQ(spec->ToJson(), QuantizationSpec().ToJson());
+}
+
+TEST(SpecProtoTest, ZeroThatWasSetIsNotADefault) {
+  v1::QuantizationSpec proto;
+  proto.set_epochs(0);
+  proto.set_num_samples(0);
+  proto.set_bits(0);
+  const auto spec = SpecFromProto(proto);
+  ASSERT_TRUE(spec.ok());
+  EXPECT_EQ(spec->epochs, 0);
+  EXPECT_EQ(spec->num_samples, 0);
+  EXPECT_EQ(spec->bits, 0) << "Validate refuses it; a silent 4 would not be what was asked for";
+}
+
+TEST(SpecProtoTest, RefusesWhatASpecCannotHold) {
+  v1::QuantizationSpec proto;
+  proto.set_method(static_cast<v1::QuantizationSpec::Method>(99));
+  auto spec = SpecFromProto(proto);
+  EXPECT_EQ(ErrorReason(spec.status()), "INVALID_SPEC");
+  EXPECT_THAT(std::string(spec.status().message()), HasSubstr("99"));
+
+  proto.Clear();
+  proto.add_overrides()->set_bits(0);
+  spec = SpecFromProto(proto);
+  EXPECT_EQ(ErrorReason(spec.status()), "INVALID_SPEC");
+  EXPECT_THAT(std::string(spec.status().message()), HasSubstr("overrides[0].bits"));
+
+  proto.Clear();
+  proto.add_overrides()->set_group_size(-1);
+  EXPECT_THAT(std::string(SpecFromProto(proto).status().message()),
+              HasSubstr("overrides[0].group_size"));
+}
+
+TEST(TimeProtoTest, RoundTripsAndStaysInRange) {
+  const absl::Time time = absl::FromUnixNanos(1700000000123456789);
+  EXPECT_EQ(TimeFromProto(TimeToProto(time)), time);
+  const absl::Time before_epoch = absl::UnixEpoch() - absl::Nanoseconds(1);
+  EXPECT_EQ(TimeFromProto(TimeToProto(before_epoch)), before_epoch);
+  EXPECT_GE(TimeToProto(before_epoch).nanos(), 0);
+  EXPECT_EQ(TimeToProto(absl::InfiniteFuture()).seconds(), 253402300799);
+  EXPECT_EQ(TimeToProto(absl::InfinitePast()).seconds(), -62135596800);
+  const absl::Duration duration = -absl::Milliseconds(1500);
+  EXPECT_EQ(DurationFromProto(DurationToProto(duration)), duration);
+  EXPECT_EQ(DurationToProto(duration).nanos(), -500000000) << "signs must agree";
+  EXPECT_EQ(DurationToProto(absl::InfiniteDuration()).seconds(), 315576000000);
+}
+
+TEST(ChannelTest, TlsMistakesNameTheOptionOrTheFile) {
+  ChannelOptions options;
+  options.tls.ca_file = "/nonexistent/ca.pem";
+  auto channel = MakeChannel("localhost:1", options);
+  EXPECT_EQ(ErrorReason(channel.status()), "INVALID_TLS_OPTIONS");
+  EXPECT_THAT(std::string(channel.status().message()), HasSubstr("/nonexistent/ca.pem"));
+
+  const std::string not_pem = ::testing::TempDir() + "/not.pem";
+  std::ofstream(not_pem) << "hello";
+  options.tls.ca_file = not_pem;
+  EXPECT_THAT(std::string(MakeChannel("localhost:1", options).status().message()),
+              HasSubstr("not PEM"));
+
+  options.tls.ca_file.clear();
+  options.tls.certificate_file = not_pem;
+  EXPECT_THAT(std::string(MakeChannel("localhost:1", options).status().message()),
+              HasSubstr("key file is missing"));
+
+  ServerTlsOptions server;
+  server.client_ca_file = not_pem;
+  EXPECT_EQ(ErrorReason(MakeServerCredentials(server).status()), "INVALID_TLS_OPTIONS");
+  EXPECT_TRUE(MakeServerCredentials({}).ok());
+}
+
+}  // namespace
+}  // namespace uniquanf
