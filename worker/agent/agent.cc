@@ -180,14 +180,13 @@ void Agent::MaybeStartCall(absl::Duration now) {
   }
   call_->context.set_deadline(std::chrono::system_clock::now() +
                               absl::ToChronoNanoseconds(call_->max_wait + timeout));
-  servers_[server_]->async()->Synchronize(
-      &call_->context, &call_->request, &call_->response,
-      [this, call = call_](grpc::Status status) {
-        absl::MutexLock lock(&mutex_);
-        call->status = std::move(status);
-        call->done = true;
-        wake_ = true;
-      });
+  servers_[server_]->async()->Synchronize(&call_->context, &call_->request, &call_->response,
+                                          [this, call = call_](grpc::Status status) {
+                                            absl::MutexLock lock(&mutex_);
+                                            call->status = std::move(status);
+                                            call->done = true;
+                                            wake_ = true;
+                                          });
 }
 
 bool Agent::FinishCall(absl::Duration now, AgentResult* result) {
@@ -201,10 +200,9 @@ bool Agent::FinishCall(absl::Duration now, AgentResult* result) {
     cannot_go_on = OnCallError(status, now, result);
   }
   if (!call_->abandoned || !absl::IsCancelled(status)) {
-    observer_->OnSynchronized(
-        status, now - call_->sent_at,
-        {table_.num_running(), table_.num_free_slots(), table_.draining(),
-         table_.num_leases_expired()});
+    observer_->OnSynchronized(status, now - call_->sent_at,
+                              {table_.num_running(), table_.num_free_slots(), table_.draining(),
+                               table_.num_leases_expired()});
   }
   call_.reset();
   return cannot_go_on;

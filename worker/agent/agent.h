@@ -1,10 +1,10 @@
 // The worker's side of WorkerService: calls Synchronize, runs what it is given, reports until every
 // result is acknowledged, and ends as asked.
 //
-// One control thread (the caller of Run) owns the LeaseTable's decisions; calls are asynchronous, so
-// neither a slow task nor a slow server delays a heartbeat, a fence or a stop. While the server has
-// nothing to say it may hold a call; an event here (a finished task, a drain) abandons a held call
-// and makes a new one, which is safe because calls may be lost.
+// One control thread (the caller of Run) owns the LeaseTable's decisions; calls are asynchronous,
+// so neither a slow task nor a slow server delays a heartbeat, a fence or a stop. While the server
+// has nothing to say it may hold a call; an event here (a finished task, a drain) abandons a held
+// call and makes a new one, which is safe because calls may be lost.
 //
 // Thread safety: Run is called once; the other methods from any thread. Ownership: borrows the
 // executors, the clock and the observer, which outlive it.

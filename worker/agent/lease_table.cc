@@ -44,8 +44,8 @@ void LeaseTable::ApplyDirective(const v1::LeaseDirective& directive, absl::Durat
   const std::string label = absl::StrCat(lease.assignment.task(), " (", it->first, ")");
   switch (directive.action()) {
     case v1::LeaseDirective::CONTINUE:
-      lease.expires_at = std::max(
-          lease.expires_at, sent_at + DurationFromProto(lease.assignment.lease_duration()));
+      lease.expires_at = std::max(lease.expires_at,
+                                  sent_at + DurationFromProto(lease.assignment.lease_duration()));
       return;
     case v1::LeaseDirective::STOP:
       if (lease.final) {
@@ -64,14 +64,15 @@ void LeaseTable::ApplyDirective(const v1::LeaseDirective& directive, absl::Durat
         orders->notes.push_back(absl::StrCat("lost the lease of ", label));
         StopSlot(lease.slot, now, orders);
       } else if (directive.action() == v1::LeaseDirective::LOST) {
-        orders->notes.push_back(absl::StrCat("the server refused the report on ", label,
-                                             ": its lease had ended"));
+        orders->notes.push_back(
+            absl::StrCat("the server refused the report on ", label, ": its lease had ended"));
       }
       Forget(it->first);
       return;
     default:
       // A directive of a later protocol: without CONTINUE the lease runs out by itself.
-      orders->notes.push_back(absl::StrCat("unknown directive ", directive.action(), " for ", label));
+      orders->notes.push_back(
+          absl::StrCat("unknown directive ", directive.action(), " for ", label));
   }
 }
 
@@ -98,7 +99,7 @@ void LeaseTable::ApplyAssignment(const v1::TaskAssignment& assignment, absl::Dur
     orders->notes.push_back(absl::StrCat("gave back ", assignment.task(), ": ",
                                          draining_ || restart_wanted_ ? "draining"
                                          : free == slots_.end()       ? "no free slot"
-                                                                : "the reply came too late"));
+                                                                      : "the reply came too late"));
     Release(&lease);
     return;
   }
@@ -129,11 +130,10 @@ Orders LeaseTable::ApplyTime(absl::Duration now) {
     slot.stuck = true;
     restart_wanted_ = true;
     const auto it = leases_.find(slot.lease_id);
-    const std::string message =
-        deaf ? absl::StrCat("the task did not stop within ",
-                            absl::FormatDuration(options_.stop_timeout))
-             : absl::StrCat("the task made no progress for ",
-                            absl::FormatDuration(options_.stall_timeout));
+    const std::string message = deaf ? absl::StrCat("the task did not stop within ",
+                                                    absl::FormatDuration(options_.stop_timeout))
+                                     : absl::StrCat("the task made no progress for ",
+                                                    absl::FormatDuration(options_.stall_timeout));
     orders.notes.push_back(absl::StrCat(message, "; slot ", i, " is given up"));
     StopSlot(static_cast<int>(i), now, &orders);
     if (it == leases_.end()) continue;
@@ -203,8 +203,8 @@ bool LeaseTable::is_stopping() const {
 }
 
 int LeaseTable::num_running() const {
-  return static_cast<int>(std::count_if(
-      slots_.begin(), slots_.end(), [](const Slot& slot) { return !slot.lease_id.empty(); }));
+  return static_cast<int>(std::count_if(slots_.begin(), slots_.end(),
+                                        [](const Slot& slot) { return !slot.lease_id.empty(); }));
 }
 
 int LeaseTable::num_free_slots() const {

@@ -4,9 +4,9 @@
 //
 // Fencing: a lease is trusted until lease_duration after the moment just before the call was *sent*
 // whose reply gave or renewed it, which is never later than the server's own reckoning. Work is
-// stopped then and its result discarded, since the server may have given the task to another worker.
-// A result that was complete in time is reported all the same: the server accepts or refuses it by
-// the lease.
+// stopped then and its result discarded, since the server may have given the task to another
+// worker. A result that was complete in time is reported all the same: the server accepts or
+// refuses it by the lease.
 //
 // Thread safety: none; the caller locks. No I/O, no clock: `now` is monotonic and passed in.
 #ifndef UNIQUANF_WORKER_AGENT_LEASE_TABLE_H_
