@@ -136,8 +136,9 @@ void Agent::ApplyOrders(const Orders& orders) {
 
 absl::Duration Agent::MaxWait() const {
   if (!accepted_ || table_.has_final_reports()) return absl::ZeroDuration();
-  if (table_.num_running() == 0 && !table_.draining()) {
-    return std::clamp(next_call_, absl::Seconds(1), kMaxHold);
+  if (table_.num_running() == 0) {
+    return table_.draining() ? absl::ZeroDuration()
+                             : std::clamp(next_call_, absl::Seconds(1), kMaxHold);
   }
   return next_call_ > absl::ZeroDuration() ? std::min(next_call_, options_.report_interval)
                                            : options_.report_interval;
@@ -243,7 +244,7 @@ void Agent::OnReply(absl::Duration now) {
   const bool held = call.max_wait > absl::ZeroDuration() && now - call.sent_at >= call.max_wait / 2;
   if (table_.has_final_reports()) {
     next_call_at_ = now + kUnacknowledgedPoll;
-  } else if (table_.num_running() > 0 || table_.draining()) {
+  } else if (table_.num_running() > 0) {
     next_call_at_ = held ? now : call.sent_at + MaxWait();
   } else if (held || call.max_wait == absl::ZeroDuration()) {
     next_call_at_ = now;

@@ -117,6 +117,8 @@ class AgentTest : public testing::Test {
     executors_ = std::vector<HeldExecutor>(static_cast<size_t>(num_slots));
     std::vector<TaskExecutor*> executors;
     for (HeldExecutor& executor : executors_) executors.push_back(&executor);
+    // The service holds calls in real time: it must not outlast what the manual clock lets pass.
+    if (clock == &clock_) options_.report_interval = absl::Milliseconds(10);
     options_.session_id = "session-1";
     options_.worker = "workers/w";
     agent_ = std::make_unique<Agent>(options_, std::move(channels), executors, clock, &observer_);
