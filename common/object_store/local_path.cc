@@ -40,7 +40,12 @@ bool IsBelow(absl::string_view path, absl::string_view directory) {
 // Where the descriptor's file is, decided after it was opened, so that no link can be swapped in
 // between check and use.
 bool LiesInStore(int fd, const std::string& root) {
-  const std::string path = RealPath(absl::StrCat("/proc/self/fd/", fd));
+  // A file that was replaced since reads as "<path> (deleted)", which is as good here; realpath
+  // would look for that name.
+  char buffer[PATH_MAX];
+  const ssize_t length =
+      readlink(absl::StrCat("/proc/self/fd/", fd).c_str(), buffer, sizeof(buffer));
+  const std::string path(buffer, length > 0 ? length : 0);
   const std::string real_root = RealPath(root);
   if (path.empty() || real_root.empty()) return false;
   if (IsBelow(path, real_root)) return true;

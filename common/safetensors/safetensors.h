@@ -80,6 +80,10 @@ class SafetensorsFile {
   std::map<std::string, std::string> metadata_;
 };
 
+// `shape`'s elements × dtype in bytes; kInvalidArgument (TENSOR_SHAPE) for a negative dimension or
+// a product beyond 2^63 - 1.
+absl::StatusOr<uint64_t> TensorBytes(SafetensorsDType dtype, const std::vector<int64_t>& shape);
+
 // Writes a file in one pass, deterministically: the header is declared up front, tensors are laid
 // out in the order declared, the header is padded with spaces to a multiple of 8 bytes.
 class SafetensorsWriter {
@@ -89,7 +93,13 @@ class SafetensorsWriter {
     SafetensorsDType dtype;
     std::vector<int64_t> shape;
   };
-  // `out` is borrowed and must outlive the writer; the header is written at once.
+  // Puts `tensors` in the reference implementation's order: larger element types first, then by
+  // name. In this order every tensor is aligned to its element size, which some readers need.
+  static void SortForAlignment(std::vector<Declaration>* tensors);
+
+  // `out` is borrowed and must outlive the writer; the header is written at once. Errors:
+  // kInvalidArgument (SAFETENSORS_BAD_HEADER) for an empty, repeated, reserved ("__metadata__") or
+  // non-UTF-8 name, SAFETENSORS_HEADER_TOO_LARGE, TENSOR_SHAPE.
   static absl::StatusOr<std::unique_ptr<SafetensorsWriter>> Create(
       ObjectWriter* out, std::vector<Declaration> tensors,
       const std::map<std::string, std::string>& metadata);

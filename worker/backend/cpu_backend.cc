@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
+#include "worker/backend/blas_kernel.h"
 
 namespace uniquanf {
 namespace {
@@ -35,6 +36,7 @@ uint64_t FreeHostBytes(uint64_t* total_bytes) {
 CpuBackend::CpuBackend(const CpuBackendOptions& options)
     : pool_(options.num_threads > 0 ? options.num_threads : UsableCores()) {
   // Our own pool cuts the work, so that the bits do not depend on how many threads there are.
+  SelectBlasKernel();
   openblas_set_num_threads(1);
 }
 

@@ -20,6 +20,11 @@ class CpuBackend : public Backend {
   // REQUIRES: backend->kind() == kCpu.
   static CpuBackend* From(Backend* backend) { return static_cast<CpuBackend*>(backend); }
   ThreadPool& pool() { return pool_; }
+  // Time spent inside BLAS, summed over threads since construction; for benchmarks. Thread-safe.
+  void AddBlasNanoseconds(int64_t nanoseconds) {
+    blas_nanoseconds_.fetch_add(nanoseconds, std::memory_order_relaxed);
+  }
+  int64_t blas_nanoseconds() const { return blas_nanoseconds_.load(std::memory_order_relaxed); }
 
   DeviceKind kind() const override { return DeviceKind::kCpu; }
   std::string description() const override;
@@ -39,6 +44,7 @@ class CpuBackend : public Backend {
 
  private:
   ThreadPool pool_;
+  std::atomic<int64_t> blas_nanoseconds_{0};
   mutable std::mutex mutex_;
   std::unordered_map<void*, size_t> allocations_;
   uint64_t allocated_bytes_ = 0;

@@ -1,0 +1,147 @@
+#include <algorithm>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/json_util.h"
+#include "common/base/status.h"
+#include "common/safetensors/safetensors.h"
+
+namespace uniquanf {
+namespace {
+
+struct Pending {
+  std::string name;
+  uint64_t size_bytes;
+};
+
+class WriterImpl : public SafetensorsWriter {
+ public:
+  WriterImpl(ObjectWriter* out, std::vector<Pending> tensors)
+      : out_(out), tensors_(std::move(tensors)) {
+    SkipFinished();
+  }
+
+  absl::Status Append(absl::string_view name, const void* data, uint64_t size_bytes) override {
+    // An empty tensor needs no bytes; being told of them is fine.
+    if (size_bytes == 0) return absl::OkStatus();
+    if (next_ == tensors_.size() || tensors_[next_].name != name) {
+      return InvalidInput(
+          "SAFETENSORS_BAD_ORDER",
+          absl::StrCat("tensor \"", name, "\" is not next; next is ",
+                       next_ == tensors_.size() ? "the end of the file"
+                                                : absl::StrCat("\"", tensors_[next_].name, "\"")));
+    }
+    if (size_bytes > tensors_[next_].size_bytes - written_) {
+      return InvalidInput("TENSOR_SHAPE", absl::StrCat("tensor \"", name, "\" was declared with ",
+                                                       tensors_[next_].size_bytes, " bytes, and ",
+                                                       written_ + size_bytes, " were written"));
+    }
+    UQ_RETURN_IF_ERROR(out_->Append(absl::string_view(static_cast<const char*>(data), size_bytes)));
+    written_ += size_bytes;
+    SkipFinished();
+    return absl::OkStatus();
+  }
+
+  absl::Status Finish() override {
+    if (next_ == tensors_.size()) return absl::OkStatus();
+    return InvalidInput(
+        "TENSOR_SHAPE",
+        absl::StrCat("tensor \"", tensors_[next_].name, "\" was declared with ",
+                     tensors_[next_].size_bytes, " bytes, and only ", written_, " were written"));
+  }
+
+ private:
+  void SkipFinished() {
+    while (next_ < tensors_.size() && written_ == tensors_[next_].size_bytes) {
+      ++next_;
+      written_ = 0;
+    }
+  }
+
+  ObjectWriter* const out_;
+  const std::vector<Pending> tensors_;
+  size_t next_ = 0;       // the tensor being written
+  uint64_t written_ = 0;  // of its bytes
+};
+
+absl::Status BadHeader(absl::string_view message) {
+  return InvalidInput("SAFETENSORS_BAD_HEADER", message);
+}
+
+}  // namespace
+
+void SafetensorsWriter::SortForAlignment(std::vector<Declaration>* tensors) {
+  std::sort(tensors->begin(), tensors->end(), [](const Declaration& a, const Declaration& b) {
+    const int64_t a_bytes = SafetensorsDTypeBytes(a.dtype);
+    const int64_t b_bytes = SafetensorsDTypeBytes(b.dtype);
+    return a_bytes != b_bytes ? a_bytes > b_bytes : a.name < b.name;
+  });
+}
+
+absl::StatusOr<std::unique_ptr<SafetensorsWriter>> SafetensorsWriter::Create(
+    ObjectWriter* out, std::vector<Declaration> tensors,
+    const std::map<std::string, std::string>& metadata) {
+  std::vector<Pending> pending;
+  std::set<std::string> names;
+  uint64_t offset = 0;
+  JsonWriter json(JsonWriter::kCompact);
+  json.BeginObject();
+  if (!metadata.empty()) {
+    json.Key("__metadata__");
+    json.BeginObject();
+    for (const auto& [key, value] : metadata) {
+      json.Key(key);
+      json.String(value);
+    }
+    json.EndObject();
+  }
+  for (const Declaration& tensor : tensors) {
+    if (tensor.name.empty() || tensor.name == "__metadata__") {
+      return BadHeader(absl::StrCat("\"", tensor.name, "\" can not be a tensor's name"));
+    }
+    if (!names.insert(tensor.name).second) {
+      return BadHeader(absl::StrCat("tensor \"", tensor.name, "\" is declared twice"));
+    }
+    const absl::StatusOr<uint64_t> size_bytes = TensorBytes(tensor.dtype, tensor.shape);
+    if (!size_bytes.ok()) {
+      return Annotate(size_bytes.status(), absl::StrCat("tensor \"", tensor.name, "\""));
+    }
+    json.Key(tensor.name);
+    json.BeginObject();
+    json.Key("dtype");
+    json.String(SafetensorsDTypeName(tensor.dtype));
+    json.Key("shape");
+    json.BeginArray();
+    for (const int64_t dimension : tensor.shape) json.Int(dimension);
+    json.EndArray();
+    json.Key("data_offsets");
+    json.BeginArray();
+    json.Uint(offset);
+    json.Uint(offset + *size_bytes);
+    json.EndArray();
+    json.EndObject();
+    offset += *size_bytes;
+    pending.push_back({tensor.name, *size_bytes});
+  }
+  json.EndObject();
+  std::string header = json.Finish();
+  if (!nlohmann::json::accept(header)) {
+    return BadHeader("a tensor's name or the metadata is not valid UTF-8");
+  }
+  header.resize((header.size() + 7) / 8 * 8, ' ');
+  if (header.size() > SafetensorsFile::kMaxHeaderBytes) {
+    return InvalidInput("SAFETENSORS_HEADER_TOO_LARGE",
+                        absl::StrCat("the header would have ", header.size(), " bytes; at most ",
+                                     SafetensorsFile::kMaxHeaderBytes, " are allowed"));
+  }
+  const uint64_t header_bytes = header.size();
+  char prefix[8];
+  std::memcpy(prefix, &header_bytes, sizeof(prefix));
+  UQ_RETURN_IF_ERROR(out->Append(absl::StrCat(absl::string_view(prefix, 8), header)));
+  return std::make_unique<WriterImpl>(out, std::move(pending));
+}
+
+}  // namespace uniquanf

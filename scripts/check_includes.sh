@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Fails when an include goes against the direction of dependencies (DESIGN.md):
+# common knows nobody; server, worker and client never know each other; numerics never see gRPC or proto.
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+bad=0
+forbid() {  # FOLDER PATTERN
+  if git grep -nE "^#include [\"<]($2)" -- "$1" ; then
+    echo "^ $1 must not include ($2)" >&2
+    bad=1
+  fi
+}
+forbid common 'server/|worker/|client/|tests/'
+forbid server 'worker/|client/|tests/'
+forbid client 'worker/|server/|tests/'
+forbid worker 'server/|client/|tests/'
+for folder in worker/backend worker/ops worker/block worker/model worker/quant worker/task worker/batch \
+              common/base common/object_store common/safetensors common/spec common/artifact; do
+  forbid "$folder" 'grpc|google/protobuf|uniquanf/v1/|common/rpc|common/telemetry|sqlite3|libpq'
+done
+forbid worker/backend 'worker/(ops|block|model|quant|task|batch|agent)/'
+forbid worker/ops 'worker/(block|model|quant|task|batch|agent)/'
+forbid worker/block 'worker/(model|quant|task|batch|agent)/'
+forbid worker/model 'worker/(quant|task|batch|agent)/'
+forbid worker/quant 'worker/(model|task|batch|agent)/'
+forbid worker/task 'worker/(batch|agent)/'
+forbid server/core 'server/(store|runtime|service)/|grpc|uniquanf/v1/|sqlite3'
+forbid server/store 'server/(runtime|service)/|grpc'
+forbid server/runtime 'server/service/|grpc'
+[ $bad = 0 ] || die "include directions are violated, see above"
+say "include directions: ok"

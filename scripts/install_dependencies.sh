@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Installs the Debian 12 packages that building, running and testing need; does nothing when all are
+# there. `--test` adds what only the tests need (a PostgreSQL server).
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+packages=(
+  build-essential cmake ninja-build pkg-config ccache mold git ca-certificates
+  libgrpc++-dev protobuf-compiler-grpc protobuf-compiler libprotobuf-dev libabsl-dev libre2-dev
+  prometheus-cpp-dev libsqlite3-dev libpq-dev libcurl4-openssl-dev libssl-dev
+  nlohmann-json3-dev libopenblas-pthread-dev libgtest-dev libgmock-dev
+)
+[ "${1:-}" = --test ] && packages+=(postgresql clang-format clang-tidy curl python3)
+
+[ -r /etc/debian_version ] || die "these scripts know Debian 12; elsewhere install the packages listed in $0"
+missing=()
+for package in "${packages[@]}"; do
+  dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+done
+[ ${#missing[@]} = 0 ] && exit 0
+say "installing ${#missing[@]} packages: ${missing[*]}"
+as_root apt-get update -qq
+as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null ||
+  die "installing failed; is this Debian 12 with its main repository enabled?"

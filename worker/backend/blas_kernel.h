@@ -1,0 +1,16 @@
+// Choice of OpenBLAS's kernels on processors that are newer than the library.
+#ifndef UNIQUANF_WORKER_BACKEND_BLAS_KERNEL_H_
+#define UNIQUANF_WORKER_BACKEND_BLAS_KERNEL_H_
+
+namespace uniquanf {
+
+// OpenBLAS picks kernels by processor model, and falls back to SSE3 ones on a model that it does
+// not know (0.3.21 on Emerald Rapids: a fifth of the speed). Where it fell back and the processor
+// has AVX-512 or AVX2, this switches to the SkylakeX or Haswell kernels. Does nothing when
+// OPENBLAS_CORETYPE is set, when the library chose well, or when it is a build without a choice.
+// Thread safety: the first call does the work and must come before BLAS is used elsewhere.
+void SelectBlasKernel();
+
+}  // namespace uniquanf
+
+#endif  // UNIQUANF_WORKER_BACKEND_BLAS_KERNEL_H_

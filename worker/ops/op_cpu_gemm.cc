@@ -1,0 +1,82 @@
+#include "worker/ops/op_cpu_gemm.h"
+
+#include <cblas.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <memory>
+
+#include "common/base/check.h"
+
+namespace uniquanf::ops::cpu {
+namespace {
+
+// Rows of C in a piece. Larger pieces spend less of their time packing operands, smaller ones keep
+// more threads busy.
+int64_t PieceRows(int64_t m) {
+  if (m <= 64) return 32;
+  if (m <= 256) return 64;
+  if (m < 2048) return 128;
+  return 256;
+}
+
+// Columns of C in a piece.
+constexpr int64_t kPieceColumns = 1024;
+
+struct FreeDeleter {
+  void operator()(float* pointer) const { std::free(pointer); }
+};
+
+}  // namespace
+
+void Sgemm(CpuBackend* backend, const GemmArgs& args) {
+  const auto start = std::chrono::steady_clock::now();
+  cblas_sgemm(CblasRowMajor, args.transpose_a ? CblasTrans : CblasNoTrans,
+              args.transpose_b ? CblasTrans : CblasNoTrans, static_cast<int>(args.m),
+              static_cast<int>(args.n), static_cast<int>(args.k), args.alpha, args.a,
+              static_cast<int>(args.lda), args.b, static_cast<int>(args.ldb), args.beta, args.c,
+              static_cast<int>(args.ldc));
+  const auto elapsed = std::chrono::steady_clock::now() - start;
+  backend->AddBlasNanoseconds(
+      std::chrono::duration_cast<std::chrono::nanoseconds>(elapsed).count());
+}
+
+void Gemm(CpuBackend* backend, const GemmArgs& args) {
+  const int64_t rows = PieceRows(args.m);
+  const int64_t num_row_pieces = (args.m + rows - 1) / rows;
+  const int64_t num_column_pieces = (args.n + kPieceColumns - 1) / kPieceColumns;
+  backend->pool().ParallelFor(num_row_pieces * num_column_pieces, [&](int64_t piece) {
+    const int64_t row = piece % num_row_pieces * rows;
+    const int64_t column = piece / num_row_pieces * kPieceColumns;
+    GemmArgs part = args;
+    part.m = std::min(rows, args.m - row);
+    part.n = std::min(kPieceColumns, args.n - column);
+    part.a += args.transpose_a ? row : row * args.lda;
+    part.b += args.transpose_b ? column * args.ldb : column;
+    part.c += row * args.ldc + column;
+    Sgemm(backend, part);
+  });
+}
+
+void ParallelChunks(CpuBackend* backend, int64_t count, int64_t chunk_size,
+                    const std::function<void(int64_t, int64_t)>& fn) {
+  const int64_t num_chunks = (count + chunk_size - 1) / chunk_size;
+  backend->pool().ParallelFor(num_chunks, [&](int64_t chunk) {
+    fn(chunk * chunk_size, std::min(count, (chunk + 1) * chunk_size));
+  });
+}
+
+float* ThreadScratch(size_t num_floats) {
+  thread_local std::unique_ptr<float, FreeDeleter> buffer;
+  thread_local size_t capacity = 0;
+  if (capacity < num_floats) {
+    const size_t rounded = (num_floats + 15) / 16 * 16;
+    buffer.reset();
+    buffer.reset(static_cast<float*>(std::aligned_alloc(64, rounded * sizeof(float))));
+    UQ_CHECK(buffer != nullptr);
+    capacity = rounded;
+  }
+  return buffer.get();
+}
+
+}  // namespace uniquanf::ops::cpu

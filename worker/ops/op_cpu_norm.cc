@@ -1,0 +1,129 @@
+#include <cmath>
+#include <cstring>
+
+#include "worker/backend/vector_math.h"
+#include "worker/ops/op_cpu.h"
+#include "worker/ops/op_cpu_gemm.h"
+
+namespace uniquanf::ops::cpu {
+namespace {
+
+// Sums run in eight double lanes joined in a fixed order, whatever the machine's vectors hold.
+using FloatLanes = float __attribute__((vector_size(32)));
+using DoubleLanes = double __attribute__((vector_size(64)));
+constexpr int64_t kLanes = 8;
+
+inline __attribute__((always_inline)) DoubleLanes LoadLanes(const float* x) {
+  FloatLanes lanes;
+  std::memcpy(&lanes, x, sizeof(lanes));
+  return __builtin_convertvector(lanes, DoubleLanes);
+}
+
+// Σ a_i·b_i·c_i; b or c may be null (ones).
+inline __attribute__((always_inline)) double SumOfProducts(const float* a, const float* b,
+                                                           const float* c, int64_t n) {
+  DoubleLanes lanes = {};
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    DoubleLanes term = LoadLanes(a + i) * LoadLanes(b + i);
+    if (c != nullptr) term *= LoadLanes(c + i);
+    lanes += term;
+  }
+  for (; i < n; ++i) {
+    double term = static_cast<double>(a[i]) * b[i];
+    if (c != nullptr) term *= c[i];
+    lanes[i % kLanes] += term;
+  }
+  return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) +
+         ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
+}
+
+UQ_VECTOR_CLONES void ForwardRows(const float* x, const float* weight, float eps, int64_t width,
+                                  int64_t num_rows, float* y, float* inv_rms) {
+  for (int64_t r = 0; r < num_rows; ++r) {
+    const float* row = x + r * width;
+    const double mean = SumOfProducts(row, row, nullptr, width) / static_cast<double>(width);
+    const float inverse = static_cast<float>(1.0 / std::sqrt(mean + eps));
+    inv_rms[r] = inverse;
+    float* out = y + r * width;
+    for (int64_t i = 0; i < width; ++i) out[i] = row[i] * inverse * weight[i];
+  }
+}
+
+UQ_VECTOR_CLONES void AddRows(const float* a, const float* b, int64_t n, float* sum) {
+  for (int64_t i = 0; i < n; ++i) sum[i] = a[i] + b[i];
+}
+
+// With g = dy·weight and ρ = inv_rms: dx = ρ·g − x·ρ³·mean(g·x).
+template <bool kAccumulate>
+inline __attribute__((always_inline)) void BackwardRowsImpl(const float* dy, const float* x,
+                                                            const float* weight,
+                                                            const float* inv_rms, int64_t width,
+                                                            int64_t num_rows, float* dx) {
+  for (int64_t r = 0; r < num_rows; ++r) {
+    const float* g = dy + r * width;
+    const float* row = x + r * width;
+    float* out = dx + r * width;
+    const double dot = SumOfProducts(g, weight, row, width);
+    const double inverse = inv_rms[r];
+    const float scale = inv_rms[r];
+    const float shrink =
+        static_cast<float>(inverse * inverse * inverse * dot / static_cast<double>(width));
+    for (int64_t i = 0; i < width; ++i) {
+      const float value = g[i] * weight[i] * scale - row[i] * shrink;
+      out[i] = kAccumulate ? out[i] + value : value;
+    }
+  }
+}
+
+UQ_VECTOR_CLONES void BackwardRows(const float* dy, const float* x, const float* weight,
+                                   const float* inv_rms, int64_t width, int64_t num_rows,
+                                   float* dx) {
+  BackwardRowsImpl<false>(dy, x, weight, inv_rms, width, num_rows, dx);
+}
+UQ_VECTOR_CLONES void BackwardRowsAccumulate(const float* dy, const float* x, const float* weight,
+                                             const float* inv_rms, int64_t width, int64_t num_rows,
+                                             float* dx) {
+  BackwardRowsImpl<true>(dy, x, weight, inv_rms, width, num_rows, dx);
+}
+
+}  // namespace
+
+void RmsNormForward(Backend* backend, const Tensor& x, const Tensor& weight, float eps, Tensor* y,
+                    Tensor* inv_rms) {
+  const int64_t width = weight.num_elements();
+  const int64_t num_rows = x.num_elements() / width;
+  ParallelChunks(CpuBackend::From(backend), num_rows, RowChunk(width),
+                 [&](int64_t begin, int64_t end) {
+                   ForwardRows(x.f32() + begin * width, weight.f32(), eps, width, end - begin,
+                               y->f32() + begin * width, inv_rms->f32() + begin);
+                 });
+}
+
+void AddRmsNormForward(Backend* backend, const Tensor& a, const Tensor& b, const Tensor& weight,
+                       float eps, Tensor* sum, Tensor* y, Tensor* inv_rms) {
+  const int64_t width = weight.num_elements();
+  const int64_t num_rows = a.num_elements() / width;
+  ParallelChunks(
+      CpuBackend::From(backend), num_rows, RowChunk(width), [&](int64_t begin, int64_t end) {
+        const int64_t offset = begin * width;
+        AddRows(a.f32() + offset, b.f32() + offset, (end - begin) * width, sum->f32() + offset);
+        ForwardRows(sum->f32() + offset, weight.f32(), eps, width, end - begin, y->f32() + offset,
+                    inv_rms->f32() + begin);
+      });
+}
+
+void RmsNormBackward(Backend* backend, const Tensor& dy, const Tensor& x, const Tensor& weight,
+                     const Tensor& inv_rms, bool accumulate, Tensor* dx) {
+  const int64_t width = weight.num_elements();
+  const int64_t num_rows = x.num_elements() / width;
+  auto* rows = accumulate ? &BackwardRowsAccumulate : &BackwardRows;
+  ParallelChunks(CpuBackend::From(backend), num_rows, RowChunk(width),
+                 [&](int64_t begin, int64_t end) {
+                   const int64_t offset = begin * width;
+                   rows(dy.f32() + offset, x.f32() + offset, weight.f32(), inv_rms.f32() + begin,
+                        width, end - begin, dx->f32() + offset);
+                 });
+}
+
+}  // namespace uniquanf::ops::cpu

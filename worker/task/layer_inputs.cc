@@ -1,0 +1,91 @@
+#include "worker/task/layer_inputs.h"
+
+#include <optional>
+#include <utility>
+
+#include "common/artifact/layout.h"
+#include "common/base/status.h"
+#include "common/safetensors/safetensors.h"
+#include "worker/model/language_model.h"
+#include "worker/task/content_store.h"
+#include "worker/task/tokens.h"
+
+namespace uniquanf {
+namespace {
+
+absl::Status ForwardHostBlock(const TaskContext& context, int layer, const HostBlock& block,
+                              const RopeTables& rope, const TaskEnvironment& env, Tensor* hidden) {
+  const BlockConfig& config = context.checkpoint->config().blocks[layer];
+  UQ_ASSIGN_OR_RETURN(const BlockWeights weights, UploadBlock(env.backend, config, env.act, block));
+  return ForwardBlockInPlace(env.backend, config, rope, weights, hidden);
+}
+
+}  // namespace
+
+absl::StatusOr<Tensor> CopyTensor(const Tensor& source) {
+  UQ_ASSIGN_OR_RETURN(Tensor copy,
+                      Tensor::Allocate(source.backend(), source.dtype(), source.shape()));
+  UQ_RETURN_IF_ERROR(
+      source.backend()->CopyOnDevice(copy.data(), source.data(), source.size_bytes()));
+  return copy;
+}
+
+absl::StatusOr<HostBlock> LoadStoredBlock(const TaskContext& context, const LayerResult& result,
+                                          const TaskEnvironment& env) {
+  UQ_ASSIGN_OR_RETURN(HostBlock block, context.checkpoint->LoadBlock(result.layer));
+  UQ_ASSIGN_OR_RETURN(const auto shard,
+                      SafetensorsFile::Open(env.work, ContentKey(result.shard_sha256)));
+  for (Linear linear : kAllLinears) {
+    const ModuleResult& module = result.modules[static_cast<int>(linear)];
+    if (!module.quantized) continue;
+    UQ_ASSIGN_OR_RETURN(const PackedLinear packed,
+                        ReadPackedLinear(*shard, module.name, module.bits, module.num_outputs,
+                                         module.num_inputs, module.group_size));
+    Dequantize(packed, block.linear[static_cast<int>(linear)].data());
+  }
+  return block;
+}
+
+absl::StatusOr<LayerInputs> ObtainLayerInputs(const TaskContext& context,
+                                              const std::string& plan_sha256, int layer,
+                                              const std::vector<std::string>& earlier,
+                                              const RopeTables& rope, const TaskEnvironment& env) {
+  const Plan& plan = context.plan;
+  auto* cache = static_cast<ActivationCacheImpl*>(env.cache);
+  if (cache != nullptr) {
+    std::optional<LayerInputs> cached = cache->Take(plan_sha256, layer);
+    if (cached.has_value()) return std::move(*cached);
+  }
+  const bool needs_quantized = NeedsQuantizedInputs(plan.spec);
+  std::vector<LayerResult> results;
+  if (needs_quantized) {
+    UQ_ASSIGN_OR_RETURN(results, LoadLayerResults(plan_sha256, earlier, env));
+    if (static_cast<int>(results.size()) < layer) {
+      return InvalidInput("INVALID_LAYER_RESULT",
+                          absl::StrCat("layer ", layer, " needs the results of all layers before it, "
+                                       "but only ", results.size(), " were given"));
+    }
+  }
+  UQ_ASSIGN_OR_RETURN(const std::string token_bytes,
+                      GetContent(env.work.get(), plan.calibration_sha256, uint64_t{1} << 34));
+  LayerInputs inputs;
+  UQ_ASSIGN_OR_RETURN(inputs.x_fp, EmbedTokens(env.backend, *context.checkpoint, env.act,
+                                               TokensFromBytes(token_bytes), plan.num_samples,
+                                               plan.sequence_length));
+  if (needs_quantized) {
+    UQ_ASSIGN_OR_RETURN(inputs.x_q, CopyTensor(inputs.x_fp));
+  }
+  for (int before = 0; before < layer; ++before) {
+    if (IsCancelled(env)) return CancelledError();
+    ReportProgress(env, "activations", before, layer);
+    UQ_ASSIGN_OR_RETURN(const HostBlock original, context.checkpoint->LoadBlock(before));
+    UQ_RETURN_IF_ERROR(
+        ForwardHostBlock(context, before, original, rope, env, &inputs.x_fp));
+    if (!needs_quantized) continue;
+    UQ_ASSIGN_OR_RETURN(const HostBlock stored, LoadStoredBlock(context, results[before], env));
+    UQ_RETURN_IF_ERROR(ForwardHostBlock(context, before, stored, rope, env, &inputs.x_q));
+  }
+  return inputs;
+}
+
+}  // namespace uniquanf

@@ -1,0 +1,27 @@
+// Serializes one layer (or everything outside the layers) as a safetensors shard of the artifact.
+// Internal to worker/task. Tensors lie in byte order of their names; the bytes depend on nothing else.
+#ifndef UNIQUANF_WORKER_TASK_LAYER_SHARD_H_
+#define UNIQUANF_WORKER_TASK_LAYER_SHARD_H_
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/artifact/layout.h"
+#include "worker/model/checkpoint.h"
+
+namespace uniquanf {
+
+// Layer `layer`: the packed tensors of the modules in `packed` (by module name), and the source's
+// tensors of that layer as they are, except the weights that are packed.
+absl::StatusOr<std::string> BuildLayerShard(const Checkpoint& checkpoint, int layer,
+                                            const std::map<std::string, PackedLinear>& packed);
+
+// Embedding, final norm, LM head: every tensor of the source that belongs to no layer, streamed.
+absl::Status WriteOuterShard(const Checkpoint& checkpoint, ObjectWriter* out,
+                             std::vector<std::string>* names);
+
+}  // namespace uniquanf
+
+#endif  // UNIQUANF_WORKER_TASK_LAYER_SHARD_H_

@@ -1,0 +1,296 @@
+// The layer task: initialize, reconstruct, unify, store; then measure what was stored.
+#include <array>
+#include <cmath>
+#include <map>
+#include <optional>
+#include <utility>
+
+#include "absl/time/time.h"
+#include "common/artifact/layout.h"
+#include "common/base/crash_point.h"
+#include "common/base/digest.h"
+#include "common/base/random.h"
+#include "common/base/status.h"
+#include "worker/model/language_model.h"
+#include "worker/quant/quantizer.h"
+#include "worker/quant/reconstruct.h"
+#include "worker/task/content_store.h"
+#include "worker/task/layer_inputs.h"
+#include "worker/task/layer_shard.h"
+#include "worker/task/run_facts.h"
+#include "worker/task/task_context.h"
+#include "worker/task/task_runner.h"
+
+namespace uniquanf {
+namespace {
+
+using quant::QuantizerState;
+
+constexpr size_t kMaxCurvePoints = 256;
+
+uint64_t LayerSeed(uint64_t seed, int layer) {
+  const Philox4 words = PhiloxAt(seed, /*stream=*/0x6C61796572 /* "layer" */, layer);
+  return static_cast<uint64_t>(words.v[1]) << 32 | words.v[0];
+}
+
+std::string WeightsDigest(const HostBlock& block) {
+  Sha256 sha256;
+  for (const std::vector<float>& weight : block.linear) {
+    sha256.Update(weight.data(), weight.size() * sizeof(float));
+  }
+  return sha256.FinishHex();
+}
+
+// Means of consecutive steps, so that a curve stays small.
+std::vector<float> Condense(const std::vector<float>& losses) {
+  const size_t stride = (losses.size() + kMaxCurvePoints - 1) / kMaxCurvePoints;
+  std::vector<float> curve;
+  for (size_t start = 0; start < losses.size(); start += stride) {
+    const size_t end = std::min(start + stride, losses.size());
+    double sum = 0;
+    for (size_t i = start; i < end; ++i) sum += losses[i];
+    curve.push_back(static_cast<float>(sum / static_cast<double>(end - start)));
+  }
+  return curve;
+}
+
+// One layer's run, step by step; the members are what the steps hand on.
+class LayerRun {
+ public:
+  LayerRun(const TaskContext& context, std::string plan_sha256, int layer,
+           const TaskEnvironment& env)
+      : context_(context),
+        plan_(context.plan),
+        plan_sha256_(std::move(plan_sha256)),
+        layer_(layer),
+        config_(context.checkpoint->config().blocks[layer]),
+        env_(env) {}
+
+  absl::StatusOr<LayerOutcome> Run(const std::vector<std::string>& earlier) {
+    if (NeedsReconstruction(plan_.spec)) {
+      UQ_ASSIGN_OR_RETURN(rope_, MakeRopeTables(env_.backend, context_.checkpoint->config().rope,
+                                                config_.head_dim, plan_.sequence_length));
+      UQ_ASSIGN_OR_RETURN(inputs_, ObtainLayerInputs(context_, plan_sha256_, layer_, earlier, rope_,
+                                                     env_));
+    }
+    if (IsCancelled(env_)) return CancelledError();
+    ReportProgress(env_, "loading", 0, 1);
+    UQ_ASSIGN_OR_RETURN(original_, context_.checkpoint->LoadBlock(layer_));
+    UQ_ASSIGN_OR_RETURN(weights_, UploadBlock(env_.backend, config_, env_.act, original_));
+    result_.weights_sha256 = WeightsDigest(original_);
+    if (NeedsReconstruction(plan_.spec)) {
+      UQ_ASSIGN_OR_RETURN(y_fp_, Tensor::Allocate(env_.backend, env_.act, inputs_.x_fp.shape()));
+      UQ_RETURN_IF_ERROR(
+          ForwardBlock(env_.backend, config_, rope_, weights_, inputs_.x_fp, &y_fp_));
+    }
+    UQ_RETURN_IF_ERROR(Initialize());
+    if (NeedsReconstruction(plan_.spec)) UQ_RETURN_IF_ERROR(Reconstruct());
+    UQ_RETURN_IF_ERROR(Store());
+    if (NeedsReconstruction(plan_.spec)) UQ_RETURN_IF_ERROR(MeasureAndHandOn());
+    return Finish();
+  }
+
+ private:
+  absl::Status Initialize() {
+    const QuantizationSpec& spec = plan_.spec;
+    quant::InitOptions options;
+    options.grid_steps = spec.grid_steps;
+    options.alternating_rounds = spec.alternating_rounds;
+    quant::TrainedParts trained;
+    trained.binary = spec.method == QuantizationMethod::kUniquanf;
+    for (Linear linear : kAllLinears) {
+      if (IsCancelled(env_)) return CancelledError();
+      const int i = static_cast<int>(linear);
+      ReportProgress(env_, "initializing", i, kNumLinears);
+      const ModuleSettings settings = SettingsForModule(spec, ModuleName(layer_, linear));
+      if (settings.full_precision) continue;
+      const auto [num_outputs, num_inputs] = config_.LinearShape(linear);
+      const int64_t group_size = settings.group_size == 0 ? num_inputs : settings.group_size;
+      Tensor weight = std::move(weights_.linear[i]);
+      UQ_ASSIGN_OR_RETURN(weights_.linear[i],
+                          Tensor::Allocate(env_.backend, env_.act, {num_outputs, num_inputs}));
+      UQ_ASSIGN_OR_RETURN(states_[i],
+                          quant::NewQuantizerState(env_.backend, std::move(weight), settings.bits,
+                                                   group_size, trained));
+      switch (spec.method) {
+        case QuantizationMethod::kUniquanf:
+          quant::InitializeUnified(env_.backend, options, &*states_[i]);
+          break;
+        case QuantizationMethod::kFlexround:
+        case QuantizationMethod::kRtn:
+          quant::InitializeUniform(env_.backend, options, &*states_[i]);
+          break;
+        case QuantizationMethod::kAlternating:
+          quant::InitializeAlternating(env_.backend, options, &*states_[i]);
+          break;
+      }
+    }
+    return env_.backend->Synchronize();
+  }
+
+  absl::Status Reconstruct() {
+    const QuantizationSpec& spec = plan_.spec;
+    quant::ReconstructOptions options;
+    options.batch_size = spec.batch_size;
+    options.num_steps = spec.epochs * (plan_.num_samples / spec.batch_size);
+    options.input_prob = spec.input_prob;
+    options.uniform_learning_rate = spec.uniform_learning_rate;
+    options.binary_learning_rate = spec.binary_learning_rate;
+    options.remap_period = spec.remap_period;
+    options.seed = LayerSeed(spec.seed, layer_);
+    quant::BlockActivations activations;
+    activations.x_fp = &inputs_.x_fp;
+    activations.x_q = inputs_.x_q.empty() ? nullptr : &inputs_.x_q;
+    activations.y_fp = &y_fp_;
+    std::array<QuantizerState*, kNumLinears> states{};
+    for (int i = 0; i < kNumLinears; ++i) states[i] = states_[i] ? &*states_[i] : nullptr;
+    UQ_ASSIGN_OR_RETURN(
+        const quant::ReconstructResult reconstructed,
+        quant::ReconstructBlock(
+            env_.backend, config_, rope_, options, activations, &weights_, states,
+            [this](const quant::ReconstructProgress& progress) {
+              ReportProgress(env_, "reconstructing", progress.step, progress.num_steps,
+                             progress.loss);
+            },
+            env_.cancelled ? env_.cancelled : [] { return false; }));
+    result_.initial_loss = reconstructed.initial_loss;
+    result_.loss_curve = Condense(reconstructed.losses);
+    if (!inputs_.x_q.empty()) inputs_.x_fp = Tensor();  // its memory is needed more than its bits
+    return absl::OkStatus();
+  }
+
+  // Unifies and packs every quantized layer; from here on only the packed form counts.
+  absl::Status Store() {
+    ReportProgress(env_, "storing", 0, 1);
+    std::map<std::string, PackedLinear> packed;
+    for (Linear linear : kAllLinears) {
+      const int i = static_cast<int>(linear);
+      ModuleResult module;
+      module.name = ModuleName(layer_, linear);
+      std::tie(module.num_outputs, module.num_inputs) = config_.LinearShape(linear);
+      if (states_[i]) {
+        UQ_ASSIGN_OR_RETURN(const UnifiedLinear unified, quant::Unify(env_.backend, *states_[i]));
+        states_[i].reset();
+        PackedLinear layer = Pack(unified);
+        module.quantized = true;
+        module.bits = unified.bits;
+        module.group_size = unified.group_size;
+        module.num_saturated = layer.num_saturated;
+        std::vector<float>& weight = original_.linear[i];
+        std::vector<float> stored(weight.size());
+        Dequantize(layer, stored.data());
+        double sum = 0;
+        for (size_t k = 0; k < weight.size(); ++k) {
+          const double error = static_cast<double>(weight[k]) - stored[k];
+          sum += error * error;
+        }
+        module.weight_error = sum / static_cast<double>(weight.size());
+        weight = std::move(stored);  // original_ becomes the stored block
+        packed.emplace(module.name, std::move(layer));
+      }
+      result_.modules.push_back(std::move(module));
+    }
+    UQ_ASSIGN_OR_RETURN(const std::string shard,
+                        BuildLayerShard(*context_.checkpoint, layer_, packed));
+    result_.shard_size_bytes = shard.size();
+    UQ_ASSIGN_OR_RETURN(result_.shard_sha256, PutContent(env_.work.get(), shard));
+    UQ_CRASH_POINT("layer.shard_stored");
+    return absl::OkStatus();
+  }
+
+  // The stored block's output error, and the next layer's inputs for whoever runs it here.
+  absl::Status MeasureAndHandOn() {
+    UQ_ASSIGN_OR_RETURN(weights_, UploadBlock(env_.backend, config_, env_.act, original_));
+    Tensor y_q = std::move(inputs_.x_q.empty() ? inputs_.x_fp : inputs_.x_q);
+    UQ_RETURN_IF_ERROR(ForwardBlockInPlace(env_.backend, config_, rope_, weights_, &y_q));
+    UQ_ASSIGN_OR_RETURN(result_.final_loss, MeanSquaredError(y_q));
+    if (env_.cache == nullptr) return absl::OkStatus();
+    LayerInputs next;
+    next.x_fp = std::move(y_fp_);
+    if (NeedsQuantizedInputs(plan_.spec)) next.x_q = std::move(y_q);
+    next_ = std::move(next);
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<double> MeanSquaredError(const Tensor& y) {
+    const int64_t per_sequence = plan_.sequence_length * config_.hidden_size;
+    UQ_ASSIGN_OR_RETURN(Tensor params, Tensor::Allocate(env_.backend, DType::kUint8,
+                                                        {sizeof(ops::StepParams)}));
+    UQ_ASSIGN_OR_RETURN(
+        Tensor row, Tensor::Allocate(env_.backend, env_.act,
+                                     {plan_.sequence_length, config_.hidden_size}));
+    UQ_ASSIGN_OR_RETURN(Tensor gradient, Tensor::Allocate(env_.backend, env_.act, row.shape()));
+    UQ_ASSIGN_OR_RETURN(
+        Tensor scratch,
+        Tensor::Allocate(env_.backend, DType::kUint8,
+                         {static_cast<int64_t>(
+                             ops::MseLossScratchBytes(*env_.backend, per_sequence))}));
+    UQ_ASSIGN_OR_RETURN(Tensor loss, Tensor::Allocate(env_.backend, DType::kFloat32, {1}));
+    double sum = 0;
+    for (int64_t sequence = 0; sequence < plan_.num_samples; ++sequence) {
+      ops::StepParams host{};
+      host.sequence_index[0] = sequence;
+      UQ_RETURN_IF_ERROR(env_.backend->CopyFromHost(params.data(), &host, sizeof(host)));
+      UQ_RETURN_IF_ERROR(env_.backend->CopyOnDevice(
+          row.data(), static_cast<const char*>(y.data()) + sequence * row.size_bytes(),
+          row.size_bytes()));
+      ops::MseLoss(env_.backend, static_cast<const ops::StepParams*>(params.data()), row, y_fp_,
+                   /*batch=*/1, &scratch, &gradient, &loss);
+      float value = 0;
+      UQ_RETURN_IF_ERROR(env_.backend->CopyToHost(&value, loss.data(), sizeof(value)));
+      sum += value;
+    }
+    return sum / static_cast<double>(plan_.num_samples);
+  }
+
+  absl::StatusOr<LayerOutcome> Finish() {
+    result_.plan_sha256 = plan_sha256_;
+    result_.layer = layer_;
+    result_.environment = env_.backend->description();
+    LayerOutcome outcome;
+    outcome.initial_loss = result_.initial_loss;
+    outcome.final_loss = result_.final_loss;
+    UQ_ASSIGN_OR_RETURN(outcome.result_sha256, PutContent(env_.work.get(), result_.ToJson()));
+    UQ_CRASH_POINT("layer.result_stored");
+    if (next_) {
+      static_cast<ActivationCacheImpl*>(env_.cache)->Put(plan_sha256_, layer_ + 1,
+                                                         std::move(*next_));
+    }
+    return outcome;
+  }
+
+  const TaskContext& context_;
+  const Plan& plan_;
+  const std::string plan_sha256_;
+  const int layer_;
+  const BlockConfig& config_;
+  const TaskEnvironment& env_;
+
+  RopeTables rope_;
+  LayerInputs inputs_;
+  HostBlock original_;
+  BlockWeights weights_;
+  Tensor y_fp_;
+  std::array<std::optional<QuantizerState>, kNumLinears> states_;
+  LayerResult result_;
+  std::optional<LayerInputs> next_;
+};
+
+}  // namespace
+
+absl::StatusOr<LayerOutcome> RunLayer(const QuantizationSpec& spec, const std::string& plan_sha256,
+                                      int layer, const std::vector<std::string>& earlier,
+                                      const TaskEnvironment& env) {
+  const absl::Duration start = env.clock->Monotonic();
+  UQ_ASSIGN_OR_RETURN(const TaskContext context, OpenTaskContext(spec, plan_sha256, env));
+  if (layer < 0 || layer >= context.plan.num_layers) {
+    return InvalidInput("LAYER_OUT_OF_RANGE", absl::StrCat("layer ", layer, " of a model with ",
+                                                           context.plan.num_layers, " layers"));
+  }
+  LayerRun run(context, plan_sha256, layer, env);
+  UQ_ASSIGN_OR_RETURN(LayerOutcome outcome, run.Run(earlier));
+  WriteRunFacts(env, LayerTaskName(layer), env.clock->Monotonic() - start);
+  return outcome;
+}
+
+}  // namespace uniquanf

@@ -1,0 +1,34 @@
+// The artifact's place: claimed with a marker before the first file is written, published by a
+// conditional put of the manifest, last. Readers that find no manifest see no artifact.
+//
+// Errors: kAlreadyExists (OUTPUT_EXISTS) names what is there and what to do.
+#ifndef UNIQUANF_WORKER_TASK_OUTPUT_H_
+#define UNIQUANF_WORKER_TASK_OUTPUT_H_
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "common/object_store/object_store.h"
+
+namespace uniquanf {
+
+// The marker's key; its content is the digest of the plan whose finalize task is at work. It goes when
+// the manifest is there.
+inline constexpr char kOutputMarkerKey[] = "uniquanf-incomplete";
+
+// OK when nothing lies at `uri`, or only what an interrupted finalize of the same plan left there.
+absl::Status CheckOutputIsFree(absl::string_view uri, absl::string_view plan_sha256);
+// Writes the marker, unless it is there for the same plan.
+absl::Status ClaimOutput(ObjectStore* output, absl::string_view plan_sha256);
+// Puts the manifest if there is none; one with the same bytes counts as ours (a repeated finalize).
+// Then removes the marker.
+absl::Status PublishManifest(ObjectStore* output, absl::string_view manifest_json);
+
+// Removes what an unfinished finalize of this plan left at `uri`; leaves everything else alone.
+// REQUIRES: no other process is at work on it.
+absl::Status AbandonOutput(absl::string_view uri, absl::string_view plan_sha256);
+
+}  // namespace uniquanf
+
+#endif  // UNIQUANF_WORKER_TASK_OUTPUT_H_

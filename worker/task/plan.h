@@ -1,0 +1,51 @@
+// The result of prepare: everything about a job that its later tasks share, fixed once. Its JSON is
+// canonical, so that the same inputs and settings give the same plan digest wherever they lie; that
+// digest is the fingerprint that guards resuming.
+//
+// Thread safety: plain values. Errors: kInvalidArgument (INVALID_PLAN) for bytes that are not a plan.
+#ifndef UNIQUANF_WORKER_TASK_PLAN_H_
+#define UNIQUANF_WORKER_TASK_PLAN_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/spec/quantization_spec.h"
+#include "worker/model/checkpoint.h"
+
+namespace uniquanf {
+
+struct Plan {
+  QuantizationSpec spec;   // the job's, without URIs: where things lie is no part of what they are
+  std::string device;      // "cpu" or "cuda": all tasks of a job run on one kind
+  std::string arithmetic;  // "f32" or "bf16"
+  int num_layers = 0;
+  std::string config_sha256;   // of the source's config.json
+  std::string tensors_sha256;  // of every tensor's name, dtype and shape
+  uint64_t model_size_bytes = 0;
+  // Calibration tokens, int32 [num_samples, sequence_length] little-endian, as a working object. Empty
+  // digest: the method needs none.
+  std::string calibration_sha256;
+  int64_t num_samples = 0;
+  int64_t sequence_length = 0;
+  // Evaluation tokens, int32 [num_evaluation_tokens]; empty digest: no evaluation.
+  std::string evaluation_sha256;
+  int64_t num_evaluation_tokens = 0;
+
+  std::string ToJson() const;
+  static absl::StatusOr<Plan> FromJson(absl::string_view json);
+};
+
+// Whether `spec` optimizes blocks on calibration data (else a layer needs nothing but its weights).
+bool NeedsReconstruction(const QuantizationSpec& spec);
+// Whether a layer's task needs the stored results of earlier layers.
+bool NeedsQuantizedInputs(const QuantizationSpec& spec);
+
+// Digest of a checkpoint's tensor names, dtypes and shapes; and the sum of their bytes.
+std::string TensorsDigest(const Checkpoint& checkpoint, uint64_t* total_bytes);
+
+}  // namespace uniquanf
+
+#endif  // UNIQUANF_WORKER_TASK_PLAN_H_

@@ -1,0 +1,167 @@
+// The prepare task: reads config, headers and tokens, checks everything that can be checked before work
+// starts, and writes the plan.
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "absl/strings/str_join.h"
+#include "common/base/digest.h"
+#include "common/base/status.h"
+#include "worker/quant/quantizer.h"
+#include "worker/task/content_store.h"
+#include "worker/task/output.h"
+#include "worker/task/plan.h"
+#include "worker/task/task_context.h"
+#include "worker/task/task_runner.h"
+#include "worker/task/tokens.h"
+
+namespace uniquanf {
+namespace {
+
+// Every linear layer's settings must fit its shape, and every override must match something.
+absl::Status CheckModules(const QuantizationSpec& spec, const ModelConfig& config) {
+  std::set<std::string> unmatched;
+  for (const ModuleOverride& override : spec.overrides) unmatched.insert(override.pattern);
+  for (int layer = 0; layer < config.num_layers; ++layer) {
+    for (Linear linear : kAllLinears) {
+      const std::string name = ModuleName(layer, linear);
+      for (const ModuleOverride& override : spec.overrides) {
+        QuantizationSpec only;
+        only.overrides = {override};
+        only.overrides[0].full_precision = true;
+        if (SettingsForModule(only, name).full_precision) unmatched.erase(override.pattern);
+      }
+      const ModuleSettings settings = SettingsForModule(spec, name);
+      if (settings.full_precision || settings.group_size == 0) continue;
+      const int64_t num_inputs = config.blocks[layer].LinearShape(linear).second;
+      if (num_inputs % settings.group_size != 0) {
+        return InvalidInput(
+            "GROUP_SIZE_NOT_DIVIDING",
+            absl::StrCat("group size ", settings.group_size, " does not divide the ", num_inputs,
+                         " inputs of ", name, "; choose a divisor, 0 for per row, or override it"));
+      }
+    }
+  }
+  if (!unmatched.empty()) {
+    return InvalidInput("OVERRIDE_MATCHES_NOTHING",
+                        absl::StrCat("override pattern \"", *unmatched.begin(),
+                                     "\" matches no linear layer of the model; names look like ",
+                                     ModuleName(0, Linear::kQ)));
+  }
+  return absl::OkStatus();
+}
+
+// Device bytes of a layer task: weights (original, quantized, gradients), optimizer state, activations
+// of one step, and the calibration caches.
+uint64_t LayerMemoryBytes(const QuantizationSpec& spec, const Plan& plan, const ModelConfig& config,
+                          const TaskEnvironment& env) {
+  const uint64_t act_bytes = DTypeBytes(env.act);
+  uint64_t most = 0;
+  for (int layer = 0; layer < config.num_layers; ++layer) {
+    const BlockConfig& block = config.blocks[layer];
+    uint64_t bytes = 0;
+    for (Linear linear : kAllLinears) {
+      const auto [num_outputs, num_inputs] = block.LinearShape(linear);
+      const ModuleSettings settings = SettingsForModule(spec, ModuleName(layer, linear));
+      const uint64_t weights = static_cast<uint64_t>(num_outputs) * num_inputs;
+      bytes += weights * act_bytes * (NeedsReconstruction(spec) ? 3 : 2);
+      if (settings.full_precision) continue;
+      bytes += quant::QuantizerStateBytes(
+          *env.backend, num_outputs, num_inputs, settings.bits,
+          settings.group_size == 0 ? num_inputs : settings.group_size);
+    }
+    if (NeedsReconstruction(spec)) {
+      bytes += BlockRunnerBytes(*env.backend, block, env.act, spec.batch_size, plan.sequence_length,
+                                /*with_backward=*/true);
+      const uint64_t cache_bytes = static_cast<uint64_t>(plan.num_samples) * plan.sequence_length *
+                                   block.hidden_size * act_bytes;
+      bytes += cache_bytes * (NeedsQuantizedInputs(spec) ? 4 : 3);
+    }
+    most = std::max(most, bytes);
+  }
+  return most;
+}
+
+absl::Status PrepareCalibration(const QuantizationSpec& spec, const ModelConfig& config,
+                                const TaskEnvironment& env, Plan* plan) {
+  if (!NeedsReconstruction(spec)) return absl::OkStatus();
+  if (spec.calibration_uri.empty()) {
+    return InvalidInput("CALIBRATION_REQUIRED",
+                        absl::StrCat("method ", QuantizationMethodName(spec.method),
+                                     " needs calibration tokens; give a safetensors file with "
+                                     "input_ids [samples, tokens] (--calibration)"));
+  }
+  UQ_ASSIGN_OR_RETURN(const CalibrationTokens tokens,
+                      ReadCalibrationTokens(spec.calibration_uri, spec.num_samples,
+                                            spec.sequence_length, config.vocab_size));
+  if (tokens.sequence_length > config.max_position_embeddings) {
+    return InvalidInput("SEQUENCE_TOO_LONG",
+                        absl::StrCat("sequences of ", tokens.sequence_length,
+                                     " tokens are longer than the model's ",
+                                     config.max_position_embeddings,
+                                     " positions; set --sequence-length lower"));
+  }
+  if (spec.batch_size > tokens.num_samples) {
+    return InvalidInput("TOO_FEW_SEQUENCES",
+                        absl::StrCat("batch size ", spec.batch_size, " is larger than the ",
+                                     tokens.num_samples, " calibration sequences"));
+  }
+  plan->num_samples = tokens.num_samples;
+  plan->sequence_length = tokens.sequence_length;
+  UQ_ASSIGN_OR_RETURN(plan->calibration_sha256,
+                      PutContent(env.work.get(), TokensToBytes(tokens.ids)));
+  return absl::OkStatus();
+}
+
+absl::Status PrepareEvaluation(const QuantizationSpec& spec, const ModelConfig& config,
+                               const TaskEnvironment& env, Plan* plan) {
+  if (spec.evaluation_uri.empty()) return absl::OkStatus();
+  if (spec.evaluation_window > config.max_position_embeddings) {
+    return InvalidInput("SEQUENCE_TOO_LONG",
+                        absl::StrCat("evaluation windows of ", spec.evaluation_window,
+                                     " tokens are longer than the model's ",
+                                     config.max_position_embeddings, " positions"));
+  }
+  const int64_t max_tokens = spec.evaluation_max_windows * spec.evaluation_window;
+  UQ_ASSIGN_OR_RETURN(const std::vector<int32_t> ids,
+                      ReadEvaluationTokens(spec.evaluation_uri, spec.evaluation_entry,
+                                           spec.evaluation_window, max_tokens, config.vocab_size));
+  plan->num_evaluation_tokens = static_cast<int64_t>(ids.size());
+  UQ_ASSIGN_OR_RETURN(plan->evaluation_sha256, PutContent(env.work.get(), TokensToBytes(ids)));
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<PrepareOutcome> RunPrepare(const QuantizationSpec& spec, const TaskEnvironment& env) {
+  ReportProgress(env, "loading", 0, 1);
+  UQ_RETURN_IF_ERROR(spec.Validate());
+  UQ_ASSIGN_OR_RETURN(const std::shared_ptr<ObjectStore> store, OpenObjectStore(spec.model_uri));
+  UQ_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint,
+                      Checkpoint::Open(store, /*allow_quantized=*/false));
+  const ModelConfig& config = checkpoint->config();
+  UQ_RETURN_IF_ERROR(CheckModules(spec, config));
+
+  Plan plan;
+  plan.spec = spec;
+  plan.device = DeviceName(env.backend->kind());
+  plan.arithmetic = ArithmeticName(env.act);
+  plan.num_layers = config.num_layers;
+  plan.config_sha256 = Sha256Hex(checkpoint->config_json());
+  plan.tensors_sha256 = TensorsDigest(*checkpoint, &plan.model_size_bytes);
+  UQ_RETURN_IF_ERROR(PrepareCalibration(spec, config, env, &plan));
+  UQ_RETURN_IF_ERROR(PrepareEvaluation(spec, config, env, &plan));
+
+  PrepareOutcome outcome;
+  outcome.num_layers = plan.num_layers;
+  outcome.layers_independent = !NeedsQuantizedInputs(spec);
+  outcome.layer_memory_bytes = LayerMemoryBytes(spec, plan, config, env);
+  const std::string plan_json = plan.ToJson();
+  // The output is claimed last, when everything else is known to be good.
+  UQ_RETURN_IF_ERROR(CheckOutputIsFree(spec.output_uri, Sha256Hex(plan_json)));
+  UQ_ASSIGN_OR_RETURN(outcome.plan_sha256, PutContent(env.work.get(), plan_json));
+  ReportProgress(env, "loading", 1, 1);
+  return outcome;
+}
+
+}  // namespace uniquanf
