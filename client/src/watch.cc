@@ -129,7 +129,7 @@ absl::Status JobWatcher::Impl::Recover(const grpc::Status& status) {
     return caller->Explain(status, num_failures);
   }
   if (!seen ? num_failures >= retry.max_attempts
-                      : absl::Now() - last_contact > retry.watch_patience) {
+            : absl::Now() - last_contact > retry.watch_patience) {
     if (status.ok()) {
       return MakeError(absl::StatusCode::kUnavailable, "SERVER_UNREACHABLE",
                        absl::StrCat("the server at ", caller->options().server,

@@ -1,5 +1,5 @@
-// Small models and token files made on the spot, editable before they are written, for tests that need a
-// checkpoint with something particular (or wrong) about it.
+// Small models and token files made on the spot, editable before they are written, for tests that
+// need a checkpoint with something particular (or wrong) about it.
 #ifndef UNIQUANF_TESTS_SUPPORT_MODEL_FIXTURE_H_
 #define UNIQUANF_TESTS_SUPPORT_MODEL_FIXTURE_H_
 
@@ -23,10 +23,11 @@ struct FixtureModel {
   nlohmann::json config;
   std::map<std::string, FixtureTensor> tensors;
 
-  // A two-layer model of the family ("llama", "mistral", "qwen2", "qwen3") with hidden size 64, 4 heads
-  // of 16 (2 for keys and values), MLP 96, vocabulary 128, tied embeddings, random weights.
+  // A two-layer model of the family ("llama", "mistral", "qwen2", "qwen3") with hidden size 64, 4
+  // heads of 16 (2 for keys and values), MLP 96, vocabulary 128, tied embeddings, random weights.
   static FixtureModel Make(const std::string& family, uint64_t seed);
-  // Writes config.json and model.safetensors into `dir`, which is created. Aborts the test on failure.
+  // Writes config.json and model.safetensors into `dir`, which is created. Aborts the test on
+  // failure.
   void Write(const std::string& dir) const;
 };
 

@@ -160,11 +160,13 @@ void PrintReport(const FinalizeOutcome& outcome) {
               outcome.artifact_size_bytes / 1048576.0, outcome.model_size_bytes / 1048576.0,
               outcome.average_bits);
   if (outcome.perplexity_before.has_value()) {
-    std::printf("Perplexity     %.4f before, %.4f after, on %lld tokens\n", *outcome.perplexity_before,
-                *outcome.perplexity_after, static_cast<long long>(outcome.num_evaluation_tokens));
+    std::printf("Perplexity     %.4f before, %.4f after, on %lld tokens\n",
+                *outcome.perplexity_before, *outcome.perplexity_after,
+                static_cast<long long>(outcome.num_evaluation_tokens));
   }
   std::printf("Computed for   %.1f s\n", outcome.seconds);
-  for (const std::string& warning : outcome.warnings) std::printf("Warning        %s\n", warning.c_str());
+  for (const std::string& warning : outcome.warnings)
+    std::printf("Warning        %s\n", warning.c_str());
 }
 
 }  // namespace
@@ -183,8 +185,8 @@ int Quantize(const std::vector<std::string>& arguments) {
   flag_set.Bool("json", &flags.json, "print the report as JSON on standard output");
   int exit_code = kOk;
   if (!ParseOrExplain(&flag_set, arguments, &exit_code)) return exit_code;
-  for (const auto& [name, value] : {std::pair{"model", &flags.spec.model_uri},
-                                    std::pair{"output", &flags.spec.output_uri}}) {
+  for (const auto& [name, value] :
+       {std::pair{"model", &flags.spec.model_uri}, std::pair{"output", &flags.spec.output_uri}}) {
     if (!value->empty()) continue;
     std::fprintf(stderr, "error: --%s is required\nTry --help.\n", name);
     return kUsage;

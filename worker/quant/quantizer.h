@@ -15,6 +15,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/artifact/unified_linear.h"
 #include "worker/backend/backend.h"
 #include "worker/backend/tensor.h"
 #include "worker/ops/op.h"
@@ -112,14 +113,7 @@ void UpdateAndForward(Backend* backend, const ops::StepParams* params, const Ten
                       QuantizerState* state, Tensor* w_hat);
 
 // Unification (the paper's theorem): host arrays ready to store.
-struct UnifiedLinear {
-  int bits = 0;
-  int64_t num_outputs = 0, num_inputs = 0, group_size = 0;
-  std::vector<uint8_t>
-      codes;  // [N, K], 0 .. 2^n − 1; bit i (most significant first) 0 means b_i = +1
-  std::vector<float> alpha;  // [N, Gr, n]  α* = Δ·α
-  std::vector<float> shift;  // [N, Gr]     z* = Δ·(z_B + (2^n − 1)/2 − z_U)
-};
+using uniquanf::UnifiedLinear;
 absl::StatusOr<UnifiedLinear> Unify(Backend* backend, const QuantizerState& state);
 
 }  // namespace uniquanf::quant

@@ -11,9 +11,17 @@ constexpr uint64_t kMaxCopiedBytes = 256 << 20;
 
 // In byte order. Weights and config are written by their own code; everything else stays behind.
 constexpr const char* kModelFiles[] = {
-    "LICENSE",          "added_tokens.json",       "chat_template.jinja", "chat_template.json",
-    "generation_config.json", "merges.txt",        "special_tokens_map.json", "tokenizer.json",
-    "tokenizer.model",  "tokenizer_config.json",   "vocab.json",
+    "LICENSE",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
 };
 
 }  // namespace
@@ -24,9 +32,9 @@ absl::Status CopyModelFiles(ObjectStore* from, ObjectStore* to, std::vector<Copi
     if (absl::IsNotFound(info.status())) continue;
     if (!info.ok()) return info.status();
     if (info->size_bytes > kMaxCopiedBytes) {
-      return InvalidInput("FILE_TOO_LARGE", absl::StrCat(from->uri(), "/", name, " has ",
-                                                         info->size_bytes, " bytes; at most ",
-                                                         kMaxCopiedBytes, " are copied"));
+      return InvalidInput("FILE_TOO_LARGE",
+                          absl::StrCat(from->uri(), "/", name, " has ", info->size_bytes,
+                                       " bytes; at most ", kMaxCopiedBytes, " are copied"));
     }
     UQ_ASSIGN_OR_RETURN(const std::string bytes, from->Read(name, kMaxCopiedBytes));
     UQ_RETURN_IF_ERROR(to->Write(name, bytes));

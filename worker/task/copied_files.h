@@ -1,5 +1,5 @@
-// File names of a Hugging Face model directory, and the small files that are carried along unchanged
-// (tokenizer, generation settings, licence). Internal to worker/task.
+// File names of a Hugging Face model directory, and the small files that are carried along
+// unchanged (tokenizer, generation settings, licence). Internal to worker/task.
 #ifndef UNIQUANF_WORKER_TASK_COPIED_FILES_H_
 #define UNIQUANF_WORKER_TASK_COPIED_FILES_H_
 

@@ -33,9 +33,9 @@ class Exporter {
   absl::Status WriteShard(const std::string& file, const std::vector<ExportTensor>& tensors) {
     std::vector<SafetensorsWriter::Declaration> declarations;
     for (const ExportTensor& tensor : tensors) {
-      declarations.push_back({tensor.name,
-                              tensor.raw != nullptr ? tensor.raw->info.dtype : SafetensorsDType::kBF16,
-                              tensor.shape});
+      declarations.push_back(
+          {tensor.name, tensor.raw != nullptr ? tensor.raw->info.dtype : SafetensorsDType::kBF16,
+           tensor.shape});
       weight_map_[tensor.name] = file;
     }
     UQ_ASSIGN_OR_RETURN(const std::unique_ptr<ObjectWriter> out, output_->NewWriter(file, {}));
@@ -84,7 +84,8 @@ class Exporter {
 
  private:
   // The source's ordinary tensors below `prefix` (empty: outside all layers), without packed ones.
-  absl::Status CollectRaw(const std::string& prefix, std::vector<Checkpoint::RawTensor>* raw) const {
+  absl::Status CollectRaw(const std::string& prefix,
+                          std::vector<Checkpoint::RawTensor>* raw) const {
     for (const std::string& name : checkpoint_.TensorNames()) {
       const bool inside = absl::StartsWith(name, "model.layers.");
       if (prefix.empty() ? inside : !absl::StartsWith(name, prefix)) continue;
@@ -117,7 +118,8 @@ class Exporter {
 // The artifact's config without what makes it a quantized model.
 absl::StatusOr<std::string> PlainConfig(const std::string& config_json) {
   Json json = Json::parse(config_json, nullptr, false);
-  if (!json.is_object()) return InvalidInput("INVALID_MODEL_CONFIG", "config.json is not an object");
+  if (!json.is_object())
+    return InvalidInput("INVALID_MODEL_CONFIG", "config.json is not an object");
   json.erase("anybcq");
   json.erase("quantization_config");
   json[json.contains("torch_dtype") ? "torch_dtype" : "dtype"] = "bfloat16";
@@ -137,9 +139,10 @@ absl::Status ExportDequantized(std::shared_ptr<ObjectStore> artifact, const std:
   options.max_results = 1;
   UQ_ASSIGN_OR_RETURN(const ListResult listed, output->List(options));
   if (!listed.objects.empty()) {
-    return MakeError(absl::StatusCode::kAlreadyExists, "OUTPUT_EXISTS",
-                     absl::StrCat("the output ", output_uri, " already holds ", listed.objects[0].key,
-                                  "; nothing there was changed: choose another place or remove it"));
+    return MakeError(
+        absl::StatusCode::kAlreadyExists, "OUTPUT_EXISTS",
+        absl::StrCat("the output ", output_uri, " already holds ", listed.objects[0].key,
+                     "; nothing there was changed: choose another place or remove it"));
   }
   Exporter exporter(*checkpoint, output.get());
   const int num_layers = checkpoint->config().num_layers;

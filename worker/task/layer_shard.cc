@@ -15,8 +15,8 @@ namespace {
 // One tensor of a shard: from the source as it is, or one of a packed layer's.
 struct ShardTensor {
   SafetensorsWriter::Declaration declaration;
-  Checkpoint::RawTensor raw;             // when module is empty
-  std::string module;                    // else the packed layer it belongs to
+  Checkpoint::RawTensor raw;  // when module is empty
+  std::string module;         // else the packed layer it belongs to
   const PackedLinear* packed = nullptr;
 };
 

@@ -1,4 +1,5 @@
 // The layer task: initialize, reconstruct, unify, store; then measure what was stored.
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <map>
@@ -70,8 +71,8 @@ class LayerRun {
     if (NeedsReconstruction(plan_.spec)) {
       UQ_ASSIGN_OR_RETURN(rope_, MakeRopeTables(env_.backend, context_.checkpoint->config().rope,
                                                 config_.head_dim, plan_.sequence_length));
-      UQ_ASSIGN_OR_RETURN(inputs_, ObtainLayerInputs(context_, plan_sha256_, layer_, earlier, rope_,
-                                                     env_));
+      UQ_ASSIGN_OR_RETURN(inputs_,
+                          ObtainLayerInputs(context_, plan_sha256_, layer_, earlier, rope_, env_));
     }
     if (IsCancelled(env_)) return CancelledError();
     ReportProgress(env_, "loading", 0, 1);
@@ -109,9 +110,8 @@ class LayerRun {
       Tensor weight = std::move(weights_.linear[i]);
       UQ_ASSIGN_OR_RETURN(weights_.linear[i],
                           Tensor::Allocate(env_.backend, env_.act, {num_outputs, num_inputs}));
-      UQ_ASSIGN_OR_RETURN(states_[i],
-                          quant::NewQuantizerState(env_.backend, std::move(weight), settings.bits,
-                                                   group_size, trained));
+      UQ_ASSIGN_OR_RETURN(states_[i], quant::NewQuantizerState(env_.backend, std::move(weight),
+                                                               settings.bits, group_size, trained));
       switch (spec.method) {
         case QuantizationMethod::kUniquanf:
           quant::InitializeUnified(env_.backend, options, &*states_[i]);
@@ -144,15 +144,14 @@ class LayerRun {
     activations.y_fp = &y_fp_;
     std::array<QuantizerState*, kNumLinears> states{};
     for (int i = 0; i < kNumLinears; ++i) states[i] = states_[i] ? &*states_[i] : nullptr;
-    UQ_ASSIGN_OR_RETURN(
-        const quant::ReconstructResult reconstructed,
-        quant::ReconstructBlock(
-            env_.backend, config_, rope_, options, activations, &weights_, states,
-            [this](const quant::ReconstructProgress& progress) {
-              ReportProgress(env_, "reconstructing", progress.step, progress.num_steps,
-                             progress.loss);
-            },
-            env_.cancelled ? env_.cancelled : [] { return false; }));
+    UQ_ASSIGN_OR_RETURN(const quant::ReconstructResult reconstructed,
+                        quant::ReconstructBlock(
+                            env_.backend, config_, rope_, options, activations, &weights_, states,
+                            [this](const quant::ReconstructProgress& progress) {
+                              ReportProgress(env_, "reconstructing", progress.step,
+                                             progress.num_steps, progress.loss);
+                            },
+                            env_.cancelled ? env_.cancelled : [] { return false; }));
     result_.initial_loss = reconstructed.initial_loss;
     result_.loss_curve = Condense(reconstructed.losses);
     if (!inputs_.x_q.empty()) inputs_.x_fp = Tensor();  // its memory is needed more than its bits
@@ -214,20 +213,22 @@ class LayerRun {
 
   absl::StatusOr<double> MeanSquaredError(const Tensor& y) {
     const int64_t per_sequence = plan_.sequence_length * config_.hidden_size;
-    UQ_ASSIGN_OR_RETURN(Tensor params, Tensor::Allocate(env_.backend, DType::kUint8,
-                                                        {sizeof(ops::StepParams)}));
-    UQ_ASSIGN_OR_RETURN(
-        Tensor row, Tensor::Allocate(env_.backend, env_.act,
-                                     {plan_.sequence_length, config_.hidden_size}));
+    UQ_ASSIGN_OR_RETURN(Tensor params,
+                        Tensor::Allocate(env_.backend, DType::kUint8, {sizeof(ops::StepParams)}));
+    UQ_ASSIGN_OR_RETURN(Tensor row, Tensor::Allocate(env_.backend, env_.act,
+                                                     {plan_.sequence_length, config_.hidden_size}));
     UQ_ASSIGN_OR_RETURN(Tensor gradient, Tensor::Allocate(env_.backend, env_.act, row.shape()));
     UQ_ASSIGN_OR_RETURN(
         Tensor scratch,
-        Tensor::Allocate(env_.backend, DType::kUint8,
-                         {static_cast<int64_t>(
-                             ops::MseLossScratchBytes(*env_.backend, per_sequence))}));
+        Tensor::Allocate(
+            env_.backend, DType::kUint8,
+            {static_cast<int64_t>(ops::MseLossScratchBytes(*env_.backend, per_sequence))}));
     UQ_ASSIGN_OR_RETURN(Tensor loss, Tensor::Allocate(env_.backend, DType::kFloat32, {1}));
+    // The same sequences that measured the initial loss.
+    const int64_t num_sequences =
+        std::min<int64_t>(plan_.num_samples, quant::kMaxEvaluationSequences);
     double sum = 0;
-    for (int64_t sequence = 0; sequence < plan_.num_samples; ++sequence) {
+    for (int64_t sequence = 0; sequence < num_sequences; ++sequence) {
       ops::StepParams host{};
       host.sequence_index[0] = sequence;
       UQ_RETURN_IF_ERROR(env_.backend->CopyFromHost(params.data(), &host, sizeof(host)));
@@ -240,7 +241,7 @@ class LayerRun {
       UQ_RETURN_IF_ERROR(env_.backend->CopyToHost(&value, loss.data(), sizeof(value)));
       sum += value;
     }
-    return sum / static_cast<double>(plan_.num_samples);
+    return sum / static_cast<double>(num_sequences);
   }
 
   absl::StatusOr<LayerOutcome> Finish() {
@@ -253,8 +254,8 @@ class LayerRun {
     UQ_ASSIGN_OR_RETURN(outcome.result_sha256, PutContent(env_.work.get(), result_.ToJson()));
     UQ_CRASH_POINT("layer.result_stored");
     if (next_) {
-      static_cast<ActivationCacheImpl*>(env_.cache)->Put(plan_sha256_, layer_ + 1,
-                                                         std::move(*next_));
+      static_cast<ActivationCacheImpl*>(env_.cache)
+          ->Put(plan_sha256_, layer_ + 1, std::move(*next_));
     }
     return outcome;
   }

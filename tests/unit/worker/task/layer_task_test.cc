@@ -76,9 +76,8 @@ TEST_F(LayerTaskTest, NanWeightNamesTensorAndIndex) {
   model_.tensors["model.layers.1.mlp.gate_proj.weight"].values[77] =
       std::numeric_limits<float>::quiet_NaN();
   model_.Write(spec_.model_uri);
-  EXPECT_THAT(RunLayers(env_),
-              FailsWith(absl::StatusCode::kInvalidArgument, "WEIGHT_NOT_FINITE",
-                        HasSubstr("model.layers.1.mlp.gate_proj.weight")));
+  EXPECT_THAT(RunLayers(env_), FailsWith(absl::StatusCode::kInvalidArgument, "WEIGHT_NOT_FINITE",
+                                         HasSubstr("model.layers.1.mlp.gate_proj.weight")));
 }
 
 TEST_F(LayerTaskTest, ChangedModelIsNoticed) {

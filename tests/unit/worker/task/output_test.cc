@@ -30,8 +30,9 @@ TEST_F(OutputTest, ClaimIsForOnePlan) {
   EXPECT_THAT(CheckOutputIsFree(uri_, "plan-a"), IsOk());
   EXPECT_THAT(ClaimOutput(store_.get(), "plan-b"),
               FailsWith(absl::StatusCode::kAlreadyExists, "OUTPUT_EXISTS"));
-  EXPECT_THAT(CheckOutputIsFree(uri_, "plan-b"),
-              FailsWith(absl::StatusCode::kAlreadyExists, "OUTPUT_EXISTS", HasSubstr("another job")));
+  EXPECT_THAT(
+      CheckOutputIsFree(uri_, "plan-b"),
+      FailsWith(absl::StatusCode::kAlreadyExists, "OUTPUT_EXISTS", HasSubstr("another job")));
 }
 
 TEST_F(OutputTest, PublishingTwiceTheSameManifestIsOne) {

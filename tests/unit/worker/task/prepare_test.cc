@@ -63,8 +63,9 @@ TEST_F(PrepareTest, WrongShapeNamesTheTensor) {
 TEST_F(PrepareTest, MissingTensorIsNamed) {
   model_.tensors.erase("model.layers.1.self_attn.o_proj.weight");
   model_.Write(spec_.model_uri);
-  EXPECT_THAT(RunPrepare(spec_, env_), FailsWith(kInvalid, "TENSOR_NOT_FOUND",
-                                                 HasSubstr("model.layers.1.self_attn.o_proj.weight")));
+  EXPECT_THAT(
+      RunPrepare(spec_, env_),
+      FailsWith(kInvalid, "TENSOR_NOT_FOUND", HasSubstr("model.layers.1.self_attn.o_proj.weight")));
 }
 
 TEST_F(PrepareTest, UnsupportedArchitectureIsRefused) {
@@ -109,7 +110,8 @@ TEST_F(PrepareTest, SequencesBeyondTheModelsPositionsAreRefused) {
 TEST_F(PrepareTest, WrongTokenTensorListsWhatThereIs) {
   model_.Write(spec_.model_uri);
   WriteTokenFile(spec_.calibration_uri, {{"tokens", RandomTokens({4, 32}, 128, 1)}});
-  EXPECT_THAT(RunPrepare(spec_, env_), FailsWith(kInvalid, "TENSOR_NOT_FOUND", HasSubstr("tokens")));
+  EXPECT_THAT(RunPrepare(spec_, env_),
+              FailsWith(kInvalid, "TENSOR_NOT_FOUND", HasSubstr("tokens")));
   WriteTokenFile(spec_.calibration_uri, {{"input_ids", RandomTokens({128}, 128, 1)}});
   EXPECT_THAT(RunPrepare(spec_, env_), FailsWith(kInvalid, "TENSOR_SHAPE"));
 }

@@ -1,0 +1,220 @@
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "common/artifact/artifact_reader.h"
+#include "common/base/digest.h"
+#include "common/base/status.h"
+
+namespace uniquanf {
+namespace {
+
+constexpr uint64_t kChunkBytes = 8 << 20;
+// Tensors of a quantized module's own; anything else below its name but a bias is extra.
+bool IsPackedSuffix(absl::string_view suffix) {
+  return suffix == "qweight" || suffix == "q_bias" || suffix == "weight" ||
+         absl::StartsWith(suffix, "alpha_") || absl::StartsWith(suffix, "beta_");
+}
+
+// Whether the store failed, as opposed to the artifact.
+bool IsStorageFailure(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsPermissionDenied(status) ||
+         absl::IsCancelled(status) || absl::IsDeadlineExceeded(status);
+}
+
+class Verifier {
+ public:
+  Verifier(std::shared_ptr<ObjectStore> store,
+           const std::function<void(uint64_t, uint64_t)>& progress)
+      : store_(std::move(store)), progress_(progress) {}
+
+  absl::StatusOr<VerifyReport> Run() {
+    absl::StatusOr<Manifest> manifest = ReadManifest(store_.get());
+    if (!manifest.ok()) {
+      if (ErrorReason(manifest.status()) != "INVALID_MANIFEST") return manifest.status();
+      Problem(manifest.status().message());
+      return std::move(report_);
+    }
+    manifest_ = *std::move(manifest);
+    for (const ManifestFile& file : manifest_.files) total_bytes_ += file.size_bytes;
+    for (const ManifestFile& file : manifest_.files) UQ_RETURN_IF_ERROR(CheckFile(file));
+    UQ_RETURN_IF_ERROR(CheckNoExtraFiles());
+    UQ_RETURN_IF_ERROR(CheckTensors());
+    return std::move(report_);
+  }
+
+ private:
+  void Problem(absl::string_view text) { report_.problems.emplace_back(text); }
+
+  absl::Status CheckFile(const ManifestFile& file) {
+    ++report_.num_files;
+    const absl::StatusOr<ObjectInfo> info = store_->Stat(file.path);
+    if (!info.ok()) {
+      if (IsStorageFailure(info.status())) return info.status();
+      Problem(absl::StrCat(file.path, ": missing"));
+      return absl::OkStatus();
+    }
+    if (info->size_bytes != file.size_bytes) {
+      Problem(absl::StrCat(file.path, ": has ", info->size_bytes, " bytes, the manifest says ",
+                           file.size_bytes));
+      return absl::OkStatus();
+    }
+    Sha256 sha;
+    std::string chunk;
+    for (uint64_t at = 0; at < file.size_bytes; at += chunk.size()) {
+      chunk.resize(std::min(kChunkBytes, file.size_bytes - at));
+      UQ_RETURN_IF_ERROR(store_->ReadAt(file.path, at, chunk.size(), chunk.data()));
+      sha.Update(chunk);
+      report_.num_bytes += chunk.size();
+      if (progress_) progress_(report_.num_bytes, total_bytes_);
+    }
+    const std::string actual = sha.FinishHex();
+    if (actual != file.sha256) {
+      Problem(
+          absl::StrCat(file.path, ": SHA-256 is ", actual, ", the manifest says ", file.sha256));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckNoExtraFiles() {
+    std::set<std::string> known(manifest_.attachments.begin(), manifest_.attachments.end());
+    for (const ManifestFile& file : manifest_.files) known.insert(file.path);
+    known.insert(kManifestKey);
+    ListOptions options;
+    while (true) {
+      UQ_ASSIGN_OR_RETURN(const ListResult page, store_->List(options));
+      for (const ObjectInfo& object : page.objects) {
+        if (known.count(object.key) == 0) {
+          Problem(absl::StrCat(object.key, ": not named by the manifest"));
+        }
+      }
+      if (!page.truncated || page.objects.empty()) return absl::OkStatus();
+      options.start_after = page.objects.back().key;
+    }
+  }
+
+  absl::Status CheckTensors() {
+    absl::StatusOr<std::unique_ptr<ArtifactReader>> reader = ArtifactReader::Open(store_);
+    if (!reader.ok()) {
+      if (IsStorageFailure(reader.status())) return reader.status();
+      Problem(reader.status().message());
+      return absl::OkStatus();
+    }
+    std::map<std::string, int> quantized;  // name → bits
+    for (const ManifestModule& module : manifest_.modules) {
+      ++report_.num_modules;
+      if (module.quantized) {
+        quantized[module.name] = module.bits;
+        UQ_RETURN_IF_ERROR(CheckModule(**reader, module));
+      } else {
+        CheckFullPrecision(**reader, module);
+      }
+    }
+    CheckNoExtraTensors(**reader, quantized);
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckModule(const ArtifactReader& reader, const ManifestModule& module) {
+    const absl::StatusOr<PackedLinear> packed = reader.ReadPacked(module.name);
+    if (!packed.ok()) {
+      if (IsStorageFailure(packed.status())) return packed.status();
+      Problem(absl::StrCat(module.name, ": ", packed.status().message()));
+      return absl::OkStatus();
+    }
+    CheckPadding(module, *packed);
+    return CheckZeroBias(reader, module, *packed);
+  }
+
+  void CheckPadding(const ManifestModule& module, const PackedLinear& packed) {
+    if (packed.num_inputs % 32 == 0) return;
+    const uint32_t padding = ~0u << (packed.num_inputs % 32);
+    const size_t last_word = (packed.words_per_row() - 1) * packed.bits * packed.num_outputs;
+    for (size_t i = last_word; i < packed.qweight.size(); ++i) {
+      if ((static_cast<uint32_t>(packed.qweight[i]) & padding) != 0) {
+        return Problem(absl::StrCat(module.name, ".qweight: bits beyond column ", packed.num_inputs,
+                                    " are not 0"));
+      }
+    }
+  }
+
+  absl::Status CheckZeroBias(const ArtifactReader& reader, const ManifestModule& module,
+                             const PackedLinear& packed) {
+    const SafetensorsWriter::Declaration expected = PackedTensors(module.name, packed)[3];
+    const auto shard = reader.FindShard(expected.name);
+    if (!shard.ok()) {
+      Problem(absl::StrCat(expected.name, ": missing"));
+      return absl::OkStatus();
+    }
+    const TensorInfo info = *(*shard)->Find(expected.name);
+    if (info.dtype != expected.dtype || info.shape != expected.shape) {
+      Problem(absl::StrCat(expected.name, ": wrong dtype or shape"));
+      return absl::OkStatus();
+    }
+    std::string bytes(info.size_bytes, '\0');
+    UQ_RETURN_IF_ERROR((*shard)->ReadBytes(info, bytes.data()));
+    if (bytes.find_first_not_of('\0') != std::string::npos) {
+      Problem(absl::StrCat(expected.name, ": not all zeros"));
+    }
+    return absl::OkStatus();
+  }
+
+  void CheckFullPrecision(const ArtifactReader& reader, const ManifestModule& module) {
+    const std::string name = absl::StrCat(module.name, ".weight");
+    const auto shard = reader.FindShard(name);
+    if (!shard.ok()) {
+      // A tied LM head has no tensor of its own.
+      const nlohmann::json config =
+          nlohmann::json::parse(reader.config_json(), nullptr, /*allow_exceptions=*/false);
+      const auto tied = config.find("tie_word_embeddings");
+      const bool is_tied = module.name == "lm_head" && tied != config.end() && *tied == true;
+      if (!is_tied) Problem(absl::StrCat(name, ": missing"));
+      return;
+    }
+    const TensorInfo info = *(*shard)->Find(name);
+    if (info.shape != std::vector<int64_t>{module.num_outputs, module.num_inputs}) {
+      Problem(absl::StrCat(name, ": its shape differs from the manifest's"));
+    }
+  }
+
+  void CheckNoExtraTensors(const ArtifactReader& reader,
+                           const std::map<std::string, int>& quantized) {
+    for (const auto& [name, shard] : reader.tensors()) {
+      const size_t dot = name.rfind('.');
+      if (dot == std::string::npos) continue;
+      const std::string module = name.substr(0, dot), suffix = name.substr(dot + 1);
+      if (!IsPackedSuffix(suffix)) continue;
+      const auto entry = quantized.find(module);
+      if (entry == quantized.end()) {
+        if (suffix != "weight") {
+          Problem(absl::StrCat(name, ": belongs to no quantized module of the manifest"));
+        }
+        continue;
+      }
+      const std::string n = absl::StrCat(entry->second);
+      if (suffix != "qweight" && suffix != "q_bias" && suffix != "alpha_" + n &&
+          suffix != "beta_" + n) {
+        Problem(absl::StrCat(name, ": extra tensor of a quantized module"));
+      }
+    }
+  }
+
+  const std::shared_ptr<ObjectStore> store_;
+  const std::function<void(uint64_t, uint64_t)>& progress_;
+  Manifest manifest_;
+  uint64_t total_bytes_ = 0;
+  VerifyReport report_;
+};
+
+}  // namespace
+
+absl::StatusOr<VerifyReport> VerifyArtifact(
+    std::shared_ptr<ObjectStore> store,
+    const std::function<void(uint64_t done_bytes, uint64_t total_bytes)>& progress) {
+  return Verifier(std::move(store), progress).Run();
+}
+
+}  // namespace uniquanf
