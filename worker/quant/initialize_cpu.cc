@@ -42,7 +42,7 @@ UQ_INLINE void GreedyStart(Workspace* ws, Fit* fit) {
   for (int i = 0; i < ws->bits; ++i) {
     LaneSum sum;
     sum.Add(ws->padded, [&](int64_t k) UQ_INLINE_LAMBDA { return std::fabs(r[k]); });
-    const float alpha = sum.Total() / static_cast<float>(ws->group_size);
+    const float alpha = sum.Total() * (1.0f / static_cast<float>(ws->group_size));
     fit->alpha[i] = alpha;
     float* __restrict signs = &ws->signs[i * ws->padded];
     for (int64_t k = 0; k < ws->padded; ++k) {
@@ -123,7 +123,7 @@ UQ_INLINE void AssignNearest(bool fit_shift, Workspace* ws, Fit* fit) {
     for (int k = 0; k < count; ++k) misfit[k] = x[k] - Level<n>(alpha, codes[k]);
     sum.Add(padded, [&](int64_t k) UQ_INLINE_LAMBDA { return misfit[k]; });
   }
-  if (fit_shift) fit->shift = sum.Total() / static_cast<float>(ws->group_size);
+  if (fit_shift) fit->shift = sum.Total() * (1.0f / static_cast<float>(ws->group_size));
 }
 
 // α ← |α|, descending; an insertion sort, being for at most eight.
@@ -162,12 +162,13 @@ Range FindRange(const Workspace& ws) {
   return range;
 }
 
-// Δ0, the step of min-max quantization.
+// Δ0, the step of min-max quantization. Multiplying by the rounded reciprocal, as PyTorch divides
+// by a scalar on a GPU, decides on which side of a tie the middle of the range falls.
 float MinMaxDelta(const Range& range, int bits) {
-  const float num_steps = static_cast<float>((1 << bits) - 1);
-  float delta = (range.max - range.min) / num_steps;
+  const float inverse_num_steps = 1.0f / static_cast<float>((1 << bits) - 1);
+  float delta = (range.max - range.min) * inverse_num_steps;
   // The difference of two huge weights overflows although the step does not.
-  if (!std::isfinite(delta)) delta = range.max / num_steps - range.min / num_steps;
+  if (!std::isfinite(delta)) delta = range.max * inverse_num_steps - range.min * inverse_num_steps;
   return std::max({delta, kMinDelta, range.largest * kMinDeltaPerMagnitude});
 }
 
@@ -235,8 +236,9 @@ UQ_INLINE void InitializeGroup(Method method, const InitOptions& options, int64_
   } else if (options.grid_steps > 1) {
     float least_error = INFINITY;
     for (int i = 1; i <= options.grid_steps; ++i) {
+      // The ratio is rounded first, as in the authors' implementation.
       const float candidate =
-          delta0 * static_cast<float>(i) / static_cast<float>(options.grid_steps);
+          delta0 * static_cast<float>(static_cast<double>(i) / options.grid_steps);
       const float candidate_zero_point = -range.min / candidate;
       approximate(candidate, candidate_zero_point);
       const float error = ReconstructionError(fit, candidate, candidate_zero_point, delta0, *ws);

@@ -83,7 +83,7 @@ struct InitOptions {
 inline constexpr float kMinDelta = 1e-8f;
 inline constexpr float kMinDeltaPerMagnitude = 0x1p-96f;  // Δ0 ≥ this · max|w|
 // Unified initialization: sets log_delta, zero_point, alpha, shift; s2 = s3 = 0; codes to the
-// direct mapping's. Finite for every finite weight (constant rows included).
+// direct mapping's. Finite for every |w| <= 1e38 (constant rows included).
 void InitializeUnified(Backend* backend, const InitOptions& options, QuantizerState* state);
 // FlexRound / round to nearest: min-max Δ and z_U with the same grid search but uniform levels; z_B
 // = 0; α_i = 2^(n−1−i)/2·(−1) laid out so that the levels are −(2^n−1)/2 + c for code c (equally

@@ -85,12 +85,6 @@ uint64_t LayerMemoryBytes(const QuantizationSpec& spec, const Plan& plan, const 
 absl::Status PrepareCalibration(const QuantizationSpec& spec, const ModelConfig& config,
                                 const TaskEnvironment& env, Plan* plan) {
   if (!NeedsReconstruction(spec)) return absl::OkStatus();
-  if (spec.calibration_uri.empty()) {
-    return InvalidInput("CALIBRATION_REQUIRED",
-                        absl::StrCat("method ", QuantizationMethodName(spec.method),
-                                     " needs calibration tokens; give a safetensors file with "
-                                     "input_ids [samples, tokens] (--calibration)"));
-  }
   UQ_ASSIGN_OR_RETURN(const CalibrationTokens tokens,
                       ReadCalibrationTokens(spec.calibration_uri, spec.num_samples,
                                             spec.sequence_length, config.vocab_size));
