@@ -1,0 +1,89 @@
+// What happens to the scheduler: requests of users and operators, calls of workers, time.
+// Plain values. Requests have been checked for form (names, ranges, sizes) by the service.
+#ifndef UNIQUANF_SERVER_CORE_EVENTS_H_
+#define UNIQUANF_SERVER_CORE_EVENTS_H_
+
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "server/core/types.h"
+
+namespace uniquanf::server {
+
+struct CreateJobEvent {
+  // id, uid, spec, tenant, priority, labels, deadline, time_to_live, device, request_id and
+  // request_digest are taken.
+  Job job;
+  bool validate_only = false;  // only say whether it would be refused
+};
+struct CancelJobEvent {
+  std::string id;
+};
+struct PauseJobEvent {
+  std::string id;
+};
+struct ResumeJobEvent {
+  std::string id;
+};
+struct RetryJobEvent {
+  std::string id;
+};
+struct DeleteJobEvent {
+  std::string id;
+  bool allow_missing = false;
+};
+
+// What a worker says of one lease.
+struct LeaseReport {
+  enum class Kind { kRunning, kSucceeded, kFailed, kReleased };
+  std::string lease_id;
+  int32_t attempt = 0;
+  std::string job;   // {job}
+  std::string task;  // {task}
+  Kind kind = Kind::kRunning;
+  TaskProgress progress;  // kRunning
+  TaskOutcome outcome;    // kSucceeded
+  TaskFailure failure;    // kFailed: class, reason, message
+};
+struct CachedActivations {
+  std::string job;  // {job}
+  int32_t layer = 0;
+};
+struct SynchronizeEvent {
+  std::string session;
+  std::string worker;  // {worker}
+  std::string software_version;
+  int64_t sequence = 0;
+  WorkerCapabilities capabilities;
+  bool draining = false;
+  std::vector<LeaseReport> leases;
+  std::vector<CachedActivations> cached;
+  int32_t num_free_slots = 0;
+  bool may_wait = false;  // the reply may be held until there is something to do
+};
+// The reply of `session` is held no longer: it goes out, or its caller went away.
+struct UnparkEvent {
+  std::string session;
+};
+struct DrainWorkerEvent {
+  std::string worker;
+  bool drain = true;  // false: undrain
+};
+// Time passed: leases run out, backoffs end, deadlines pass, jobs outlive their time to live.
+struct TickEvent {};
+// A deleted job's working objects are gone.
+struct GarbageCollectedEvent {
+  std::string uid;
+};
+// No new leases from here on: the server shuts down.
+struct StopLeasingEvent {};
+
+using Event = std::variant<CreateJobEvent, CancelJobEvent, PauseJobEvent, ResumeJobEvent,
+                           RetryJobEvent, DeleteJobEvent, SynchronizeEvent, UnparkEvent,
+                           DrainWorkerEvent, TickEvent, GarbageCollectedEvent, StopLeasingEvent>;
+
+}  // namespace uniquanf::server
+
+#endif  // UNIQUANF_SERVER_CORE_EVENTS_H_

@@ -1,0 +1,94 @@
+#include "server/core/policy.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+
+namespace uniquanf::server {
+namespace {
+
+// Exponential in the number of failures, with "equal jitter": between half and all of the step, so
+// that tasks that failed together do not come back together.
+absl::Duration Backoff(const Policy& policy, int num_failures, double random) {
+  const double factor = std::pow(2.0, std::min(num_failures - 1, 30));
+  const absl::Duration step = std::min(policy.backoff_initial * factor, policy.backoff_max);
+  return step * (0.5 + 0.5 * random);
+}
+
+RetryDecision Bounded(int count, int limit, absl::Duration delay, FailureClass failure_class) {
+  RetryDecision decision;
+  decision.retry = count < limit;
+  decision.delay = decision.retry ? delay : absl::ZeroDuration();
+  if (!decision.retry) {
+    decision.limit = absl::StrFormat("%d failures of class %s, the limit", count,
+                                     FailureClassName(failure_class));
+  }
+  return decision;
+}
+
+}  // namespace
+
+RetryDecision DecideRetry(const Policy& policy, const Task& task, FailureClass failure_class,
+                          double random) {
+  switch (failure_class) {
+    case FailureClass::kInvalidInput:
+      return {false, absl::ZeroDuration(), "a retry cannot help"};
+    case FailureClass::kWorkerLost:
+      // The first loss is most likely the machine's fault: run elsewhere at once. From the second
+      // on the task itself may be what kills workers: slow down.
+      return Bounded(task.num_worker_lost, policy.max_worker_lost,
+                     task.num_worker_lost <= 1 ? absl::ZeroDuration()
+                                               : Backoff(policy, task.num_worker_lost - 1, random),
+                     failure_class);
+    case FailureClass::kTransient:
+      return Bounded(task.num_transient, policy.max_transient,
+                     Backoff(policy, task.num_transient, random), failure_class);
+    case FailureClass::kOutOfMemory:
+      return Bounded(task.num_out_of_memory, policy.max_out_of_memory, absl::ZeroDuration(),
+                     failure_class);
+    case FailureClass::kInternal:
+      return Bounded(task.num_internal, policy.max_internal, policy.backoff_initial, failure_class);
+  }
+  return {false, absl::ZeroDuration(), "unknown failure class"};
+}
+
+int64_t MemoryNeeded(const Job& job, const Task& task) {
+  return task.kind == TaskKind::kPrepare ? 0 : job.layer_memory_bytes;
+}
+
+std::string Mismatch(const Job& job, const Task& task, const WorkerCapabilities& capabilities) {
+  if (!job.device.empty() && job.device != capabilities.device) {
+    return absl::StrCat("device ", job.device);
+  }
+  for (const auto& [key, value] : job.labels) {
+    if (!absl::StartsWith(key, kRequireLabelPrefix)) continue;
+    const auto it = capabilities.labels.find(key.substr(sizeof(kRequireLabelPrefix) - 1));
+    if (it == capabilities.labels.end() || it->second != value) {
+      return absl::StrCat("label ", key.substr(sizeof(kRequireLabelPrefix) - 1), "=", value);
+    }
+  }
+  constexpr double kGiB = 1024.0 * 1024 * 1024;
+  const int64_t needed = MemoryNeeded(job, task);
+  if (capabilities.memory_bytes > 0 && capabilities.memory_bytes < needed) {
+    return absl::StrFormat("%.1f GiB of device memory", needed / kGiB);
+  }
+  if (task.exceeded_memory_bytes > 0 && capabilities.memory_bytes <= task.exceeded_memory_bytes) {
+    return absl::StrFormat("more than %.1f GiB of device memory, with which task %s ran out",
+                           task.exceeded_memory_bytes / kGiB, task.id);
+  }
+  return "";
+}
+
+absl::Duration NextCall(const Policy& policy) {
+  return std::min(absl::Seconds(1), policy.lease_duration / 5);
+}
+
+absl::Duration MaxHold(const Policy& policy) {
+  const absl::Duration longest = absl::Seconds(20);
+  return std::min(longest, policy.lease_duration / 3);
+}
+
+}  // namespace uniquanf::server

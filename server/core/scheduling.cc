@@ -1,0 +1,139 @@
+#include <algorithm>
+
+#include "server/core/mutations.h"
+
+namespace uniquanf::server {
+
+void Mutation::RefreshQueue(JobEntry* entry) {
+  const Job& job = entry->job;
+  const bool wanted =
+      !entry->ready.empty() && (job.state == JobState::kQueued || job.state == JobState::kRunning);
+  std::optional<QueueKey> key;
+  if (wanted) key = QueueKey{-job.priority, job.tenant, job.device};
+  if (key == entry->queued_as) return;
+  if (entry->queued_as.has_value()) {
+    const auto it = state_.queue.find(*entry->queued_as);
+    it->second.erase(job.seq);
+    if (it->second.empty()) state_.queue.erase(it);
+  }
+  if (key.has_value()) state_.queue[*key].insert(job.seq);
+  entry->queued_as = std::move(key);
+}
+
+std::optional<int32_t> Mutation::TaskFor(const JobEntry& entry, const Session& session) const {
+  const Job& job = entry.job;
+  if (job.state == JobState::kQueued) {
+    const int limit = state_.policy.max_running_jobs_per_tenant;
+    if (limit > 0 && state_.tenants.at(job.tenant).num_running_jobs >= limit) return std::nullopt;
+  }
+  for (const CachedActivations& cached : session.cached) {
+    if (cached.job != job.id) continue;
+    const auto it = entry.task_of_layer.find(cached.layer);
+    if (it != entry.task_of_layer.end() && entry.ready.count(it->second) > 0 &&
+        Mismatch(job, entry.tasks[it->second], session.capabilities).empty()) {
+      return it->second;
+    }
+  }
+  for (const int32_t index : entry.ready) {
+    const Task& task = entry.tasks[index];
+    if (Mismatch(job, task, session.capabilities).empty()) return index;
+    // Only a task that ran out of memory wants more than its siblings do.
+    if (task.exceeded_memory_bytes == 0) return std::nullopt;
+  }
+  return std::nullopt;
+}
+
+std::optional<TaskRef> Mutation::Pick(const Session& session) const {
+  struct Candidate {
+    double used_seconds;
+    std::vector<const std::set<uint64_t>*> queues;
+  };
+  auto it = state_.queue.begin();
+  while (it != state_.queue.end()) {
+    // All queues of one priority that this device can serve, by tenant.
+    const int32_t negative_priority = it->first.negative_priority;
+    std::map<std::string, Candidate> tenants;
+    for (; it != state_.queue.end() && it->first.negative_priority == negative_priority; ++it) {
+      const QueueKey& key = it->first;
+      if (!key.device.empty() && key.device != session.capabilities.device) continue;
+      Candidate& candidate = tenants[key.tenant];
+      candidate.used_seconds = state_.tenants.at(key.tenant).UsedSeconds(now_.mono);
+      candidate.queues.push_back(&it->second);
+    }
+    std::vector<const Candidate*> order;
+    for (const auto& [name, candidate] : tenants) order.push_back(&candidate);
+    std::stable_sort(order.begin(), order.end(), [](const Candidate* a, const Candidate* b) {
+      return a->used_seconds < b->used_seconds;
+    });
+    for (const Candidate* candidate : order) {
+      // A tenant's jobs in order of creation, merged over its (at most two) queues.
+      std::vector<std::set<uint64_t>::const_iterator> heads;
+      for (const auto* queue : candidate->queues) heads.push_back(queue->begin());
+      while (true) {
+        int best = -1;
+        for (size_t i = 0; i < heads.size(); ++i) {
+          if (heads[i] == candidate->queues[i]->end()) continue;
+          if (best < 0 || *heads[i] < *heads[best]) best = static_cast<int>(i);
+        }
+        if (best < 0) break;
+        const JobEntry& entry = state_.jobs.at(*heads[best]);
+        if (const auto index = TaskFor(entry, session); index.has_value()) {
+          return TaskRef{entry.job.seq, *index};
+        }
+        ++heads[best];
+      }
+    }
+  }
+  return std::nullopt;
+}
+
+void Mutation::MatchParked() {
+  if (state_.parked.empty() || !state_.leasing) return;
+  std::set<std::string> assigned;
+  if (rematch_all_) {
+    const std::set<std::string> parked = state_.parked;
+    for (const std::string& id : parked) {
+      Session& session = state_.sessions.at(id);
+      while (CanTakeTasks(session)) {
+        const std::optional<TaskRef> ref = Pick(session);
+        if (!ref.has_value()) break;
+        Lease(&session, *ref);
+        assigned.insert(id);
+      }
+    }
+  }
+  for (const uint64_t seq : matchable_) {
+    const auto it = state_.jobs.find(seq);
+    if (it == state_.jobs.end()) continue;
+    JobEntry& entry = it->second;
+    while (entry.queued_as.has_value()) {
+      // Whoever has the activations first, else the first that fits.
+      Session* best = nullptr;
+      int32_t best_index = 0;
+      bool best_cached = false;
+      for (const std::string& id : state_.parked) {
+        Session& session = state_.sessions.at(id);
+        if (!CanTakeTasks(session)) continue;
+        const bool cached =
+            std::any_of(session.cached.begin(), session.cached.end(), [&](const auto& c) {
+              const auto layer = entry.task_of_layer.find(c.layer);
+              return c.job == entry.job.id && layer != entry.task_of_layer.end() &&
+                     entry.ready.count(layer->second) > 0;
+            });
+        if (best != nullptr && (!cached || best_cached)) continue;
+        const auto index = TaskFor(entry, session);
+        if (!index.has_value()) continue;
+        best = &session;
+        best_index = *index;
+        best_cached = cached;
+        if (cached) break;
+      }
+      if (best == nullptr) break;
+      Lease(best, {seq, best_index});
+      assigned.insert(best->id);
+    }
+  }
+  for (const std::string& id : assigned) Wake(id);
+}
+
+}  // namespace uniquanf::server

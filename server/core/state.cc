@@ -1,0 +1,239 @@
+#include "server/core/state.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/status.h"
+#include "server/core/mutations.h"
+
+namespace uniquanf::server {
+namespace {
+
+absl::Status Corrupt(const Job& job, const std::string& what) {
+  return MakeError(
+      absl::StatusCode::kDataLoss, "STATE_CORRUPT",
+      absl::StrCat("stored job \"", job.id, "\": ", what, "; restore the state from a backup"));
+}
+
+absl::Status CheckStoredTasks(const JobEntry& entry) {
+  const int32_t count = static_cast<int32_t>(entry.tasks.size());
+  if (count == 0) return Corrupt(entry.job, "no tasks");
+  for (int32_t i = 0; i < count; ++i) {
+    const Task& task = entry.tasks[i];
+    if (task.id.empty()) return Corrupt(entry.job, absl::StrCat("task ", i, " is missing"));
+    for (const int32_t dependency : task.depends_on) {
+      if (dependency < 0 || dependency >= count || dependency == i) {
+        return Corrupt(entry.job, absl::StrCat("task ", task.id, " depends on task ", dependency));
+      }
+    }
+    if ((task.state == TaskState::kLeased) != (task.lease == LeaseStatus::kActive)) {
+      return Corrupt(entry.job, absl::StrCat("task ", task.id, "'s state and lease disagree"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+JobEntry* State::FindJob(const std::string& id) {
+  const auto it = job_of_id.find(id);
+  return it == job_of_id.end() ? nullptr : &jobs.at(it->second);
+}
+const JobEntry* State::FindJob(const std::string& id) const {
+  const auto it = job_of_id.find(id);
+  return it == job_of_id.end() ? nullptr : &jobs.at(it->second);
+}
+Task* State::FindTask(const TaskRef& ref) {
+  const auto it = jobs.find(ref.job);
+  return it == jobs.end() ? nullptr : &it->second.tasks.at(ref.index);
+}
+const Task* State::FindTask(const TaskRef& ref) const {
+  const auto it = jobs.find(ref.job);
+  return it == jobs.end() ? nullptr : &it->second.tasks.at(ref.index);
+}
+
+absl::StatusOr<State> Rebuild(const Policy& policy, const StoredState& stored, uint64_t epoch,
+                              uint64_t random_seed, const Now& now) {
+  State state;
+  state.policy = policy;
+  state.epoch = epoch;
+  state.random_state = random_seed;
+  state.rebuilt_at = now.mono;
+  state.last_usage_decay = now.mono;
+  state.last_unschedulable_check = now.mono;
+  state.garbage.insert(stored.garbage.begin(), stored.garbage.end());
+  for (const WorkerDrain& drain : stored.drains) state.drains[drain.worker] = drain;
+  for (const Job& job : stored.jobs) {
+    JobEntry& entry = state.jobs[job.seq];
+    entry.job = job;
+    state.next_seq = std::max(state.next_seq, job.seq + 1);
+    if (!state.job_of_id.emplace(job.id, job.seq).second) return Corrupt(job, "stored twice");
+    if (!job.request_id.empty()) state.job_of_request_id[job.request_id] = job.seq;
+    if (!IsFinal(job.state)) {
+      // Progress since the last durable change was seen under higher versions than the stored one.
+      entry.job.version = std::max(job.version, static_cast<int64_t>(epoch << 32));
+    }
+  }
+  for (const StoredTask& task : stored.tasks) {
+    const auto it = state.jobs.find(task.ref.job);
+    if (it == state.jobs.end() || task.ref.index < 0 || task.ref.index > policy.max_layers + 1) {
+      return MakeError(absl::StatusCode::kDataLoss, "STATE_CORRUPT",
+                       absl::StrCat("stored task ", task.ref.job, "/", task.ref.index,
+                                    " belongs to no job; restore the state from a backup"));
+    }
+    auto& tasks = it->second.tasks;
+    if (static_cast<int32_t>(tasks.size()) <= task.ref.index) tasks.resize(task.ref.index + 1);
+    tasks[task.ref.index] = task.task;
+  }
+  Edits unused;
+  Mutation mutation(&state, now, &unused);
+  for (auto& [seq, entry] : state.jobs) {
+    const absl::Status status = CheckStoredTasks(entry);
+    if (!status.ok()) return status;
+    CountJob(&state, entry.job, 1);
+    Tenant& tenant = state.tenants[entry.job.tenant];
+    const Job& job = entry.job;
+    if (IsFinal(job.state)) {
+      if (job.time_to_live.has_value() && job.end_time.has_value()) {
+        state.job_timers.insert(
+            {*job.end_time + *job.time_to_live, JobTimerKind::kTimeToLive, seq});
+      }
+    } else if (job.deadline.has_value()) {
+      state.job_timers.insert({*job.deadline, JobTimerKind::kDeadline, seq});
+    }
+    IndexTasks(&entry);
+    for (int32_t i = 0; i < static_cast<int32_t>(entry.tasks.size()); ++i) {
+      Task& task = entry.tasks[i];
+      const TaskRef ref{seq, i};
+      ++state.num_tasks[static_cast<int>(task.state)];
+      tenant.used_seconds += absl::ToDoubleSeconds(task.worker_time);
+      if (task.state == TaskState::kLeased) {
+        task.leased_at = task.progress_at = now.mono;
+        task.lease_expiry = now.mono + policy.lease_duration;
+        state.timers.insert({task.lease_expiry, TimerKind::kLease, ref});
+        ++tenant.num_leased;
+        tenant.leased_at_sum_seconds += absl::ToDoubleSeconds(now.mono);
+        Session& session = state.sessions[task.session];
+        session.id = task.session;
+        session.worker = task.worker;
+        session.last_seen = now.mono;
+        session.last_seen_time = now.wall;
+        session.leases.insert(ref);
+        state.sessions_of_worker[task.worker].insert(task.session);
+      } else if (task.state == TaskState::kReady) {
+        absl::Duration delay;
+        if (task.next_attempt_time.has_value()) {
+          // Bounded, since the clock may have been set meanwhile.
+          delay = std::min(*task.next_attempt_time - now.wall, policy.backoff_max);
+        }
+        mutation.MakeReady(&entry, i, delay);
+      }
+    }
+  }
+  return state;
+}
+
+absl::Status CheckInvariants(const State& state) {
+  const auto violated = [](const JobEntry& entry, absl::string_view what) {
+    return absl::InternalError(absl::StrCat("job ", entry.job.id, ": ", what));
+  };
+  std::array<int64_t, kNumJobStates + 1> num_jobs{};
+  std::array<int64_t, kNumTaskStates + 1> num_tasks{};
+  size_t num_queued = 0, num_leases = 0;
+  for (const auto& [seq, entry] : state.jobs) {
+    const Job& job = entry.job;
+    ++num_jobs[static_cast<int>(job.state)];
+    JobEntry fresh;
+    fresh.tasks = entry.tasks;
+    IndexTasks(&fresh);
+    if (fresh.num_open_dependencies != entry.num_open_dependencies) {
+      return violated(entry, "open dependencies");
+    }
+    if (fresh.num_leased != entry.num_leased || fresh.num_succeeded != entry.num_succeeded) {
+      return violated(entry, "task counters");
+    }
+    for (size_t i = 0; i < entry.tasks.size(); ++i) {
+      const Task& task = entry.tasks[i];
+      const TaskRef ref{seq, static_cast<int32_t>(i)};
+      ++num_tasks[static_cast<int>(task.state)];
+      if ((task.state == TaskState::kLeased) != (task.lease == LeaseStatus::kActive)) {
+        return violated(entry, "lease without leased state or the reverse");
+      }
+      if (task.state == TaskState::kLeased) {
+        ++num_leases;
+        const auto session = state.sessions.find(task.session);
+        if (session == state.sessions.end() || session->second.leases.count(ref) == 0) {
+          return violated(entry, "leased to a session that does not hold it");
+        }
+        if (state.timers.count({task.lease_expiry, TimerKind::kLease, ref}) == 0) {
+          return violated(entry, "lease without expiry");
+        }
+      }
+      const bool needs_inputs = task.state == TaskState::kReady ||
+                                task.state == TaskState::kLeased ||
+                                task.state == TaskState::kSucceeded;
+      if (needs_inputs && entry.num_open_dependencies[i] != 0) {
+        return violated(entry, "a task ran ahead of its dependencies");
+      }
+      if (task.state == TaskState::kSucceeded && task.result_sha256.empty()) {
+        return violated(entry, "success without result");
+      }
+      const bool backoff = state.timers.count({task.not_before, TimerKind::kBackoff, ref}) > 0;
+      const bool ready = entry.ready.count(ref.index) > 0;
+      if ((task.state == TaskState::kReady) != (backoff || ready) || (backoff && ready)) {
+        return violated(entry, "a ready task is nowhere or in two places");
+      }
+      if (IsFinal(job.state) &&
+          (task.state == TaskState::kLeased || task.state == TaskState::kReady ||
+           task.state == TaskState::kBlocked)) {
+        return violated(entry, "final with an unfinished task");
+      }
+      if (task.num_worker_lost > state.policy.max_worker_lost ||
+          task.num_transient > state.policy.max_transient ||
+          task.num_out_of_memory > state.policy.max_out_of_memory ||
+          task.num_internal > state.policy.max_internal) {
+        return violated(entry, "more failures than the limit");
+      }
+    }
+    const bool wanted =
+        !entry.ready.empty() && (job.state == JobState::kQueued || job.state == JobState::kRunning);
+    if (wanted != entry.queued_as.has_value()) return violated(entry, "queue membership");
+    if (wanted) {
+      ++num_queued;
+      const auto queue = state.queue.find(*entry.queued_as);
+      if (queue == state.queue.end() || queue->second.count(seq) == 0) {
+        return violated(entry, "not in its queue");
+      }
+    }
+    if (job.state == JobState::kSucceeded &&
+        (entry.num_succeeded != static_cast<int32_t>(entry.tasks.size()) ||
+         !job.artifact.has_value())) {
+      return violated(entry, "succeeded without all tasks or artifact");
+    }
+    if (job.state == JobState::kFailed && !job.error.has_value()) {
+      return violated(entry, "failed without error");
+    }
+    if (job.state == JobState::kCancelling && entry.num_leased == 0) {
+      return violated(entry, "cancelling, but nothing is leased");
+    }
+    if (job.state == JobState::kQueued && entry.num_leased > 0) {
+      return violated(entry, "queued, but leased");
+    }
+  }
+  if (num_jobs != state.num_jobs || num_tasks != state.num_tasks) {
+    return absl::InternalError("counters of jobs or tasks by state");
+  }
+  size_t in_queues = 0, in_sessions = 0;
+  for (const auto& [key, queue] : state.queue) in_queues += queue.size();
+  for (const auto& [id, session] : state.sessions) {
+    in_sessions += session.leases.size();
+    if (session.parked != (state.parked.count(id) > 0)) {
+      return absl::InternalError(absl::StrCat("session ", id, ": parked"));
+    }
+  }
+  if (in_queues != num_queued) return absl::InternalError("queues hold jobs that are not queued");
+  if (in_sessions != num_leases) return absl::InternalError("sessions hold leases that ended");
+  return absl::OkStatus();
+}
+
+}  // namespace uniquanf::server

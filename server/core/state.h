@@ -1,0 +1,165 @@
+// The scheduler's whole state in memory, with the indices that make decisions quick. Changed only
+// by Apply (server/core/apply.h) and rebuilt from a store's records by Rebuild.
+//
+// Thread safety: none; one thread owns it. Every container is ordered, so that the same events give
+// the same decisions.
+#ifndef UNIQUANF_SERVER_CORE_STATE_H_
+#define UNIQUANF_SERVER_CORE_STATE_H_
+
+#include <array>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <tuple>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "server/core/events.h"
+#include "server/core/policy.h"
+#include "server/core/transitions.h"
+#include "server/core/types.h"
+
+namespace uniquanf::server {
+
+// Jobs with tasks that wait for a worker, by priority (highest first), tenant and device.
+struct QueueKey {
+  int32_t negative_priority = 0;
+  std::string tenant;
+  std::string device;
+  friend auto operator<=>(const QueueKey&, const QueueKey&) = default;
+};
+
+struct JobEntry {
+  Job job;
+  std::vector<Task> tasks;
+  // Derived.
+  std::vector<int32_t> num_open_dependencies;    // of each task
+  std::vector<std::vector<int32_t>> dependents;  // of each task
+  std::set<int32_t> ready;                       // kReady and not in backoff
+  std::map<int32_t, int32_t> task_of_layer;      // layer → index
+  std::map<std::string, int32_t> task_of_id;
+  int32_t num_leased = 0;
+  int32_t num_succeeded = 0;
+  std::optional<QueueKey> queued_as;
+  bool unschedulable = false;  // no live worker can run its next task
+};
+
+// One process of a worker. Ephemeral: a restarted server learns of it at its next call.
+struct Session {
+  std::string id;
+  bool has_called = false;  // false: restored with its leases, waits for its first call
+  std::string worker;
+  std::string software_version;
+  int64_t sequence = -1;
+  WorkerCapabilities capabilities;
+  bool draining = false;
+  bool drain_requested = false;
+  int32_t num_free_slots = 0;
+  std::vector<CachedActivations> cached;
+  std::vector<LeaseReport> reported;  // of the last call: lease id, attempt, job and task only
+  std::set<TaskRef> leases;
+  bool parked = false;  // its reply is held
+  absl::Duration last_seen;
+  absl::Time last_seen_time;
+  absl::Time start_time;
+};
+
+struct Tenant {
+  double used_seconds = 0;  // of finished leases, decayed
+  int32_t num_leased = 0;
+  double leased_at_sum_seconds = 0;  // so that running leases count too
+  int32_t num_running_jobs = 0;      // jobs in kRunning
+  int32_t num_queued_jobs = 0;       // jobs in kQueued
+  int32_t num_open_jobs = 0;         // jobs not final
+  double UsedSeconds(absl::Duration now) const {
+    return used_seconds + num_leased * absl::ToDoubleSeconds(now) - leased_at_sum_seconds;
+  }
+};
+
+// Monotonic timers.
+enum class TimerKind { kLease, kBackoff };
+using Timer = std::tuple<absl::Duration, TimerKind, TaskRef>;
+// Wall-clock timers of jobs.
+enum class JobTimerKind { kDeadline, kTimeToLive };
+using JobTimer = std::tuple<absl::Time, JobTimerKind, uint64_t>;
+
+struct State {
+  Policy policy;
+  uint64_t epoch = 0;         // grows with every start on a store
+  uint64_t random_state = 1;  // jitter
+  bool leasing = true;
+  uint64_t next_seq = 1;
+
+  std::map<uint64_t, JobEntry> jobs;
+  std::unordered_map<std::string, uint64_t> job_of_id;
+  std::unordered_map<std::string, uint64_t> job_of_request_id;
+  std::map<std::string, Session> sessions;
+  std::map<std::string, std::set<std::string>> sessions_of_worker;
+  absl::Duration rebuilt_at;
+  std::map<std::string, WorkerDrain> drains;
+  std::map<std::string, Tenant> tenants;
+  std::set<std::string> garbage;
+
+  std::map<QueueKey, std::set<uint64_t>> queue;
+  std::set<std::string> parked;
+  std::set<Timer> timers;
+  std::set<JobTimer> job_timers;
+  std::array<int64_t, kNumJobStates + 1> num_jobs{};
+  std::array<int64_t, kNumTaskStates + 1> num_tasks{};
+  int64_t num_unschedulable = 0;  // jobs that are `unschedulable`
+  uint64_t unschedulable_cursor = 0;
+  absl::Duration last_tick;
+  bool ticked = false;
+  absl::Duration last_unschedulable_check;
+  absl::Duration last_usage_decay;
+
+  JobEntry* FindJob(const std::string& id);
+  const JobEntry* FindJob(const std::string& id) const;
+  Task* FindTask(const TaskRef& ref);
+  const Task* FindTask(const TaskRef& ref) const;
+};
+
+// What one or more events changed. Keys only: the values are read from the state when they are
+// written, once for a whole batch.
+struct Edits {
+  // Durable.
+  std::set<uint64_t> jobs;
+  std::set<TaskRef> tasks;
+  std::set<uint64_t> deleted_jobs;
+  std::set<std::string> drains;  // workers whose drain wish changed
+  std::set<std::string> garbage_added;
+  std::set<std::string> garbage_removed;
+  // Visible, but not stored.
+  std::set<TaskRef> progress;
+  // Sessions whose held reply has something to say now.
+  std::set<std::string> wake;
+  // For metrics.
+  std::vector<double> lease_latency_seconds;  // from leasable to leased
+  std::vector<FailureClass> failures;
+  int64_t num_leases = 0;
+  int64_t num_expired_leases = 0;
+  int64_t num_tasks_succeeded = 0;
+
+  bool durable() const {
+    return !jobs.empty() || !tasks.empty() || !deleted_jobs.empty() || !drains.empty() ||
+           !garbage_added.empty() || !garbage_removed.empty();
+  }
+};
+
+// The state that `stored` describes. Leases in it stay with their sessions for one lease from
+// `now`, so that workers that outlived the server keep their tasks. Errors: kDataLoss
+// (STATE_CORRUPT) when the records contradict each other.
+absl::StatusOr<State> Rebuild(const Policy& policy, const StoredState& stored, uint64_t epoch,
+                              uint64_t random_seed, const Now& now);
+
+// Checks every invariant of the state; for tests. OK or kInternal naming the first violation.
+absl::Status CheckInvariants(const State& state);
+
+}  // namespace uniquanf::server
+
+#endif  // UNIQUANF_SERVER_CORE_STATE_H_

@@ -1,0 +1,295 @@
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/status.h"
+#include "server/core/mutations.h"
+
+namespace uniquanf::server {
+namespace {
+
+// The task of the lease that `report` is about, when that is still its task's latest lease.
+const Task* LatestLease(const State& state, const std::string& session, const LeaseReport& report,
+                        TaskRef* ref) {
+  const JobEntry* entry = state.FindJob(report.job);
+  if (entry == nullptr) return nullptr;
+  const auto it = entry->task_of_id.find(report.task);
+  if (it == entry->task_of_id.end()) return nullptr;
+  const Task& task = entry->tasks[it->second];
+  if (task.lease_id != report.lease_id || task.attempt != report.attempt ||
+      task.session != session) {
+    return nullptr;
+  }
+  *ref = {entry->job.seq, it->second};
+  return &task;
+}
+
+LeaseAction ActionFor(const State& state, const std::string& session, const LeaseReport& report) {
+  TaskRef ref;
+  const Task* task = LatestLease(state, session, report, &ref);
+  if (task == nullptr || task->lease == LeaseStatus::kRevoked) return LeaseAction::kLost;
+  if (task->lease == LeaseStatus::kReported) return LeaseAction::kAcknowledged;
+  return state.jobs.at(ref.job).job.state == JobState::kCancelling ? LeaseAction::kStop
+                                                                   : LeaseAction::kContinue;
+}
+
+bool IsReported(const Session& session, const Task& task) {
+  return std::any_of(session.reported.begin(), session.reported.end(),
+                     [&](const LeaseReport& r) { return r.lease_id == task.lease_id; });
+}
+
+Assignment MakeAssignment(const JobEntry& entry, const Task& task) {
+  Assignment assignment;
+  assignment.lease_id = task.lease_id;
+  assignment.attempt = task.attempt;
+  assignment.job = entry.job.id;
+  assignment.job_uid = entry.job.uid;
+  assignment.task = task.id;
+  assignment.kind = task.kind;
+  assignment.layer = task.layer;
+  assignment.spec = entry.job.spec;
+  if (task.kind == TaskKind::kPrepare) return assignment;
+  assignment.plan_sha256 = entry.tasks[0].result_sha256;
+  const bool all = task.kind == TaskKind::kFinalize;
+  const bool earlier = task.kind == TaskKind::kLayer && !entry.job.layers_independent;
+  for (const Task& other : entry.tasks) {
+    if (other.kind != TaskKind::kLayer) continue;
+    if (all || (earlier && other.layer < task.layer)) {
+      assignment.layer_sha256.push_back(other.result_sha256);
+    }
+  }
+  return assignment;
+}
+
+}  // namespace
+
+Outcome Mutation::Synchronize(const SynchronizeEvent& event) {
+  const auto [it, created] = state_.sessions.try_emplace(event.session);
+  Session& session = it->second;
+  if (!created && event.sequence < session.sequence) {
+    return {MakeError(absl::StatusCode::kAborted, "STALE_REQUEST",
+                      absl::StrCat("request ", event.sequence, " of session ", event.session,
+                                   " is older than ", session.sequence, ", which came before it")),
+            0, false};
+  }
+  if (!session.has_called) {
+    session.id = event.session;
+    session.has_called = true;
+    session.start_time = now_.wall;
+    const auto drain = state_.drains.find(event.worker);
+    session.drain_requested =
+        drain != state_.drains.end() && drain->second.session == event.session;
+  }
+  session.worker = event.worker;
+  state_.sessions_of_worker[event.worker].insert(event.session);
+  session.software_version = event.software_version;
+  session.sequence = event.sequence;
+  session.capabilities = event.capabilities;
+  session.draining = event.draining;
+  session.cached = event.cached;
+  session.last_seen = now_.mono;
+  session.last_seen_time = now_.wall;
+  session.reported.clear();
+  for (const LeaseReport& report : event.leases) {
+    LeaseReport& kept = session.reported.emplace_back();
+    kept.lease_id = report.lease_id;
+    kept.attempt = report.attempt;
+    kept.job = report.job;
+    kept.task = report.task;
+  }
+  Unpark(event.session);
+
+  ExpireTimers();
+  EndSupersededSessions(session);
+  for (const LeaseReport& report : event.leases) ProcessReport(&session, report);
+  RenewUnreported(&session);
+
+  // Slots that the worker calls free, but that leases it has not heard of will take.
+  int32_t num_unreported = 0;
+  for (const TaskRef& ref : session.leases) {
+    if (!IsReported(session, *state_.FindTask(ref))) ++num_unreported;
+  }
+  session.num_free_slots = std::max(0, event.num_free_slots - num_unreported);
+  bool has_news = num_unreported > 0 || session.drain_requested;
+  while (CanTakeTasks(session)) {
+    const std::optional<TaskRef> ref = Pick(session);
+    if (!ref.has_value()) break;
+    Lease(&session, *ref);
+    has_news = true;
+  }
+  for (const LeaseReport& report : event.leases) {
+    if (ActionFor(state_, event.session, report) != LeaseAction::kContinue) has_news = true;
+  }
+  Outcome outcome;
+  if (event.may_wait && !has_news && state_.leasing) {
+    session.parked = true;
+    state_.parked.insert(session.id);
+    outcome.parked = true;
+  }
+  return outcome;
+}
+
+void Mutation::ProcessReport(Session* session, const LeaseReport& report) {
+  TaskRef ref;
+  const Task* latest = LatestLease(state_, session->id, report, &ref);
+  if (latest == nullptr || latest->lease != LeaseStatus::kActive) return;
+  JobEntry* entry = &state_.jobs.at(ref.job);
+  Task& task = entry->tasks[ref.index];
+  switch (report.kind) {
+    case LeaseReport::Kind::kRunning: {
+      if (!(task.progress == report.progress)) {
+        const bool advanced = task.progress.phase != report.progress.phase ||
+                              task.progress.step != report.progress.step;
+        if (advanced) task.progress_at = now_.mono;
+        task.progress = report.progress;
+        BumpVersion(entry);
+        task.version = entry->job.version;
+        edits_.progress.insert(ref);
+      }
+      if (state_.policy.stall_timeout > absl::ZeroDuration() &&
+          now_.mono - task.progress_at > state_.policy.stall_timeout) {
+        Fail(entry, ref.index,
+             {FailureClass::kWorkerLost, "TASK_STALLED",
+              absl::StrCat("worker ", task.worker, " calls, but the task made no progress for ",
+                           absl::FormatDuration(state_.policy.stall_timeout)),
+              task.attempt, task.worker, now_.wall},
+             LeaseStatus::kRevoked);
+        return;
+      }
+      // Not renewed while its job is being cancelled: a worker that does not stop loses the task
+      // when the lease runs out.
+      if (entry->job.state == JobState::kCancelling) return;
+      state_.timers.erase({task.lease_expiry, TimerKind::kLease, ref});
+      task.lease_expiry = now_.mono + state_.policy.lease_duration;
+      state_.timers.insert({task.lease_expiry, TimerKind::kLease, ref});
+      return;
+    }
+    case LeaseReport::Kind::kSucceeded:
+      Succeed(entry, ref.index, report.outcome);
+      return;
+    case LeaseReport::Kind::kFailed: {
+      TaskFailure failure = report.failure;
+      failure.attempt = task.attempt;
+      failure.worker = task.worker;
+      failure.time = now_.wall;
+      Fail(entry, ref.index, std::move(failure), LeaseStatus::kReported);
+      return;
+    }
+    case LeaseReport::Kind::kReleased:
+      if (session->draining || entry->job.state == JobState::kCancelling) {
+        Release(entry, ref.index);
+      } else {
+        // Given back for no reason that the server knows: bounded like a lost worker.
+        Fail(entry, ref.index,
+             {FailureClass::kWorkerLost, "LEASE_RELEASED",
+              absl::StrCat("worker ", task.worker, " gave the task back unfinished"), task.attempt,
+              task.worker, now_.wall},
+             LeaseStatus::kReported);
+      }
+      return;
+  }
+}
+
+// A worker that started again under the same name: its predecessor is dead when it has stopped
+// calling, and its tasks need not wait for their leases to run out.
+void Mutation::EndSupersededSessions(const Session& session) {
+  const std::set<std::string>& same_name = state_.sessions_of_worker[session.worker];
+  if (same_name.size() < 2) return;
+  for (const std::string& other_id : same_name) {
+    if (other_id == session.id) continue;
+    const auto it = state_.sessions.find(other_id);
+    if (it == state_.sessions.end() || it->second.start_time > session.start_time) continue;
+    Session& other = it->second;
+    if (!other.has_called || other.leases.empty() ||
+        now_.mono - other.last_seen < state_.policy.superseded_after || other.parked) {
+      continue;
+    }
+    const std::set<TaskRef> leases = other.leases;
+    for (const TaskRef& ref : leases) {
+      JobEntry* entry = &state_.jobs.at(ref.job);
+      Task& task = entry->tasks[ref.index];
+      if (task.lease != LeaseStatus::kActive) continue;
+      Fail(entry, ref.index,
+           {FailureClass::kWorkerLost, "WORKER_RESTARTED",
+            absl::StrCat("worker ", task.worker, " started again and left the task unfinished"),
+            task.attempt, task.worker, now_.wall},
+           LeaseStatus::kRevoked);
+    }
+  }
+}
+
+// Leases that the worker did not report: their assignment's reply was lost and is sent again, for
+// which the lease is renewed, but not for ever.
+void Mutation::RenewUnreported(Session* session) {
+  for (const TaskRef& ref : session->leases) {
+    Task& task = *state_.FindTask(ref);
+    if (IsReported(*session, task) || task.num_resends >= state_.policy.max_resends) continue;
+    ++task.num_resends;
+    state_.timers.erase({task.lease_expiry, TimerKind::kLease, ref});
+    task.lease_expiry = now_.mono + state_.policy.lease_duration;
+    state_.timers.insert({task.lease_expiry, TimerKind::kLease, ref});
+  }
+}
+
+bool Mutation::CanTakeTasks(const Session& session) const {
+  return state_.leasing && session.has_called && !session.draining && !session.drain_requested &&
+         session.num_free_slots > 0;
+}
+
+void Mutation::Unpark(const std::string& session) {
+  const auto it = state_.sessions.find(session);
+  if (it == state_.sessions.end() || !it->second.parked) return;
+  it->second.parked = false;
+  state_.parked.erase(session);
+}
+
+void Mutation::Wake(const std::string& session) {
+  const auto it = state_.sessions.find(session);
+  if (it == state_.sessions.end() || !it->second.parked) return;
+  Unpark(session);
+  edits_.wake.insert(session);
+}
+
+Outcome Mutation::DrainWorker(const DrainWorkerEvent& event) {
+  const auto it = state_.sessions_of_worker.find(event.worker);
+  if (it == state_.sessions_of_worker.end() || it->second.empty()) {
+    return {NotFound("WORKER_NOT_FOUND", absl::StrCat("no worker \"workers/", event.worker,
+                                                      "\"; `workers` shows those there are")),
+            0, false};
+  }
+  const Session* latest = nullptr;
+  for (const std::string& id : it->second) {
+    Session& session = state_.sessions.at(id);
+    session.drain_requested = event.drain;
+    Wake(id);
+    if (latest == nullptr || session.last_seen >= latest->last_seen) latest = &session;
+  }
+  if (event.drain) {
+    state_.drains[event.worker] = {event.worker, latest->id};
+  } else {
+    state_.drains.erase(event.worker);
+  }
+  edits_.drains.insert(event.worker);
+  return {};
+}
+
+SynchronizeReply BuildReply(const State& state, const std::string& session_id) {
+  SynchronizeReply reply;
+  reply.lease_duration = state.policy.lease_duration;
+  const auto it = state.sessions.find(session_id);
+  if (it == state.sessions.end()) return reply;
+  const Session& session = it->second;
+  for (const LeaseReport& report : session.reported) {
+    reply.directives.push_back({report.lease_id, ActionFor(state, session_id, report)});
+  }
+  for (const TaskRef& ref : session.leases) {
+    const JobEntry& entry = state.jobs.at(ref.job);
+    const Task& task = entry.tasks[ref.index];
+    if (!IsReported(session, task)) reply.assignments.push_back(MakeAssignment(entry, task));
+  }
+  // An idle worker waits in its call; a busy one calls often enough for progress and cancellation.
+  reply.next_call = session.leases.empty() ? MaxHold(state.policy) : NextCall(state.policy);
+  reply.drain = session.drain_requested;
+  return reply;
+}
+
+}  // namespace uniquanf::server

@@ -1,0 +1,292 @@
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "common/base/check.h"
+#include "server/core/mutations.h"
+
+namespace uniquanf::server {
+namespace {
+
+bool IsSha256(const std::string& text) {
+  return text.size() == 64 && text.find_first_not_of("0123456789abcdef") == std::string::npos;
+}
+
+// What is wrong with an outcome that a worker reported, or "".
+std::string MalformedOutcome(const Policy& policy, const Job& job, const Task& task,
+                             const TaskOutcome& outcome) {
+  if (!IsSha256(outcome.result_sha256)) return "result_sha256 is not 64 hex digits";
+  if (task.kind == TaskKind::kPrepare) {
+    if (outcome.num_layers < 1 || outcome.num_layers > policy.max_layers) {
+      return absl::StrCat("num_layers ", outcome.num_layers, " is outside 1..", policy.max_layers);
+    }
+    if (outcome.layer_memory_bytes < 0) return "layer_memory_bytes is negative";
+    if (outcome.device != "cpu" && outcome.device != "cuda") {
+      return absl::StrCat("device \"", outcome.device, "\" is neither cpu nor cuda");
+    }
+    if (!job.device.empty() && job.device != outcome.device) {
+      return absl::StrCat("device ", outcome.device, " is not the job's, ", job.device);
+    }
+  }
+  if (task.kind == TaskKind::kFinalize && !outcome.artifact.has_value()) {
+    return "finalize reported no artifact";
+  }
+  return "";
+}
+
+}  // namespace
+
+void IndexTasks(JobEntry* entry) {
+  const size_t count = entry->tasks.size();
+  entry->num_open_dependencies.assign(count, 0);
+  entry->dependents.assign(count, {});
+  entry->task_of_layer.clear();
+  entry->task_of_id.clear();
+  entry->num_leased = 0;
+  entry->num_succeeded = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const Task& task = entry->tasks[i];
+    entry->task_of_id[task.id] = static_cast<int32_t>(i);
+    if (task.kind == TaskKind::kLayer) entry->task_of_layer[task.layer] = static_cast<int32_t>(i);
+    if (task.state == TaskState::kLeased) ++entry->num_leased;
+    if (task.state == TaskState::kSucceeded) ++entry->num_succeeded;
+    for (const int32_t dependency : task.depends_on) {
+      entry->dependents[dependency].push_back(static_cast<int32_t>(i));
+      if (entry->tasks[dependency].state != TaskState::kSucceeded) {
+        ++entry->num_open_dependencies[i];
+      }
+    }
+  }
+}
+
+void Mutation::TouchTask(JobEntry* entry, int32_t index) {
+  Touch(entry);
+  entry->tasks[index].version = entry->job.version;
+  edits_.tasks.insert({entry->job.seq, index});
+}
+
+void Mutation::SetTaskState(JobEntry* entry, int32_t index, TaskEvent event) {
+  Task& task = entry->tasks[index];
+  const std::optional<TaskState> next = NextState(task.state, event);
+  UQ_CHECK(next.has_value());
+  --state_.num_tasks[static_cast<int>(task.state)];
+  ++state_.num_tasks[static_cast<int>(*next)];
+  if (task.state == TaskState::kReady) {
+    entry->ready.erase(index);
+    state_.timers.erase({task.not_before, TimerKind::kBackoff, {entry->job.seq, index}});
+    task.next_attempt_time.reset();
+  }
+  if (*next == TaskState::kSucceeded) ++entry->num_succeeded;
+  task.state = *next;
+  TouchTask(entry, index);
+  RefreshQueue(entry);
+}
+
+void Mutation::MakeReady(JobEntry* entry, int32_t index, absl::Duration delay) {
+  Task& task = entry->tasks[index];
+  UQ_CHECK(task.state == TaskState::kReady);
+  if (delay <= absl::ZeroDuration()) {
+    MarkReady(entry, index);
+    return;
+  }
+  task.not_before = now_.mono + delay;
+  task.next_attempt_time = now_.wall + delay;
+  state_.timers.insert({task.not_before, TimerKind::kBackoff, {entry->job.seq, index}});
+}
+
+void Mutation::MarkReady(JobEntry* entry, int32_t index) {
+  entry->tasks[index].ready_since = now_.mono;
+  entry->ready.insert(index);
+  RefreshQueue(entry);
+  matchable_.insert(entry->job.seq);
+}
+
+void Mutation::Lease(Session* session, const TaskRef& ref) {
+  JobEntry* entry = &state_.jobs.at(ref.job);
+  Task& task = entry->tasks[ref.index];
+  SetTaskState(entry, ref.index, TaskEvent::kLease);
+  ++task.attempt;
+  // Unique without chance: a task's attempts are counted durably before anyone hears of them.
+  task.lease_id = absl::StrCat(entry->job.uid, "/", task.id, "/", task.attempt);
+  task.lease = LeaseStatus::kActive;
+  task.session = session->id;
+  task.worker = session->worker;
+  task.start_time = now_.wall;
+  task.end_time.reset();
+  task.progress = {};
+  task.progress_at = now_.mono;
+  task.num_resends = 0;
+  task.leased_at = now_.mono;
+  task.lease_expiry = now_.mono + state_.policy.lease_duration;
+  state_.timers.insert({task.lease_expiry, TimerKind::kLease, ref});
+  session->leases.insert(ref);
+  --session->num_free_slots;
+  ++entry->num_leased;
+  Tenant& tenant = state_.tenants[entry->job.tenant];
+  ++tenant.num_leased;
+  tenant.leased_at_sum_seconds += absl::ToDoubleSeconds(now_.mono);
+  entry->job.status_message.clear();
+  if (entry->unschedulable) {
+    entry->unschedulable = false;
+    --state_.num_unschedulable;
+  }
+  SetJobState(entry, JobEvent::kTaskLeased);
+  ++edits_.num_leases;
+  edits_.lease_latency_seconds.push_back(absl::ToDoubleSeconds(now_.mono - task.ready_since));
+}
+
+void Mutation::EndLease(JobEntry* entry, int32_t index, LeaseStatus end) {
+  Task& task = entry->tasks[index];
+  UQ_CHECK(task.lease == LeaseStatus::kActive);
+  const TaskRef ref{entry->job.seq, index};
+  task.lease = end;
+  task.end_time = now_.wall;
+  const absl::Duration held = now_.mono - task.leased_at;
+  task.worker_time += held;
+  state_.timers.erase({task.lease_expiry, TimerKind::kLease, ref});
+  const auto session = state_.sessions.find(task.session);
+  if (session != state_.sessions.end()) session->second.leases.erase(ref);
+  --entry->num_leased;
+  Tenant& tenant = state_.tenants[entry->job.tenant];
+  --tenant.num_leased;
+  tenant.leased_at_sum_seconds -= absl::ToDoubleSeconds(task.leased_at);
+  if (tenant.num_leased == 0) tenant.leased_at_sum_seconds = 0;  // no drift from rounding
+  tenant.used_seconds += absl::ToDoubleSeconds(held);
+  if (end == LeaseStatus::kRevoked) Wake(task.session);
+}
+
+void Mutation::Succeed(JobEntry* entry, int32_t index, const TaskOutcome& outcome) {
+  Task& task = entry->tasks[index];
+  const std::string malformed = MalformedOutcome(state_.policy, entry->job, task, outcome);
+  if (!malformed.empty()) {
+    Fail(entry, index,
+         {FailureClass::kInternal, "MALFORMED_OUTCOME",
+          absl::StrCat("worker ", task.worker,
+                       " reported an outcome that makes no sense: ", malformed),
+          task.attempt, task.worker, now_.wall},
+         LeaseStatus::kReported);
+    return;
+  }
+  EndLease(entry, index, LeaseStatus::kReported);
+  task.result_sha256 = outcome.result_sha256;
+  ++edits_.num_tasks_succeeded;
+  SetTaskState(entry, index, TaskEvent::kSucceed);
+  if (task.kind == TaskKind::kPrepare && entry->tasks.size() == 1) Expand(entry, outcome);
+  if (entry->tasks[index].kind == TaskKind::kFinalize) {
+    entry->job.artifact = outcome.artifact;
+    entry->job.report = outcome.report;
+  }
+  for (const int32_t dependent : entry->dependents[index]) {
+    if (--entry->num_open_dependencies[dependent] > 0) continue;
+    if (entry->tasks[dependent].state != TaskState::kBlocked) continue;  // cancelled meanwhile
+    SetTaskState(entry, dependent, TaskEvent::kDependenciesMet);
+    MakeReady(entry, dependent, absl::ZeroDuration());
+  }
+  FinishIfDone(entry);
+}
+
+// The graph: prepare → layers → finalize. With independent layers each waits for prepare only.
+void Mutation::Expand(JobEntry* entry, const TaskOutcome& outcome) {
+  Job& job = entry->job;
+  job.num_layers = outcome.num_layers;
+  job.layers_independent = outcome.layers_independent;
+  job.device = outcome.device;
+  job.layer_memory_bytes = outcome.layer_memory_bytes;
+  Task finalize;
+  finalize.id = "finalize";
+  finalize.kind = TaskKind::kFinalize;
+  for (int32_t layer = 0; layer < outcome.num_layers; ++layer) {
+    Task task;
+    task.id = absl::StrFormat("layer-%04d", layer);
+    task.kind = TaskKind::kLayer;
+    task.layer = layer;
+    task.depends_on = {outcome.layers_independent ? 0 : layer};
+    finalize.depends_on.push_back(layer + 1);
+    entry->tasks.push_back(std::move(task));
+  }
+  entry->tasks.push_back(std::move(finalize));
+  state_.num_tasks[static_cast<int>(TaskState::kBlocked)] += outcome.num_layers + 1;
+  IndexTasks(entry);
+  // prepare itself is done, but its dependents are released by the caller, one by one.
+  for (const int32_t dependent : entry->dependents[0]) ++entry->num_open_dependencies[dependent];
+  for (int32_t i = 1; i < static_cast<int32_t>(entry->tasks.size()); ++i) TouchTask(entry, i);
+  // A job that is being cancelled is still expanded, so that a retry continues from here.
+  if (job.state == JobState::kCancelling) {
+    for (int32_t i = 1; i < static_cast<int32_t>(entry->tasks.size()); ++i) CancelTask(entry, i);
+  }
+}
+
+void Mutation::Fail(JobEntry* entry, int32_t index, TaskFailure failure, LeaseStatus end) {
+  Task& task = entry->tasks[index];
+  int64_t memory_bytes = 0;
+  if (const auto it = state_.sessions.find(task.session); it != state_.sessions.end()) {
+    memory_bytes = it->second.capabilities.memory_bytes;
+  }
+  EndLease(entry, index, end);
+  edits_.failures.push_back(failure.failure_class);
+  switch (failure.failure_class) {
+    case FailureClass::kWorkerLost:
+      ++task.num_worker_lost;
+      break;
+    case FailureClass::kTransient:
+      ++task.num_transient;
+      break;
+    case FailureClass::kOutOfMemory:
+      ++task.num_out_of_memory;
+      task.exceeded_memory_bytes = std::max<int64_t>({task.exceeded_memory_bytes, memory_bytes, 1});
+      break;
+    case FailureClass::kInvalidInput:
+      break;
+    case FailureClass::kInternal:
+      ++task.num_internal;
+      break;
+  }
+  task.failures.push_back(failure);
+  if (task.failures.size() > kMaxFailuresKept) task.failures.erase(task.failures.begin());
+  if (entry->job.state == JobState::kCancelling) {
+    SetTaskState(entry, index, TaskEvent::kCancel);
+    FinishIfDone(entry);
+    return;
+  }
+  const RetryDecision decision = DecideRetry(state_.policy, task, failure.failure_class, Random());
+  if (decision.retry) {
+    RunLeaseAgain(entry, index, decision.delay);
+    if (decision.delay > absl::ZeroDuration() && entry->num_leased == 0) {
+      entry->job.status_message =
+          absl::StrFormat("task %s failed on attempt %d (%s: %s); it runs again in %s", task.id,
+                          task.attempt, failure.reason, failure.message,
+                          absl::FormatDuration(absl::Ceil(decision.delay, absl::Seconds(1))));
+    }
+    return;
+  }
+  SetTaskState(entry, index, TaskEvent::kFail);
+  std::string message = failure.message;
+  if (failure.failure_class != FailureClass::kInvalidInput) {
+    absl::StrAppend(&message, " (", decision.limit, ")");
+  }
+  FailJob(entry, {failure.reason, std::move(message), task.id});
+}
+
+void Mutation::Release(JobEntry* entry, int32_t index) {
+  EndLease(entry, index, LeaseStatus::kReported);
+  if (entry->job.state == JobState::kCancelling) {
+    SetTaskState(entry, index, TaskEvent::kCancel);
+    FinishIfDone(entry);
+    return;
+  }
+  RunLeaseAgain(entry, index, absl::ZeroDuration());
+}
+
+void Mutation::RunLeaseAgain(JobEntry* entry, int32_t index, absl::Duration delay) {
+  SetTaskState(entry, index, TaskEvent::kRetryLater);
+  MakeReady(entry, index, delay);
+}
+
+void Mutation::CancelTask(JobEntry* entry, int32_t index) {
+  if (entry->tasks[index].state == TaskState::kLeased) {
+    EndLease(entry, index, LeaseStatus::kRevoked);
+  }
+  SetTaskState(entry, index, TaskEvent::kCancel);
+}
+
+}  // namespace uniquanf::server

@@ -1,0 +1,177 @@
+#include <algorithm>
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "server/core/mutations.h"
+
+namespace uniquanf::server {
+namespace {
+constexpr absl::Duration kUnschedulableCheckPeriod = absl::Seconds(2);
+constexpr absl::Duration kSessionMemory = absl::Hours(1);
+constexpr int kUnschedulableBatch = 2000;
+}  // namespace
+
+double Mutation::Random() {
+  // SplitMix64 (Steele et al., OOPSLA 2014); the seed is injected.
+  uint64_t z = (state_.random_state += 0x9E3779B97F4A7C15ull);
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
+  z ^= z >> 31;
+  return static_cast<double>(z >> 11) * 0x1.0p-53;
+}
+
+void Mutation::ExpireTimers() {
+  while (!state_.timers.empty() && std::get<0>(*state_.timers.begin()) <= now_.mono) {
+    const auto [time, kind, ref] = *state_.timers.begin();
+    state_.timers.erase(state_.timers.begin());
+    JobEntry* entry = &state_.jobs.at(ref.job);
+    Task& task = entry->tasks[ref.index];
+    if (kind == TimerKind::kBackoff) {
+      task.next_attempt_time.reset();
+      TouchTask(entry, ref.index);
+      MarkReady(entry, ref.index);
+      continue;
+    }
+    ++edits_.num_expired_leases;
+    Fail(entry, ref.index,
+         {FailureClass::kWorkerLost, "LEASE_EXPIRED",
+          absl::StrCat("worker ", task.worker, " did not call for ",
+                       absl::FormatDuration(state_.policy.lease_duration)),
+          task.attempt, task.worker, now_.wall},
+         LeaseStatus::kRevoked);
+  }
+}
+
+void Mutation::Tick() {
+  // The server itself stood still (a suspended machine, a stopped process): workers could not call,
+  // so no lease ends for that.
+  if (state_.ticked && now_.mono - state_.last_tick > state_.policy.lease_duration / 2) {
+    std::vector<Timer> moved;
+    for (auto it = state_.timers.begin(); it != state_.timers.end();) {
+      if (std::get<1>(*it) == TimerKind::kLease) {
+        moved.push_back(*it);
+        it = state_.timers.erase(it);
+      } else {
+        ++it;
+      }
+    }
+    for (const auto& [time, kind, ref] : moved) {
+      Task& task = *state_.FindTask(ref);
+      task.lease_expiry = std::max(time, now_.mono + state_.policy.lease_duration);
+      state_.timers.insert({task.lease_expiry, kind, ref});
+    }
+  }
+  state_.ticked = true;
+  state_.last_tick = now_.mono;
+
+  ExpireTimers();
+  while (!state_.job_timers.empty() && std::get<0>(*state_.job_timers.begin()) <= now_.wall) {
+    const auto [time, kind, seq] = *state_.job_timers.begin();
+    state_.job_timers.erase(state_.job_timers.begin());
+    JobEntry* entry = &state_.jobs.at(seq);
+    if (kind == JobTimerKind::kTimeToLive) {
+      EraseJob(entry);
+    } else {
+      FailJob(entry, {"DEADLINE",
+                      absl::StrCat("the job was not finished at its deadline, ",
+                                   absl::FormatTime(time, absl::UTCTimeZone())),
+                      ""});
+    }
+  }
+  if (now_.mono - state_.last_unschedulable_check >= kUnschedulableCheckPeriod) {
+    state_.last_unschedulable_check = now_.mono;
+    ForgetSessions();
+    CheckUnschedulable();
+    DecayUsage();
+  }
+}
+
+// Says in a job's status why none of its tasks runs, when that is for want of a worker or of quota.
+void Mutation::CheckUnschedulable() {
+  // Workers get a moment to come back after the server's own start.
+  const absl::Duration settle = std::min(state_.policy.lease_duration, absl::Seconds(5));
+  if (now_.mono - state_.rebuilt_at < settle) return;
+  std::vector<const Session*> live;
+  for (const auto& [id, session] : state_.sessions) {
+    if (session.has_called && !session.draining && !session.drain_requested &&
+        now_.mono - session.last_seen <= state_.policy.lease_duration + absl::Seconds(20)) {
+      live.push_back(&session);
+    }
+  }
+  int budget = kUnschedulableBatch;
+  auto it = state_.jobs.lower_bound(state_.unschedulable_cursor);
+  for (; it != state_.jobs.end() && budget > 0; ++it, --budget) {
+    JobEntry* entry = &it->second;
+    if (!entry->queued_as.has_value() || entry->num_leased > 0) continue;
+    const Job& job = entry->job;
+    const Task& task = entry->tasks[*entry->ready.begin()];
+    std::string message;
+    bool runnable = false;
+    for (const Session* session : live) {
+      const std::string mismatch = Mismatch(job, task, session->capabilities);
+      if (mismatch.empty()) {
+        runnable = true;
+        break;
+      }
+      message = absl::StrCat("no worker offers ", mismatch);
+    }
+    if (live.empty()) message = "no worker is connected";
+    if (runnable) {
+      message.clear();
+      const int limit = state_.policy.max_running_jobs_per_tenant;
+      if (job.state == JobState::kQueued && limit > 0 &&
+          state_.tenants.at(job.tenant).num_running_jobs >= limit) {
+        message = absl::StrCat("tenant \"", job.tenant, "\" runs ", limit, " jobs, its quota");
+      }
+    }
+    if (entry->unschedulable == runnable) {
+      entry->unschedulable = !runnable;
+      state_.num_unschedulable += runnable ? -1 : 1;
+    }
+    SetStatusMessage(entry, std::move(message));
+  }
+  state_.unschedulable_cursor = it == state_.jobs.end() ? 0 : it->first;
+}
+
+void Mutation::DecayUsage() {
+  const absl::Duration elapsed = now_.mono - state_.last_usage_decay;
+  if (elapsed < absl::Minutes(1)) return;
+  state_.last_usage_decay = now_.mono;
+  const double factor = std::exp2(-absl::FDivDuration(elapsed, state_.policy.usage_half_life));
+  for (auto& [name, tenant] : state_.tenants) tenant.used_seconds *= factor;
+}
+
+void Mutation::ForgetSessions() {
+  for (auto it = state_.sessions.begin(); it != state_.sessions.end();) {
+    const Session& session = it->second;
+    const auto names = state_.sessions_of_worker.find(session.worker);
+    const bool has_successor = names != state_.sessions_of_worker.end() && names->second.size() > 1;
+    const absl::Duration memory =
+        has_successor ? 2 * state_.policy.lease_duration + absl::Seconds(20) : kSessionMemory;
+    if (session.parked || !session.leases.empty() || now_.mono - session.last_seen < memory) {
+      ++it;
+      continue;
+    }
+    if (names != state_.sessions_of_worker.end()) {
+      names->second.erase(session.id);
+      if (names->second.empty()) state_.sessions_of_worker.erase(names);
+    }
+    const auto drain = state_.drains.find(session.worker);
+    if (drain != state_.drains.end() && drain->second.session == session.id) {
+      edits_.drains.insert(session.worker);
+      state_.drains.erase(drain);
+    }
+    it = state_.sessions.erase(it);
+  }
+}
+
+absl::Duration NextTick(const State& state, const Now& now) {
+  absl::Duration next = now.mono + absl::Seconds(1);
+  if (!state.timers.empty()) next = std::min(next, std::get<0>(*state.timers.begin()));
+  if (!state.job_timers.empty()) {
+    next = std::min(next, now.mono + (std::get<0>(*state.job_timers.begin()) - now.wall));
+  }
+  return next;
+}
+
+}  // namespace uniquanf::server

@@ -1,0 +1,88 @@
+#include "server/runtime/published_state.h"
+
+namespace uniquanf::server {
+
+void PublishedState::PublishJob(const State& state, uint64_t seq, Changes* changes) {
+  const JobEntry& entry = state.jobs.at(seq);
+  JobView& view = jobs_[seq];
+  std::optional<JobState> before;
+  if (view.job != nullptr) before = view.job->state;
+  view.job = std::make_shared<const Job>(entry.job);
+  job_of_id_[entry.job.id] = seq;
+  for (size_t i = view.tasks.size(); i < entry.tasks.size(); ++i) {
+    view.tasks.push_back(std::make_shared<const Task>(entry.tasks[i]));
+  }
+  changes->jobs.insert(seq);
+  if (before != entry.job.state) changes->transitions.push_back({view.job, before});
+}
+
+PublishedState::Changes PublishedState::Publish(const State& state, const Edits& edits) {
+  Changes changes;
+  absl::MutexLock lock(&mutex_);
+  for (const uint64_t seq : edits.deleted_jobs) {
+    const auto it = jobs_.find(seq);
+    if (it == jobs_.end()) continue;
+    const auto name = job_of_id_.find(it->second.job->id);
+    if (name != job_of_id_.end() && name->second == seq) job_of_id_.erase(name);
+    jobs_.erase(it);
+    changes.jobs.insert(seq);
+  }
+  for (const uint64_t seq : edits.jobs) PublishJob(state, seq, &changes);
+  for (const auto* refs : {&edits.tasks, &edits.progress}) {
+    for (const TaskRef& ref : *refs) {
+      if (edits.jobs.count(ref.job) == 0 && changes.jobs.count(ref.job) == 0) {
+        PublishJob(state, ref.job, &changes);
+      }
+      jobs_.at(ref.job).tasks.at(ref.index) =
+          std::make_shared<const Task>(state.jobs.at(ref.job).tasks.at(ref.index));
+    }
+  }
+  for (const std::string& uid : edits.garbage_added) garbage_.insert(uid);
+  for (const std::string& uid : edits.garbage_removed) garbage_.erase(uid);
+  return changes;
+}
+
+PublishedState::Changes PublishedState::PublishAll(const State& state) {
+  Changes changes;
+  absl::MutexLock lock(&mutex_);
+  for (const auto& [seq, view] : jobs_) changes.jobs.insert(seq);
+  std::map<uint64_t, JobView> old;
+  old.swap(jobs_);
+  job_of_id_.clear();
+  for (const auto& [seq, entry] : state.jobs) {
+    const auto it = old.find(seq);
+    if (it != old.end()) jobs_[seq].job = it->second.job;
+    PublishJob(state, seq, &changes);
+  }
+  garbage_ = state.garbage;
+  return changes;
+}
+
+std::optional<JobView> PublishedState::Find(const std::string& id) const {
+  absl::MutexLock lock(&mutex_);
+  const auto it = job_of_id_.find(id);
+  if (it == job_of_id_.end()) return std::nullopt;
+  return jobs_.at(it->second);
+}
+
+std::optional<JobView> PublishedState::Find(uint64_t seq) const {
+  absl::MutexLock lock(&mutex_);
+  const auto it = jobs_.find(seq);
+  if (it == jobs_.end()) return std::nullopt;
+  return it->second;
+}
+
+std::vector<std::shared_ptr<const Job>> PublishedState::Jobs() const {
+  absl::MutexLock lock(&mutex_);
+  std::vector<std::shared_ptr<const Job>> jobs;
+  jobs.reserve(jobs_.size());
+  for (const auto& [seq, view] : jobs_) jobs.push_back(view.job);
+  return jobs;
+}
+
+std::vector<std::string> PublishedState::Garbage() const {
+  absl::MutexLock lock(&mutex_);
+  return {garbage_.begin(), garbage_.end()};
+}
+
+}  // namespace uniquanf::server

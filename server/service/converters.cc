@@ -1,0 +1,370 @@
+#include "server/service/converters.h"
+
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
+
+#include <algorithm>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "common/base/digest.h"
+#include "common/base/status.h"
+#include "common/base/version.h"
+#include "common/rpc/spec_proto.h"
+#include "common/rpc/time_proto.h"
+#include "server/core/progress.h"
+#include "server/service/resource_names.h"
+
+namespace uniquanf::server {
+namespace {
+
+constexpr char kReason[] = "INVALID_REQUEST";
+constexpr size_t kMaxLabels = 32;
+constexpr int kMaxPriority = 100;
+
+absl::Status Invalid(absl::string_view message) { return InvalidInput(kReason, message); }
+
+bool IsLabelKey(absl::string_view key) {
+  if (key.empty() || key.size() > 63) return false;
+  return std::all_of(key.begin(), key.end(), [](char c) {
+    return absl::ascii_islower(c) || absl::ascii_isdigit(c) || c == '-' || c == '_' || c == '.' ||
+           c == '/';
+  });
+}
+
+absl::Status CheckLabels(const google::protobuf::Map<std::string, std::string>& labels) {
+  if (labels.size() > kMaxLabels) {
+    return Invalid(
+        absl::StrCat("labels: ", labels.size(), " labels; at most ", kMaxLabels, " are allowed"));
+  }
+  for (const auto& [key, value] : labels) {
+    if (!IsLabelKey(key)) {
+      return Invalid(
+          absl::StrCat("labels: key ", Quoted(key), " is not 1..63 characters of [a-z0-9_./-]"));
+    }
+    if (value.size() > 255) {
+      return Invalid(absl::StrCat("labels: the value of \"", key, "\" is longer than 255 bytes"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// The service's programs run anywhere, so a plain path means nothing to them.
+absl::Status CheckUri(absl::string_view field, absl::string_view uri, bool required) {
+  if (uri.empty() && !required) return absl::OkStatus();
+  if (absl::StartsWith(uri, "file:///") || absl::StartsWith(uri, "s3://")) return absl::OkStatus();
+  return InvalidInput("INVALID_SPEC",
+                      absl::StrCat("spec.", field, " ", Quoted(uri),
+                                   " is not file:///directory or s3://bucket/prefix"));
+}
+
+// Equal requests give equal bytes: map entries in order of their keys.
+std::string Deterministic(const google::protobuf::Message& message) {
+  std::string bytes;
+  {
+    google::protobuf::io::StringOutputStream stream(&bytes);
+    google::protobuf::io::CodedOutputStream coded(&stream);
+    coded.SetSerializationDeterministic(true);
+    message.SerializeToCodedStream(&coded);
+  }
+  return bytes;
+}
+
+void ProgressToProto(const TaskProgress& progress, v1::TaskProgress* proto) {
+  proto->set_phase(progress.phase);
+  proto->set_step(progress.step);
+  proto->set_num_steps(progress.num_steps);
+  proto->set_loss(progress.loss);
+  if (progress.remaining) *proto->mutable_remaining() = DurationToProto(*progress.remaining);
+}
+
+}  // namespace
+
+void TaskToProto(const std::string& job, const Task& task, v1::Task* proto) {
+  proto->set_name(TaskNameOf(job, task.id));
+  proto->set_kind(static_cast<v1::Task::Kind>(task.kind));
+  proto->set_layer(task.layer);
+  proto->set_state(static_cast<v1::Task::State>(task.state));
+  proto->set_attempt(task.attempt);
+  if (!task.worker.empty()) proto->set_worker(WorkerName(task.worker));
+  if (task.state == TaskState::kLeased) ProgressToProto(task.progress, proto->mutable_progress());
+  for (const TaskFailure& failure : task.failures) {
+    v1::TaskFailure* f = proto->add_failures();
+    f->set_failure_class(static_cast<v1::FailureClass>(failure.failure_class));
+    f->set_reason(failure.reason);
+    f->set_message(failure.message);
+    f->set_attempt(failure.attempt);
+    if (!failure.worker.empty()) f->set_worker(WorkerName(failure.worker));
+    *f->mutable_time() = TimeToProto(failure.time);
+  }
+  if (task.start_time) *proto->mutable_start_time() = TimeToProto(*task.start_time);
+  if (task.end_time) *proto->mutable_end_time() = TimeToProto(*task.end_time);
+  if (task.next_attempt_time) {
+    *proto->mutable_next_attempt_time() = TimeToProto(*task.next_attempt_time);
+  }
+  proto->set_result_sha256(task.result_sha256);
+}
+
+void JobToProto(const JobView& view, v1::Job* proto) {
+  const Job& job = *view.job;
+  proto->set_name(JobName(job.id));
+  proto->set_uid(job.uid);
+  proto->mutable_spec()->ParseFromString(job.spec);
+  proto->set_version(job.version);
+  proto->set_state(static_cast<v1::Job::State>(job.state));
+  proto->set_status_message(job.status_message);
+  if (job.error) {
+    proto->mutable_error()->set_reason(job.error->reason);
+    proto->mutable_error()->set_message(job.error->message);
+    if (!job.error->task.empty()) {
+      proto->mutable_error()->set_task(TaskNameOf(job.id, job.error->task));
+    }
+  }
+  proto->set_tenant(job.tenant);
+  proto->set_priority(job.priority);
+  proto->mutable_labels()->insert(job.labels.begin(), job.labels.end());
+  *proto->mutable_create_time() = TimeToProto(job.create_time);
+  *proto->mutable_update_time() = TimeToProto(job.update_time);
+  if (job.start_time) *proto->mutable_start_time() = TimeToProto(*job.start_time);
+  if (job.end_time) *proto->mutable_end_time() = TimeToProto(*job.end_time);
+  if (job.deadline) *proto->mutable_deadline() = TimeToProto(*job.deadline);
+  if (job.time_to_live) *proto->mutable_time_to_live() = DurationToProto(*job.time_to_live);
+  proto->set_device(job.device);
+  const JobProgress progress = ComputeProgress(job, view.tasks);
+  v1::JobProgress* p = proto->mutable_progress();
+  p->set_num_tasks(progress.num_tasks);
+  p->set_num_tasks_succeeded(progress.num_tasks_succeeded);
+  p->set_num_layers(progress.num_layers);
+  p->set_num_layers_succeeded(progress.num_layers_succeeded);
+  p->set_fraction(progress.fraction);
+  if (progress.remaining) *p->mutable_remaining() = DurationToProto(*progress.remaining);
+  if (job.state == JobState::kSucceeded && job.artifact) {
+    proto->mutable_artifact()->set_uri(job.artifact->uri);
+    proto->mutable_artifact()->set_manifest_sha256(job.artifact->manifest_sha256);
+    proto->mutable_artifact()->set_size_bytes(job.artifact->size_bytes);
+    proto->mutable_report()->ParseFromString(job.report);
+  }
+}
+
+void WorkerToProto(const State& state, const Session& session, const Now& now, v1::Worker* proto) {
+  proto->set_name(WorkerName(session.worker));
+  proto->set_session_id(session.id);
+  const bool lost =
+      now.mono - session.last_seen > state.policy.lease_duration + MaxHold(state.policy);
+  proto->set_state(lost                                          ? v1::Worker::LOST
+                   : session.draining || session.drain_requested ? v1::Worker::DRAINING
+                                                                 : v1::Worker::READY);
+  v1::WorkerCapabilities* capabilities = proto->mutable_capabilities();
+  capabilities->set_device(session.capabilities.device);
+  capabilities->set_device_description(session.capabilities.device_description);
+  capabilities->set_memory_bytes(session.capabilities.memory_bytes);
+  capabilities->set_num_slots(session.capabilities.num_slots);
+  capabilities->mutable_labels()->insert(session.capabilities.labels.begin(),
+                                         session.capabilities.labels.end());
+  proto->set_software_version(session.software_version);
+  *proto->mutable_last_seen_time() = TimeToProto(session.last_seen_time);
+  *proto->mutable_start_time() = TimeToProto(session.start_time);
+  for (const TaskRef& ref : session.leases) {
+    const JobEntry& entry = state.jobs.at(ref.job);
+    proto->add_tasks(TaskNameOf(entry.job.id, entry.tasks[ref.index].id));
+  }
+}
+
+void ReplyToProto(const SynchronizeReply& reply, const ObjectLayout& layout,
+                  v1::SynchronizeResponse* proto) {
+  for (const LeaseDirective& directive : reply.directives) {
+    v1::LeaseDirective* d = proto->add_directives();
+    d->set_lease_id(directive.lease_id);
+    switch (directive.action) {
+      case LeaseAction::kContinue:
+        d->set_action(v1::LeaseDirective::CONTINUE);
+        break;
+      case LeaseAction::kStop:
+        d->set_action(v1::LeaseDirective::STOP);
+        break;
+      case LeaseAction::kAcknowledged:
+        d->set_action(v1::LeaseDirective::ACKNOWLEDGED);
+        break;
+      case LeaseAction::kLost:
+        d->set_action(v1::LeaseDirective::LOST);
+        break;
+    }
+  }
+  for (const Assignment& assignment : reply.assignments) {
+    v1::TaskAssignment* a = proto->add_assignments();
+    a->set_lease_id(assignment.lease_id);
+    a->set_attempt(assignment.attempt);
+    a->set_task(TaskNameOf(assignment.job, assignment.task));
+    a->set_kind(static_cast<v1::Task::Kind>(assignment.kind));
+    a->set_layer(assignment.layer);
+    a->mutable_spec()->ParseFromString(assignment.spec);
+    a->set_work_uri(layout.WorkUri(assignment.job_uid));
+    a->set_plan_sha256(assignment.plan_sha256);
+    for (const std::string& sha256 : assignment.layer_sha256) a->add_layer_sha256(sha256);
+    *a->mutable_lease_duration() = DurationToProto(reply.lease_duration);
+    // One trace for a job, one span for an attempt; both follow from the lease alone.
+    const std::string trace = Sha256Hex(assignment.job_uid);
+    const std::string span = Sha256Hex(assignment.lease_id);
+    a->set_traceparent(absl::StrCat("00-", trace.substr(0, 32), "-", span.substr(0, 16), "-01"));
+  }
+  *proto->mutable_next_call() = DurationToProto(reply.next_call);
+  proto->set_drain(reply.drain);
+}
+
+absl::StatusOr<CreateJobEvent> CreateJobFromProto(const v1::CreateJobRequest& request,
+                                                  const std::string& fallback_id,
+                                                  const std::string& uid,
+                                                  const ObjectLayout& layout) {
+  CreateJobEvent event;
+  Job& job = event.job;
+  event.validate_only = request.validate_only();
+  if (!request.has_job() || !request.job().has_spec()) {
+    return InvalidInput("INVALID_SPEC", "job.spec is missing; it is required");
+  }
+  const v1::Job& wish = request.job();
+  if (request.job_id().empty()) {
+    job.id = fallback_id;
+  } else {
+    UQ_RETURN_IF_ERROR(CheckJobId("job_id", request.job_id()));
+    job.id = request.job_id();
+  }
+  job.uid = uid;
+  if (request.request_id().size() > 128) {
+    return Invalid("request_id is longer than 128 characters");
+  }
+  job.request_id = request.request_id();
+  v1::CreateJobRequest content = request;
+  content.clear_request_id();
+  content.clear_validate_only();
+  job.request_digest = Sha256Hex(Deterministic(content));
+
+  UQ_ASSIGN_OR_RETURN(QuantizationSpec spec, SpecFromProto(wish.spec()));
+  if (spec.output_uri.empty()) spec.output_uri = layout.ArtifactUri(job.id);
+  UQ_RETURN_IF_ERROR(spec.Validate());
+  UQ_RETURN_IF_ERROR(CheckUri("model_uri", spec.model_uri, true));
+  UQ_RETURN_IF_ERROR(CheckUri("calibration_uri", spec.calibration_uri, false));
+  UQ_RETURN_IF_ERROR(CheckUri("output_uri", spec.output_uri, true));
+  UQ_RETURN_IF_ERROR(CheckUri("evaluation_uri", spec.evaluation_uri, false));
+  job.spec = Deterministic(SpecToProto(spec));
+
+  job.tenant = wish.tenant().empty() ? "default" : wish.tenant();
+  if (!ParseWorkerName("job.tenant", WorkerName(job.tenant)).ok() || job.tenant.size() > 63) {
+    return Invalid(absl::StrCat("job.tenant ", Quoted(job.tenant),
+                                " is not 1..63 characters of [A-Za-z0-9._:-]"));
+  }
+  if (wish.priority() < -kMaxPriority || wish.priority() > kMaxPriority) {
+    return Invalid(absl::StrCat("job.priority ", wish.priority(), " is outside -100..100"));
+  }
+  job.priority = wish.priority();
+  UQ_RETURN_IF_ERROR(CheckLabels(wish.labels()));
+  job.labels.insert(wish.labels().begin(), wish.labels().end());
+  if (wish.has_deadline()) job.deadline = TimeFromProto(wish.deadline());
+  if (wish.has_time_to_live()) {
+    job.time_to_live = DurationFromProto(wish.time_to_live());
+    if (*job.time_to_live < absl::ZeroDuration()) return Invalid("job.time_to_live is negative");
+  }
+  if (wish.device() != "" && wish.device() != "cpu" && wish.device() != "cuda") {
+    return Invalid(
+        absl::StrCat("job.device ", Quoted(wish.device()), " is not cpu, cuda or empty (any)"));
+  }
+  job.device = wish.device();
+  return event;
+}
+
+absl::StatusOr<SynchronizeEvent> SynchronizeFromProto(const v1::SynchronizeRequest& request) {
+  if (request.protocol_version() != kProtocolVersion) {
+    return FailedPrecondition(
+        "VERSION_MISMATCH",
+        absl::StrCat("worker ", Quoted(request.worker()), " (version ",
+                     Quoted(request.software_version()), ") speaks protocol version ",
+                     request.protocol_version(), ", this server ", kProtocolVersion,
+                     "; install version ", kSoftwareVersion, " of the worker"));
+  }
+  SynchronizeEvent event;
+  if (request.session_id().empty() || request.session_id().size() > 128) {
+    return Invalid("session_id is empty or longer than 128 characters");
+  }
+  event.session = request.session_id();
+  UQ_ASSIGN_OR_RETURN(event.worker, ParseWorkerName("worker", request.worker()));
+  event.software_version = request.software_version().substr(0, 128);
+  event.sequence = request.sequence();
+  const v1::WorkerCapabilities& capabilities = request.capabilities();
+  if (capabilities.device() != "cpu" && capabilities.device() != "cuda") {
+    return Invalid(absl::StrCat("capabilities.device ", Quoted(capabilities.device()),
+                                " is neither cpu nor cuda"));
+  }
+  if (capabilities.memory_bytes() < 0 || capabilities.num_slots() < 0 ||
+      request.num_free_slots() < 0 || request.num_free_slots() > 4096) {
+    return Invalid("capabilities.memory_bytes, num_slots or num_free_slots is out of range");
+  }
+  UQ_RETURN_IF_ERROR(CheckLabels(capabilities.labels()));
+  event.capabilities.device = capabilities.device();
+  event.capabilities.device_description = capabilities.device_description();
+  event.capabilities.memory_bytes = capabilities.memory_bytes();
+  event.capabilities.num_slots = capabilities.num_slots();
+  event.capabilities.labels.insert(capabilities.labels().begin(), capabilities.labels().end());
+  event.draining = request.draining();
+  event.num_free_slots = request.num_free_slots();
+  for (const v1::CachedActivations& cached : request.cached()) {
+    UQ_ASSIGN_OR_RETURN(std::string job, ParseJobName("cached.job", cached.job()));
+    event.cached.push_back({std::move(job), cached.layer()});
+  }
+  for (const v1::LeaseReport& report : request.leases()) {
+    LeaseReport& r = event.leases.emplace_back();
+    r.lease_id = report.lease_id();
+    r.attempt = report.attempt();
+    UQ_ASSIGN_OR_RETURN(const TaskName name, ParseTaskName("leases.task", report.task()));
+    r.job = name.job;
+    r.task = name.task;
+    switch (report.status_case()) {
+      case v1::LeaseReport::kRunning:
+        r.kind = LeaseReport::Kind::kRunning;
+        r.progress.phase = report.running().phase().substr(0, 64);
+        r.progress.step = report.running().step();
+        r.progress.num_steps = report.running().num_steps();
+        r.progress.loss = report.running().loss();
+        if (report.running().has_remaining()) {
+          r.progress.remaining = DurationFromProto(report.running().remaining());
+        }
+        break;
+      case v1::LeaseReport::kSucceeded: {
+        const v1::TaskOutcome& outcome = report.succeeded();
+        r.kind = LeaseReport::Kind::kSucceeded;
+        r.outcome.result_sha256 = outcome.result_sha256();
+        r.outcome.num_layers = outcome.num_layers();
+        r.outcome.layers_independent = outcome.layers_independent();
+        r.outcome.device = outcome.device();
+        r.outcome.layer_memory_bytes = outcome.layer_memory_bytes();
+        if (outcome.has_artifact()) {
+          r.outcome.artifact =
+              ArtifactRef{outcome.artifact().uri(), outcome.artifact().manifest_sha256(),
+                          outcome.artifact().size_bytes()};
+        }
+        r.outcome.report = Deterministic(outcome.report());
+        break;
+      }
+      case v1::LeaseReport::kFailed: {
+        const v1::TaskFailure& failure = report.failed();
+        r.kind = LeaseReport::Kind::kFailed;
+        // A class of a later protocol is handled like a bug: retried once.
+        r.failure.failure_class =
+            failure.failure_class() >= 1 && failure.failure_class() <= kNumFailureClasses
+                ? static_cast<FailureClass>(failure.failure_class())
+                : FailureClass::kInternal;
+        r.failure.reason = failure.reason().empty() ? "UNKNOWN" : failure.reason().substr(0, 64);
+        r.failure.message = failure.message().substr(0, 4096);
+        break;
+      }
+      case v1::LeaseReport::kReleased:
+        r.kind = LeaseReport::Kind::kReleased;
+        break;
+      case v1::LeaseReport::STATUS_NOT_SET:
+        return Invalid(absl::StrCat("leases: the report on ", Quoted(report.task()),
+                                    " has no status; set running, succeeded, failed or released"));
+    }
+  }
+  return event;
+}
+
+}  // namespace uniquanf::server

@@ -1,0 +1,44 @@
+// The core's values to protocol buffers and back: translation and checks of form, no decisions.
+// Thread safety: free functions. Errors: kInvalidArgument (INVALID_REQUEST, INVALID_SPEC) names the
+// field, the value and the fix.
+#ifndef UNIQUANF_SERVER_SERVICE_CONVERTERS_H_
+#define UNIQUANF_SERVER_SERVICE_CONVERTERS_H_
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "server/core/apply.h"
+#include "server/core/events.h"
+#include "server/core/state.h"
+#include "server/runtime/published_state.h"
+#include "uniquanf/v1/admin_service.pb.h"
+#include "uniquanf/v1/job_service.pb.h"
+#include "uniquanf/v1/worker_service.pb.h"
+
+namespace uniquanf::server {
+
+// Where working objects and artifacts go: URIs without a slash at the end.
+struct ObjectLayout {
+  std::string root;
+  std::string WorkUri(const std::string& job_uid) const { return root + "/work/" + job_uid; }
+  std::string ArtifactUri(const std::string& job) const { return root + "/artifacts/" + job; }
+};
+
+void JobToProto(const JobView& view, v1::Job* proto);
+void TaskToProto(const std::string& job, const Task& task, v1::Task* proto);
+void WorkerToProto(const State& state, const Session& session, const Now& now, v1::Worker* proto);
+void ReplyToProto(const SynchronizeReply& reply, const ObjectLayout& layout,
+                  v1::SynchronizeResponse* proto);
+
+// The job as it is to be created, every default of its spec filled in. `fallback_id` names it when
+// the request does not.
+absl::StatusOr<CreateJobEvent> CreateJobFromProto(const v1::CreateJobRequest& request,
+                                                  const std::string& fallback_id,
+                                                  const std::string& uid,
+                                                  const ObjectLayout& layout);
+absl::StatusOr<SynchronizeEvent> SynchronizeFromProto(const v1::SynchronizeRequest& request);
+
+}  // namespace uniquanf::server
+
+#endif  // UNIQUANF_SERVER_SERVICE_CONVERTERS_H_

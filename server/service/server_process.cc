@@ -1,0 +1,78 @@
+#include "server/service/server_process.h"
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/health_check_service_interface.h>
+
+#include <chrono>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/status.h"
+
+namespace uniquanf::server {
+
+ServerProcess::ServerProcess(ServerProcessOptions options, std::unique_ptr<JobStore> store,
+                             const Clock* clock, IdGenerator* ids,
+                             RuntimeObserver* runtime_observer, RpcObserver* rpc_observer)
+    : options_(std::move(options)), store_(std::move(store)), clock_(clock) {
+  runtime_ = std::make_unique<Runtime>(options_.runtime, store_.get(), clock, runtime_observer);
+  context_.runtime = runtime_.get();
+  context_.ids = ids;
+  context_.clock = clock;
+  context_.observer = rpc_observer;
+  context_.layout.root = options_.object_root;
+  while (!context_.layout.root.empty() && context_.layout.root.back() == '/') {
+    context_.layout.root.pop_back();
+  }
+  context_.state_backend = store_->backend();
+  job_service_ = std::make_unique<JobServiceImpl>(&context_);
+  worker_service_ = std::make_unique<WorkerServiceImpl>(&context_);
+  admin_service_ = std::make_unique<AdminServiceImpl>(&context_);
+}
+
+ServerProcess::~ServerProcess() { Shutdown(); }
+
+absl::Status ServerProcess::Start() {
+  UQ_ASSIGN_OR_RETURN(auto credentials, MakeServerCredentials(options_.tls));
+  UQ_RETURN_IF_ERROR(runtime_->Start());
+  context_.start_time = clock_->Now();
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::ServerBuilder builder;
+  ConfigureServerTransport({}, &builder);
+  // Two servers that share a port by accident would each get half of the calls.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  if (!options_.listen.empty()) {
+    builder.AddListeningPort(options_.listen, credentials, &port_);
+  }
+  builder.RegisterService(job_service_.get());
+  builder.RegisterService(worker_service_.get());
+  builder.RegisterService(admin_service_.get());
+  server_ = builder.BuildAndStart();
+  if (server_ == nullptr || (!options_.listen.empty() && port_ == 0)) {
+    runtime_->Stop();
+    return Unavailable("LISTEN_FAILED",
+                       absl::StrCat("cannot listen on ", options_.listen,
+                                    "; is another server running there? Choose another --listen"));
+  }
+  server_->GetHealthCheckService()->SetServingStatus(true);
+  return absl::OkStatus();
+}
+
+std::shared_ptr<grpc::Channel> ServerProcess::InProcessChannel() {
+  return server_->InProcessChannel({});
+}
+
+void ServerProcess::Shutdown() {
+  if (shut_down_) return;
+  shut_down_ = true;
+  if (server_ == nullptr) return;
+  server_->GetHealthCheckService()->SetServingStatus(false);
+  runtime_->StopLeasing();
+  runtime_->watch_hub().Shutdown();
+  server_->Shutdown(std::chrono::system_clock::now() +
+                    absl::ToChronoMilliseconds(options_.shutdown_timeout));
+  runtime_->Stop();
+}
+
+}  // namespace uniquanf::server

@@ -1,0 +1,66 @@
+// The server as one object: store, runtime, services and gRPC server, started and stopped in order.
+// main.cc gives it flags; tests make it in their own process.
+//
+// Thread safety: Start, Shutdown and the accessors from one thread; Shutdown is idempotent.
+#ifndef UNIQUANF_SERVER_SERVICE_SERVER_PROCESS_H_
+#define UNIQUANF_SERVER_SERVICE_SERVER_PROCESS_H_
+
+#include <grpcpp/grpcpp.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "common/base/clock.h"
+#include "common/base/ids.h"
+#include "common/rpc/channel.h"
+#include "server/runtime/runtime.h"
+#include "server/service/services.h"
+#include "server/store/job_store.h"
+
+namespace uniquanf::server {
+
+struct ServerProcessOptions {
+  // host:port; port 0 takes a free one. Empty: no socket, for tests with in-process channels.
+  std::string listen = "127.0.0.1:50051";
+  std::string object_root;  // URI
+  ServerTlsOptions tls;
+  RuntimeOptions runtime;
+  absl::Duration shutdown_timeout = absl::Seconds(10);
+};
+
+class ServerProcess {
+ public:
+  ServerProcess(ServerProcessOptions options, std::unique_ptr<JobStore> store, const Clock* clock,
+                IdGenerator* ids, RuntimeObserver* runtime_observer, RpcObserver* rpc_observer);
+  ~ServerProcess();
+
+  // Errors: those of JobStore::Open; kUnavailable (LISTEN_FAILED) when the address cannot be bound.
+  absl::Status Start();
+  // NOT_SERVING → no new leases, held calls answered → streams ended → gRPC down (calls still open
+  // at the deadline are cancelled) → writer and store closed.
+  void Shutdown();
+
+  int port() const { return port_; }
+  Runtime* runtime() { return runtime_.get(); }
+  std::shared_ptr<grpc::Channel> InProcessChannel();
+
+ private:
+  const ServerProcessOptions options_;
+  const std::unique_ptr<JobStore> store_;
+  const Clock* const clock_;
+  std::unique_ptr<Runtime> runtime_;
+  ServiceContext context_;
+  std::unique_ptr<JobServiceImpl> job_service_;
+  std::unique_ptr<WorkerServiceImpl> worker_service_;
+  std::unique_ptr<AdminServiceImpl> admin_service_;
+  std::unique_ptr<grpc::Server> server_;
+  int port_ = 0;
+  bool shut_down_ = false;
+};
+
+}  // namespace uniquanf::server
+
+#endif  // UNIQUANF_SERVER_SERVICE_SERVER_PROCESS_H_

@@ -1,0 +1,101 @@
+// The three gRPC services: translate, delegate to the runtime, convert the status. Handlers never
+// block; what they need from the state comes from its published part or through the writer's queue.
+//
+// Thread safety: thread-safe. Lifetime: borrow everything in ServiceContext.
+#ifndef UNIQUANF_SERVER_SERVICE_SERVICES_H_
+#define UNIQUANF_SERVER_SERVICE_SERVICES_H_
+
+#include <memory>
+#include <string>
+
+#include "common/base/clock.h"
+#include "common/base/ids.h"
+#include "server/runtime/runtime.h"
+#include "server/service/call.h"
+#include "server/service/converters.h"
+#include "uniquanf/v1/admin_service.grpc.pb.h"
+#include "uniquanf/v1/job_service.grpc.pb.h"
+#include "uniquanf/v1/worker_service.grpc.pb.h"
+
+namespace uniquanf::server {
+
+struct ServiceContext {
+  Runtime* runtime = nullptr;
+  IdGenerator* ids = nullptr;
+  const Clock* clock = nullptr;
+  RpcObserver* observer = nullptr;  // may be null
+  ObjectLayout layout;
+  std::string state_backend;
+  absl::Time start_time;
+};
+
+class JobServiceImpl final : public v1::JobService::CallbackService {
+ public:
+  explicit JobServiceImpl(const ServiceContext* context) : context_(*context) {}
+
+  grpc::ServerUnaryReactor* CreateJob(grpc::CallbackServerContext*, const v1::CreateJobRequest*,
+                                      v1::Job*) override;
+  grpc::ServerUnaryReactor* GetJob(grpc::CallbackServerContext*, const v1::GetJobRequest*,
+                                   v1::Job*) override;
+  grpc::ServerUnaryReactor* ListJobs(grpc::CallbackServerContext*, const v1::ListJobsRequest*,
+                                     v1::ListJobsResponse*) override;
+  grpc::ServerWriteReactor<v1::WatchJobResponse>* WatchJob(grpc::CallbackServerContext*,
+                                                           const v1::WatchJobRequest*) override;
+  grpc::ServerUnaryReactor* CancelJob(grpc::CallbackServerContext*, const v1::CancelJobRequest*,
+                                      v1::Job*) override;
+  grpc::ServerUnaryReactor* RetryJob(grpc::CallbackServerContext*, const v1::RetryJobRequest*,
+                                     v1::Job*) override;
+  grpc::ServerUnaryReactor* PauseJob(grpc::CallbackServerContext*, const v1::PauseJobRequest*,
+                                     v1::Job*) override;
+  grpc::ServerUnaryReactor* ResumeJob(grpc::CallbackServerContext*, const v1::ResumeJobRequest*,
+                                      v1::Job*) override;
+  grpc::ServerUnaryReactor* DeleteJob(grpc::CallbackServerContext*, const v1::DeleteJobRequest*,
+                                      google::protobuf::Empty*) override;
+  grpc::ServerUnaryReactor* GetTask(grpc::CallbackServerContext*, const v1::GetTaskRequest*,
+                                    v1::Task*) override;
+  grpc::ServerUnaryReactor* ListTasks(grpc::CallbackServerContext*, const v1::ListTasksRequest*,
+                                      v1::ListTasksResponse*) override;
+
+ private:
+  template <typename Event>
+  grpc::ServerUnaryReactor* ChangeJob(const char* method, const std::string& name,
+                                      v1::Job* response);
+
+  const ServiceContext& context_;
+};
+
+class WorkerServiceImpl final : public v1::WorkerService::CallbackService {
+ public:
+  explicit WorkerServiceImpl(const ServiceContext* context) : context_(*context) {}
+
+  grpc::ServerUnaryReactor* Synchronize(grpc::CallbackServerContext*, const v1::SynchronizeRequest*,
+                                        v1::SynchronizeResponse*) override;
+
+ private:
+  const ServiceContext& context_;
+};
+
+class AdminServiceImpl final : public v1::AdminService::CallbackService {
+ public:
+  explicit AdminServiceImpl(const ServiceContext* context) : context_(*context) {}
+
+  grpc::ServerUnaryReactor* ListWorkers(grpc::CallbackServerContext*, const v1::ListWorkersRequest*,
+                                        v1::ListWorkersResponse*) override;
+  grpc::ServerUnaryReactor* DrainWorker(grpc::CallbackServerContext*, const v1::DrainWorkerRequest*,
+                                        v1::Worker*) override;
+  grpc::ServerUnaryReactor* UndrainWorker(grpc::CallbackServerContext*,
+                                          const v1::UndrainWorkerRequest*, v1::Worker*) override;
+  grpc::ServerUnaryReactor* GetServerInfo(grpc::CallbackServerContext*,
+                                          const v1::GetServerInfoRequest*,
+                                          v1::ServerInfo*) override;
+
+ private:
+  grpc::ServerUnaryReactor* SetDrain(const char* method, const std::string& name, bool drain,
+                                     v1::Worker* response);
+
+  const ServiceContext& context_;
+};
+
+}  // namespace uniquanf::server
+
+#endif  // UNIQUANF_SERVER_SERVICE_SERVICES_H_

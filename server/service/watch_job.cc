@@ -1,0 +1,167 @@
+// WatchJob: a stream that follows the published state. One write is under way at a time; changes
+// meanwhile are merged into the next, which carries whatever is newest then.
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "common/base/status.h"
+#include "server/service/resource_names.h"
+#include "server/service/services.h"
+
+namespace uniquanf::server {
+namespace {
+
+class WatchCall;
+
+// Outlives the call for as long as the hub may still notify it.
+class WatchStream : public JobWatcher {
+ public:
+  WatchStream(WatchCall* call, uint64_t job, int64_t after_version, const PublishedState* published)
+      : job_(job), published_(published), call_(call), sent_version_(after_version) {}
+
+  void OnJobChanged() override {
+    absl::MutexLock lock(&mutex_);
+    dirty_ = true;
+    Advance();
+  }
+  void OnShutdown() override {
+    absl::MutexLock lock(&mutex_);
+    End(Unavailable("SHUTTING_DOWN", "the server shuts down; watch again from the last version"));
+  }
+  void OnWriteDone(bool ok) {
+    absl::MutexLock lock(&mutex_);
+    writing_ = false;
+    if (!ok) {
+      End(absl::CancelledError("the caller went away"));
+    } else if (pending_end_) {
+      End(pending_status_);
+    } else {
+      Advance();
+    }
+  }
+  void OnCancel() {
+    absl::MutexLock lock(&mutex_);
+    End(absl::CancelledError("the caller went away"));
+  }
+  // The call is being deleted.
+  void Detach() {
+    absl::MutexLock lock(&mutex_);
+    call_ = nullptr;
+  }
+
+ private:
+  // Sends what is new, or ends the stream when there will be nothing more.
+  void Advance() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void End(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const uint64_t job_;
+  const PublishedState* const published_;
+  absl::Mutex mutex_;
+  WatchCall* call_ ABSL_GUARDED_BY(mutex_);
+  int64_t sent_version_ ABSL_GUARDED_BY(mutex_);
+  int64_t tasks_sent_version_ ABSL_GUARDED_BY(mutex_) = -1;
+  bool dirty_ ABSL_GUARDED_BY(mutex_) = true;
+  bool writing_ ABSL_GUARDED_BY(mutex_) = false;
+  bool ended_ ABSL_GUARDED_BY(mutex_) = false;
+  bool pending_end_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Status pending_status_ ABSL_GUARDED_BY(mutex_);
+  v1::WatchJobResponse response_ ABSL_GUARDED_BY(mutex_);
+};
+
+class WatchCall final : public grpc::ServerWriteReactor<v1::WatchJobResponse> {
+ public:
+  WatchCall(const ServiceContext& context, const v1::WatchJobRequest& request)
+      : context_(context), start_(context.clock->Monotonic()) {
+    const absl::StatusOr<std::string> id = ParseJobName("name", request.name());
+    if (!id.ok()) {
+      FinishWith(id.status());
+      return;
+    }
+    const std::optional<JobView> view = context.runtime->published().Find(*id);
+    if (!view.has_value()) {
+      FinishWith(NotFound("JOB_NOT_FOUND", absl::StrCat("no job ", Quoted(request.name()))));
+      return;
+    }
+    job_ = view->job->seq;
+    stream_ = std::make_shared<WatchStream>(this, job_, request.after_version(),
+                                            &context.runtime->published());
+    context.runtime->watch_hub().Add(job_, stream_);
+    stream_->OnJobChanged();
+  }
+
+  void FinishWith(const absl::Status& status) {
+    const grpc::Status result = ToGrpcStatus(status);
+    if (context_.observer != nullptr) {
+      context_.observer->OnCallDone("WatchJob", result, context_.clock->Monotonic() - start_);
+    }
+    Finish(result);
+  }
+
+ private:
+  void OnWriteDone(bool ok) override { stream_->OnWriteDone(ok); }
+  void OnCancel() override {
+    if (stream_ != nullptr) stream_->OnCancel();
+  }
+  void OnDone() override {
+    if (stream_ != nullptr) {
+      stream_->Detach();
+      context_.runtime->watch_hub().Remove(job_, stream_.get());
+    }
+    delete this;
+  }
+
+  const ServiceContext& context_;
+  const absl::Duration start_;
+  uint64_t job_ = 0;
+  std::shared_ptr<WatchStream> stream_;
+};
+
+void WatchStream::Advance() {
+  if (call_ == nullptr || ended_ || writing_ || !dirty_) return;
+  dirty_ = false;
+  const std::optional<JobView> view = published_->Find(job_);
+  if (!view.has_value()) {
+    return End(NotFound("JOB_NOT_FOUND", "the job was deleted while it was watched"));
+  }
+  const bool final = IsFinal(view->job->state);
+  if (view->job->version > sent_version_) {
+    response_.Clear();
+    JobToProto(*view, response_.mutable_job());
+    for (const auto& task : view->tasks) {
+      if (task->version > tasks_sent_version_) {
+        TaskToProto(view->job->id, *task, response_.add_tasks());
+      }
+    }
+    sent_version_ = tasks_sent_version_ = view->job->version;
+    writing_ = true;
+    if (final) {
+      pending_end_ = true;
+      pending_status_ = absl::OkStatus();
+    }
+    call_->StartWrite(&response_);
+  } else if (final) {
+    End(absl::OkStatus());
+  }
+}
+
+void WatchStream::End(const absl::Status& status) {
+  if (call_ == nullptr || ended_) return;
+  if (writing_) {
+    // One operation at a time: the end follows the write that is under way.
+    if (!pending_end_) {
+      pending_end_ = true;
+      pending_status_ = status;
+    }
+    return;
+  }
+  ended_ = true;
+  call_->FinishWith(status);
+}
+
+}  // namespace
+
+grpc::ServerWriteReactor<v1::WatchJobResponse>* JobServiceImpl::WatchJob(
+    grpc::CallbackServerContext*, const v1::WatchJobRequest* request) {
+  return new WatchCall(context_, *request);
+}
+
+}  // namespace uniquanf::server

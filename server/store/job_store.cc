@@ -1,0 +1,42 @@
+#include "server/store/job_store.h"
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "common/base/status.h"
+
+namespace uniquanf::server {
+
+WriteBatch MakeBatch(const State& state, const Edits& edits) {
+  WriteBatch batch;
+  batch.epoch = state.epoch;
+  batch.deleted_jobs.assign(edits.deleted_jobs.begin(), edits.deleted_jobs.end());
+  for (const uint64_t seq : edits.jobs) batch.jobs.push_back(state.jobs.at(seq).job);
+  for (const TaskRef& ref : edits.tasks) {
+    batch.tasks.push_back({ref, state.jobs.at(ref.job).tasks.at(ref.index)});
+  }
+  for (const std::string& worker : edits.drains) {
+    const auto it = state.drains.find(worker);
+    if (it == state.drains.end()) {
+      batch.deleted_drains.push_back(worker);
+    } else {
+      batch.drains.push_back(it->second);
+    }
+  }
+  batch.deleted_garbage.assign(edits.garbage_removed.begin(), edits.garbage_removed.end());
+  batch.garbage.assign(edits.garbage_added.begin(), edits.garbage_added.end());
+  return batch;
+}
+
+absl::StatusOr<std::unique_ptr<JobStore>> NewJobStore(absl::string_view state) {
+  if (state.empty()) {
+    return InvalidInput("INVALID_STATE_URI", "the state is empty; give a file's path");
+  }
+  if (absl::StrContains(state, "://")) {
+    return InvalidInput("INVALID_STATE_URI",
+                        absl::StrCat("state \"", state.substr(0, state.find("://")),
+                                     "://...\" is not supported; give the path of an SQLite file"));
+  }
+  return NewSqliteStore(state);
+}
+
+}  // namespace uniquanf::server
