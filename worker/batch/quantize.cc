@@ -2,6 +2,7 @@
 // service's workers call.
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
@@ -101,7 +102,11 @@ class QuantizeRun {
       const bool reconstructing = absl::string_view(progress.phase) == "reconstructing";
       ProgressRow job, row;
       job.label = "job";
-      job.fraction = num_layers_ > 0 ? (num_done_ + (reconstructing ? part : 0)) / num_layers_ : 0;
+      if (num_layers_ > 0) {
+        job_fraction_ =
+            std::max(job_fraction_, (num_done_ + (reconstructing ? part : 0)) / num_layers_);
+      }
+      job.fraction = job_fraction_;
       job.detail = absl::StrCat(num_done_, "/", num_layers_, " layers");
       row.label = task;
       row.fraction = part;
@@ -127,6 +132,7 @@ class QuantizeRun {
   TaskEnvironment env_;
   int num_layers_ = 0;
   int num_done_ = 0;
+  double job_fraction_ = 0;  // only grows
 };
 
 void PrintJson(const FinalizeOutcome& outcome) {

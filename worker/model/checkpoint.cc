@@ -2,10 +2,14 @@
 
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/artifact/artifact_config.h"
+#include "common/artifact/artifact_reader.h"
 #include "common/base/json_util.h"
 #include "common/base/status.h"
 #include "worker/model/checkpoint_files.h"
@@ -34,18 +38,20 @@ absl::Status CheckFinite(const TensorInfo& info, const std::vector<float>& value
   return absl::OkStatus();
 }
 
-class PlainCheckpoint : public Checkpoint {
+class CheckpointImpl : public Checkpoint {
  public:
-  PlainCheckpoint(std::shared_ptr<ObjectStore> store, std::string config_json, ModelConfig config,
-                  TensorMap tensors)
+  // `artifact` is null for a full-precision checkpoint.
+  CheckpointImpl(std::shared_ptr<ObjectStore> store, std::string config_json, ModelConfig config,
+                 TensorMap tensors, std::unique_ptr<ArtifactReader> artifact)
       : store_(std::move(store)),
         config_json_(std::move(config_json)),
         config_(std::move(config)),
-        tensors_(std::move(tensors)) {}
+        tensors_(std::move(tensors)),
+        artifact_(std::move(artifact)) {}
 
   const ModelConfig& config() const override { return config_; }
   const std::string& config_json() const override { return config_json_; }
-  bool quantized() const override { return false; }
+  bool quantized() const override { return artifact_ != nullptr; }
   const std::shared_ptr<ObjectStore>& store() const override { return store_; }
 
   absl::StatusOr<HostBlock> LoadBlock(int layer) const override {
@@ -65,7 +71,7 @@ class PlainCheckpoint : public Checkpoint {
     for (Linear linear : kAllLinears) {
       const int i = static_cast<int>(linear);
       const std::string module = ModuleName(layer, linear);
-      UQ_ASSIGN_OR_RETURN(block.linear[i], Load(module + ".weight"));
+      UQ_ASSIGN_OR_RETURN(block.linear[i], LoadLinear(module));
       if (config.HasBias(linear)) {
         UQ_ASSIGN_OR_RETURN(block.bias[i], Load(module + ".bias"));
       }
@@ -95,6 +101,16 @@ class PlainCheckpoint : public Checkpoint {
   }
 
  private:
+  absl::StatusOr<std::vector<float>> LoadLinear(const std::string& module) const {
+    const ManifestModule* entry =
+        artifact_ == nullptr ? nullptr : artifact_->manifest().FindModule(module);
+    if (entry == nullptr || !entry->quantized) return Load(module + ".weight");
+    UQ_ASSIGN_OR_RETURN(const PackedLinear packed, artifact_->ReadPacked(module));
+    std::vector<float> values(packed.num_outputs * packed.num_inputs);
+    Dequantize(packed, values.data());
+    return values;
+  }
+
   absl::StatusOr<std::vector<float>> Load(absl::string_view name) const {
     UQ_ASSIGN_OR_RETURN(const RawTensor tensor, FindRaw(name));
     std::vector<float> values(tensor.info.num_elements());
@@ -107,7 +123,83 @@ class PlainCheckpoint : public Checkpoint {
   std::string config_json_;
   ModelConfig config_;
   TensorMap tensors_;
+  std::unique_ptr<ArtifactReader> artifact_;
 };
+
+// The config without our own quantization section, or nothing when it has none of ours.
+std::optional<std::string> StripOwnQuantization(const std::string& config_json) {
+  absl::StatusOr<nlohmann::json> root =
+      ParseJson(config_json, "config.json", "INVALID_MODEL_CONFIG");
+  if (!root.ok() || !root->is_object()) return std::nullopt;
+  auto section = root->find("quantization_config");
+  if (section == root->end() || !section->is_object()) return std::nullopt;
+  auto method = section->find("quant_method");
+  if (method == section->end() || *method != kQuantMethod) return std::nullopt;
+  root->erase(section);
+  return root->dump();
+}
+
+// Replaces the weights of quantized modules in `expected` by the tensors that store them; a
+// manifest whose modules are not the model's linear layers is refused.
+absl::Status ExpectPacked(const Manifest& manifest, const ModelConfig& config,
+                          std::vector<ExpectedTensor>* full_precision,
+                          std::vector<ExpectedTensor>* all) {
+  std::set<std::string> packed_weights;
+  for (int layer = 0; layer < config.num_layers; ++layer) {
+    for (Linear linear : kAllLinears) {
+      const std::string name = ModuleName(layer, linear);
+      const ManifestModule* module = manifest.FindModule(name);
+      if (module == nullptr) {
+        return InvalidInput("INVALID_MANIFEST",
+                            absl::StrCat("the manifest does not list module ", name));
+      }
+      if (!module->quantized) continue;
+      const auto [n, k] = config.blocks[layer].LinearShape(linear);
+      if (module->num_outputs != n || module->num_inputs != k) {
+        return InvalidInput(
+            "TENSOR_SHAPE",
+            absl::StrCat("module ", name, " is [", module->num_outputs, ", ", module->num_inputs,
+                         "] in the manifest; config.json ", "implies [", n, ", ", k, "]"));
+      }
+      PackedLinear shape;
+      shape.bits = module->bits;
+      shape.num_outputs = n;
+      shape.num_inputs = k;
+      shape.group_size = module->group_size;
+      for (const SafetensorsWriter::Declaration& tensor : PackedTensors(name, shape)) {
+        all->push_back({tensor.name, tensor.shape});
+      }
+      packed_weights.insert(name + ".weight");
+    }
+  }
+  for (ExpectedTensor& tensor : ExpectedTensors(config)) {
+    if (packed_weights.count(tensor.name) > 0) continue;
+    all->push_back(tensor);
+    full_precision->push_back(std::move(tensor));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<Checkpoint>> OpenArtifact(std::shared_ptr<ObjectStore> store,
+                                                         std::string config_json,
+                                                         const std::string& stripped_config) {
+  UQ_ASSIGN_OR_RETURN(ModelConfig config, ParseModelConfig(stripped_config));
+  UQ_ASSIGN_OR_RETURN(std::unique_ptr<ArtifactReader> artifact, ArtifactReader::Open(store));
+  TensorMap tensors;
+  for (const auto& [name, file] : artifact->tensors()) {
+    UQ_ASSIGN_OR_RETURN(TensorInfo info, file->Find(name));
+    tensors[name] = {file, std::move(info)};
+  }
+  std::vector<ExpectedTensor> full_precision, all;
+  UQ_RETURN_IF_ERROR(ExpectPacked(artifact->manifest(), config, &full_precision, &all));
+  UQ_RETURN_IF_ERROR(CheckNothingElse(tensors, all));
+  for (const ExpectedTensor& tensor : full_precision) {
+    UQ_RETURN_IF_ERROR(CheckTensor(tensors, tensor));
+  }
+  return std::make_unique<CheckpointImpl>(std::move(store), std::move(config_json),
+                                          std::move(config), std::move(tensors),
+                                          std::move(artifact));
+}
 
 }  // namespace
 
@@ -115,14 +207,19 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(std::shared_ptr<Obj
                                                              bool allow_quantized) {
   UQ_ASSIGN_OR_RETURN(std::string config_json,
                       ReadModelText(store.get(), "config.json", kMaxConfigBytes));
+  if (allow_quantized) {
+    if (std::optional<std::string> stripped = StripOwnQuantization(config_json)) {
+      return OpenArtifact(std::move(store), std::move(config_json), *stripped);
+    }
+  }
   UQ_ASSIGN_OR_RETURN(ModelConfig config, ParseModelConfig(config_json));
   UQ_ASSIGN_OR_RETURN(TensorMap tensors, OpenCheckpointFiles(store));
   const std::vector<ExpectedTensor> expected = ExpectedTensors(config);
   // First what should not be there: a quantized model lacks weights too, and this says why.
   UQ_RETURN_IF_ERROR(CheckNothingElse(tensors, expected));
   for (const ExpectedTensor& tensor : expected) UQ_RETURN_IF_ERROR(CheckTensor(tensors, tensor));
-  return std::make_unique<PlainCheckpoint>(std::move(store), std::move(config_json),
-                                           std::move(config), std::move(tensors));
+  return std::make_unique<CheckpointImpl>(std::move(store), std::move(config_json),
+                                          std::move(config), std::move(tensors), nullptr);
 }
 
 absl::StatusOr<BlockWeights> UploadBlock(Backend* backend, const BlockConfig& config, DType act,

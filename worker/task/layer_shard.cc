@@ -1,6 +1,5 @@
 #include "worker/task/layer_shard.h"
 
-#include <algorithm>
 #include <set>
 #include <utility>
 
@@ -20,10 +19,6 @@ struct ShardTensor {
   const PackedLinear* packed = nullptr;
 };
 
-bool ByName(const ShardTensor& a, const ShardTensor& b) {
-  return a.declaration.name < b.declaration.name;
-}
-
 absl::Status AddRaw(const Checkpoint& checkpoint, const std::string& name,
                     std::vector<ShardTensor>* tensors) {
   ShardTensor tensor;
@@ -33,14 +28,17 @@ absl::Status AddRaw(const Checkpoint& checkpoint, const std::string& name,
   return absl::OkStatus();
 }
 
-absl::Status WriteShard(std::vector<ShardTensor> tensors, ObjectWriter* out) {
-  std::sort(tensors.begin(), tensors.end(), ByName);
+absl::Status WriteShard(const std::vector<ShardTensor>& tensors, ObjectWriter* out) {
   std::vector<SafetensorsWriter::Declaration> declarations;
   for (const ShardTensor& tensor : tensors) declarations.push_back(tensor.declaration);
+  SafetensorsWriter::SortForAlignment(&declarations);
+  std::map<std::string, const ShardTensor*> by_name;
+  for (const ShardTensor& tensor : tensors) by_name[tensor.declaration.name] = &tensor;
   UQ_ASSIGN_OR_RETURN(const std::unique_ptr<SafetensorsWriter> writer,
                       SafetensorsWriter::Create(out, declarations, {{"format", "pt"}}));
-  for (const ShardTensor& tensor : tensors) {
-    const std::string& name = tensor.declaration.name;
+  for (const SafetensorsWriter::Declaration& declaration : declarations) {
+    const std::string& name = declaration.name;
+    const ShardTensor& tensor = *by_name.at(name);
     std::string bytes;
     if (tensor.packed != nullptr) {
       bytes = PackedTensorBytes(tensor.module, *tensor.packed, name);
@@ -74,7 +72,7 @@ absl::StatusOr<std::string> BuildLayerShard(const Checkpoint& checkpoint, int la
     UQ_RETURN_IF_ERROR(AddRaw(checkpoint, name, &tensors));
   }
   StringWriter out;
-  UQ_RETURN_IF_ERROR(WriteShard(std::move(tensors), &out));
+  UQ_RETURN_IF_ERROR(WriteShard(tensors, &out));
   return std::move(out.bytes());
 }
 
@@ -86,7 +84,7 @@ absl::Status WriteOuterShard(const Checkpoint& checkpoint, ObjectWriter* out,
     UQ_RETURN_IF_ERROR(AddRaw(checkpoint, name, &tensors));
     if (names != nullptr) names->push_back(name);
   }
-  return WriteShard(std::move(tensors), out);
+  return WriteShard(tensors, out);
 }
 
 }  // namespace uniquanf
