@@ -76,7 +76,6 @@ struct S3Client::Progress {
   uint64_t received = 0;  // bytes of the range that are in the sink
   std::string etag;       // of the object they came from
   std::string reason;     // why the last attempt failed
-  bool ambiguous = false;
   bool credentials_refreshed = false;
   bool clock_corrected = false;
   bool restart_count = false;  // the attempt brought enough to start counting anew
@@ -194,7 +193,6 @@ absl::StatusOr<S3Client::Verdict> S3Client::Judge(const S3Request& request,
   }
   if (!transport.ok()) {
     if (!absl::IsUnavailable(transport)) return Annotate(transport, Describe(request));
-    progress->ambiguous = true;
     progress->reason = std::string(transport.message());
     return Verdict::kRetry;
   }
@@ -230,7 +228,6 @@ absl::StatusOr<S3Client::Verdict> S3Client::Judge(const S3Request& request,
     return Verdict::kRetry;
   }
   if (!IsRetryable(http.status, code)) return Verdict::kDone;
-  progress->ambiguous = progress->ambiguous || http.status >= 500 || late_error;
   return Verdict::kRetry;
 }
 
@@ -264,10 +261,7 @@ absl::StatusOr<S3Response> S3Client::Send(const S3Request& request) {
     const absl::StatusOr<Verdict> verdict =
         Judge(request, transport, *credentials, &response, &progress);
     if (!verdict.ok()) return verdict.status();
-    if (*verdict == Verdict::kDone) {
-      response.ambiguous = progress.ambiguous;
-      return response;
-    }
+    if (*verdict == Verdict::kDone) return response;
     num_failures = progress.restart_count ? 1 : num_failures + 1;
     if (num_failures >= max_attempts) {
       return Unavailable("STORE_UNAVAILABLE", absl::StrCat(Describe(request), ": ", progress.reason,

@@ -63,8 +63,6 @@ struct S3Response {
   HttpResponse http;
   std::string error_code;     // of an S3 error document: "NoSuchKey"
   std::string error_message;  // shortened, printable, redacted
-  // An earlier attempt failed in a way that leaves open whether it took effect.
-  bool ambiguous = false;
 
   bool ok() const { return http.status >= 200 && http.status < 300 && error_code.empty(); }
 };

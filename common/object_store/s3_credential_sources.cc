@@ -1,5 +1,7 @@
 #include "common/object_store/s3_credential_sources.h"
 
+#include <arpa/inet.h>
+
 #include <cstdint>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -167,10 +169,16 @@ absl::StatusOr<AwsCredentials> AssumeRole(const Environment& environment, HttpTr
   return credentials;
 }
 
-// Whether `host` (of a plain-http URL) cannot leave this machine or its link.
+// Whether `host` (of a plain-http URL) cannot leave this machine or its link. Numbers only where a
+// prefix would do: "127.example.com" is anywhere.
 bool IsLocalHost(absl::string_view host) {
-  return host == "localhost" || absl::StartsWith(host, "127.") || host == "[::1]" ||
-         host == "169.254.170.2" || host == "169.254.170.23" || host == "[fd00:ec2::23]";
+  in_addr address;
+  if (inet_pton(AF_INET, std::string(host).c_str(), &address) == 1) {
+    const uint32_t value = ntohl(address.s_addr);
+    return (value >> 24) == 127 || value == 0xA9FEAA02 ||
+           value == 0xA9FEAA17;  // 169.254.170.2, .23
+  }
+  return host == "localhost" || host == "[::1]" || host == "[fd00:ec2::23]";
 }
 
 absl::string_view HostWithoutPort(absl::string_view url) {

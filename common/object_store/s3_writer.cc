@@ -152,7 +152,8 @@ absl::Status S3Writer::PutWhole() {
   UQ_ASSIGN_OR_RETURN(const S3Response response, client_->Send(request));
   if (response.ok()) return absl::OkStatus();
   if (response.http.status == 412) {
-    if (!response.ambiguous) return AlreadyExists();
+    // An attempt whose answer was lost may have written it. That cannot be told from how many
+    // attempts there were: libcurl repeats a request by itself when a kept-alive connection dies.
     UQ_ASSIGN_OR_RETURN(const Presence presence, Look(nullptr));
     return presence == Presence::kOurs ? absl::OkStatus() : AlreadyExists();
   }
@@ -193,7 +194,7 @@ absl::Status S3Writer::CompleteUpload() {
   }
   const bool gone = response.error_code == "NoSuchUpload" || response.http.status == 404;
   const bool exists = response.http.status == 412;
-  if (response.ambiguous && (gone || exists)) {
+  if (gone || exists) {  // by somebody else, or by an attempt of ours whose answer was lost
     UQ_ASSIGN_OR_RETURN(const Presence presence, Look(nullptr));
     if (presence == Presence::kOurs) return CheckCompleted();
   }
