@@ -10,8 +10,9 @@
 #   scripts/s3-server.sh fetch              only fill the cache
 #
 # In a shell: set -a; eval "$(scripts/s3-server.sh start /tmp/s3)"; set +a
+# There is one bucket, s3://uniquanf.
 # Virtual-host addressing works through http://localhost:PORT (bucket.localhost is loopback for curl).
-# Bucket names have 3 characters or more. Multipart parts have 5 MiB or more, as at AWS.
+# Names of buckets have 3 characters or more, multipart parts 5 MiB or more, as at AWS.
 # Cache: ${XDG_CACHE_HOME:-$HOME/.cache}/uniquanf/ceph (about 260 MB).
 # Exit status: 0; 77 when the packages cannot be fetched or do not run here; 1 for other failures.
 set -euo pipefail
@@ -21,6 +22,7 @@ ROOT="$CACHE/root"
 PACKAGES="radosgw ceph-mon ceph-osd ceph-common"
 ACCESS_KEY=AKTEST
 SECRET_KEY=SKTEST
+BUCKET=uniquanf
 
 die() { echo "s3-server.sh: $1" >&2; exit "${2:-1}"; }
 
@@ -106,7 +108,8 @@ plugin dir = $lib/ceph
 erasure code dir = $lib/ceph/erasure-code
 osd class dir = $lib/rados-classes
 [client.rgw]
-rgw frontends = beast endpoint=127.0.0.1:$port
+# Without tcp_nodelay every small GET waits 40 ms for a delayed acknowledgement.
+rgw frontends = beast endpoint=127.0.0.1:$port tcp_nodelay=1
 rgw dns name = localhost
 rgw data = $dir/rgw
 CONF
@@ -162,6 +165,11 @@ start() {
   radosgw-admin -c "$conf" -n client.rgw user create --uid=test --display-name=test \
     --access-key=$ACCESS_KEY --secret-key=$SECRET_KEY >>"$setup" 2>&1 ||
     { stop "$dir"; die "cannot create the user; see $dir/log"; }
+  # The hash is that of no bytes; curl signs it only when it is given as a header.
+  curl -fs --noproxy '*' -o /dev/null -X PUT --user "$ACCESS_KEY:$SECRET_KEY" \
+    --aws-sigv4 aws:amz:us-east-1:s3 \
+    -H x-amz-content-sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 \
+    "http://127.0.0.1:$port/$BUCKET" || { stop "$dir"; die "cannot create the bucket $BUCKET"; }
   echo "AWS_ENDPOINT_URL=http://127.0.0.1:$port"
   echo "AWS_ACCESS_KEY_ID=$ACCESS_KEY"
   echo "AWS_SECRET_ACCESS_KEY=$SECRET_KEY"

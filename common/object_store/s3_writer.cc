@@ -16,10 +16,28 @@ namespace {
 constexpr char kWriteIdHeader[] = "x-amz-meta-uniquanf-write";
 // Completing an upload of many parts keeps the server busy for minutes.
 constexpr absl::Duration kCompleteStall = absl::Minutes(5);
+// One stream to S3 brings less than a hundred MB/s.
+constexpr size_t kMaxPartsInFlight = 4;
 
 absl::Status NotS3(absl::string_view name, absl::string_view what) {
   return FailedPrecondition("S3_PROTOCOL", absl::StrCat(name, ": the server's answer ", what,
                                                         "; is the endpoint an S3 server?"));
+}
+
+// Sends one part; its entity tag.
+absl::StatusOr<std::string> UploadPart(S3Client* client, const S3Request& request,
+                                       const std::string& name) {
+  UQ_ASSIGN_OR_RETURN(const S3Response response, client->Send(request));
+  if (!response.ok()) {
+    if (response.error_code == "NoSuchUpload") {
+      return Unavailable("STORE_UNAVAILABLE",
+                         absl::StrCat(name, ": the upload was aborted by somebody else"));
+    }
+    return client->ErrorOf(request, response);
+  }
+  const absl::string_view etag = response.http.Header("etag");
+  if (etag.empty()) return NotS3(name, "to a part has no ETag");
+  return std::string(etag);
 }
 
 }  // namespace
@@ -58,13 +76,10 @@ absl::Status S3Writer::Append(absl::string_view data) {
 absl::Status S3Writer::AppendParts(absl::string_view data) {
   // A part goes out when more bytes follow it: what is no longer than one part stays one PUT.
   while (!data.empty()) {
-    const uint64_t part_bytes = S3PartBytes(uploaded_bytes_, min_part_bytes_);
+    const uint64_t part_bytes = S3PartBytes(sent_bytes_, min_part_bytes_);
     if (buffer_.size() == part_bytes) {
-      UQ_RETURN_IF_ERROR(UploadPart(buffer_));
-      buffer_.clear();
-    } else if (buffer_.empty() && data.size() > part_bytes) {
-      UQ_RETURN_IF_ERROR(UploadPart(data.substr(0, part_bytes)));
-      data.remove_prefix(part_bytes);
+      UQ_RETURN_IF_ERROR(SendPart(std::move(buffer_)));
+      buffer_ = std::string();
     } else {
       const size_t count = std::min<uint64_t>(part_bytes - buffer_.size(), data.size());
       buffer_.append(data.data(), count);
@@ -95,26 +110,35 @@ absl::Status S3Writer::StartUpload() {
   return absl::OkStatus();
 }
 
-absl::Status S3Writer::UploadPart(absl::string_view part) {
+absl::Status S3Writer::SendPart(std::string part) {
   if (upload_id_.empty()) UQ_RETURN_IF_ERROR(StartUpload());
+  if (in_flight_.size() == kMaxPartsInFlight) UQ_RETURN_IF_ERROR(FinishOldestPart());
+  sent_bytes_ += part.size();
   S3Request request;
   request.method = "PUT";
   request.key = key_;
-  request.query = {{"partNumber", absl::StrCat(etags_.size() + 1)}, {"uploadId", upload_id_}};
-  request.body = part;
-  UQ_ASSIGN_OR_RETURN(const S3Response response, client_->Send(request));
-  if (!response.ok()) {
-    if (response.error_code == "NoSuchUpload") {
-      return Unavailable("STORE_UNAVAILABLE",
-                         absl::StrCat(Name(), ": the upload was aborted by somebody else"));
-    }
-    return client_->ErrorOf(request, response);
-  }
-  const absl::string_view etag = response.http.Header("etag");
-  if (etag.empty()) return NotS3(Name(), "to a part has no ETag");
-  etags_.emplace_back(etag);
-  uploaded_bytes_ += part.size();
+  request.query = {{"partNumber", absl::StrCat(etags_.size() + in_flight_.size() + 1)},
+                   {"uploadId", upload_id_}};
+  in_flight_.push_back(
+      std::async(std::launch::async, [client = client_, request = std::move(request),
+                                      part = std::move(part), name = Name()]() mutable {
+        request.body = part;
+        return UploadPart(client.get(), request, name);
+      }));
+  return absl::OkStatus();
+}
+
+absl::Status S3Writer::FinishOldestPart() {
+  absl::StatusOr<std::string> etag = in_flight_.front().get();
+  in_flight_.pop_front();
+  if (!etag.ok()) return etag.status();
+  etags_.push_back(*std::move(etag));
   UQ_CRASH_POINT("s3_writer.after_part");
+  return absl::OkStatus();
+}
+
+absl::Status S3Writer::FinishParts() {
+  while (!in_flight_.empty()) UQ_RETURN_IF_ERROR(FinishOldestPart());
   return absl::OkStatus();
 }
 
@@ -135,10 +159,12 @@ absl::Status S3Writer::Commit() {
   if (upload_id_.empty()) {
     result = PutWhole();
   } else {
-    if (!buffer_.empty()) result = UploadPart(buffer_);
+    if (!buffer_.empty()) result = SendPart(std::move(buffer_));
+    if (result.ok()) result = FinishParts();
     if (result.ok()) result = CompleteUpload();
   }
   Abort();
+  if (!result.ok()) status_ = result;
   return result;
 }
 
@@ -211,10 +237,10 @@ absl::Status S3Writer::CheckCompleted() {
   uint64_t size_bytes = 0;
   UQ_ASSIGN_OR_RETURN(const Presence presence, Look(&size_bytes));
   // Another writer may have replaced the object since; only our own tells us anything.
-  if (presence == Presence::kOurs && size_bytes != uploaded_bytes_) {
+  if (presence == Presence::kOurs && size_bytes != sent_bytes_) {
     return MakeError(
         absl::StatusCode::kDataLoss, "DIGEST_MISMATCH",
-        absl::StrCat(Name(), " has ", size_bytes, " bytes after writing ", uploaded_bytes_));
+        absl::StrCat(Name(), " has ", size_bytes, " bytes after writing ", sent_bytes_));
   }
   return absl::OkStatus();
 }
@@ -234,6 +260,9 @@ absl::StatusOr<S3Writer::Presence> S3Writer::Look(uint64_t* size_bytes) {
 }
 
 void S3Writer::Abort() {
+  // A part that arrives after the upload was aborted would bring it back at some servers.
+  for (auto& part : in_flight_) part.wait();
+  in_flight_.clear();
   if (upload_id_.empty()) return;
   S3Request request;
   request.method = "DELETE";

@@ -1,13 +1,18 @@
-// Writes one S3 object; the rules are in s3_store.h. Not thread-safe. Keeps the client alive.
+// Writes one S3 object; the rules are in s3_store.h. Not thread-safe. Keeps the client alive. Holds
+// up to five parts in memory: one that is filled and kMaxPartsInFlight on their way, each on a
+// thread.
 #ifndef UNIQUANF_COMMON_OBJECT_STORE_S3_WRITER_H_
 #define UNIQUANF_COMMON_OBJECT_STORE_S3_WRITER_H_
 
 #include <cstdint>
+#include <deque>
+#include <future>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "common/base/digest.h"
 #include "common/object_store/object_store.h"
@@ -28,7 +33,11 @@ class S3Writer : public ObjectWriter {
  private:
   absl::Status AppendParts(absl::string_view data);
   absl::Status StartUpload();
-  absl::Status UploadPart(absl::string_view part);
+  // Starts sending a part, when kMaxPartsInFlight are on their way after waiting for the oldest.
+  absl::Status SendPart(std::string part);
+  // Waits for the oldest part, or for all; the first failure.
+  absl::Status FinishOldestPart();
+  absl::Status FinishParts();
   absl::Status PutWhole();
   absl::Status CompleteUpload();
   absl::Status CheckCompleted();
@@ -47,9 +56,10 @@ class S3Writer : public ObjectWriter {
   const uint64_t min_part_bytes_;
 
   std::string buffer_;  // the part that is being filled
-  uint64_t uploaded_bytes_ = 0;
+  uint64_t sent_bytes_ = 0;
+  std::deque<std::future<absl::StatusOr<std::string>>> in_flight_;  // entity tags, in part order
   std::string upload_id_;           // "" while there is no multipart upload
-  std::vector<std::string> etags_;  // of the parts, in order
+  std::vector<std::string> etags_;  // of the finished parts, in order
   Sha256 digest_;                   // fed only when the options name an expected digest
   absl::Status status_;             // the first failure; later calls repeat it
 };
