@@ -17,11 +17,21 @@ constexpr int64_t kLongestWarpGroup = 1024;
 
 enum class Method { kUnified, kUniform, kAlternating };
 
-template <typename Act>
+// Weights of either element type, told apart at run time: they are read few enough times, and
+// every kernel here takes long to compile.
+struct Weights {
+  const void* data;
+  bool is_bf16;
+  __device__ float operator[](int64_t i) const {
+    return is_bf16 ? ToFloat(static_cast<const __nv_bfloat16*>(data)[i])
+                   : static_cast<const float*>(data)[i];
+  }
+};
+
 struct InitArgs {
   Method method;
   int grid_steps, rounds;
-  const Act* weight;
+  Weights weight;
   float *log_delta, *zero_point, *shift, *alpha;
   int64_t num_groups;
   int group_size;
@@ -41,13 +51,14 @@ struct alignas(16) TeamMemory {
   float partial[kWarps][kNumSums<n>];
 };
 
-template <typename Act, int n, bool kBlock>
+template <int n, bool kBlock>
 struct Team {
   using Memory = TeamMemory<n, kBlock>;
   static constexpr int kSize = kBlock ? kBlockTeamThreads : 32;
   Memory& memory;
-  const Act* weight;
-  float* x;  // the group's transformed weights in shared memory, or null: compute them
+  Weights weights;
+  int64_t first;  // of the group's weights
+  float* x;       // the group's transformed weights in shared memory, or null: compute them
   int g, index;
   float delta = 1, zero_point = 0;
 
@@ -106,7 +117,7 @@ struct Team {
 
   __device__ float Transformed(int k) const {
     if (x != nullptr) return x[k];
-    return ToFloat(weight[k]) / delta + zero_point - 0.5f * ((1 << n) - 1);
+    return weights[first + k] / delta + zero_point - 0.5f * ((1 << n) - 1);
   }
   __device__ void Transform(float new_delta, float new_zero_point) {
     delta = new_delta;
@@ -114,7 +125,7 @@ struct Team {
     if (x == nullptr) return;
     Sync();
     for (int k = index; k < g; k += kSize) {
-      x[k] = ToFloat(weight[k]) / delta + zero_point - 0.5f * ((1 << n) - 1);
+      x[k] = weights[first + k] / delta + zero_point - 0.5f * ((1 << n) - 1);
     }
     Sync();
   }
@@ -290,16 +301,16 @@ struct Team {
         level = memory.levels[NearestLevel<n>(memory.levels, value - shift)];
       }
       const float w_hat = (level + shift + 0.5f * ((1 << n) - 1) - zero_point) * delta;
-      const float error = fabsf(ToFloat(weight[k]) - w_hat) / delta0;
+      const float error = fabsf(weights[first + k] - w_hat) / delta0;
       sum += expf(kErrorPower * logf(fmaxf(error, 1.17549435e-38f)));
     }
     return Sum(sum);
   }
 };
 
-template <typename Act, int n, bool kBlock>
+template <int n, bool kBlock>
 __global__ void __launch_bounds__(kBlock ? kBlockTeamThreads : kWarpTeams * 32)
-    InitializeKernel(const InitArgs<Act> a, bool keep) {
+    InitializeKernel(const InitArgs a, bool keep) {
   constexpr int kTeams = kBlock ? 1 : kWarpTeams;
   extern __shared__ float4 dynamic_shared[];
   __shared__ __align__(16) TeamMemory<n, kBlock> memories[kTeams];
@@ -307,13 +318,16 @@ __global__ void __launch_bounds__(kBlock ? kBlockTeamThreads : kWarpTeams * 32)
   const int64_t group = static_cast<int64_t>(blockIdx.x) * kTeams + slot;
   if (group >= a.num_groups) return;  // whole warps, or no thread of a block
   const int g = a.group_size;
-  Team<Act, n, kBlock> team{memories[slot], a.weight + group * g,
-                            keep ? reinterpret_cast<float*>(dynamic_shared) + slot * g : nullptr, g,
-                            static_cast<int>(kBlock ? threadIdx.x : threadIdx.x & 31)};
+  Team<n, kBlock> team{memories[slot],
+                       a.weight,
+                       group * g,
+                       keep ? reinterpret_cast<float*>(dynamic_shared) + slot * g : nullptr,
+                       g,
+                       static_cast<int>(kBlock ? threadIdx.x : threadIdx.x & 31)};
 
   float negated_min = -INFINITY, max = -INFINITY;
   for (int k = team.index; k < g; k += team.kSize) {
-    const float w = ToFloat(team.weight[k]);
+    const float w = team.weights[team.first + k];
     negated_min = fmaxf(negated_min, -w);
     max = fmaxf(max, w);
   }
@@ -370,39 +384,35 @@ __global__ void __launch_bounds__(kBlock ? kBlockTeamThreads : kWarpTeams * 32)
 
 void Initialize(Backend* backend, Method method, const InitOptions& options, QuantizerState* s) {
   CudaBackend* cuda = CudaBackend::From(backend);
-  DispatchAct(s->weight.dtype(), [&](auto act) {
-    using Act = decltype(act);
-    InitArgs<Act> args;
-    args.method = method;
-    args.grid_steps = options.grid_steps;
-    args.rounds = options.alternating_rounds;
-    args.weight = Data<Act>(s->weight);
-    args.log_delta = s->log_delta.f32();
-    args.zero_point = s->zero_point.f32();
-    args.shift = s->shift.f32();
-    args.alpha = s->alpha.f32();
-    args.num_groups = NumGroups(*s);
-    args.group_size = static_cast<int>(s->group_size);
-    DispatchBits(s->bits, [&](auto bits) {
-      constexpr int n = bits.value;
-      if (args.group_size > kLongestWarpGroup) {
-        const auto kernel = &InitializeKernel<Act, n, true>;
-        const size_t shared = static_cast<size_t>(args.group_size) * sizeof(float);
-        const bool keep = shared + sizeof(TeamMemory<n, true>) + 1024 <=
-                          static_cast<size_t>(cuda->max_shared_bytes());
-        if (keep) {
-          cuda->Note(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                          static_cast<int>(shared)));
-        }
-        kernel<<<static_cast<unsigned>(args.num_groups), kBlockTeamThreads, keep ? shared : 0,
-                 cuda->stream()>>>(args, keep);
-      } else {
-        const size_t shared = kWarpTeams * static_cast<size_t>(args.group_size) * sizeof(float);
-        InitializeKernel<Act, n, false>
-            <<<static_cast<unsigned>(CeilDiv(args.num_groups, kWarpTeams)), kWarpTeams * 32, shared,
-               cuda->stream()>>>(args, true);
+  InitArgs args;
+  args.method = method;
+  args.grid_steps = options.grid_steps;
+  args.rounds = options.alternating_rounds;
+  args.weight = {s->weight.data(), s->weight.dtype() == DType::kBfloat16};
+  args.log_delta = s->log_delta.f32();
+  args.zero_point = s->zero_point.f32();
+  args.shift = s->shift.f32();
+  args.alpha = s->alpha.f32();
+  args.num_groups = NumGroups(*s);
+  args.group_size = static_cast<int>(s->group_size);
+  DispatchBits(s->bits, [&](auto bits) {
+    constexpr int n = bits.value;
+    if (args.group_size > kLongestWarpGroup) {
+      const auto kernel = &InitializeKernel<n, true>;
+      const size_t shared = static_cast<size_t>(args.group_size) * sizeof(float);
+      const bool keep = shared + sizeof(TeamMemory<n, true>) + 1024 <=
+                        static_cast<size_t>(cuda->max_shared_bytes());
+      if (keep) {
+        cuda->Note(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                        static_cast<int>(shared)));
       }
-    });
+      kernel<<<static_cast<unsigned>(args.num_groups), kBlockTeamThreads, keep ? shared : 0,
+               cuda->stream()>>>(args, keep);
+    } else {
+      const size_t shared = kWarpTeams * static_cast<size_t>(args.group_size) * sizeof(float);
+      InitializeKernel<n, false><<<static_cast<unsigned>(CeilDiv(args.num_groups, kWarpTeams)),
+                                   kWarpTeams * 32, shared, cuda->stream()>>>(args, true);
+    }
   });
   cuda->NoteLaunch();
   for (Tensor* zero : {&s->log_scale_group, &s->log_scale_weight}) {
