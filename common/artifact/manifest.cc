@@ -112,7 +112,7 @@ absl::StatusOr<ManifestModule> ParseModule(const nlohmann::json& value, const st
   if (module.quantized) {
     reader.Read("bits", kRequired, &module.bits);
     ReadCount(&reader, "group_size", kMaxWidth, &module.group_size);
-    reader.Read("weight_error", kRequired, &module.weight_error);
+    reader.ReadOrNan("weight_error", kRequired, &module.weight_error);
     ReadCount(&reader, "num_saturated", INT64_MAX, &module.num_saturated);
   } else {
     reader.Read("reason", kRequired, &module.reason);
@@ -139,8 +139,8 @@ absl::StatusOr<ManifestLayer> ParseLayer(const nlohmann::json& value, const std:
   ManifestLayer layer;
   int64_t index = 0;
   ReadCount(&reader, "layer", 100000, &index);
-  reader.Read("initial_loss", kRequired, &layer.initial_loss);
-  reader.Read("final_loss", kRequired, &layer.final_loss);
+  reader.ReadOrNan("initial_loss", kRequired, &layer.initial_loss);
+  reader.ReadOrNan("final_loss", kRequired, &layer.final_loss);
   UQ_RETURN_IF_ERROR(reader.Finish());
   layer.layer = static_cast<int>(index);
   return layer;
@@ -149,8 +149,8 @@ absl::StatusOr<ManifestLayer> ParseLayer(const nlohmann::json& value, const std:
 absl::StatusOr<ManifestEvaluation> ParseEvaluation(const nlohmann::json& value) {
   JsonObjectReader reader(value, "evaluation", kReason);
   ManifestEvaluation evaluation;
-  reader.Read("perplexity_before", kRequired, &evaluation.perplexity_before);
-  reader.Read("perplexity_after", kRequired, &evaluation.perplexity_after);
+  reader.ReadOrNan("perplexity_before", kRequired, &evaluation.perplexity_before);
+  reader.ReadOrNan("perplexity_after", kRequired, &evaluation.perplexity_after);
   ReadCount(&reader, "num_tokens", INT64_MAX, &evaluation.num_tokens);
   UQ_RETURN_IF_ERROR(reader.Finish());
   return evaluation;

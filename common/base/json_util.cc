@@ -161,6 +161,13 @@ void JsonObjectReader::Read(absl::string_view name, Presence presence, double* o
   *out = value->get<double>();
 }
 
+void JsonObjectReader::ReadOrNan(absl::string_view name, Presence presence, double* out) {
+  const json* value = Find(name, presence);
+  if (value == nullptr) return;
+  if (!value->is_null()) return Read(name, presence, out);
+  *out = std::numeric_limits<double>::quiet_NaN();
+}
+
 void JsonObjectReader::Read(absl::string_view name, Presence presence,
                             std::vector<std::string>* out) {
   const json* value = ReadArray(name, presence);

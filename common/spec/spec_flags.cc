@@ -114,7 +114,8 @@ void AddSpecFlags(FlagSet* flags, QuantizationSpec* spec) {
                "evaluation windows used; 0: all");
   flags->Custom(
       "spec", "FILE.json", "",
-      "settings as a JSON object (fields as in this help, with _ for -); other flags override it",
+      "settings as a JSON object with the fields of common/spec/quantization_spec.h (model_uri, "
+      "bits, ... overrides); other flags override it",
       [spec](absl::string_view path) {
         UQ_ASSIGN_OR_RETURN(*spec, ReadSpecFile(path));
         return absl::OkStatus();

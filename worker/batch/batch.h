@@ -1,5 +1,5 @@
-// The batch program: the engine with no service around it. One function a command; each parses its own
-// flags and returns the process's exit code (README.md lists them). Thread safety: none needed.
+// The batch program: the engine with no service around it. One function a command; each parses its
+// own flags and returns the process's exit code (README.md lists them). Thread safety: none needed.
 #ifndef UNIQUANF_WORKER_BATCH_BATCH_H_
 #define UNIQUANF_WORKER_BATCH_BATCH_H_
 
@@ -38,8 +38,8 @@ struct DeviceFlags {
   absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(DType* act) const;
 };
 
-// Parses; prints help or the error with a hint. Returns true when the command should go on, else sets
-// *exit_code.
+// Parses; prints help or the error with a hint. Returns true when the command should go on, else
+// sets *exit_code.
 bool ParseOrExplain(FlagSet* flags, const std::vector<std::string>& arguments, int* exit_code);
 // Prints "error: ..." (as JSON too, where asked for) and returns the exit code that fits.
 int Fail(const absl::Status& status, bool json);

@@ -25,7 +25,8 @@ struct EvalFlags {
 
 absl::StatusOr<Perplexity> RunEval(const EvalFlags& flags) {
   PerplexityOptions options;
-  UQ_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, flags.device.MakeBackend(&options.act));
+  UQ_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend,
+                      flags.device.MakeBackend(&options.act));
   UQ_ASSIGN_OR_RETURN(const std::shared_ptr<ObjectStore> store,
                       OpenObjectStore(AbsoluteUri(flags.model)));
   UQ_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint,
@@ -36,10 +37,9 @@ absl::StatusOr<Perplexity> RunEval(const EvalFlags& flags) {
                         absl::StrCat("--window ", flags.window, " is longer than the model's ",
                                      config.max_position_embeddings, " positions"));
   }
-  UQ_ASSIGN_OR_RETURN(
-      const std::vector<int32_t> tokens,
-      ReadEvaluationTokens(AbsoluteUri(flags.tokens), flags.entry, flags.window,
-                           flags.window * flags.max_windows, config.vocab_size));
+  UQ_ASSIGN_OR_RETURN(const std::vector<int32_t> tokens,
+                      ReadEvaluationTokens(AbsoluteUri(flags.tokens), flags.entry, flags.window,
+                                           flags.window * flags.max_windows, config.vocab_size));
   TerminalProgress progress(STDERR_FILENO, DetectTerminal(STDERR_FILENO), SystemClock());
   options.window = flags.window;
   options.max_windows = flags.max_windows;

@@ -2,6 +2,7 @@
 // service's workers call.
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
@@ -101,7 +102,11 @@ class QuantizeRun {
       const bool reconstructing = absl::string_view(progress.phase) == "reconstructing";
       ProgressRow job, row;
       job.label = "job";
-      job.fraction = num_layers_ > 0 ? (num_done_ + (reconstructing ? part : 0)) / num_layers_ : 0;
+      if (num_layers_ > 0) {
+        job_fraction_ =
+            std::max(job_fraction_, (num_done_ + (reconstructing ? part : 0)) / num_layers_);
+      }
+      job.fraction = job_fraction_;
       job.detail = absl::StrCat(num_done_, "/", num_layers_, " layers");
       row.label = task;
       row.fraction = part;
@@ -127,6 +132,7 @@ class QuantizeRun {
   TaskEnvironment env_;
   int num_layers_ = 0;
   int num_done_ = 0;
+  double job_fraction_ = 0;  // only grows
 };
 
 void PrintJson(const FinalizeOutcome& outcome) {
@@ -160,11 +166,13 @@ void PrintReport(const FinalizeOutcome& outcome) {
               outcome.artifact_size_bytes / 1048576.0, outcome.model_size_bytes / 1048576.0,
               outcome.average_bits);
   if (outcome.perplexity_before.has_value()) {
-    std::printf("Perplexity     %.4f before, %.4f after, on %lld tokens\n", *outcome.perplexity_before,
-                *outcome.perplexity_after, static_cast<long long>(outcome.num_evaluation_tokens));
+    std::printf("Perplexity     %.4f before, %.4f after, on %lld tokens\n",
+                *outcome.perplexity_before, *outcome.perplexity_after,
+                static_cast<long long>(outcome.num_evaluation_tokens));
   }
   std::printf("Computed for   %.1f s\n", outcome.seconds);
-  for (const std::string& warning : outcome.warnings) std::printf("Warning        %s\n", warning.c_str());
+  for (const std::string& warning : outcome.warnings)
+    std::printf("Warning        %s\n", warning.c_str());
 }
 
 }  // namespace
@@ -183,8 +191,8 @@ int Quantize(const std::vector<std::string>& arguments) {
   flag_set.Bool("json", &flags.json, "print the report as JSON on standard output");
   int exit_code = kOk;
   if (!ParseOrExplain(&flag_set, arguments, &exit_code)) return exit_code;
-  for (const auto& [name, value] : {std::pair{"model", &flags.spec.model_uri},
-                                    std::pair{"output", &flags.spec.output_uri}}) {
+  for (const auto& [name, value] :
+       {std::pair{"model", &flags.spec.model_uri}, std::pair{"output", &flags.spec.output_uri}}) {
     if (!value->empty()) continue;
     std::fprintf(stderr, "error: --%s is required\nTry --help.\n", name);
     return kUsage;

@@ -10,7 +10,8 @@
 namespace uniquanf::batch {
 namespace {
 
-volatile std::sig_atomic_t g_interrupted = 0;  // written by the signal handler, the only way to reach it
+volatile std::sig_atomic_t g_interrupted =
+    0;  // written by the signal handler, the only way to reach it
 
 extern "C" void OnInterrupt(int signal) {
   if (g_interrupted != 0) _exit(kInterrupted);
@@ -24,14 +25,16 @@ void DeviceFlags::AddTo(FlagSet* flags) {
   flags->Choice("device", {"auto", "cpu", "cuda"}, &device, "where to compute");
   flags->Choice("precision", {"auto", "f32", "bf16"}, &precision,
                 "arithmetic of the blocks; auto is f32 on the CPU and bf16 on CUDA");
-  flags->Int("threads", &threads, 0, 1024, "CPU threads; 0: all cores. Results do not depend on it");
+  flags->Int("threads", &threads, 0, 1024,
+             "CPU threads; 0: all cores. Results do not depend on it");
   flags->Int("gpu", &gpu, 0, 1024, "index of the CUDA device");
 }
 
 absl::StatusOr<std::unique_ptr<Backend>> DeviceFlags::MakeBackend(DType* act) const {
   const bool cuda = device == "cuda" || (device == "auto" && NumCudaDevices() > 0);
   if (!cuda && precision == "bf16") {
-    return InvalidInput("INVALID_FLAG", "--precision bf16 needs --device cuda; the CPU computes in f32");
+    return InvalidInput("INVALID_FLAG",
+                        "--precision bf16 needs --device cuda; the CPU computes in f32");
   }
   *act = cuda && precision != "f32" ? DType::kBfloat16 : DType::kFloat32;
   if (cuda) return NewCudaBackend(gpu);
@@ -58,7 +61,8 @@ int Fail(const absl::Status& status, bool json) {
     nlohmann::ordered_json error;
     error["error"]["reason"] = ErrorReason(status);
     error["error"]["message"] = std::string(status.message());
-    std::printf("%s\n", error.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+    std::printf("%s\n",
+                error.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
   }
   std::fprintf(stderr, "error: %s\n", std::string(status.message()).c_str());
   switch (status.code()) {

@@ -30,10 +30,11 @@ absl::StatusOr<std::unique_ptr<WorkArea>> WorkArea::Open(const std::string& work
   area->uri_ = AbsoluteUri(work_uri);
   if (work_uri.empty()) {
     if (!absl::StartsWith(output, "file://")) {
-      return InvalidInput("INVALID_FLAG",
-                          absl::StrCat("the output ", output,
-                                       " is not a local directory; name a place for work in progress "
-                                       "with --work DIR"));
+      return InvalidInput(
+          "INVALID_FLAG",
+          absl::StrCat("the output ", output,
+                       " is not a local directory; name a place for work in progress "
+                       "with --work DIR"));
     }
     area->uri_ = absl::StrCat(absl::StripSuffix(output, "/"), ".partial");
   }

@@ -1,9 +1,10 @@
-// The batch program's working store: a job's content-addressed objects and a journal of finished layers,
-// so that a run that was killed continues where it was. Lies beside the output ("OUTPUT.partial") unless
+// The batch program's working store: a job's content-addressed objects and a journal of finished
+// layers, so that a run that was killed continues where it was. Lies beside the output
+// ("OUTPUT.partial") unless
 // --work names another place; removed when the artifact is published.
 //
-// Thread safety: none. Errors: kFailedPrecondition (WORK_IN_USE) when another process holds it; store
-// errors pass through.
+// Thread safety: none. Errors: kFailedPrecondition (WORK_IN_USE) when another process holds it;
+// store errors pass through.
 #ifndef UNIQUANF_WORKER_BATCH_WORK_AREA_H_
 #define UNIQUANF_WORKER_BATCH_WORK_AREA_H_
 

@@ -83,7 +83,9 @@ class BlockRunner {
   // From dy[T, H] of the last Forward: gradients of the linear layers. The gradient for x is
   // computed only when dx is not null: nothing trained lies before it. `on_gradient(l)` is called
   // as soon as the gradient of linear layer l has been issued (so that its update can be issued
-  // too); may be null. REQUIRES: with_backward; Forward was called with the same weights.
+  // too): weights.linear[l] is not read after that and may change; may be null. An empty
+  // (*gradients)[l] is not computed, and on_gradient(l) is not called. Uses up what Forward kept.
+  // REQUIRES: with_backward; Forward was called with the same weights.
   virtual void Backward(const BlockWeights& weights, const Tensor& dy, BlockGradients* gradients,
                         Tensor* dx, const std::function<void(Linear)>& on_gradient) = 0;
 };

@@ -78,15 +78,20 @@ struct InitOptions {
   int grid_steps = 1;           // G; 0: no search, and the shift z_B is fitted
   int alternating_rounds = 15;  // T
 };
+// The smallest step a group may get. The first term is the paper's; the second keeps w/Δ finite
+// for constant groups of huge weights.
+inline constexpr float kMinDelta = 1e-8f;
+inline constexpr float kMinDeltaPerMagnitude = 0x1p-96f;  // Δ0 ≥ this · max|w|
 // Unified initialization: sets log_delta, zero_point, alpha, shift; s2 = s3 = 0; codes to the
-// direct mapping's. Finite for every finite weight (constant rows included).
+// direct mapping's. Finite for every |w| <= 1e38 (constant rows included).
 void InitializeUnified(Backend* backend, const InitOptions& options, QuantizerState* state);
 // FlexRound / round to nearest: min-max Δ and z_U with the same grid search but uniform levels; z_B
 // = 0; α_i = 2^(n−1−i)/2·(−1) laid out so that the levels are −(2^n−1)/2 + c for code c (equally
 // spaced), and codes = clip(round(w/Δ + z_U)). See README for the sign convention.
 void InitializeUniform(Backend* backend, const InitOptions& options, QuantizerState* state);
-// Plain BCQ by alternating update on w itself (method "alternating"): Δ = 1, z_U = (2^n − 1)/2,
-// fitted shift z_B, α from the update.
+// Plain BCQ by alternating update on w itself (method "alternating"): z_U = (2^n − 1)/2, fitted
+// shift z_B, α from the update. Δ is the group's min-max step, not 1, only so that fp32 keeps its
+// precision in w/Δ + z_U for small weights and sums do not overflow for large ones; Unify folds it.
 void InitializeAlternating(Backend* backend, const InitOptions& options, QuantizerState* state);
 
 // w_hat[N, K] act = quantized weight under `mapping`; codes are updated unless kKeep.
@@ -97,6 +102,7 @@ void Forward(Backend* backend, Mapping mapping, QuantizerState* state, Tensor* w
 struct Gradients {
   Tensor log_delta, log_scale_group, log_scale_weight, alpha;
 };
+absl::StatusOr<Gradients> NewGradients(Backend* backend, const QuantizerState& state);
 void Backward(Backend* backend, const QuantizerState& state, const Tensor& upstream,
               Gradients* gradients);
 

@@ -22,7 +22,7 @@ namespace uniquanf::quant {
 
 struct ReconstructOptions {
   int64_t num_steps = 0;  // all of them; the cosine runs over this many
-  int batch_size = 1;
+  int batch_size = 1;     // sequences a step, 1..ops::kMaxBatchSize
   double input_prob = 0.5;
   double uniform_learning_rate = 5e-3;
   double binary_learning_rate = 5e-4;
@@ -37,11 +37,16 @@ struct ReconstructProgress {
   float loss = 0;  // mean of the steps since the last call
 };
 
+// At most this many calibration sequences (the first ones) measure initial_loss and final_loss.
+inline constexpr int64_t kMaxEvaluationSequences = 32;
+
 struct ReconstructResult {
   std::vector<float> losses;  // one a step, before the step's update
-  double initial_loss =
-      0;  // mean loss over the first epoch's... see .cc: loss of the initialized block
-  double final_loss = 0;  // mean of the last epoch's (or last min(num_steps, S)) losses
+  // Mean loss before the first and after the last step: forward passes with the input x_q (x_fp
+  // where there is none) over the first min(S, kMaxEvaluationSequences) sequences, rounded up to
+  // whole batches by starting again at the first.
+  double initial_loss = 0;
+  double final_loss = 0;
 };
 
 // Calibration activations of a block, each [S, L, H] act. x_q may be null when input_prob is 0.
@@ -51,6 +56,10 @@ struct BlockActivations {
   const Tensor* y_fp = nullptr;
 };
 
+// The states must be initialized. Learning rates, the order of the sequences and the mapping of
+// each step are those of worker/quant/step_schedule.h. `progress` and `cancelled` may be empty;
+// `cancelled` is asked before each step, `progress` called every report_every steps and after the
+// last. REQUIRES: num_steps >= 0; shapes agree; x_q is given unless input_prob is 0.
 // `states[l]` is null for a layer left in full precision, whose weight then stays as it is in
 // `weights`. For the others weights->linear[l] is used for ŵ and holds the final ŵ (codes kept) on
 // return. `losses` are those of steps counted from 0; quantizer passes count from 1.

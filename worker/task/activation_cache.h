@@ -1,5 +1,6 @@
 // The inputs of one layer, kept between tasks on the same device. Internal to worker/task.
-// Thread safety: CachedLayer may be called from another thread (the agent's); the rest by the task's.
+// Thread safety: CachedLayer may be called from another thread (the agent's); the rest by the
+// task's.
 #ifndef UNIQUANF_WORKER_TASK_ACTIVATION_CACHE_H_
 #define UNIQUANF_WORKER_TASK_ACTIVATION_CACHE_H_
 
@@ -13,8 +14,8 @@
 
 namespace uniquanf {
 
-// Both [S, L, H] act: a layer's input in the original model, and when all earlier layers are quantized
-// (empty when the job does not need it; for layer 0 they are equal and x_q is a copy).
+// Both [S, L, H] act: a layer's input in the original model, and when all earlier layers are
+// quantized (empty when the job does not need it; for layer 0 they are equal and x_q is a copy).
 struct LayerInputs {
   Tensor x_fp;
   Tensor x_q;

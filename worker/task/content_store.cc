@@ -57,8 +57,9 @@ class OverlayStore : public ObjectStore {
       ObjectInfo info;
       info.key = key;
       info.size_bytes = bytes.size();
-      auto at = std::lower_bound(result.objects.begin(), result.objects.end(), key,
-                                 [](const ObjectInfo& a, const std::string& b) { return a.key < b; });
+      auto at =
+          std::lower_bound(result.objects.begin(), result.objects.end(), key,
+                           [](const ObjectInfo& a, const std::string& b) { return a.key < b; });
       if (at != result.objects.end() && at->key == key) {
         *at = info;
       } else {
@@ -70,7 +71,8 @@ class OverlayStore : public ObjectStore {
 
  private:
   static absl::Status ReadOnly() {
-    return MakeError(absl::StatusCode::kInternal, "READ_ONLY_STORE", "an overlay store is read-only");
+    return MakeError(absl::StatusCode::kInternal, "READ_ONLY_STORE",
+                     "an overlay store is read-only");
   }
   std::shared_ptr<ObjectStore> base_;
   std::map<std::string, std::string> overlay_;
@@ -95,10 +97,11 @@ absl::StatusOr<std::string> GetContent(ObjectStore* store, absl::string_view sha
                                        uint64_t max_bytes) {
   UQ_ASSIGN_OR_RETURN(std::string bytes, store->Read(ContentKey(sha256), max_bytes));
   if (Sha256Hex(bytes) != sha256) {
-    return MakeError(absl::StatusCode::kDataLoss, "DIGEST_MISMATCH",
-                     absl::StrCat(store->uri(), "/", ContentKey(sha256),
-                                  " does not hold the bytes its name promises; it was damaged: delete "
-                                  "it and retry the job"));
+    return MakeError(
+        absl::StatusCode::kDataLoss, "DIGEST_MISMATCH",
+        absl::StrCat(store->uri(), "/", ContentKey(sha256),
+                     " does not hold the bytes its name promises; it was damaged: delete "
+                     "it and retry the job"));
   }
   return bytes;
 }

@@ -1,8 +1,8 @@
 // Content-addressed objects of a job ("objects/<sha256>") and small adapters around object stores.
 //
 // Thread safety: free functions; as the stores they are given.
-// Errors: store errors pass through; kDataLoss (DIGEST_MISMATCH) when an object's bytes do not hash to
-// its name.
+// Errors: store errors pass through; kDataLoss (DIGEST_MISMATCH) when an object's bytes do not hash
+// to its name.
 #ifndef UNIQUANF_WORKER_TASK_CONTENT_STORE_H_
 #define UNIQUANF_WORKER_TASK_CONTENT_STORE_H_
 
@@ -18,8 +18,8 @@ namespace uniquanf {
 // "objects/<sha256>".
 std::string ContentKey(absl::string_view sha256);
 
-// Stores `bytes` under their digest and returns it. An object that exists already is left alone: its
-// name says that it holds the same bytes.
+// Stores `bytes` under their digest and returns it. An object that exists already is left alone:
+// its name says that it holds the same bytes.
 absl::StatusOr<std::string> PutContent(ObjectStore* store, absl::string_view bytes);
 // The object's bytes, checked against its name.
 absl::StatusOr<std::string> GetContent(ObjectStore* store, absl::string_view sha256,
@@ -39,8 +39,8 @@ class StringWriter : public ObjectWriter {
   std::string bytes_;
 };
 
-// `base` with some objects shown from memory instead: lets an artifact be read by the ordinary reader
-// before its manifest is published. Read-only.
+// `base` with some objects shown from memory instead: lets an artifact be read by the ordinary
+// reader before its manifest is published. Read-only.
 std::shared_ptr<ObjectStore> NewOverlayStore(std::shared_ptr<ObjectStore> base,
                                              std::map<std::string, std::string> overlay);
 

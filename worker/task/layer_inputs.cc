@@ -3,7 +3,7 @@
 #include <optional>
 #include <utility>
 
-#include "common/artifact/artifact_reader.h"
+#include "common/artifact/layout.h"
 #include "common/base/status.h"
 #include "common/safetensors/safetensors.h"
 #include "worker/model/language_model.h"
@@ -62,8 +62,10 @@ absl::StatusOr<LayerInputs> ObtainLayerInputs(const TaskContext& context,
     UQ_ASSIGN_OR_RETURN(results, LoadLayerResults(plan_sha256, earlier, env));
     if (static_cast<int>(results.size()) < layer) {
       return InvalidInput("INVALID_LAYER_RESULT",
-                          absl::StrCat("layer ", layer, " needs the results of all layers before it, "
-                                       "but only ", results.size(), " were given"));
+                          absl::StrCat("layer ", layer,
+                                       " needs the results of all layers before it, "
+                                       "but only ",
+                                       results.size(), " were given"));
     }
   }
   UQ_ASSIGN_OR_RETURN(const std::string token_bytes,
@@ -79,8 +81,7 @@ absl::StatusOr<LayerInputs> ObtainLayerInputs(const TaskContext& context,
     if (IsCancelled(env)) return CancelledError();
     ReportProgress(env, "activations", before, layer);
     UQ_ASSIGN_OR_RETURN(const HostBlock original, context.checkpoint->LoadBlock(before));
-    UQ_RETURN_IF_ERROR(
-        ForwardHostBlock(context, before, original, rope, env, &inputs.x_fp));
+    UQ_RETURN_IF_ERROR(ForwardHostBlock(context, before, original, rope, env, &inputs.x_fp));
     if (!needs_quantized) continue;
     UQ_ASSIGN_OR_RETURN(const HostBlock stored, LoadStoredBlock(context, results[before], env));
     UQ_RETURN_IF_ERROR(ForwardHostBlock(context, before, stored, rope, env, &inputs.x_q));

@@ -12,7 +12,8 @@
 
 namespace uniquanf {
 
-// From the cache, or recomputed: x_fp through the original blocks, x_q through the stored, rounded ones
+// From the cache, or recomputed: x_fp through the original blocks, x_q through the stored, rounded
+// ones
 // (`earlier`: results of layers 0..layer−1). The same bits either way.
 absl::StatusOr<LayerInputs> ObtainLayerInputs(const TaskContext& context,
                                               const std::string& plan_sha256, int layer,

@@ -40,7 +40,8 @@ absl::StatusOr<LayerResult> LayerResult::FromJson(absl::string_view text) {
   const Json json = Json::parse(text.begin(), text.end(), nullptr, false);
   const absl::Status bad =
       InvalidInput("INVALID_LAYER_RESULT", "a layer's result is not one of this version");
-  if (!json.is_object() || json.value("uniquanf_layer_result", 0) != kLayerResultVersion) return bad;
+  if (!json.is_object() || json.value("uniquanf_layer_result", 0) != kLayerResultVersion)
+    return bad;
   LayerResult result;
   try {
     json.at("plan_sha256").get_to(result.plan_sha256);

@@ -1,6 +1,6 @@
-// What a layer task leaves behind: one content-addressed JSON object that names the layer's shard (a
-// safetensors file, already in the artifact's final form) and tells how good it is. Deterministic: no
-// times, no hosts.
+// What a layer task leaves behind: one content-addressed JSON object that names the layer's shard
+// (a safetensors file, already in the artifact's final form) and tells how good it is.
+// Deterministic: no times, no hosts.
 //
 // Thread safety: plain values. Errors: kInvalidArgument (INVALID_LAYER_RESULT).
 #ifndef UNIQUANF_WORKER_TASK_LAYER_RESULT_H_
@@ -20,9 +20,9 @@ struct ModuleResult {
   std::string name;  // "model.layers.3.mlp.down_proj"
   int64_t num_outputs = 0, num_inputs = 0;
   bool quantized = false;
-  int bits = 0;              // quantized only
-  int64_t group_size = 0;    // quantized only; columns, never 0
-  double weight_error = 0;   // mean (w − ŵ)² of the stored weights
+  int bits = 0;               // quantized only
+  int64_t group_size = 0;     // quantized only; columns, never 0
+  double weight_error = 0;    // mean (w − ŵ)² of the stored weights
   int64_t num_saturated = 0;  // scale factors or shifts beyond fp16's range, clamped
 };
 

@@ -1,5 +1,6 @@
 // Serializes one layer (or everything outside the layers) as a safetensors shard of the artifact.
-// Internal to worker/task. Tensors lie in byte order of their names; the bytes depend on nothing else.
+// Internal to worker/task. Tensors lie in byte order of their names; the bytes depend on nothing
+// else.
 #ifndef UNIQUANF_WORKER_TASK_LAYER_SHARD_H_
 #define UNIQUANF_WORKER_TASK_LAYER_SHARD_H_
 

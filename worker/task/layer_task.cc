@@ -1,14 +1,19 @@
 // The layer task: initialize, reconstruct, unify, store; then measure what was stored.
+#include <algorithm>
 #include <array>
 #include <cmath>
+#include <functional>
+#include <future>
 #include <map>
 #include <optional>
 #include <utility>
 
+#include "absl/strings/str_join.h"
 #include "absl/time/time.h"
 #include "common/artifact/layout.h"
 #include "common/base/crash_point.h"
 #include "common/base/digest.h"
+#include "common/base/parallel.h"
 #include "common/base/random.h"
 #include "common/base/status.h"
 #include "worker/model/language_model.h"
@@ -33,12 +38,33 @@ uint64_t LayerSeed(uint64_t seed, int layer) {
   return static_cast<uint64_t>(words.v[1]) << 32 | words.v[0];
 }
 
+// Digest of the digests of the linear weights as float32.
 std::string WeightsDigest(const HostBlock& block) {
-  Sha256 sha256;
-  for (const std::vector<float>& weight : block.linear) {
-    sha256.Update(weight.data(), weight.size() * sizeof(float));
-  }
-  return sha256.FinishHex();
+  std::array<std::string, kNumLinears> digests;
+  ParallelRanges(kNumLinears, 1, [&](int64_t i, int64_t) {
+    const std::vector<float>& weight = block.linear[i];
+    digests[i] = Sha256Hex(absl::string_view(reinterpret_cast<const char*>(weight.data()),
+                                             weight.size() * sizeof(float)));
+  });
+  return Sha256Hex(absl::StrJoin(digests, "\n"));
+}
+
+// mean (a − b)², with a fixed order of summation: within a row, then over rows.
+double MeanSquaredDifference(const std::vector<float>& a, const std::vector<float>& b,
+                             int64_t num_rows) {
+  const int64_t width = static_cast<int64_t>(a.size()) / num_rows;
+  std::vector<double> sums(num_rows);
+  ParallelRanges(num_rows, 64, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      for (int64_t k = row * width; k < (row + 1) * width; ++k) {
+        const double error = static_cast<double>(a[k]) - b[k];
+        sums[row] += error * error;
+      }
+    }
+  });
+  double sum = 0;
+  for (double row : sums) sum += row;
+  return sum / static_cast<double>(a.size());
 }
 
 // Means of consecutive steps, so that a curve stays small.
@@ -70,14 +96,15 @@ class LayerRun {
     if (NeedsReconstruction(plan_.spec)) {
       UQ_ASSIGN_OR_RETURN(rope_, MakeRopeTables(env_.backend, context_.checkpoint->config().rope,
                                                 config_.head_dim, plan_.sequence_length));
-      UQ_ASSIGN_OR_RETURN(inputs_, ObtainLayerInputs(context_, plan_sha256_, layer_, earlier, rope_,
-                                                     env_));
+      UQ_ASSIGN_OR_RETURN(inputs_,
+                          ObtainLayerInputs(context_, plan_sha256_, layer_, earlier, rope_, env_));
     }
     if (IsCancelled(env_)) return CancelledError();
     ReportProgress(env_, "loading", 0, 1);
     UQ_ASSIGN_OR_RETURN(original_, context_.checkpoint->LoadBlock(layer_));
     UQ_ASSIGN_OR_RETURN(weights_, UploadBlock(env_.backend, config_, env_.act, original_));
-    result_.weights_sha256 = WeightsDigest(original_);
+    // Hashed while the device works; Store waits for it before it changes the weights.
+    weights_sha256_ = std::async(std::launch::async, WeightsDigest, std::cref(original_));
     if (NeedsReconstruction(plan_.spec)) {
       UQ_ASSIGN_OR_RETURN(y_fp_, Tensor::Allocate(env_.backend, env_.act, inputs_.x_fp.shape()));
       UQ_RETURN_IF_ERROR(
@@ -109,9 +136,8 @@ class LayerRun {
       Tensor weight = std::move(weights_.linear[i]);
       UQ_ASSIGN_OR_RETURN(weights_.linear[i],
                           Tensor::Allocate(env_.backend, env_.act, {num_outputs, num_inputs}));
-      UQ_ASSIGN_OR_RETURN(states_[i],
-                          quant::NewQuantizerState(env_.backend, std::move(weight), settings.bits,
-                                                   group_size, trained));
+      UQ_ASSIGN_OR_RETURN(states_[i], quant::NewQuantizerState(env_.backend, std::move(weight),
+                                                               settings.bits, group_size, trained));
       switch (spec.method) {
         case QuantizationMethod::kUniquanf:
           quant::InitializeUnified(env_.backend, options, &*states_[i]);
@@ -144,15 +170,14 @@ class LayerRun {
     activations.y_fp = &y_fp_;
     std::array<QuantizerState*, kNumLinears> states{};
     for (int i = 0; i < kNumLinears; ++i) states[i] = states_[i] ? &*states_[i] : nullptr;
-    UQ_ASSIGN_OR_RETURN(
-        const quant::ReconstructResult reconstructed,
-        quant::ReconstructBlock(
-            env_.backend, config_, rope_, options, activations, &weights_, states,
-            [this](const quant::ReconstructProgress& progress) {
-              ReportProgress(env_, "reconstructing", progress.step, progress.num_steps,
-                             progress.loss);
-            },
-            env_.cancelled ? env_.cancelled : [] { return false; }));
+    UQ_ASSIGN_OR_RETURN(const quant::ReconstructResult reconstructed,
+                        quant::ReconstructBlock(
+                            env_.backend, config_, rope_, options, activations, &weights_, states,
+                            [this](const quant::ReconstructProgress& progress) {
+                              ReportProgress(env_, "reconstructing", progress.step,
+                                             progress.num_steps, progress.loss);
+                            },
+                            env_.cancelled ? env_.cancelled : [] { return false; }));
     result_.initial_loss = reconstructed.initial_loss;
     result_.loss_curve = Condense(reconstructed.losses);
     if (!inputs_.x_q.empty()) inputs_.x_fp = Tensor();  // its memory is needed more than its bits
@@ -162,6 +187,7 @@ class LayerRun {
   // Unifies and packs every quantized layer; from here on only the packed form counts.
   absl::Status Store() {
     ReportProgress(env_, "storing", 0, 1);
+    result_.weights_sha256 = weights_sha256_.get();
     std::map<std::string, PackedLinear> packed;
     for (Linear linear : kAllLinears) {
       const int i = static_cast<int>(linear);
@@ -179,12 +205,7 @@ class LayerRun {
         std::vector<float>& weight = original_.linear[i];
         std::vector<float> stored(weight.size());
         Dequantize(layer, stored.data());
-        double sum = 0;
-        for (size_t k = 0; k < weight.size(); ++k) {
-          const double error = static_cast<double>(weight[k]) - stored[k];
-          sum += error * error;
-        }
-        module.weight_error = sum / static_cast<double>(weight.size());
+        module.weight_error = MeanSquaredDifference(weight, stored, module.num_outputs);
         weight = std::move(stored);  // original_ becomes the stored block
         packed.emplace(module.name, std::move(layer));
       }
@@ -214,20 +235,22 @@ class LayerRun {
 
   absl::StatusOr<double> MeanSquaredError(const Tensor& y) {
     const int64_t per_sequence = plan_.sequence_length * config_.hidden_size;
-    UQ_ASSIGN_OR_RETURN(Tensor params, Tensor::Allocate(env_.backend, DType::kUint8,
-                                                        {sizeof(ops::StepParams)}));
-    UQ_ASSIGN_OR_RETURN(
-        Tensor row, Tensor::Allocate(env_.backend, env_.act,
-                                     {plan_.sequence_length, config_.hidden_size}));
+    UQ_ASSIGN_OR_RETURN(Tensor params,
+                        Tensor::Allocate(env_.backend, DType::kUint8, {sizeof(ops::StepParams)}));
+    UQ_ASSIGN_OR_RETURN(Tensor row, Tensor::Allocate(env_.backend, env_.act,
+                                                     {plan_.sequence_length, config_.hidden_size}));
     UQ_ASSIGN_OR_RETURN(Tensor gradient, Tensor::Allocate(env_.backend, env_.act, row.shape()));
     UQ_ASSIGN_OR_RETURN(
         Tensor scratch,
-        Tensor::Allocate(env_.backend, DType::kUint8,
-                         {static_cast<int64_t>(
-                             ops::MseLossScratchBytes(*env_.backend, per_sequence))}));
+        Tensor::Allocate(
+            env_.backend, DType::kUint8,
+            {static_cast<int64_t>(ops::MseLossScratchBytes(*env_.backend, per_sequence))}));
     UQ_ASSIGN_OR_RETURN(Tensor loss, Tensor::Allocate(env_.backend, DType::kFloat32, {1}));
+    // The same sequences that measured the initial loss.
+    const int64_t num_sequences =
+        std::min<int64_t>(plan_.num_samples, quant::kMaxEvaluationSequences);
     double sum = 0;
-    for (int64_t sequence = 0; sequence < plan_.num_samples; ++sequence) {
+    for (int64_t sequence = 0; sequence < num_sequences; ++sequence) {
       ops::StepParams host{};
       host.sequence_index[0] = sequence;
       UQ_RETURN_IF_ERROR(env_.backend->CopyFromHost(params.data(), &host, sizeof(host)));
@@ -240,7 +263,7 @@ class LayerRun {
       UQ_RETURN_IF_ERROR(env_.backend->CopyToHost(&value, loss.data(), sizeof(value)));
       sum += value;
     }
-    return sum / static_cast<double>(plan_.num_samples);
+    return sum / static_cast<double>(num_sequences);
   }
 
   absl::StatusOr<LayerOutcome> Finish() {
@@ -253,8 +276,8 @@ class LayerRun {
     UQ_ASSIGN_OR_RETURN(outcome.result_sha256, PutContent(env_.work.get(), result_.ToJson()));
     UQ_CRASH_POINT("layer.result_stored");
     if (next_) {
-      static_cast<ActivationCacheImpl*>(env_.cache)->Put(plan_sha256_, layer_ + 1,
-                                                         std::move(*next_));
+      static_cast<ActivationCacheImpl*>(env_.cache)
+          ->Put(plan_sha256_, layer_ + 1, std::move(*next_));
     }
     return outcome;
   }
@@ -269,6 +292,8 @@ class LayerRun {
   RopeTables rope_;
   LayerInputs inputs_;
   HostBlock original_;
+  // After original_, so that it is waited for first when a run ends early.
+  std::future<std::string> weights_sha256_;
   BlockWeights weights_;
   Tensor y_fp_;
   std::array<std::optional<QuantizerState>, kNumLinears> states_;

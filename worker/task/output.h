@@ -13,8 +13,8 @@
 
 namespace uniquanf {
 
-// The marker's key; its content is the digest of the plan whose finalize task is at work. It goes when
-// the manifest is there.
+// The marker's key; its content is the digest of the plan whose finalize task is at work. It goes
+// when the manifest is there.
 inline constexpr char kOutputMarkerKey[] = "uniquanf-incomplete";
 
 // OK when nothing lies at `uri`, or only what an interrupted finalize of the same plan left there.

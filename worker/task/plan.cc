@@ -42,7 +42,8 @@ std::string Plan::ToJson() const {
 
 absl::StatusOr<Plan> Plan::FromJson(absl::string_view text) {
   const Json json = Json::parse(text.begin(), text.end(), nullptr, false);
-  const absl::Status bad = InvalidInput("INVALID_PLAN", "the job's plan is not one of this version");
+  const absl::Status bad =
+      InvalidInput("INVALID_PLAN", "the job's plan is not one of this version");
   if (!json.is_object() || json.value("uniquanf_plan", 0) != kPlanVersion) return bad;
   Plan plan;
   try {

@@ -2,7 +2,8 @@
 // canonical, so that the same inputs and settings give the same plan digest wherever they lie; that
 // digest is the fingerprint that guards resuming.
 //
-// Thread safety: plain values. Errors: kInvalidArgument (INVALID_PLAN) for bytes that are not a plan.
+// Thread safety: plain values. Errors: kInvalidArgument (INVALID_PLAN) for bytes that are not a
+// plan.
 #ifndef UNIQUANF_WORKER_TASK_PLAN_H_
 #define UNIQUANF_WORKER_TASK_PLAN_H_
 
@@ -25,8 +26,8 @@ struct Plan {
   std::string config_sha256;   // of the source's config.json
   std::string tensors_sha256;  // of every tensor's name, dtype and shape
   uint64_t model_size_bytes = 0;
-  // Calibration tokens, int32 [num_samples, sequence_length] little-endian, as a working object. Empty
-  // digest: the method needs none.
+  // Calibration tokens, int32 [num_samples, sequence_length] little-endian, as a working object.
+  // Empty digest: the method needs none.
   std::string calibration_sha256;
   int64_t num_samples = 0;
   int64_t sequence_length = 0;

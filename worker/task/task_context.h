@@ -1,5 +1,5 @@
-// What layer and finalize tasks have in common: the plan, the opened checkpoint and the checks between
-// them. Internal to worker/task.
+// What layer and finalize tasks have in common: the plan, the opened checkpoint and the checks
+// between them. Internal to worker/task.
 #ifndef UNIQUANF_WORKER_TASK_TASK_CONTEXT_H_
 #define UNIQUANF_WORKER_TASK_TASK_CONTEXT_H_
 
@@ -23,8 +23,8 @@ struct TaskContext {
   std::unique_ptr<Checkpoint> checkpoint;
 };
 
-// Loads and checks both. Errors: FAILED_PRECONDITION with reason MODEL_CHANGED (the model differs from
-// the one that was prepared) or DEVICE_MISMATCH.
+// Loads and checks both. Errors: FAILED_PRECONDITION with reason MODEL_CHANGED (the model differs
+// from the one that was prepared) or DEVICE_MISMATCH.
 absl::StatusOr<TaskContext> OpenTaskContext(const QuantizationSpec& spec,
                                             const std::string& plan_sha256,
                                             const TaskEnvironment& env);
@@ -34,9 +34,9 @@ absl::StatusOr<std::vector<LayerResult>> LoadLayerResults(const std::string& pla
                                                           const std::vector<std::string>& digests,
                                                           const TaskEnvironment& env);
 
-const char* DeviceName(DeviceKind kind);        // "cpu", "cuda"
-const char* ArithmeticName(DType act);          // "f32", "bf16"
-absl::Status CancelledError();                  // kCancelled (TASK_CANCELLED)
+const char* DeviceName(DeviceKind kind);  // "cpu", "cuda"
+const char* ArithmeticName(DType act);    // "f32", "bf16"
+absl::Status CancelledError();            // kCancelled (TASK_CANCELLED)
 bool IsCancelled(const TaskEnvironment& env);
 void ReportProgress(const TaskEnvironment& env, const char* phase, int64_t step, int64_t num_steps,
                     double loss = 0);

@@ -31,10 +31,11 @@ absl::StatusOr<TensorInfo> FindEntry(const SafetensorsFile& file, absl::string_v
                                      "\"; it has: ", absl::StrJoin(names, ", ")));
   }
   if (it->second.shape.size() != rank) {
-    return InvalidInput("TENSOR_SHAPE",
-                        absl::StrCat("tensor \"", entry, "\" of token file ", uri, " has shape [",
-                                     absl::StrJoin(it->second.shape, ", "), "]; it must have ", rank,
-                                     rank == 1 ? " dimension" : " dimensions [samples, tokens]"));
+    return InvalidInput(
+        "TENSOR_SHAPE",
+        absl::StrCat("tensor \"", entry, "\" of token file ", uri, " has shape [",
+                     absl::StrJoin(it->second.shape, ", "), "]; it must have ", rank,
+                     rank == 1 ? " dimension" : " dimensions [samples, tokens]"));
   }
   return it->second;
 }
@@ -45,8 +46,8 @@ absl::StatusOr<std::vector<int32_t>> CheckedIds(const std::vector<int64_t>& raw,
   for (size_t i = 0; i < raw.size(); ++i) {
     if (raw[i] < 0 || raw[i] >= vocab_size) {
       return InvalidInput("TOKEN_OUT_OF_RANGE",
-                          absl::StrCat("token file ", uri, ": token id ", raw[i], " at position ", i,
-                                       " is outside the model's vocabulary of ", vocab_size,
+                          absl::StrCat("token file ", uri, ": token id ", raw[i], " at position ",
+                                       i, " is outside the model's vocabulary of ", vocab_size,
                                        "; was it made with another tokenizer?"));
     }
     ids[i] = static_cast<int32_t>(raw[i]);
@@ -63,16 +64,18 @@ absl::StatusOr<CalibrationTokens> ReadCalibrationTokens(absl::string_view uri, i
   UQ_ASSIGN_OR_RETURN(const TensorInfo info, FindEntry(*file, uri, "input_ids", 2));
   const int64_t rows = info.shape[0], width = info.shape[1];
   if (rows < std::max<int64_t>(num_samples, 1)) {
-    return InvalidInput("TOO_FEW_SEQUENCES",
-                        absl::StrCat("token file ", uri, " has ", rows, " calibration sequences, but ",
-                                     num_samples, " are asked for; set --num-samples ", rows,
-                                     " (or 0 for all) or give a larger file"));
+    return InvalidInput(
+        "TOO_FEW_SEQUENCES",
+        absl::StrCat("token file ", uri, " has ", rows, " calibration sequences, but ", num_samples,
+                     " are asked for; set --num-samples ", rows,
+                     " (or 0 for all) or give a larger file"));
   }
   if (width < std::max<int64_t>(sequence_length, 1)) {
-    return InvalidInput("SEQUENCES_TOO_SHORT",
-                        absl::StrCat("token file ", uri, " has sequences of ", width, " tokens, but ",
-                                     sequence_length, " are asked for; set --sequence-length ", width,
-                                     " (or 0 for all) or give longer sequences"));
+    return InvalidInput(
+        "SEQUENCES_TOO_SHORT",
+        absl::StrCat("token file ", uri, " has sequences of ", width, " tokens, but ",
+                     sequence_length, " are asked for; set --sequence-length ", width,
+                     " (or 0 for all) or give longer sequences"));
   }
   CalibrationTokens tokens;
   tokens.num_samples = num_samples == 0 ? rows : num_samples;
@@ -96,10 +99,10 @@ absl::StatusOr<std::vector<int32_t>> ReadEvaluationTokens(absl::string_view uri,
   UQ_ASSIGN_OR_RETURN(const auto file, OpenTokenFile(uri));
   UQ_ASSIGN_OR_RETURN(const TensorInfo info, FindEntry(*file, uri, entry, 1));
   if (info.shape[0] < min_tokens) {
-    return InvalidInput("TOO_FEW_TOKENS",
-                        absl::StrCat("entry \"", entry, "\" of token file ", uri, " has ",
-                                     info.shape[0], " tokens; one evaluation window needs ",
-                                     min_tokens));
+    return InvalidInput(
+        "TOO_FEW_TOKENS",
+        absl::StrCat("entry \"", entry, "\" of token file ", uri, " has ", info.shape[0],
+                     " tokens; one evaluation window needs ", min_tokens));
   }
   std::vector<int64_t> raw(info.num_elements());
   UQ_RETURN_IF_ERROR(file->ReadInt64(info, raw.data()));

@@ -1,8 +1,8 @@
-// Token files: safetensors with integer tensors, as calibration (`input_ids` [S, L]) and evaluation (any
-// name, [M]) data.
+// Token files: safetensors with integer tensors, as calibration (`input_ids` [S, L]) and evaluation
+// (any name, [M]) data.
 //
-// Errors: kInvalidArgument with reason TENSOR_NOT_FOUND (lists the entries there are), TENSOR_SHAPE,
-// TOKEN_OUT_OF_RANGE, TOO_FEW_SEQUENCES, SEQUENCES_TOO_SHORT, TOO_FEW_TOKENS.
+// Errors: kInvalidArgument with reason TENSOR_NOT_FOUND (lists the entries there are),
+// TENSOR_SHAPE, TOKEN_OUT_OF_RANGE, TOO_FEW_SEQUENCES, SEQUENCES_TOO_SHORT, TOO_FEW_TOKENS.
 #ifndef UNIQUANF_WORKER_TASK_TOKENS_H_
 #define UNIQUANF_WORKER_TASK_TOKENS_H_
 

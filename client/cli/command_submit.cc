@@ -1,0 +1,132 @@
+#include <unistd.h>
+
+#include <cstdio>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "client/cli/command_line.h"
+#include "client/cli/output.h"
+#include "client/cli/watch_view.h"
+#include "common/base/status.h"
+#include "common/spec/spec_flags.h"
+
+namespace uniquanf::cli {
+namespace {
+
+absl::Status ParseLabel(absl::string_view text, std::map<std::string, std::string>* labels) {
+  const size_t equals = text.find('=');
+  if (equals == 0 || equals == absl::string_view::npos) {
+    return InvalidInput("INVALID_FLAG", "allowed: KEY=VALUE");
+  }
+  (*labels)[std::string(text.substr(0, equals))] = std::string(text.substr(equals + 1));
+  return absl::OkStatus();
+}
+
+// A point in time, or a duration from now.
+absl::Status ParseDeadline(absl::string_view text, absl::Time* deadline) {
+  absl::Duration from_now;
+  std::string error;
+  if (absl::ParseDuration(text, &from_now) && from_now > absl::ZeroDuration()) {
+    *deadline = absl::Now() + from_now;
+    return absl::OkStatus();
+  }
+  absl::Time time;
+  if (absl::ParseTime(absl::RFC3339_full, text, &time, &error)) {
+    *deadline = time;
+    return absl::OkStatus();
+  }
+  return InvalidInput("INVALID_FLAG",
+                      "allowed: a duration from now (90m, 12h) or a time in RFC 3339 "
+                      "(2026-01-31T12:00:00Z)");
+}
+
+void AddJobFlags(FlagSet* flags, SubmitOptions* options) {
+  flags->Section("The job");
+  flags->String("job-id", "ID", &options->job_id,
+                "name of the job, 1 to 63 characters of [a-z0-9-]; otherwise the server chooses");
+  flags->String("request-id", "ID", &options->request_id,
+                "repeating a submission with the same id and settings returns the first one's job");
+  flags->Int("priority", &options->priority, -100, 100, "higher runs earlier");
+  flags->String("tenant", "NAME", &options->tenant, "whose job it is");
+  flags->Custom("label", "KEY=VALUE", "", "a label for filters; may repeat",
+                [options](absl::string_view text) { return ParseLabel(text, &options->labels); });
+  flags->Custom(
+      "deadline", "WHEN", "",
+      "fail the job if it is not finished then: 12h or 2026-01-31T12:00:00Z",
+      [options](absl::string_view text) { return ParseDeadline(text, &options->deadline); });
+  flags->Custom("ttl", "DURATION", "", "delete the finished job (not its artifact) after this long",
+                [options](absl::string_view text) {
+                  absl::Duration ttl;
+                  if (!absl::ParseDuration(text, &ttl) || ttl < absl::ZeroDuration() ||
+                      ttl == absl::InfiniteDuration()) {
+                    return InvalidInput("INVALID_FLAG", "allowed: a duration such as 24h");
+                  }
+                  options->time_to_live = ttl;
+                  return absl::OkStatus();
+                });
+  flags->Choice("device", {"cpu", "cuda"}, &options->device,
+                "kind of worker; unset: whichever starts it");
+  flags->Bool("validate-only", &options->validate_only,
+              "check the job and show it as it would be, without creating it");
+}
+
+}  // namespace
+
+int RunSubmit(const Arguments& arguments) {
+  CommandLine command_line("uniquanf submit --model DIR --calibration FILE [flags]",
+                           "Submits a quantization job and prints its name. Local paths must mean "
+                           "the same on the workers'\nmachines; use s3:// where they do not.");
+  SubmitOptions options;
+  bool watch = false;
+  AddSpecFlags(&command_line.flags(), &options.spec);
+  AddJobFlags(&command_line.flags(), &options);
+  command_line.flags().Bool("watch", &watch, "watch the job until it is done");
+  if (const auto done = command_line.Parse(arguments)) return *done;
+  if (options.spec.model_uri.empty()) {
+    return command_line.FailUsage(
+        InvalidInput("INVALID_FLAG", "no model is given: --model DIR (or model_uri in --spec)"));
+  }
+  MakeUrisAbsolute(&options.spec);
+  const auto client = command_line.Connect();
+  if (!client.ok()) return command_line.Fail(client.status());
+  const auto job = (*client)->SubmitJob(options);
+  if (!job.ok()) return command_line.Fail(job.status());
+  const std::string name = ShortJobName(job->name);
+  if (options.validate_only) {
+    if (command_line.json()) {
+      PrintJson(ToJson(*job));
+    } else {
+      std::puts("The job is valid; nothing was created.");
+      PrintJob(*job);
+    }
+    return kOk;
+  }
+  if (watch) {
+    if (!command_line.json()) std::fprintf(stderr, "Submitted %s\n", name.c_str());
+    return WatchToEnd(&command_line, job->name);
+  }
+  if (command_line.json()) {
+    PrintJson(ToJson(*job));
+  } else {
+    // Scripts read the name from standard output; people read the rest.
+    std::puts(Printable(job->name).c_str());
+    std::fprintf(stderr, "Watch it with: uniquanf watch %s\n", name.c_str());
+  }
+  return kOk;
+}
+
+int RunWatch(const Arguments& arguments) {
+  CommandLine command_line("uniquanf watch JOB [flags]",
+                           "Shows a job's progress until it is done, then its report. Ctrl-C stops "
+                           "watching; the job goes on.");
+  std::string job;
+  command_line.flags().Positional("JOB", true, &job, "the job's name");
+  if (const auto done = command_line.Parse(arguments)) return *done;
+  return WatchToEnd(&command_line, job);
+}
+
+}  // namespace uniquanf::cli

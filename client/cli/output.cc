@@ -1,0 +1,70 @@
+#include "client/cli/output.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/strip.h"
+
+namespace uniquanf::cli {
+
+std::string Printable(absl::string_view text) {
+  std::string out(text);
+  for (char& c : out) {
+    if (absl::ascii_iscntrl(static_cast<unsigned char>(c)) && c != '\n') c = ' ';
+  }
+  return out;
+}
+
+std::string FormatBytes(int64_t bytes) {
+  if (bytes < 1024) return absl::StrCat(bytes, " B");
+  static constexpr const char* kUnits[] = {"KiB", "MiB", "GiB", "TiB", "PiB"};
+  double value = static_cast<double>(bytes) / 1024;
+  size_t unit = 0;
+  while (value >= 1024 && unit + 1 < std::size(kUnits)) {
+    value /= 1024;
+    ++unit;
+  }
+  return absl::StrFormat("%.*f %s", value < 10 ? 2 : 1, value, kUnits[unit]);
+}
+
+std::string FormatLocalTime(absl::Time time) {
+  if (time == absl::InfinitePast() || time == absl::InfiniteFuture()) return "-";
+  return absl::FormatTime("%Y-%m-%d %H:%M:%S", time, absl::LocalTimeZone());
+}
+
+std::string ShortJobName(absl::string_view name) {
+  return Printable(absl::StripPrefix(name, "jobs/"));
+}
+
+void PrintJson(const nlohmann::ordered_json& document) {
+  std::puts(document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+}
+
+void PrintJsonLine(const nlohmann::ordered_json& document) {
+  std::puts(document.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+  std::fflush(stdout);
+}
+
+void PrintTable(const std::vector<std::vector<std::string>>& rows,
+                const std::vector<bool>& right_aligned) {
+  std::vector<size_t> widths(right_aligned.size(), 0);
+  for (const auto& row : rows) {
+    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+  }
+  for (const auto& row : rows) {
+    std::string line;
+    for (size_t i = 0; i < row.size(); ++i) {
+      const std::string padding(widths[i] - row[i].size(), ' ');
+      const std::string cell = Printable(row[i]);
+      absl::StrAppend(&line, i == 0 ? "" : "  ", right_aligned[i] ? padding : "", cell,
+                      right_aligned[i] ? "" : padding);
+    }
+    std::puts(std::string(absl::StripTrailingAsciiWhitespace(line)).c_str());
+  }
+}
+
+}  // namespace uniquanf::cli

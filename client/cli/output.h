@@ -1,0 +1,47 @@
+// The CLI's output: JSON documents whose members never change their meaning (README.md), and tables
+// and reports for people. Thread safety: free functions that write standard output.
+#ifndef UNIQUANF_CLIENT_CLI_OUTPUT_H_
+#define UNIQUANF_CLIENT_CLI_OUTPUT_H_
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "client/include/uniquanf/client.h"
+
+namespace uniquanf::cli {
+
+// Every member is always there; what is unknown is null. Times are RFC 3339 in UTC, durations
+// numbers of seconds.
+nlohmann::ordered_json ToJson(const Job& job);
+nlohmann::ordered_json ToJson(const Task& task);
+nlohmann::ordered_json ToJson(const Worker& worker);
+nlohmann::ordered_json ToJson(const ServerInfo& info);
+
+// One document, indented.
+void PrintJson(const nlohmann::ordered_json& document);
+// One line, flushed: for streams of documents.
+void PrintJsonLine(const nlohmann::ordered_json& document);
+
+// Columns padded to their widest cell; `right_aligned[i]` for numbers. The first row is the
+// heading.
+void PrintTable(const std::vector<std::vector<std::string>>& rows,
+                const std::vector<bool>& right_aligned);
+
+// `text` without control characters, which could drive the terminal.
+std::string Printable(absl::string_view text);
+std::string FormatBytes(int64_t bytes);            // "1.2 MiB"
+std::string FormatLocalTime(absl::Time time);      // "2026-01-31 12:34:56", "-" when unknown
+std::string ShortJobName(absl::string_view name);  // without "jobs/"
+
+// Everything about a job, and the report when it has one.
+void PrintJob(const Job& job);
+// Perplexity, sizes, layers, the artifact's place; or the error.
+void PrintReport(const Job& job);
+
+}  // namespace uniquanf::cli
+
+#endif  // UNIQUANF_CLIENT_CLI_OUTPUT_H_

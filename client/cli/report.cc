@@ -1,0 +1,151 @@
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "client/cli/output.h"
+#include "common/base/terminal_progress.h"
+#include "common/spec/spec_flags.h"
+
+namespace uniquanf::cli {
+namespace {
+
+void Field(absl::string_view name, absl::string_view value) {
+  if (value.empty()) return;
+  std::printf("  %-14s %s\n", std::string(name).c_str(), Printable(value).c_str());
+}
+
+std::string Perplexities(const JobReport& report) {
+  std::string text;
+  if (report.perplexity_before.has_value()) {
+    absl::StrAppendFormat(&text, "%.4f before", *report.perplexity_before);
+  }
+  if (report.perplexity_after.has_value()) {
+    absl::StrAppendFormat(&text, "%s%.4f after", text.empty() ? "" : ", ",
+                          *report.perplexity_after);
+  }
+  if (report.perplexity_before.has_value() && report.perplexity_after.has_value() &&
+      *report.perplexity_before > 0) {
+    absl::StrAppendFormat(&text, " (%+.1f%%)",
+                          100 * (*report.perplexity_after / *report.perplexity_before - 1));
+  }
+  if (!text.empty() && report.num_evaluation_tokens > 0) {
+    absl::StrAppend(&text, " over ", report.num_evaluation_tokens, " tokens");
+  }
+  return text;
+}
+
+std::string Sizes(const JobReport& report) {
+  std::string text = absl::StrCat(FormatBytes(report.model_size_bytes), " -> ",
+                                  FormatBytes(report.artifact_size_bytes));
+  if (report.artifact_size_bytes > 0) {
+    absl::StrAppendFormat(
+        &text, " (%.2fx smaller)",
+        static_cast<double>(report.model_size_bytes) / report.artifact_size_bytes);
+  }
+  return text;
+}
+
+void PrintLayers(const std::vector<LayerReport>& layers) {
+  if (layers.empty()) return;
+  std::vector<std::vector<std::string>> rows = {
+      {"  Layer", "Bits", "Loss before", "Loss after", "Change", "Time"}};
+  for (const LayerReport& layer : layers) {
+    const double change =
+        layer.initial_loss > 0 ? 100 * (layer.final_loss / layer.initial_loss - 1) : 0;
+    rows.push_back({absl::StrCat(layer.layer), layer.bits == 0 ? "full" : absl::StrCat(layer.bits),
+                    absl::StrFormat("%.4e", layer.initial_loss),
+                    absl::StrFormat("%.4e", layer.final_loss), absl::StrFormat("%+.1f%%", change),
+                    ShortDuration(layer.duration)});
+  }
+  std::puts("");
+  PrintTable(rows, {true, true, true, true, true, true});
+}
+
+std::string Settings(const QuantizationSpec& spec) {
+  std::string text = absl::StrCat(
+      std::string(QuantizationMethodName(spec.method)), ", ", spec.bits, " bits, ",
+      spec.group_size == 0 ? std::string("per row") : absl::StrCat("groups of ", spec.group_size));
+  absl::StrAppend(&text, ", ", spec.epochs, " epochs, seed ", spec.seed);
+  return text;
+}
+
+}  // namespace
+
+void PrintReport(const Job& job) {
+  if (job.state == JobState::kFailed && job.error.has_value()) {
+    std::printf("%s failed%s%s: %s [%s]\n", ShortJobName(job.name).c_str(),
+                job.error->task.empty() ? "" : " in ", Printable(job.error->task).c_str(),
+                Printable(job.error->message).c_str(), Printable(job.error->reason).c_str());
+    std::printf("Continue it from its finished layers with: uniquanf retry %s\n",
+                ShortJobName(job.name).c_str());
+    return;
+  }
+  if (job.state == JobState::kCancelled) {
+    std::printf("%s was cancelled. Continue it from its finished layers with: uniquanf retry %s\n",
+                ShortJobName(job.name).c_str(), ShortJobName(job.name).c_str());
+    return;
+  }
+  if (job.state != JobState::kSucceeded) return;
+  std::printf("%s succeeded\n", ShortJobName(job.name).c_str());
+  Field("settings", Settings(job.spec));
+  if (job.report.has_value()) {
+    const JobReport& report = *job.report;
+    Field("perplexity", Perplexities(report));
+    Field("size", Sizes(report));
+    if (report.average_bits > 0) {
+      Field("average bits",
+            absl::StrFormat("%.3f a quantized weight, scales included", report.average_bits));
+    }
+    Field("computing time", ShortDuration(report.duration));
+    for (const std::string& warning : report.warnings) Field("WARNING", warning);
+    PrintLayers(report.layers);
+  }
+  if (job.artifact.has_value()) {
+    std::puts("");
+    Field("artifact", job.artifact->uri);
+    Field("manifest", absl::StrCat("sha256 ", job.artifact->manifest_sha256));
+  }
+}
+
+void PrintJob(const Job& job) {
+  std::printf("%s\n", Printable(job.name).c_str());
+  Field("state", std::string(JobStateName(job.state)));
+  Field("status", job.status_message);
+  const JobProgress& progress = job.progress;
+  if (!IsFinal(job.state)) {
+    Field("progress",
+          absl::StrCat(absl::StrFormat("%.0f%%, layers %d/%d", 100 * progress.fraction,
+                                       progress.num_layers_succeeded, progress.num_layers),
+                       progress.remaining.has_value()
+                           ? absl::StrCat(", ", ShortDuration(*progress.remaining), " left")
+                           : ""));
+  }
+  Field("model", job.spec.model_uri);
+  Field("calibration", job.spec.calibration_uri);
+  Field("output", job.spec.output_uri);
+  Field("evaluation", job.spec.evaluation_uri);
+  Field("settings", Settings(job.spec));
+  for (const ModuleOverride& module_override : job.spec.overrides) {
+    Field("override", FormatModuleOverride(module_override));
+  }
+  Field("tenant", job.tenant);
+  if (job.priority != 0) Field("priority", absl::StrCat(job.priority));
+  if (!job.labels.empty()) {
+    Field("labels", absl::StrJoin(job.labels, ", ", absl::PairFormatter("=")));
+  }
+  Field("device", job.device);
+  Field("created", FormatLocalTime(job.create_time));
+  if (job.start_time != absl::InfinitePast()) Field("started", FormatLocalTime(job.start_time));
+  if (job.end_time != absl::InfinitePast()) Field("ended", FormatLocalTime(job.end_time));
+  if (job.deadline != absl::InfiniteFuture()) Field("deadline", FormatLocalTime(job.deadline));
+  if (job.time_to_live.has_value()) Field("kept for", ShortDuration(*job.time_to_live));
+  if (IsFinal(job.state)) {
+    std::puts("");
+    PrintReport(job);
+  }
+}
+
+}  // namespace uniquanf::cli

@@ -1,0 +1,168 @@
+#include "client/cli/watch_view.h"
+
+#include <unistd.h>
+
+#include <cstdio>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "client/cli/interrupt.h"
+#include "client/cli/output.h"
+#include "common/base/clock.h"
+
+namespace uniquanf::cli {
+namespace {
+
+std::string TaskLabel(const Task& task) {
+  switch (task.kind) {
+    case TaskKind::kPrepare:
+      return "prepare";
+    case TaskKind::kLayer:
+      return absl::StrCat("layer ", task.layer);
+    case TaskKind::kFinalize:
+      return "finalize";
+    case TaskKind::kUnknown:
+      break;
+  }
+  return task.name;
+}
+
+std::string TaskDetail(const Task& task) {
+  const TaskProgress& progress = task.progress;
+  std::string detail = progress.phase.empty() ? "starting" : progress.phase;
+  if (progress.loss > 0) absl::StrAppendFormat(&detail, "  loss %.3e", progress.loss);
+  if (progress.remaining.has_value()) {
+    absl::StrAppend(&detail, "  ", ShortDuration(*progress.remaining), " left");
+  }
+  if (task.attempt > 1) absl::StrAppend(&detail, "  attempt ", task.attempt);
+  return detail;
+}
+
+std::string JobDetail(const Job& job) {
+  std::string detail = std::string(JobStateName(job.state));
+  if (job.progress.num_layers > 0) {
+    absl::StrAppend(&detail, "  layers ", job.progress.num_layers_succeeded, "/",
+                    job.progress.num_layers);
+  }
+  if (job.progress.remaining.has_value() && !IsFinal(job.state)) {
+    absl::StrAppend(&detail, "  ", ShortDuration(*job.progress.remaining), " left");
+  }
+  return detail;
+}
+
+std::string FinishedText(const Task& task) {
+  std::string text = absl::StrCat(TaskLabel(task), " done");
+  if (task.progress.loss > 0) absl::StrAppendFormat(&text, "  loss %.3e", task.progress.loss);
+  if (task.start_time != absl::InfinitePast() && task.end_time > task.start_time) {
+    absl::StrAppend(&text, "  in ", ShortDuration(task.end_time - task.start_time));
+  }
+  return text;
+}
+
+std::string FailureText(const Task& task, const TaskFailure& failure) {
+  return absl::StrCat(TaskLabel(task), ": attempt ", failure.attempt, " failed",
+                      failure.worker.empty() ? "" : " on ", failure.worker, ": ",
+                      failure.message.empty() ? failure.failure_class : failure.message, " [",
+                      failure.reason.empty() ? failure.failure_class : failure.reason, "]",
+                      task.state == TaskState::kFailed ? "" : "; it will be tried again");
+}
+
+}  // namespace
+
+std::vector<ProgressRow> WatchRows(const JobUpdate& update) {
+  const Job& job = update.job;
+  std::vector<ProgressRow> rows;
+  rows.push_back({ShortJobName(job.name),
+                  job.state == JobState::kSucceeded ? 1 : std::min(job.progress.fraction, 0.999),
+                  JobDetail(job)});
+  for (const Task& task : update.tasks) {
+    if (task.state != TaskState::kLeased) continue;
+    const TaskProgress& progress = task.progress;
+    const double fraction =
+        progress.num_steps > 0 ? static_cast<double>(progress.step) / progress.num_steps : -1;
+    rows.push_back({absl::StrCat("  ", TaskLabel(task)), fraction, TaskDetail(task)});
+  }
+  return rows;
+}
+
+WatchView::WatchView() : progress_(STDERR_FILENO, DetectTerminal(STDERR_FILENO), SystemClock()) {}
+
+// Says what rows cannot: finished tasks, failures, why the job waits. A watch that begins late does
+// not recite the past.
+void WatchView::Announce(const JobUpdate& update) {
+  for (const Task& task : update.tasks) {
+    if (task.state == TaskState::kSucceeded && finished_.insert(task.name).second && !first_) {
+      progress_.Print(Printable(FinishedText(task)));
+    }
+    for (const TaskFailure& failure : task.failures) {
+      if (failures_known_.emplace(task.name, failure.attempt).second && !first_) {
+        progress_.Print(Printable(FailureText(task, failure)));
+      }
+    }
+  }
+  const Job& job = update.job;
+  if (job.status_message != status_message_ && !job.status_message.empty()) {
+    progress_.Print(absl::StrCat(ShortJobName(job.name), ": ", Printable(job.status_message)));
+  }
+  status_message_ = job.status_message;
+  if (job.state != state_ && !first_ && job.state == JobState::kPaused) {
+    progress_.Print(absl::StrCat(ShortJobName(job.name), " is paused; continue it with: uniquanf ",
+                                 "resume ", ShortJobName(job.name)));
+  }
+  state_ = job.state;
+}
+
+void WatchView::Update(const JobUpdate& update) {
+  Announce(update);
+  first_ = false;
+  progress_.Update(WatchRows(update));
+}
+
+namespace {
+
+nlohmann::ordered_json UpdateJson(const JobUpdate& update) {
+  nlohmann::ordered_json json;
+  json["job"] = ToJson(update.job);
+  json["tasks"] = nlohmann::ordered_json::array();
+  for (const Task& task : update.tasks) json["tasks"].push_back(ToJson(task));
+  return json;
+}
+
+}  // namespace
+
+int WatchToEnd(CommandLine* command_line, const std::string& job_name) {
+  const auto client = command_line->Connect();
+  if (!client.ok()) return command_line->Fail(client.status());
+  JobWatcher watcher = (*client)->WatchJob(job_name);
+  InterruptHandler interrupt([&watcher] { watcher.Cancel(); });
+  WatchView view;
+  Job last;
+  while (true) {
+    const auto update = watcher.Next();
+    if (!update.ok()) {
+      view.Finish();
+      if (interrupt.interrupted()) {
+        const std::string name = ShortJobName(job_name);
+        std::fprintf(stderr,
+                     "\nStopped watching; %s goes on. Watch it again with: uniquanf watch %s\n"
+                     "End it with: uniquanf cancel %s\n",
+                     name.c_str(), name.c_str(), name.c_str());
+        return kInterrupted;
+      }
+      return command_line->Fail(update.status());
+    }
+    if (!update->has_value()) break;
+    if (command_line->json()) {
+      PrintJsonLine(UpdateJson(**update));
+    } else {
+      view.Update(**update);
+    }
+    last = (*update)->job;
+  }
+  view.Finish();
+  if (!command_line->json()) PrintReport(last);
+  return ExitCodeFor(last.state);
+}
+
+}  // namespace uniquanf::cli

@@ -1,0 +1,73 @@
+#include "client/src/caller.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "common/rpc/status_proto.h"
+
+namespace uniquanf {
+
+Caller::Caller(ClientOptions options, std::shared_ptr<grpc::Channel> channel)
+    : options_(std::move(options)),
+      channel_(std::move(channel)),
+      jobs_(v1::JobService::NewStub(channel_)),
+      admin_(v1::AdminService::NewStub(channel_)),
+      random_(std::random_device()()) {}
+
+void Caller::PrepareContext(grpc::ClientContext* context) const {
+  if (!options_.traceparent.empty()) context->AddMetadata("traceparent", options_.traceparent);
+}
+
+absl::Duration Caller::Backoff(int attempt) {
+  absl::Duration pause = options_.retry.initial_backoff;
+  for (int i = 1; i < attempt && pause < options_.retry.max_backoff; ++i) pause *= 2;
+  pause = std::min(pause, options_.retry.max_backoff);
+  absl::MutexLock lock(&mutex_);
+  return pause * std::uniform_real_distribution<double>(0.5, 1.0)(random_);
+}
+
+absl::Status Caller::Explain(const grpc::Status& grpc_status, int num_attempts) const {
+  const absl::Status status = FromGrpcStatus(grpc_status);
+  if (status.ok() || !ErrorReason(status).empty()) return status;
+  if (status.code() == absl::StatusCode::kUnavailable) {
+    return MakeError(
+        status.code(), "SERVER_UNREACHABLE",
+        absl::StrCat("cannot reach a server at ", options_.server, ": ", status.message(),
+                     num_attempts > 1 ? absl::StrCat(" (tried ", num_attempts, " times)") : ""));
+  }
+  if (status.code() == absl::StatusCode::kDeadlineExceeded) {
+    return MakeError(status.code(), "NO_ANSWER",
+                     absl::StrCat("the server at ", options_.server, " did not answer within ",
+                                  absl::FormatDuration(options_.call_timeout)));
+  }
+  if (status.code() == absl::StatusCode::kUnimplemented) {
+    return MakeError(status.code(), "NOT_IMPLEMENTED",
+                     absl::StrCat("the server at ", options_.server,
+                                  " does not offer this call: ", status.message()));
+  }
+  return status;
+}
+
+absl::Status Caller::Run(const std::function<grpc::Status(grpc::ClientContext*)>& attempt,
+                         int* num_attempts) {
+  const absl::Time deadline = absl::Now() + options_.call_timeout;
+  for (int i = 1;; ++i) {
+    grpc::ClientContext context;
+    context.set_deadline(absl::ToChronoTime(deadline));
+    PrepareContext(&context);
+    const grpc::Status status = attempt(&context);
+    if (num_attempts != nullptr) *num_attempts = i;
+    if (status.ok()) return absl::OkStatus();
+    const absl::Duration pause = Backoff(i);
+    if (status.error_code() != grpc::StatusCode::UNAVAILABLE || i >= options_.retry.max_attempts ||
+        absl::Now() + pause >= deadline) {
+      return Explain(status, i);
+    }
+    absl::SleepFor(pause);
+  }
+}
+
+}  // namespace uniquanf

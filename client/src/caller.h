@@ -1,0 +1,72 @@
+// One place for what every call of the client shares: deadline, metadata, retries and the
+// translation of errors.
+#ifndef UNIQUANF_CLIENT_SRC_CALLER_H_
+#define UNIQUANF_CLIENT_SRC_CALLER_H_
+
+#include <grpcpp/channel.h>
+#include <grpcpp/client_context.h>
+
+#include <functional>
+#include <memory>
+#include <random>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "client/include/uniquanf/client.h"
+#include "common/base/status.h"
+#include "uniquanf/v1/admin_service.grpc.pb.h"
+#include "uniquanf/v1/job_service.grpc.pb.h"
+
+namespace uniquanf {
+
+// Thread-safe. Shared by a Client and the watchers and iterators that it made.
+class Caller {
+ public:
+  Caller(ClientOptions options, std::shared_ptr<grpc::Channel> channel);
+
+  const ClientOptions& options() const { return options_; }
+  v1::JobService::Stub* jobs() { return jobs_.get(); }
+  v1::AdminService::Stub* admin() { return admin_.get(); }
+
+  // Runs `attempt` until it gives anything but UNAVAILABLE, or attempts or time are used up.
+  // `num_attempts` (optional) receives how many were made.
+  absl::Status Run(const std::function<grpc::Status(grpc::ClientContext*)>& attempt,
+                   int* num_attempts = nullptr);
+
+  // The same for a unary method of a stub: Call<v1::Job>(caller.jobs(), &Stub::GetJob, request).
+  template <typename Reply, typename Stub, typename Request>
+  absl::StatusOr<Reply> Call(Stub* stub,
+                             grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&,
+                                                          Reply*),
+                             const Request& request, int* num_attempts = nullptr) {
+    Reply reply;
+    UQ_RETURN_IF_ERROR(Run(
+        [&](grpc::ClientContext* context) {
+          reply.Clear();
+          return (stub->*method)(context, request, &reply);
+        },
+        num_attempts));
+    return reply;
+  }
+
+  void PrepareContext(grpc::ClientContext* context) const;
+  // The pause before attempt `attempt` + 1 (attempt >= 1): doubling, capped, times 0.5..1.
+  absl::Duration Backoff(int attempt);
+  // `status` with the server's name and a reason, where gRPC itself made it.
+  absl::Status Explain(const grpc::Status& status, int num_attempts) const;
+
+ private:
+  const ClientOptions options_;
+  const std::shared_ptr<grpc::Channel> channel_;
+  const std::unique_ptr<v1::JobService::Stub> jobs_;
+  const std::unique_ptr<v1::AdminService::Stub> admin_;
+  absl::Mutex mutex_;
+  std::minstd_rand random_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace uniquanf
+
+#endif  // UNIQUANF_CLIENT_SRC_CALLER_H_

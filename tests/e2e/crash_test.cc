@@ -1,0 +1,115 @@
+// Jobs whose processes are killed: the artifact has the bytes of an undisturbed run.
+#include <signal.h>
+
+#include "gmock/gmock.h"
+#include "tests/e2e/service_test.h"
+#include "tests/support/status_matchers.h"
+
+namespace uniquanf {
+namespace {
+
+class CrashTest : public ServiceTest {
+ protected:
+  // At least `num` layers are done, or the job is.
+  bool WaitUntilLayersDone(const std::string& job, int num) {
+    return WaitUntil(
+        [&] {
+          const auto now = cluster_.client().GetJob(job);
+          return now.ok() && (now->progress.num_layers_succeeded >= num || IsFinal(now->state));
+        },
+        absl::Minutes(2));
+  }
+};
+
+TEST_F(CrashTest, AKilledWorkersTaskRunsAgain) {
+  ASSERT_TRUE(cluster_.StartServer());
+  cluster_.StartWorker("w1");
+  const QuantizationSpec spec = Spec("out");
+  const std::string job = Submit(spec);
+  ASSERT_TRUE(WaitUntilALayerRuns(job));
+  cluster_.worker("w1")->Kill();
+  cluster_.StartWorker("w1");
+  ExpectReferenceArtifact(job, spec);
+}
+
+TEST_F(CrashTest, AnotherWorkerTakesOverFromAKilledOne) {
+  ASSERT_TRUE(cluster_.StartServer());
+  cluster_.StartWorker("w1");
+  const QuantizationSpec spec = Spec("out");
+  const std::string job = Submit(spec);
+  ASSERT_TRUE(WaitUntilALayerRuns(job));
+  cluster_.worker("w1")->Kill();
+  cluster_.StartWorker("w2");
+  ExpectReferenceArtifact(job, spec);
+}
+
+TEST_F(CrashTest, AServerThatIsKilledAgainAndAgainContinues) {
+  ASSERT_TRUE(cluster_.StartServer());
+  cluster_.StartWorker("w1");
+  const QuantizationSpec spec = Spec("out");
+  const std::string job = Submit(spec);
+  for (int i = 1; i <= 4; ++i) {
+    ASSERT_TRUE(WaitUntilLayersDone(job, i)) << i;
+    cluster_.KillServer();
+    ASSERT_TRUE(cluster_.StartServer()) << i;
+  }
+  ExpectReferenceArtifact(job, spec);
+  const auto tasks = cluster_.client().ListTasks(job);
+  ASSERT_OK(tasks);
+  for (const Task& task : *tasks) {
+    EXPECT_EQ(task.attempt, 1) << task.name << ": nothing is done twice, the worker lived on";
+  }
+}
+
+TEST_F(CrashTest, BothKilledTogetherContinue) {
+  ASSERT_TRUE(cluster_.StartServer());
+  cluster_.StartWorker("w1");
+  const QuantizationSpec spec = Spec("out");
+  const std::string job = Submit(spec);
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_TRUE(WaitUntilLayersDone(job, i)) << i;
+    cluster_.KillServer();
+    cluster_.worker("w1")->Kill();
+    ASSERT_TRUE(cluster_.StartServer()) << i;
+    cluster_.StartWorker("w1");
+  }
+  ExpectReferenceArtifact(job, spec);
+}
+
+// A worker that stood still beyond its lease: its task went to another one, and what it does when
+// it wakes changes nothing.
+TEST_F(CrashTest, AWorkerThatReturnsAfterItsLeaseHasEndedHarmsNothing) {
+  ASSERT_TRUE(cluster_.StartServer());
+  cluster_.StartWorker("w1");
+  const QuantizationSpec spec = Spec("out");
+  const std::string job = Submit(spec);
+  ASSERT_TRUE(WaitUntilALayerRuns(job));
+  cluster_.worker("w1")->Signal(SIGSTOP);
+  cluster_.StartWorker("w2");
+  ASSERT_TRUE(WaitUntil([&] { return NumFailures(job, "WORKER_LOST") > 0; }, absl::Minutes(1)));
+  cluster_.worker("w1")->Signal(SIGCONT);
+  ExpectReferenceArtifact(job, spec);
+  EXPECT_TRUE(cluster_.worker("w1")->running());
+}
+
+class CrashPointTest : public CrashTest, public testing::WithParamInterface<const char*> {};
+
+TEST_P(CrashPointTest, AWorkerThatDiesThereLosesNothing) {
+  ASSERT_TRUE(cluster_.StartServer());
+  // The second hit: the first layer, after prepare.
+  cluster_.StartWorker("w1",
+                       {.environment = {{"UNIQUANF_CRASH_POINT", std::string(GetParam()) + ":2"}}});
+  const QuantizationSpec spec = Spec("out");
+  const std::string job = Submit(spec);
+  EXPECT_EQ(cluster_.worker("w1")->WaitForExit(absl::Minutes(2)), (ExitStatus{-1, SIGKILL}));
+  cluster_.StartWorker("w1");
+  ExpectReferenceArtifact(job, spec);
+}
+
+INSTANTIATE_TEST_SUITE_P(Points, CrashPointTest,
+                         testing::Values("worker_before_task", "worker_after_result_stored",
+                                         "worker_before_report", "worker_after_report"),
+                         [](const auto& info) { return std::string(info.param); });
+
+}  // namespace
+}  // namespace uniquanf

@@ -1,0 +1,234 @@
+#include "worker/model/checkpoint.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "absl/strings/str_cat.h"
+#include "tests/support/faulty_store.h"
+#include "tests/support/status_matchers.h"
+#include "tests/support/temp_dir.h"
+#include "tests/unit/worker/model/model_fixture.h"
+
+namespace uniquanf {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+constexpr absl::StatusCode kInvalid = absl::StatusCode::kInvalidArgument;
+constexpr char kUp[] = "model.layers.1.mlp.up_proj.weight";
+
+class CheckpointTest : public testing::Test {
+ protected:
+  absl::StatusOr<std::unique_ptr<Checkpoint>> Open() {
+    return Checkpoint::Open(*OpenObjectStore(dir_.path()), false);
+  }
+  void Write() { WriteFixture(dir_.path(), options_, tensors_); }
+
+  TempDir dir_;
+  FixtureOptions options_;
+  FixtureTensors tensors_ = MakeFixtureTensors(options_);
+};
+
+TEST_F(CheckpointTest, LoadsBlocksAndEnds) {
+  Write();
+  ASSERT_OK_AND_ASSIGN(const auto checkpoint, Open());
+  EXPECT_FALSE(checkpoint->quantized());
+  ASSERT_OK_AND_ASSIGN(const HostBlock block, checkpoint->LoadBlock(1));
+  EXPECT_EQ(block.linear[static_cast<int>(Linear::kUp)], tensors_[kUp].values);
+  EXPECT_EQ(block.input_norm, tensors_["model.layers.1.input_layernorm.weight"].values);
+  EXPECT_TRUE(block.q_norm.empty());
+  ASSERT_OK_AND_ASSIGN(const std::vector<float> embedding, checkpoint->LoadEmbedding());
+  EXPECT_EQ(embedding, tensors_["model.embed_tokens.weight"].values);
+  ASSERT_OK_AND_ASSIGN(const std::vector<float> head, checkpoint->LoadLmHead());
+  EXPECT_EQ(head, embedding);
+  EXPECT_EQ(checkpoint->TensorNames().size(), tensors_.size());
+  EXPECT_THAT(checkpoint->LoadBlock(2), FailsWith(kInvalid, std::string("LAYER_OUT_OF_RANGE")));
+}
+
+TEST_F(CheckpointTest, LoadsFamilyTensorsAndUntiedHead) {
+  for (const char* architecture : {"Qwen2ForCausalLM", "Qwen3ForCausalLM"}) {
+    options_ = {.architecture = architecture, .tied = false};
+    options_.qkv_bias = options_.architecture[4] == '2';
+    options_.qk_norm = options_.architecture[4] == '3';
+    tensors_ = MakeFixtureTensors(options_);
+    Write();
+    ASSERT_OK_AND_ASSIGN(const auto checkpoint, Open());
+    ASSERT_OK_AND_ASSIGN(const HostBlock block, checkpoint->LoadBlock(0));
+    EXPECT_EQ(block.bias[0].size(), options_.qkv_bias ? 16u : 0u);
+    EXPECT_EQ(block.q_norm.size(), options_.qk_norm ? 8u : 0u);
+    ASSERT_OK_AND_ASSIGN(const std::vector<float> head, checkpoint->LoadLmHead());
+    EXPECT_EQ(head, tensors_["lm_head.weight"].values);
+  }
+}
+
+TEST_F(CheckpointTest, ReadsShardsThroughTheIndex) {
+  FixtureTensors first, second;
+  std::string weight_map;
+  for (const auto& [name, tensor] : tensors_) {
+    const bool in_first = first.size() <= second.size();
+    (in_first ? first : second)[name] = tensor;
+    absl::StrAppend(&weight_map, weight_map.empty() ? "" : ", ", "\"", name, "\": \"",
+                    in_first ? "a.safetensors" : "b.safetensors", "\"");
+  }
+  WriteFile(dir_.File("config.json"), FixtureConfig(options_));
+  WriteFile(dir_.File("a.safetensors"), FixtureFile(first));
+  WriteFile(dir_.File("b.safetensors"), FixtureFile(second));
+  const std::string index = absl::StrCat("{\"weight_map\": {", weight_map, "}}");
+  WriteFile(dir_.File("model.safetensors.index.json"), index);
+  ASSERT_OK_AND_ASSIGN(const auto checkpoint, Open());
+  ASSERT_OK_AND_ASSIGN(const HostBlock block, checkpoint->LoadBlock(1));
+  EXPECT_EQ(block.linear[static_cast<int>(Linear::kUp)], tensors_[kUp].values);
+
+  // A tensor that is not in the file the index names.
+  first.erase(first.begin());
+  WriteFile(dir_.File("a.safetensors"), FixtureFile(first));
+  EXPECT_THAT(Open(), FailsWith(kInvalid, std::string("TENSOR_NOT_FOUND"), HasSubstr("a.safe")));
+  ASSERT_EQ(std::remove(dir_.File("a.safetensors").c_str()), 0);
+  EXPECT_THAT(Open(), FailsWith(kInvalid, std::string("MODEL_NOT_FOUND"), HasSubstr("a.safe")));
+}
+
+TEST_F(CheckpointTest, IndexMustNotLeadElsewhere) {
+  WriteFile(dir_.File("config.json"), FixtureConfig(options_));
+  for (const char* path : {"../model.safetensors", "/etc/passwd", "sub/a.safetensors", "",
+                           ".hidden.safetensors", "a.bin", "..\\\\a.safetensors"}) {
+    WriteFile(dir_.File("model.safetensors.index.json"),
+              absl::StrCat(R"({"weight_map": {"model.norm.weight": ")", path, "\"}}"));
+    EXPECT_THAT(Open(), FailsWith(kInvalid, std::string("INVALID_MODEL_INDEX"))) << path;
+  }
+  for (const char* index :
+       {"", "{}", "[]", R"({"weight_map": 3})", R"({"weight_map": {"a": 3}})"}) {
+    WriteFile(dir_.File("model.safetensors.index.json"), index);
+    EXPECT_THAT(Open(), FailsWith(kInvalid, std::string("INVALID_MODEL_INDEX"))) << index;
+  }
+}
+
+TEST_F(CheckpointTest, MissingFilesAreNamed) {
+  EXPECT_THAT(Open(),
+              FailsWith(kInvalid, std::string("MODEL_NOT_FOUND"), HasSubstr("config.json")));
+  WriteFile(dir_.File("config.json"), FixtureConfig(options_));
+  EXPECT_THAT(Open(),
+              FailsWith(kInvalid, std::string("MODEL_NOT_FOUND"), HasSubstr("model.safetensors")));
+  WriteFile(dir_.File("pytorch_model.bin"), "x");
+  EXPECT_THAT(Open(), FailsWith(kInvalid, std::string("MODEL_NOT_FOUND"), HasSubstr("convert")));
+}
+
+TEST_F(CheckpointTest, TruncatedFilesAreRefusedAtAnyLength) {
+  Write();
+  const std::string whole = ReadFile(dir_.File("model.safetensors"));
+  for (size_t length :
+       {size_t{0}, size_t{7}, size_t{8}, size_t{100}, whole.size() / 2, whole.size() - 1}) {
+    WriteFile(dir_.File("model.safetensors"), whole.substr(0, length));
+    const auto checkpoint = Open();
+    EXPECT_EQ(checkpoint.status().code(), kInvalid) << length << ": " << checkpoint.status();
+    EXPECT_THAT(ErrorReason(checkpoint.status()), HasSubstr("SAFETENSORS_")) << length;
+  }
+}
+
+TEST_F(CheckpointTest, LyingOffsetsAreRefused) {
+  Write();
+  std::string bytes = ReadFile(dir_.File("model.safetensors"));
+  const size_t at = bytes.find("data_offsets\":[0,");
+  ASSERT_NE(at, std::string::npos);
+  bytes[at + 15] = '4';  // overlaps, and no longer matches shape × dtype
+  WriteFile(dir_.File("model.safetensors"), bytes);
+  EXPECT_THAT(Open(), FailsWith(kInvalid, std::string("SAFETENSORS_BAD_OFFSETS")));
+  bytes[0] = bytes[1] = bytes[2] = bytes[3] = bytes[4] = '\xFF';  // a header of 2^40 bytes
+  WriteFile(dir_.File("model.safetensors"), bytes);
+  EXPECT_EQ(Open().status().code(), kInvalid);
+}
+
+TEST_F(CheckpointTest, MissingTensorIsNamed) {
+  tensors_.erase(kUp);
+  Write();
+  EXPECT_THAT(Open(), FailsWith(kInvalid, std::string("TENSOR_NOT_FOUND"), HasSubstr(kUp)));
+}
+
+TEST_F(CheckpointTest, UntiedModelNeedsItsHead) {
+  options_.tied = false;
+  Write();
+  EXPECT_THAT(Open(),
+              FailsWith(kInvalid, std::string("TENSOR_NOT_FOUND"), HasSubstr("lm_head.weight")));
+}
+
+TEST_F(CheckpointTest, WrongShapeIsNamed) {
+  tensors_[kUp].shape = {16, 24};  // as many elements
+  Write();
+  EXPECT_THAT(Open(),
+              FailsWith(kInvalid, std::string("TENSOR_SHAPE"),
+                        AllOf(HasSubstr(kUp), HasSubstr("[16, 24]"), HasSubstr("[24, 16]"))));
+}
+
+TEST_F(CheckpointTest, WrongDtypeIsNamed) {
+  tensors_[kUp].dtype = SafetensorsDType::kI32;
+  Write();
+  EXPECT_THAT(Open(), FailsWith(kInvalid, std::string("TENSOR_DTYPE"),
+                                AllOf(HasSubstr(kUp), HasSubstr("I32"))));
+}
+
+TEST_F(CheckpointTest, NonFiniteWeightsAreNamedWithTheirIndex) {
+  for (float bad :
+       {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()}) {
+    for (SafetensorsDType dtype : {SafetensorsDType::kF32, SafetensorsDType::kBF16}) {
+      tensors_ = MakeFixtureTensors(options_);
+      tensors_[kUp].dtype = dtype;
+      tensors_[kUp].values[5 * 16 + 3] = bad;
+      Write();
+      ASSERT_OK_AND_ASSIGN(const auto checkpoint, Open());
+      EXPECT_OK(checkpoint->LoadBlock(0));
+      EXPECT_THAT(checkpoint->LoadBlock(1), FailsWith(kInvalid, std::string("WEIGHT_NOT_FINITE"),
+                                                      AllOf(HasSubstr(kUp), HasSubstr("[5, 3]"))));
+    }
+  }
+}
+
+TEST_F(CheckpointTest, QuantizationLeftoversAreRefused) {
+  for (const char* suffix : {"qweight", "weight_scale", "g_idx", "weight_packed"}) {
+    tensors_ = MakeFixtureTensors(options_);
+    const std::string name = absl::StrCat("model.layers.0.mlp.up_proj.", suffix);
+    tensors_[name] = {SafetensorsDType::kI32, {4}, {}};
+    tensors_.erase("model.layers.0.mlp.up_proj.weight");
+    Write();
+    EXPECT_THAT(Open(), FailsWith(kInvalid, std::string("UNEXPECTED_TENSOR"), HasSubstr(name)));
+  }
+}
+
+TEST_F(CheckpointTest, TensorsThatWouldBeLostAreRefused) {
+  for (const char* name :
+       {"model.layers.0.self_attn.q_proj.bias", "model.layers.2.input_layernorm.weight"}) {
+    tensors_ = MakeFixtureTensors(options_);
+    tensors_[name] = {SafetensorsDType::kF32, {16}, std::vector<float>(16, 1.0f)};
+    Write();
+    EXPECT_THAT(Open(), FailsWith(kInvalid, std::string("UNEXPECTED_TENSOR"), HasSubstr(name)));
+  }
+  tensors_ = MakeFixtureTensors(options_);
+  tensors_["model.layers.0.self_attn.rotary_emb.inv_freq"] = {
+      SafetensorsDType::kF32, {4}, std::vector<float>(4, 1.0f)};
+  Write();
+  EXPECT_OK(Open());
+}
+
+TEST_F(CheckpointTest, StorageErrorsPassThroughWhereverTheyHappen) {
+  Write();
+  for (int nth = 1;; ++nth) {
+    int num_operations = 0;
+    const absl::Status error = Unavailable("STORE_UNAVAILABLE", "injected");
+    auto store =
+        NewFaultyStore(*OpenObjectStore(dir_.path()), FailNth(nth, error, &num_operations));
+    auto checkpoint = Checkpoint::Open(store, false);
+    absl::Status status = checkpoint.status();
+    if (status.ok()) status = (*checkpoint)->LoadBlock(0).status();
+    if (num_operations < nth) {
+      EXPECT_OK(status);
+      EXPECT_GT(nth, 5);
+      break;
+    }
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << nth << ": " << status;
+  }
+}
+
+}  // namespace
+}  // namespace uniquanf

@@ -1,0 +1,234 @@
+#include "worker/model/model_config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "common/base/json_util.h"
+#include "tests/support/mutator.h"
+#include "tests/support/status_matchers.h"
+
+namespace uniquanf {
+namespace {
+
+using testing::HasSubstr;
+
+// A config of the family with `extra` members ("\"a\": 1, ") put first.
+std::string Config(absl::string_view family, absl::string_view extra = "") {
+  std::string model_type(family);
+  for (char& c : model_type) c = static_cast<char>(tolower(c));
+  return absl::StrCat(R"({"architectures": [")", family, R"(ForCausalLM"], )", extra,
+                      R"("model_type": ")", model_type,
+                      R"(", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 4,
+                      "num_attention_heads": 8, "num_key_value_heads": 2, "vocab_size": 100})");
+}
+
+std::vector<int64_t> Windows(const ModelConfig& config) {
+  std::vector<int64_t> windows;
+  for (const BlockConfig& block : config.blocks) windows.push_back(block.window);
+  return windows;
+}
+
+TEST(ModelConfigTest, ReadsLlama) {
+  ASSERT_OK_AND_ASSIGN(
+      const ModelConfig config,
+      ParseModelConfig(Config("Llama", R"("rope_theta": 500000.0, "rms_norm_eps": 1e-5,
+                                        "tie_word_embeddings": true, )")));
+  EXPECT_EQ(config.model_type, "llama");
+  EXPECT_EQ(config.num_layers, 4);
+  EXPECT_EQ(config.vocab_size, 100);
+  EXPECT_TRUE(config.tie_word_embeddings);
+  EXPECT_EQ(config.rope.theta, 500000.0);
+  EXPECT_EQ(config.rope.type, "default");
+  ASSERT_EQ(config.blocks.size(), 4u);
+  const BlockConfig& block = config.blocks[0];
+  EXPECT_EQ(block.head_dim, 8);  // hidden_size / num_attention_heads
+  EXPECT_EQ(block.rms_norm_eps, 1e-5f);
+  EXPECT_EQ(block.window, 0);
+  EXPECT_FALSE(block.qk_norm || block.qkv_bias || block.o_bias || block.mlp_bias);
+  EXPECT_EQ(block.LinearShape(Linear::kK), (std::pair<int64_t, int64_t>(16, 64)));
+}
+
+TEST(ModelConfigTest, ReadsBiasesOfEachFamily) {
+  ASSERT_OK_AND_ASSIGN(const ModelConfig llama,
+                       ParseModelConfig(Config("Llama", R"("attention_bias": true,
+                                                          "mlp_bias": true, )")));
+  for (Linear linear : kAllLinears) EXPECT_TRUE(llama.blocks[0].HasBias(linear));
+  ASSERT_OK_AND_ASSIGN(const ModelConfig qwen2, ParseModelConfig(Config("Qwen2")));
+  EXPECT_TRUE(qwen2.blocks[0].HasBias(Linear::kQ) && qwen2.blocks[0].HasBias(Linear::kV));
+  EXPECT_FALSE(qwen2.blocks[0].HasBias(Linear::kO) || qwen2.blocks[0].HasBias(Linear::kUp));
+  ASSERT_OK_AND_ASSIGN(const ModelConfig qwen3, ParseModelConfig(Config("Qwen3")));
+  EXPECT_TRUE(qwen3.blocks[0].qk_norm);
+  EXPECT_FALSE(qwen3.blocks[0].HasBias(Linear::kQ));
+  EXPECT_EQ(qwen3.blocks[0].head_dim, 128);  // the family's default, not hidden / heads
+}
+
+TEST(ModelConfigTest, ReadsMistralWindows) {
+  ASSERT_OK_AND_ASSIGN(const ModelConfig named,
+                       ParseModelConfig(Config("Mistral", R"("sliding_window": 77, )")));
+  EXPECT_EQ(Windows(named), (std::vector<int64_t>{77, 77, 77, 77}));
+  ASSERT_OK_AND_ASSIGN(const ModelConfig none,
+                       ParseModelConfig(Config("Mistral", R"("sliding_window": null, )")));
+  EXPECT_EQ(Windows(none), (std::vector<int64_t>{0, 0, 0, 0}));
+  ASSERT_OK_AND_ASSIGN(const ModelConfig missing, ParseModelConfig(Config("Mistral")));
+  EXPECT_EQ(Windows(missing), (std::vector<int64_t>{4096, 4096, 4096, 4096}));
+}
+
+TEST(ModelConfigTest, ReadsQwenWindows) {
+  ASSERT_OK_AND_ASSIGN(const ModelConfig off,
+                       ParseModelConfig(Config("Qwen2", R"("sliding_window": 77, )")));
+  EXPECT_EQ(Windows(off), (std::vector<int64_t>{0, 0, 0, 0}));
+  ASSERT_OK_AND_ASSIGN(
+      const ModelConfig upper,
+      ParseModelConfig(Config("Qwen2", R"("sliding_window": 77, "use_sliding_window": true,
+                                         "max_window_layers": 3, )")));
+  EXPECT_EQ(Windows(upper), (std::vector<int64_t>{0, 0, 0, 77}));
+  ASSERT_OK_AND_ASSIGN(
+      const ModelConfig typed,
+      ParseModelConfig(Config("Qwen3", R"("sliding_window": 77, "use_sliding_window": true,
+                                         "layer_types": ["full_attention", "sliding_attention",
+                                         "full_attention", "sliding_attention"], )")));
+  EXPECT_EQ(Windows(typed), (std::vector<int64_t>{0, 77, 0, 77}));
+}
+
+TEST(ModelConfigTest, ReadsBothFormsOfRope) {
+  const char* fields = R"("factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                          "original_max_position_embeddings": 8192)";
+  ASSERT_OK_AND_ASSIGN(
+      const ModelConfig old_form,
+      ParseModelConfig(Config("Llama", absl::StrCat(R"("rope_theta": 500000.0, "rope_scaling": {
+                                                      "rope_type": "llama3", )",
+                                                    fields, "}, "))));
+  ASSERT_OK_AND_ASSIGN(
+      const ModelConfig new_form,
+      ParseModelConfig(Config("Llama", absl::StrCat(R"("rope_parameters": {"rope_theta": 500000.0,
+                                                      "rope_type": "llama3", )",
+                                                    fields, "}, "))));
+  for (const ModelConfig* config : {&old_form, &new_form}) {
+    EXPECT_EQ(config->rope.type, "llama3");
+    EXPECT_EQ(config->rope.theta, 500000.0);
+    EXPECT_EQ(config->rope.factor, 8.0);
+    EXPECT_EQ(config->rope.original_max_position_embeddings, 8192.0);
+  }
+  ASSERT_OK_AND_ASSIGN(const ModelConfig linear,
+                       ParseModelConfig(Config("Llama", R"("rope_scaling": {"type": "linear",
+                                                          "factor": 2.0}, )")));
+  EXPECT_EQ(linear.rope.type, "linear");
+  EXPECT_OK(ParseModelConfig(Config("Llama", R"("rope_scaling": null, )")));
+}
+
+TEST(ModelConfigTest, RefusesWhatItCannotRun) {
+  struct Case {
+    std::string json;
+    const char* reason;
+    const char* message;
+  };
+  const Case cases[] = {
+      {Config("Gemma3"), "UNSUPPORTED_ARCHITECTURE", "Gemma3ForCausalLM"},
+      {Config("Llama", R"("quantization_config": {"quant_method": "gptq"}, )"),
+       "MODEL_ALREADY_QUANTIZED", "quantization_config"},
+      {Config("Llama", R"("hidden_act": "gelu", )"), "INVALID_MODEL_CONFIG", "hidden_act"},
+      {Config("Llama", R"("rope_scaling": {"type": "yarn", "factor": 4.0}, )"),
+       "INVALID_MODEL_CONFIG", "yarn"},
+      {Config("Llama", R"("rope_scaling": {"type": "linear"}, )"), "INVALID_MODEL_CONFIG",
+       "rope_scaling.factor"},
+      {Config("Llama", R"("rope_parameters": {"full_attention": {"rope_theta": 1e4}}, )"),
+       "INVALID_MODEL_CONFIG", "full_attention"},
+      {Config("Llama", R"("partial_rotary_factor": 0.5, )"), "INVALID_MODEL_CONFIG",
+       "partial_rotary_factor"},
+      {Config("Llama", R"("rope_theta": -1, )"), "INVALID_MODEL_CONFIG", "rope_theta"},
+      {Config("Llama", R"("rms_norm_eps": "small", )"), "INVALID_MODEL_CONFIG", "rms_norm_eps"},
+      {Config("Llama", R"("head_dim": 7, )"), "INVALID_MODEL_CONFIG", "head_dim"},
+      {Config("Llama", R"("attention_bias": 1, )"), "INVALID_MODEL_CONFIG", "attention_bias"},
+      {Config("Mistral", R"("sliding_window": 0, )"), "INVALID_MODEL_CONFIG", "sliding_window"},
+      {Config("Qwen2", R"("use_sliding_window": true, "layer_types": ["full_attention"], )"),
+       "INVALID_MODEL_CONFIG", "layer_types"},
+      {"", "INVALID_MODEL_CONFIG", "config.json"},
+      {"[1]", "INVALID_MODEL_CONFIG", "object"},
+      {"{}", "INVALID_MODEL_CONFIG", "architectures"},
+      {R"({"architectures": ["LlamaForCausalLM"], "model_type": "qwen2"})", "INVALID_MODEL_CONFIG",
+       "does not belong"},
+  };
+  for (const Case& c : cases) {
+    EXPECT_THAT(ParseModelConfig(c.json), FailsWith(absl::StatusCode::kInvalidArgument,
+                                                    std::string(c.reason), HasSubstr(c.message)))
+        << c.json;
+  }
+}
+
+TEST(ModelConfigTest, EveryNumberIsRangeChecked) {
+  for (const char* field : {"hidden_size", "intermediate_size", "num_hidden_layers",
+                            "num_attention_heads", "num_key_value_heads", "vocab_size"}) {
+    const std::string good = Config("Llama");
+    const size_t begin = good.find(absl::StrCat("\"", field, "\": ")) + strlen(field) + 4;
+    const size_t end = good.find_first_of(",}", begin);
+    for (const char* bad : {"0", "-1", "1.5", "\"8\"", "9223372036854775807",
+                            "18446744073709551615", "1e30", "true", "[]"}) {
+      const std::string json = good.substr(0, begin) + bad + good.substr(end);
+      EXPECT_THAT(ParseModelConfig(json),
+                  FailsWith(absl::StatusCode::kInvalidArgument, std::string("INVALID_MODEL_CONFIG"),
+                            HasSubstr(field)))
+          << json;
+    }
+  }
+  EXPECT_THAT(ParseModelConfig(absl::StrReplaceAll(
+                  Config("Llama"), {{"\"num_key_value_heads\": 2", "\"num_key_value_heads\": 3"}})),
+              FailsWith(absl::StatusCode::kInvalidArgument, std::string("INVALID_MODEL_CONFIG"),
+                        HasSubstr("does not divide")));
+}
+
+TEST(ModelConfigTest, DamagedConfigsNeverCrash) {
+  constexpr uint64_t kSeed = 20251122;
+  SCOPED_TRACE(testing::Message() << "seed " << kSeed);
+  const std::string config = Config("Qwen3", R"("use_sliding_window": true, "rope_parameters": {
+      "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+      "original_max_position_embeddings": 8192}, )");
+  ASSERT_OK(ParseModelConfig(config));
+  for (uint64_t round = 0; round < 3000; ++round) {
+    const auto parsed = ParseModelConfig(Mutate(config, JsonDictionary(), kSeed, round));
+    if (!parsed.ok()) {
+      EXPECT_NE(ErrorReason(parsed.status()), "") << parsed.status();
+    }
+  }
+}
+
+TEST(RopeTest, Llama3ScalingKeepsHighAndDividesLowFrequencies) {
+  RopeConfig rope;
+  rope.theta = 500000.0;
+  const std::vector<double> plain = RopeInverseFrequencies(rope, 128);
+  rope.type = "llama3";
+  rope.factor = 8.0;
+  const std::vector<double> scaled = RopeInverseFrequencies(rope, 128);
+  EXPECT_EQ(scaled[0], plain[0]);
+  EXPECT_DOUBLE_EQ(scaled[63], plain[63] / 8.0);
+  for (int i = 0; i < 64; ++i) {
+    EXPECT_LE(scaled[i], plain[i]);
+    EXPECT_GE(scaled[i], plain[i] / 8.0 * (1 - 1e-12));
+  }
+  // Hugging Face's Llama 3.1 value in the band where the scaling fades in, by its formula.
+  const double wavelength = 2 * 3.14159265358979323846 / plain[30];
+  const double smooth = (8192 / wavelength - 1.0) / 3.0;
+  ASSERT_GT(smooth, 0.0);
+  ASSERT_LT(smooth, 1.0);
+  EXPECT_NEAR(scaled[30], (1 - smooth) * plain[30] / 8.0 + smooth * plain[30], 1e-15);
+}
+
+TEST(RopeTest, TablesHoldCosinesAndSines) {
+  std::unique_ptr<Backend> backend = NewCpuBackend({.num_threads = 1});
+  ASSERT_OK_AND_ASSIGN(const RopeTables tables, MakeRopeTables(backend.get(), RopeConfig(), 8, 5));
+  ASSERT_OK_AND_ASSIGN(const std::vector<float> cos, tables.cos.ToFloats());
+  ASSERT_OK_AND_ASSIGN(const std::vector<float> sin, tables.sin.ToFloats());
+  for (int position = 0; position < 5; ++position) {
+    for (int i = 0; i < 4; ++i) {
+      const double angle = position * std::pow(10000.0, -i / 4.0);
+      EXPECT_NEAR(cos[position * 4 + i], std::cos(angle), 1e-7);
+      EXPECT_NEAR(sin[position * 4 + i], std::sin(angle), 1e-7);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace uniquanf

@@ -1,0 +1,246 @@
+// Schedules, and the reconstruction of a small random block.
+#include "worker/quant/reconstruct.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+#include <set>
+#include <vector>
+
+#include "common/base/status.h"
+#include "worker/quant/step_schedule.h"
+
+namespace uniquanf::quant {
+namespace {
+
+TEST(EpochOrderTest, IsAPermutationThatDependsOnSeedAndEpochOnly) {
+  const std::vector<int64_t> order = EpochOrder(7, 0, 50, true);
+  EXPECT_EQ(std::set<int64_t>(order.begin(), order.end()).size(), 50u);
+  EXPECT_EQ(order, EpochOrder(7, 0, 50, true));
+  EXPECT_NE(order, EpochOrder(7, 1, 50, true));
+  EXPECT_NE(order, EpochOrder(8, 0, 50, true));
+  EXPECT_EQ(EpochOrder(7, 3, 3, false), (std::vector<int64_t>{0, 1, 2}));
+}
+
+TEST(EpochOrderTest, EveryPlaceIsEquallyLikely) {
+  int counts[4][4] = {};
+  for (int64_t epoch = 0; epoch < 4000; ++epoch) {
+    const std::vector<int64_t> order = EpochOrder(1, epoch, 4, true);
+    for (int place = 0; place < 4; ++place) ++counts[place][order[place]];
+  }
+  for (const auto& row : counts) {
+    for (int count : row) EXPECT_NEAR(count, 1000, 130);
+  }
+}
+
+TEST(StepScheduleTest, BatchesRunOnAcrossEpochs) {
+  ReconstructOptions options;
+  options.num_steps = 4;
+  options.batch_size = 3;
+  options.shuffle = false;
+  StepSchedule schedule(options, 4, false);
+  std::vector<int64_t> visited;
+  for (int step = 0; step < 4; ++step) {
+    const ops::StepParams params = schedule.Next();
+    EXPECT_EQ(params.step, static_cast<uint64_t>(step));
+    visited.insert(visited.end(), params.sequence_index, params.sequence_index + 3);
+  }
+  EXPECT_EQ(visited, (std::vector<int64_t>{0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3}));
+}
+
+TEST(StepScheduleTest, RatesAnnealAndMappingsAlternate) {
+  ReconstructOptions options;
+  options.num_steps = 4;
+  StepSchedule schedule(options, 2, false);
+  const Mapping mappings[] = {Mapping::kLocal, Mapping::kKeep, Mapping::kLocal, Mapping::kKeep};
+  const double cosines[] = {1, (1 + std::sqrt(0.5)) / 2, 0.5, (1 - std::sqrt(0.5)) / 2};
+  for (int step = 0; step < 4; ++step) {
+    const ops::StepParams params = schedule.Next();
+    EXPECT_FLOAT_EQ(params.uniform_learning_rate, 5e-3 * cosines[step]);
+    EXPECT_FLOAT_EQ(params.binary_learning_rate, 5e-4 * cosines[step]);
+    EXPECT_FLOAT_EQ(params.bias_correction1, 1 - std::pow(0.9, step + 1));
+    EXPECT_FLOAT_EQ(params.bias_correction2, 1 - std::pow(0.999, step + 1));
+    EXPECT_EQ(params.mapping, static_cast<int32_t>(mappings[step])) << "step " << step;
+  }
+  options.num_steps = 3;
+  StepSchedule direct(options, 2, true);
+  EXPECT_EQ(direct.Next().mapping, static_cast<int32_t>(Mapping::kDirect));
+  EXPECT_EQ(direct.Next().mapping, static_cast<int32_t>(Mapping::kDirect));
+  EXPECT_EQ(direct.Next().mapping, static_cast<int32_t>(Mapping::kKeep));
+}
+
+constexpr int64_t kSequences = 5, kLength = 8, kHidden = 32;
+
+class ReconstructTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    config_.hidden_size = kHidden;
+    config_.intermediate_size = 48;
+    config_.num_heads = 4;
+    config_.num_kv_heads = 2;
+    config_.head_dim = 8;
+    Reset(NewCpuBackend({2}));
+  }
+
+  void Reset(std::unique_ptr<Backend> backend) {
+    states_ = {};
+    weights_ = BlockWeights();
+    rope_ = RopeTables();
+    x_fp_ = Tensor();
+    x_q_ = Tensor();
+    y_fp_ = Tensor();
+    backend_ = std::move(backend);
+    uint32_t seed = 1;
+    for (Linear linear : kAllLinears) {
+      const auto [n, k] = config_.LinearShape(linear);
+      weights_.linear[static_cast<int>(linear)] = Random({n, k}, 0.2f, seed++);
+    }
+    weights_.input_norm = Random({kHidden}, 0.1f, seed++, 1.0f);
+    weights_.post_norm = Random({kHidden}, 0.1f, seed++, 1.0f);
+    rope_.cos = Random({kLength, 4}, 0.0f, 1, 1.0f);
+    rope_.sin = Random({kLength, 4}, 0.0f, 1, 0.0f);
+    x_fp_ = Random({kSequences, kLength, kHidden}, 1.0f, 100);
+    x_q_ = Random({kSequences, kLength, kHidden}, 1.0f, 100);
+    y_fp_ = Random({kSequences, kLength, kHidden}, 0.0f, 1);
+    auto runner = *BlockRunner::Create(backend_.get(), config_, DType::kFloat32, kSequences,
+                                       kLength, &rope_, false);
+    Tensor x = Random({kSequences * kLength, kHidden}, 1.0f, 100);
+    Tensor y = Random({kSequences * kLength, kHidden}, 0.0f, 1);
+    runner->Forward(weights_, x, &y);
+    ASSERT_TRUE(y_fp_.CopyFromFloats(y.f32()).ok());
+  }
+
+  Tensor Random(const Shape& shape, float deviation, uint32_t seed, float mean = 0) {
+    Tensor tensor = *Tensor::Allocate(backend_.get(), DType::kFloat32, shape);
+    std::mt19937 engine(seed);
+    std::normal_distribution<float> normal(0, 1);
+    for (int64_t i = 0; i < tensor.num_elements(); ++i) {
+      tensor.f32()[i] = mean + deviation * normal(engine);
+    }
+    return tensor;
+  }
+
+  absl::StatusOr<ReconstructResult> Run(const ReconstructOptions& options,
+                                        TrainedParts trained = {},
+                                        const std::function<bool()>& cancelled = nullptr) {
+    std::array<QuantizerState*, kNumLinears> pointers = {};
+    for (int l = 0; l < kNumLinears; ++l) {
+      if (l == skipped_) continue;
+      const Tensor& w = weights_.linear[l];
+      states_[l] = *NewQuantizerState(
+          backend_.get(), *Tensor::FromFloats(backend_.get(), DType::kFloat32, w.shape(), w.f32()),
+          3, 16, trained);
+      if (trained.binary) {
+        InitializeUnified(backend_.get(), {}, &states_[l]);
+      } else {
+        InitializeUniform(backend_.get(), {}, &states_[l]);
+      }
+      pointers[l] = &states_[l];
+    }
+    BlockActivations activations = {&x_fp_, &x_q_, &y_fp_};
+    return ReconstructBlock(
+        backend_.get(), config_, rope_, options, activations, &weights_, pointers,
+        [this](const ReconstructProgress& progress) { reports_.push_back(progress); }, cancelled);
+  }
+
+  static ReconstructOptions Options(int64_t num_steps) {
+    ReconstructOptions options;
+    options.num_steps = num_steps;
+    options.seed = 3;
+    return options;
+  }
+
+  std::unique_ptr<Backend> backend_;
+  BlockConfig config_;
+  BlockWeights weights_;
+  RopeTables rope_;
+  Tensor x_fp_, x_q_, y_fp_;
+  std::array<QuantizerState, kNumLinears> states_;
+  std::vector<ReconstructProgress> reports_;
+  int skipped_ = -1;
+};
+
+TEST_F(ReconstructTest, LowersTheLossAndLeavesTheFinalWeights) {
+  auto result = Run(Options(100));
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->losses.size(), 100u);
+  EXPECT_LT(result->final_loss, 0.7 * result->initial_loss);
+  for (int l = 0; l < kNumLinears; ++l) {
+    Tensor w_hat = Random(weights_.linear[l].shape(), 0, 1);
+    Forward(backend_.get(), Mapping::kKeep, &states_[l], &w_hat);
+    EXPECT_EQ(*w_hat.ToFloats(), *weights_.linear[l].ToFloats());
+  }
+  ASSERT_EQ(reports_.size(), 7u);  // after 16, 32, ..., 96 and 100 steps
+  EXPECT_EQ(reports_[0].step, 16);
+  EXPECT_EQ(reports_[6].step, 100);
+  double sum = 0;
+  for (int i = 0; i < 16; ++i) sum += result->losses[i];
+  EXPECT_FLOAT_EQ(reports_[0].loss, sum / 16);
+}
+
+TEST_F(ReconstructTest, FlexRoundLowersTheLossWithEquallySpacedLevels) {
+  auto result = Run(Options(100), {true, false});
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_LT(result->final_loss, 0.8 * result->initial_loss);
+  EXPECT_EQ(states_[0].alpha.f32()[0], -2.0f);
+  EXPECT_EQ(states_[0].alpha.f32()[2], -0.5f);
+}
+
+TEST_F(ReconstructTest, BatchesOfSeveralSequencesWork) {
+  ReconstructOptions options = Options(60);
+  options.batch_size = 3;
+  auto result = Run(options);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_LT(result->final_loss, 0.7 * result->initial_loss);
+}
+
+TEST_F(ReconstructTest, SameSeedGivesTheSameBitsOnAnyNumberOfThreads) {
+  auto first = Run(Options(20));
+  ASSERT_TRUE(first.ok());
+  const std::vector<float> first_weights = *weights_.linear[6].ToFloats();
+  Reset(NewCpuBackend({1}));
+  auto second = Run(Options(20));
+  ASSERT_TRUE(second.ok());
+  EXPECT_EQ(first->losses, second->losses);
+  EXPECT_EQ(first->final_loss, second->final_loss);
+  EXPECT_EQ(first_weights, *weights_.linear[6].ToFloats());
+  Reset(NewCpuBackend({1}));
+  ReconstructOptions options = Options(20);
+  options.seed = 4;
+  auto third = Run(options);
+  ASSERT_TRUE(third.ok());
+  EXPECT_NE(first->losses, third->losses);
+}
+
+TEST_F(ReconstructTest, SkippedLayersKeepTheirWeights) {
+  skipped_ = static_cast<int>(Linear::kV);
+  const std::vector<float> before = *weights_.linear[skipped_].ToFloats();
+  auto result = Run(Options(10));
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(*weights_.linear[skipped_].ToFloats(), before);
+}
+
+TEST_F(ReconstructTest, NoStepsOnlyMeasures) {
+  auto result = Run(Options(0));
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->initial_loss, result->final_loss);
+  EXPECT_GT(result->initial_loss, 0);
+}
+
+TEST_F(ReconstructTest, CancellationStopsBeforeTheNextStep) {
+  int num_asked = 0;
+  auto result = Run(Options(50), {}, [&] { return ++num_asked > 5; });
+  EXPECT_EQ(result.status().code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(num_asked, 6);
+}
+
+TEST_F(ReconstructTest, DivergenceIsAnError) {
+  y_fp_.f32()[17] = std::numeric_limits<float>::infinity();
+  auto result = Run(Options(50));
+  EXPECT_EQ(result.status().code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(ErrorReason(result.status()), "LOSS_NOT_FINITE");
+}
+
+}  // namespace
+}  // namespace uniquanf::quant

@@ -1,0 +1,166 @@
+#include <cmath>
+#include <limits>
+
+#include "tests/unit/worker/task/task_fixture.h"
+#include "worker/task/content_store.h"
+#include "worker/task/layer_result.h"
+
+namespace uniquanf {
+namespace {
+
+using ::testing::HasSubstr;
+
+class LayerTaskTest : public TaskTest {
+ protected:
+  absl::StatusOr<std::vector<std::string>> RunLayers(const TaskEnvironment& env) {
+    UQ_ASSIGN_OR_RETURN(const PrepareOutcome prepared, RunPrepare(spec_, env));
+    plan_sha256_ = prepared.plan_sha256;
+    std::vector<std::string> results;
+    for (int layer = 0; layer < prepared.num_layers; ++layer) {
+      UQ_ASSIGN_OR_RETURN(const LayerOutcome outcome,
+                          RunLayer(spec_, plan_sha256_, layer, results, env));
+      results.push_back(outcome.result_sha256);
+    }
+    return results;
+  }
+  LayerResult Result(const std::string& sha256) {
+    return *LayerResult::FromJson(*GetContent(env_.work.get(), sha256, 1 << 20));
+  }
+  std::string plan_sha256_;
+};
+
+TEST_F(LayerTaskTest, ReconstructionLowersTheOutputError) {
+  spec_.epochs = 10;
+  model_.Write(spec_.model_uri);
+  const auto results = RunLayers(env_);
+  ASSERT_THAT(results, IsOk());
+  for (const std::string& sha256 : *results) {
+    const LayerResult result = Result(sha256);
+    EXPECT_LT(result.final_loss, result.initial_loss) << "layer " << result.layer;
+    EXPECT_EQ(result.modules.size(), 7u);
+  }
+}
+
+TEST_F(LayerTaskTest, BytesDoNotDependOnTheActivationCache) {
+  model_.Write(spec_.model_uri);
+  const auto cached = RunLayers(env_);
+  ASSERT_THAT(cached, IsOk());
+  TaskEnvironment uncached = env_;
+  uncached.cache = nullptr;
+  EXPECT_EQ(*RunLayers(uncached), *cached);
+}
+
+TEST_F(LayerTaskTest, BytesDoNotDependOnTheThreadCount) {
+  model_.Write(spec_.model_uri);
+  const auto two_threads = RunLayers(env_);
+  ASSERT_THAT(two_threads, IsOk());
+  for (int threads : {1, 3}) {
+    const std::unique_ptr<Backend> backend = NewCpuBackend({.num_threads = threads});
+    const std::unique_ptr<ActivationCache> cache = NewActivationCache();
+    TaskEnvironment env = env_;
+    env.backend = backend.get();
+    env.cache = cache.get();
+    EXPECT_EQ(*RunLayers(env), *two_threads) << threads << " threads";
+  }
+}
+
+TEST_F(LayerTaskTest, SeedChangesTheBytes) {
+  model_.Write(spec_.model_uri);
+  const auto first = RunLayers(env_);
+  ASSERT_THAT(first, IsOk());
+  spec_.seed = 1;
+  EXPECT_NE((*RunLayers(env_))[0], (*first)[0]);
+}
+
+TEST_F(LayerTaskTest, NanWeightNamesTensorAndIndex) {
+  model_.tensors["model.layers.1.mlp.gate_proj.weight"].values[77] =
+      std::numeric_limits<float>::quiet_NaN();
+  model_.Write(spec_.model_uri);
+  EXPECT_THAT(RunLayers(env_), FailsWith(absl::StatusCode::kInvalidArgument, "WEIGHT_NOT_FINITE",
+                                         HasSubstr("model.layers.1.mlp.gate_proj.weight")));
+}
+
+TEST_F(LayerTaskTest, ChangedModelIsNoticed) {
+  model_.Write(spec_.model_uri);
+  const auto prepared = RunPrepare(spec_, env_);
+  ASSERT_THAT(prepared, IsOk());
+  model_.config["rope_theta"] = 500000.0;
+  model_.Write(spec_.model_uri);
+  EXPECT_THAT(RunLayer(spec_, prepared->plan_sha256, 0, {}, env_),
+              FailsWith(absl::StatusCode::kFailedPrecondition, "MODEL_CHANGED"));
+}
+
+TEST_F(LayerTaskTest, MissingEarlierResultIsAnError) {
+  model_.Write(spec_.model_uri);
+  const auto prepared = RunPrepare(spec_, env_);
+  ASSERT_THAT(prepared, IsOk());
+  EXPECT_FALSE(RunLayer(spec_, prepared->plan_sha256, 1, {}, env_).ok());
+}
+
+TEST_F(LayerTaskTest, CancelStopsAndLeavesNoResult) {
+  model_.Write(spec_.model_uri);
+  const auto prepared = RunPrepare(spec_, env_);
+  ASSERT_THAT(prepared, IsOk());
+  int polls = 0;
+  env_.cancelled = [&polls] { return ++polls > 3; };
+  EXPECT_EQ(RunLayer(spec_, prepared->plan_sha256, 0, {}, env_).status().code(),
+            absl::StatusCode::kCancelled);
+}
+
+TEST_F(LayerTaskTest, IndependentLayersMayRunInAnyOrder) {
+  spec_.input_prob = 0;
+  model_.Write(spec_.model_uri);
+  const auto in_order = RunLayers(env_);
+  ASSERT_THAT(in_order, IsOk());
+  cache_->Clear();
+  EXPECT_EQ(RunLayer(spec_, plan_sha256_, 1, {}, env_)->result_sha256, (*in_order)[1]);
+  EXPECT_EQ(RunLayer(spec_, plan_sha256_, 0, {}, env_)->result_sha256, (*in_order)[0]);
+}
+
+TEST_F(LayerTaskTest, OverridesAreObeyed) {
+  ModuleOverride keep, fine;
+  keep.pattern = "*layers.0.self_attn.*";
+  keep.full_precision = true;
+  fine.pattern = "*.down_proj";
+  fine.bits = 5;
+  fine.group_size = 32;
+  spec_.overrides = {keep, fine};
+  model_.Write(spec_.model_uri);
+  const auto results = RunLayers(env_);
+  ASSERT_THAT(results, IsOk());
+  for (const ModuleResult& module : Result((*results)[0]).modules) {
+    EXPECT_EQ(module.quantized, module.name.find("self_attn") == std::string::npos) << module.name;
+    if (module.name.find("down_proj") != std::string::npos) {
+      EXPECT_EQ(module.bits, 5);
+      EXPECT_EQ(module.group_size, 32);
+    }
+  }
+}
+
+// Rows that are constant, all zero, or hold one huge value; groups of one weight.
+TEST_F(LayerTaskTest, DegenerateWeightsGiveFiniteResults) {
+  auto& q = model_.tensors["model.layers.0.self_attn.q_proj.weight"].values;
+  std::fill(q.begin(), q.begin() + 64, 0.0f);
+  std::fill(q.begin() + 64, q.begin() + 128, 0.3f);
+  auto& up = model_.tensors["model.layers.0.mlp.up_proj.weight"].values;
+  up[5] = 30000.0f;
+  std::fill(model_.tensors["model.layers.1.mlp.down_proj.weight"].values.begin(),
+            model_.tensors["model.layers.1.mlp.down_proj.weight"].values.end(), 0.0f);
+  model_.Write(spec_.model_uri);
+  for (int64_t group_size : {int64_t{0}, int64_t{1}, int64_t{16}}) {
+    spec_.group_size = group_size;
+    cache_->Clear();
+    const auto results = RunLayers(env_);
+    ASSERT_THAT(results, IsOk()) << "group size " << group_size;
+    for (const std::string& sha256 : *results) {
+      const LayerResult result = Result(sha256);
+      EXPECT_TRUE(std::isfinite(result.final_loss));
+      for (const ModuleResult& module : result.modules) {
+        EXPECT_TRUE(std::isfinite(module.weight_error)) << module.name;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace uniquanf

@@ -1,0 +1,178 @@
+#include <filesystem>
+#include <fstream>
+#include <limits>
+
+#include "tests/unit/worker/task/task_fixture.h"
+
+namespace uniquanf {
+namespace {
+
+using ::testing::HasSubstr;
+constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
+
+class PrepareTest : public TaskTest {
+ protected:
+  // Whatever was wrong, nothing may lie at the output afterwards.
+  void TearDown() override { EXPECT_FALSE(std::filesystem::exists(spec_.output_uri)); }
+};
+
+TEST_F(PrepareTest, SameInputsElsewhereGiveTheSamePlan) {
+  model_.Write(spec_.model_uri);
+  const auto first = RunPrepare(spec_, env_);
+  ASSERT_THAT(first, IsOk());
+  EXPECT_EQ(first->num_layers, 2);
+  EXPECT_FALSE(first->layers_independent);
+  EXPECT_GT(first->layer_memory_bytes, 100000u);
+
+  TempDir elsewhere;
+  QuantizationSpec moved = spec_;
+  moved.model_uri = elsewhere.path() + "/m";
+  moved.output_uri = elsewhere.path() + "/o";
+  model_.Write(moved.model_uri);
+  EXPECT_EQ(RunPrepare(moved, env_)->plan_sha256, first->plan_sha256);
+  moved.seed = 1;
+  EXPECT_NE(RunPrepare(moved, env_)->plan_sha256, first->plan_sha256);
+}
+
+TEST_F(PrepareTest, InputProbZeroMakesLayersIndependent) {
+  model_.Write(spec_.model_uri);
+  spec_.input_prob = 0;
+  EXPECT_TRUE(RunPrepare(spec_, env_)->layers_independent);
+}
+
+TEST_F(PrepareTest, MissingModelIsNamed) {
+  EXPECT_THAT(RunPrepare(spec_, env_).status().message(), HasSubstr("/model"));
+  EXPECT_FALSE(RunPrepare(spec_, env_).ok());
+}
+
+TEST_F(PrepareTest, TruncatedWeightsAreRefused) {
+  model_.Write(spec_.model_uri);
+  const std::string file = spec_.model_uri + "/model.safetensors";
+  std::filesystem::resize_file(file, std::filesystem::file_size(file) - 100);
+  EXPECT_THAT(RunPrepare(spec_, env_), FailsWith(kInvalid, "SAFETENSORS_BAD_OFFSETS"));
+}
+
+TEST_F(PrepareTest, WrongShapeNamesTheTensor) {
+  FixtureTensor& tensor = model_.tensors["model.layers.1.mlp.up_proj.weight"];
+  tensor.shape = {64, 96};
+  model_.Write(spec_.model_uri);
+  EXPECT_THAT(RunPrepare(spec_, env_),
+              FailsWith(kInvalid, "TENSOR_SHAPE", HasSubstr("model.layers.1.mlp.up_proj.weight")));
+}
+
+TEST_F(PrepareTest, MissingTensorIsNamed) {
+  model_.tensors.erase("model.layers.1.self_attn.o_proj.weight");
+  model_.Write(spec_.model_uri);
+  EXPECT_THAT(
+      RunPrepare(spec_, env_),
+      FailsWith(kInvalid, "TENSOR_NOT_FOUND", HasSubstr("model.layers.1.self_attn.o_proj.weight")));
+}
+
+TEST_F(PrepareTest, UnsupportedArchitectureIsRefused) {
+  model_.config["architectures"] = {"GPT2LMHeadModel"};
+  model_.config["model_type"] = "gpt2";
+  model_.Write(spec_.model_uri);
+  EXPECT_THAT(RunPrepare(spec_, env_), FailsWith(kInvalid, "UNSUPPORTED_ARCHITECTURE"));
+}
+
+TEST_F(PrepareTest, AlreadyQuantizedModelIsRefused) {
+  model_.config["quantization_config"] = {{"quant_method", "gptq"}};
+  model_.Write(spec_.model_uri);
+  EXPECT_THAT(RunPrepare(spec_, env_), FailsWith(kInvalid, "MODEL_ALREADY_QUANTIZED"));
+}
+
+TEST_F(PrepareTest, TokenBeyondVocabularyIsNamed) {
+  model_.Write(spec_.model_uri);
+  FixtureTokens tokens = RandomTokens({4, 32}, 128, 1);
+  tokens.ids[40] = 128;
+  WriteTokenFile(spec_.calibration_uri, {{"input_ids", tokens}});
+  EXPECT_THAT(RunPrepare(spec_, env_), FailsWith(kInvalid, "TOKEN_OUT_OF_RANGE", HasSubstr("128")));
+}
+
+TEST_F(PrepareTest, TooFewSequencesSaysHowMany) {
+  model_.Write(spec_.model_uri);
+  spec_.num_samples = 5;
+  EXPECT_THAT(RunPrepare(spec_, env_), FailsWith(kInvalid, "TOO_FEW_SEQUENCES", HasSubstr("4")));
+}
+
+TEST_F(PrepareTest, TooShortSequencesSaysHowLong) {
+  model_.Write(spec_.model_uri);
+  spec_.sequence_length = 33;
+  EXPECT_THAT(RunPrepare(spec_, env_), FailsWith(kInvalid, "SEQUENCES_TOO_SHORT", HasSubstr("32")));
+}
+
+TEST_F(PrepareTest, SequencesBeyondTheModelsPositionsAreRefused) {
+  model_.config["max_position_embeddings"] = 16;
+  model_.Write(spec_.model_uri);
+  EXPECT_THAT(RunPrepare(spec_, env_), FailsWith(kInvalid, "SEQUENCE_TOO_LONG"));
+}
+
+TEST_F(PrepareTest, WrongTokenTensorListsWhatThereIs) {
+  model_.Write(spec_.model_uri);
+  WriteTokenFile(spec_.calibration_uri, {{"tokens", RandomTokens({4, 32}, 128, 1)}});
+  EXPECT_THAT(RunPrepare(spec_, env_),
+              FailsWith(kInvalid, "TENSOR_NOT_FOUND", HasSubstr("tokens")));
+  WriteTokenFile(spec_.calibration_uri, {{"input_ids", RandomTokens({128}, 128, 1)}});
+  EXPECT_THAT(RunPrepare(spec_, env_), FailsWith(kInvalid, "TENSOR_SHAPE"));
+}
+
+TEST_F(PrepareTest, BitsOutOfRange) {
+  model_.Write(spec_.model_uri);
+  for (int bits : {-1, 0, 1, 9, 1000}) {
+    spec_.bits = bits;
+    EXPECT_THAT(RunPrepare(spec_, env_), FailsWith(kInvalid, "INVALID_SPEC", HasSubstr("bits")));
+  }
+}
+
+TEST_F(PrepareTest, GroupSizeMustDivideEveryLayer) {
+  model_.Write(spec_.model_uri);
+  spec_.group_size = 64;  // divides 64, not down_proj's 96
+  EXPECT_THAT(RunPrepare(spec_, env_), FailsWith(kInvalid, "GROUP_SIZE_NOT_DIVIDING",
+                                                 HasSubstr("model.layers.0.mlp.down_proj")));
+  ModuleOverride keep;
+  keep.pattern = "*.down_proj";
+  keep.group_size = 32;
+  spec_.overrides = {keep};
+  EXPECT_THAT(RunPrepare(spec_, env_), IsOk());
+}
+
+TEST_F(PrepareTest, OverrideThatMatchesNothingIsRefused) {
+  model_.Write(spec_.model_uri);
+  ModuleOverride typo;
+  typo.pattern = "*.dwon_proj";
+  typo.full_precision = true;
+  spec_.overrides = {typo};
+  EXPECT_THAT(RunPrepare(spec_, env_),
+              FailsWith(kInvalid, "OVERRIDE_MATCHES_NOTHING", HasSubstr("dwon_proj")));
+}
+
+TEST_F(PrepareTest, MethodsThatNeedCalibrationSaySo) {
+  model_.Write(spec_.model_uri);
+  spec_.calibration_uri.clear();
+  EXPECT_THAT(RunPrepare(spec_, env_), FailsWith(kInvalid, "INVALID_SPEC", HasSubstr("calibration")));
+  spec_.method = QuantizationMethod::kRtn;
+  EXPECT_THAT(RunPrepare(spec_, env_), IsOk());
+}
+
+TEST_F(PrepareTest, EvaluationTokensAreChecked) {
+  model_.Write(spec_.model_uri);
+  spec_.evaluation_uri = dir_.path() + "/eval.safetensors";
+  WriteTokenFile(spec_.evaluation_uri, {{"valid", RandomTokens({31}, 128, 2)}});
+  EXPECT_THAT(RunPrepare(spec_, env_), FailsWith(kInvalid, "TOO_FEW_TOKENS"));
+  spec_.evaluation_entry = "test";
+  EXPECT_THAT(RunPrepare(spec_, env_), FailsWith(kInvalid, "TENSOR_NOT_FOUND", HasSubstr("valid")));
+}
+
+class PrepareOutputTest : public TaskTest {};
+
+TEST_F(PrepareOutputTest, ExistingOutputIsRefusedAndKept) {
+  model_.Write(spec_.model_uri);
+  std::filesystem::create_directories(spec_.output_uri);
+  std::ofstream(spec_.output_uri + "/precious") << "data";
+  EXPECT_THAT(RunPrepare(spec_, env_),
+              FailsWith(absl::StatusCode::kAlreadyExists, "OUTPUT_EXISTS", HasSubstr("precious")));
+  EXPECT_TRUE(std::filesystem::exists(spec_.output_uri + "/precious"));
+}
+
+}  // namespace
+}  // namespace uniquanf

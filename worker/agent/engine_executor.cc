@@ -1,0 +1,129 @@
+#include "worker/agent/engine_executor.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/status.h"
+#include "common/object_store/object_store.h"
+#include "common/rpc/spec_proto.h"
+#include "common/rpc/time_proto.h"
+
+namespace uniquanf {
+namespace {
+
+v1::TaskOutcome PrepareToProto(const PrepareOutcome& outcome, DeviceKind device) {
+  v1::TaskOutcome proto;
+  proto.set_result_sha256(outcome.plan_sha256);
+  proto.set_num_layers(outcome.num_layers);
+  proto.set_layers_independent(outcome.layers_independent);
+  proto.set_device(device == DeviceKind::kCuda ? "cuda" : "cpu");
+  proto.set_layer_memory_bytes(static_cast<int64_t>(outcome.layer_memory_bytes));
+  return proto;
+}
+
+v1::TaskOutcome FinalizeToProto(const FinalizeOutcome& outcome) {
+  v1::TaskOutcome proto;
+  proto.set_result_sha256(outcome.manifest_sha256);
+  v1::Artifact* artifact = proto.mutable_artifact();
+  artifact->set_uri(outcome.artifact_uri);
+  artifact->set_manifest_sha256(outcome.manifest_sha256);
+  artifact->set_size_bytes(static_cast<int64_t>(outcome.artifact_size_bytes));
+  v1::JobReport* report = proto.mutable_report();
+  if (outcome.perplexity_before.has_value()) {
+    report->set_perplexity_before(*outcome.perplexity_before);
+  }
+  if (outcome.perplexity_after.has_value()) {
+    report->set_perplexity_after(*outcome.perplexity_after);
+  }
+  report->set_num_evaluation_tokens(outcome.num_evaluation_tokens);
+  for (const LayerSummary& summary : outcome.layers) {
+    v1::LayerReport* layer = report->add_layers();
+    layer->set_layer(summary.layer);
+    layer->set_initial_loss(summary.initial_loss);
+    layer->set_final_loss(summary.final_loss);
+    layer->set_bits(summary.bits);
+    *layer->mutable_duration() = DurationToProto(absl::Seconds(summary.seconds));
+  }
+  report->set_model_size_bytes(static_cast<int64_t>(outcome.model_size_bytes));
+  report->set_artifact_size_bytes(static_cast<int64_t>(outcome.artifact_size_bytes));
+  report->set_average_bits(outcome.average_bits);
+  *report->mutable_duration() = DurationToProto(absl::Seconds(outcome.seconds));
+  for (const std::string& warning : outcome.warnings) report->add_warnings(warning);
+  return proto;
+}
+
+}  // namespace
+
+std::string JobOfTask(absl::string_view task) {
+  return std::string(task.substr(0, task.find("/tasks/")));
+}
+
+EngineExecutor::EngineExecutor(std::unique_ptr<Backend> backend, const Clock* clock)
+    : backend_(std::move(backend)), clock_(clock), cache_(NewActivationCache()) {}
+
+EngineExecutor::~EngineExecutor() = default;
+
+absl::StatusOr<v1::TaskOutcome> EngineExecutor::Execute(const v1::TaskAssignment& assignment,
+                                                        const TaskCallbacks& callbacks) {
+  TaskEnvironment environment;
+  environment.backend = backend_.get();
+  environment.act = backend_->kind() == DeviceKind::kCuda ? DType::kBfloat16 : DType::kFloat32;
+  environment.clock = clock_;
+  environment.cache = cache_.get();
+  environment.progress = callbacks.progress;
+  environment.cancelled = callbacks.cancelled;
+  UQ_ASSIGN_OR_RETURN(environment.work, OpenObjectStore(assignment.work_uri()));
+  absl::StatusOr<v1::TaskOutcome> outcome = Dispatch(assignment, environment);
+  // Another try starts from a clean slate: half-filled caches are not worth their risk.
+  if (!outcome.ok()) cache_->Clear();
+  NoteCached(assignment);
+  return outcome;
+}
+
+absl::StatusOr<v1::TaskOutcome> EngineExecutor::Dispatch(const v1::TaskAssignment& assignment,
+                                                         const TaskEnvironment& environment) {
+  UQ_ASSIGN_OR_RETURN(const QuantizationSpec spec, SpecFromProto(assignment.spec()));
+  const std::vector<std::string> layers(assignment.layer_sha256().begin(),
+                                        assignment.layer_sha256().end());
+  switch (assignment.kind()) {
+    case v1::Task::PREPARE: {
+      UQ_ASSIGN_OR_RETURN(const PrepareOutcome outcome, RunPrepare(spec, environment));
+      return PrepareToProto(outcome, backend_->kind());
+    }
+    case v1::Task::LAYER: {
+      UQ_ASSIGN_OR_RETURN(
+          const LayerOutcome outcome,
+          RunLayer(spec, assignment.plan_sha256(), assignment.layer(), layers, environment));
+      v1::TaskOutcome proto;
+      proto.set_result_sha256(outcome.result_sha256);
+      return proto;
+    }
+    case v1::Task::FINALIZE: {
+      UQ_ASSIGN_OR_RETURN(const FinalizeOutcome outcome,
+                          RunFinalize(spec, assignment.plan_sha256(), layers, environment));
+      return FinalizeToProto(outcome);
+    }
+    default:
+      return MakeError(absl::StatusCode::kInternal, "INVALID_ASSIGNMENT",
+                       absl::StrCat("task ", assignment.task(), " is of the unknown kind ",
+                                    assignment.kind(), ": is the server newer than this worker?"));
+  }
+}
+
+void EngineExecutor::NoteCached(const v1::TaskAssignment& assignment) {
+  const int layer =
+      assignment.plan_sha256().empty() ? -1 : cache_->CachedLayer(assignment.plan_sha256());
+  absl::MutexLock lock(&mutex_);
+  cached_.clear();
+  if (layer < 0) return;
+  v1::CachedActivations& cached = cached_.emplace_back();
+  cached.set_job(JobOfTask(assignment.task()));
+  cached.set_layer(layer);
+}
+
+std::vector<v1::CachedActivations> EngineExecutor::Cached() const {
+  absl::MutexLock lock(&mutex_);
+  return cached_;
+}
+
+}  // namespace uniquanf

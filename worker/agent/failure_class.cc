@@ -1,0 +1,62 @@
+#include "worker/agent/failure_class.h"
+
+#include <string>
+
+#include "common/base/status.h"
+
+namespace uniquanf {
+namespace {
+constexpr size_t kMaxMessageBytes = 2000;
+
+// Cuts at a character's start: protobuf strings must be UTF-8.
+std::string Shortened(absl::string_view message) {
+  if (message.size() <= kMaxMessageBytes) return std::string(message);
+  size_t end = kMaxMessageBytes;
+  while (end > 0 && (static_cast<unsigned char>(message[end]) & 0xC0) == 0x80) --end;
+  return std::string(message.substr(0, end));
+}
+}  // namespace
+
+v1::FailureClass FailureClassOf(const absl::Status& status) {
+  const std::string reason = ErrorReason(status);
+  switch (status.code()) {
+    // What the job names is wrong, missing or refused: the same again gives the same.
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kAlreadyExists:
+    case absl::StatusCode::kNotFound:
+    case absl::StatusCode::kPermissionDenied:
+    case absl::StatusCode::kUnauthenticated:
+    case absl::StatusCode::kFailedPrecondition:
+    case absl::StatusCode::kOutOfRange:
+    case absl::StatusCode::kUnimplemented:
+      return v1::INVALID_INPUT;
+    case absl::StatusCode::kResourceExhausted:
+      // A full disk can be emptied while the task waits for its next attempt; a model that is too
+      // large for the device stays so.
+      return reason == "OUT_OF_MEMORY" ? v1::OUT_OF_MEMORY : v1::TRANSIENT;
+    case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kDeadlineExceeded:
+    case absl::StatusCode::kAborted:
+    case absl::StatusCode::kDataLoss:  // a torn read; a broken object fails every attempt
+      return v1::TRANSIENT;
+    case absl::StatusCode::kInternal:
+      return reason == "DEVICE_ERROR" ? v1::TRANSIENT : v1::INTERNAL;
+    default:
+      return v1::INTERNAL;
+  }
+}
+
+v1::TaskFailure FailureFromStatus(const absl::Status& status) {
+  v1::TaskFailure failure;
+  failure.set_failure_class(FailureClassOf(status));
+  const std::string reason = ErrorReason(status);
+  failure.set_reason(reason.empty() ? absl::StatusCodeToString(status.code()) : reason);
+  failure.set_message(Shortened(status.message()));
+  return failure;
+}
+
+bool NeedsRestart(const absl::Status& status) {
+  return status.code() == absl::StatusCode::kInternal && ErrorReason(status) == "DEVICE_ERROR";
+}
+
+}  // namespace uniquanf

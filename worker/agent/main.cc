@@ -1,0 +1,255 @@
+// uniquanf-worker: joins a server and runs its tasks. Everything that decides is in agent.h; here
+// are flags, devices, signals and the end of the process.
+#include <fcntl.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/check.h"
+#include "common/base/clock.h"
+#include "common/base/ids.h"
+#include "common/base/status.h"
+#include "common/base/version.h"
+#include "common/rpc/channel.h"
+#include "prometheus/registry.h"
+#include "worker/agent/agent.h"
+#include "worker/agent/engine_executor.h"
+#include "worker/agent/log.h"
+#include "worker/agent/worker_options.h"
+#include "worker/agent/worker_telemetry.h"
+#include "worker/backend/backend.h"
+
+namespace uniquanf {
+namespace {
+
+constexpr int kExitOk = 0, kExitInternal = 1, kExitUsage = 2, kExitVersion = 3, kExitRestart = 4,
+              kExitRefused = 5;
+
+std::string HostName() {
+  char name[256] = "";
+  if (gethostname(name, sizeof(name) - 1) != 0) return "";
+  return name;
+}
+
+std::string Environment(const char* name) {
+  const char* value = getenv(name);
+  return value == nullptr ? "" : value;
+}
+
+absl::StatusOr<std::vector<std::unique_ptr<Backend>>> OpenBackends(const WorkerOptions& options) {
+  std::vector<std::unique_ptr<Backend>> backends;
+  const int num_gpus = CudaBuilt() ? NumCudaDevices() : 0;
+  if (options.device == "cuda" && num_gpus == 0) {
+    return CudaBuilt() ? FailedPrecondition("CUDA_DEVICE_NOT_FOUND",
+                                            "--device=cuda: no CUDA GPU is visible; check the "
+                                            "driver and CUDA_VISIBLE_DEVICES, or use --device=cpu")
+                       : FailedPrecondition("CUDA_NOT_BUILT",
+                                            "--device=cuda: this program was built without CUDA; "
+                                            "build with the preset \"cuda\", or use --device=cpu");
+  }
+  if (options.device == "cpu" || num_gpus == 0) {
+    backends.push_back(NewCpuBackend({.num_threads = options.num_threads}));
+    return backends;
+  }
+  for (int i = 0; i < num_gpus; ++i) {
+    UQ_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, NewCudaBackend(i));
+    backends.push_back(std::move(backend));
+  }
+  return backends;
+}
+
+v1::WorkerCapabilities Capabilities(const WorkerOptions& options,
+                                    const std::vector<std::unique_ptr<Backend>>& backends) {
+  v1::WorkerCapabilities capabilities;
+  capabilities.set_device(backends[0]->kind() == DeviceKind::kCuda ? "cuda" : "cpu");
+  capabilities.set_device_description(backends[0]->description());
+  // What every slot has: the server may send any task to any of them.
+  uint64_t memory_bytes = backends[0]->memory().total_bytes;
+  for (const auto& backend : backends) {
+    memory_bytes = std::min(memory_bytes, backend->memory().total_bytes);
+  }
+  capabilities.set_memory_bytes(static_cast<int64_t>(memory_bytes));
+  capabilities.set_num_slots(static_cast<int>(backends.size()));
+  for (const auto& [key, value] : options.labels) (*capabilities.mutable_labels())[key] = value;
+  return capabilities;
+}
+
+// Appears whole: a reader that sees the file sees its content.
+void WriteReadyFile(const std::string& path, const std::string& text) {
+  const std::string temporary = absl::StrCat(path, ".tmp");
+  FILE* file = std::fopen(temporary.c_str(), "w");
+  const bool written = file != nullptr && std::fputs(text.c_str(), file) >= 0;
+  const bool closed = file != nullptr && std::fclose(file) == 0;
+  if (!written || !closed || std::rename(temporary.c_str(), path.c_str()) != 0) {
+    Log(LogLevel::kError, absl::StrCat("cannot write the ready file \"", path, "\""), {});
+  }
+}
+
+// The end of a pipe that the signal handler writes to; handlers can reach nothing but globals.
+// Blocking the signals and waiting for them (sigwait) would not do: OpenBLAS has started threads of
+// its own before main, and those would take them.
+int signal_pipe[2] = {-1, -1};
+
+void OnSignal(int signal) {
+  const int saved_errno = errno;
+  const char byte = static_cast<char>(signal);
+  [[maybe_unused]] const ssize_t written = write(signal_pipe[1], &byte, 1);
+  errno = saved_errno;
+}
+
+// SIGTERM and SIGINT: the first drains, the second ends the process.
+class SignalThread {
+ public:
+  // SIGPIPE is ignored: a closed socket is an error of its call.
+  SignalThread() {
+    UQ_CHECK(pipe2(signal_pipe, O_CLOEXEC) == 0);
+    signal(SIGPIPE, SIG_IGN);
+    struct sigaction action = {};
+    action.sa_handler = OnSignal;
+    action.sa_flags = SA_RESTART;
+    for (const int s : {SIGTERM, SIGINT}) sigaction(s, &action, nullptr);
+  }
+  ~SignalThread() { Stop(); }
+  // After this the agent is not touched any more.
+  void Stop() {
+    if (!thread_.joinable()) return;
+    OnSignal(0);
+    thread_.join();
+  }
+  // Signals that came before are acted on now.
+  void Start(Agent* agent, absl::Duration drain_timeout) {
+    thread_ = std::thread([agent, drain_timeout] {
+      for (int num_seen = 0;;) {
+        char received = 0;
+        if (read(signal_pipe[0], &received, 1) != 1) continue;
+        if (received == 0) return;
+        if (++num_seen > 1) {
+          Log(LogLevel::kWarning, "second signal: exiting at once", {});
+          _exit(128 + received);
+        }
+        Log(LogLevel::kInfo, "signal: draining; another one exits at once",
+            {{"drain_timeout", absl::FormatDuration(drain_timeout)}});
+        agent->Drain(drain_timeout);
+      }
+    });
+  }
+
+ private:
+  std::thread thread_;
+};
+
+int ExitCode(const AgentResult& result) {
+  switch (result.end) {
+    case AgentEnd::kDrained:
+      Log(LogLevel::kInfo, "drained; every result is acknowledged", {});
+      return kExitOk;
+    case AgentEnd::kVersionMismatch:
+      Log(LogLevel::kError, std::string(result.status.message()), {{"reason", "VERSION_MISMATCH"}});
+      return kExitVersion;
+    case AgentEnd::kRefused:
+      Log(LogLevel::kError,
+          absl::StrCat("the server refuses this worker: ", result.status.message()),
+          {{"reason", ErrorReason(result.status)}});
+      return kExitRefused;
+    case AgentEnd::kRestart:
+      Log(LogLevel::kError, "a task or its device hangs: exiting, to be started again", {});
+      return kExitRestart;
+  }
+  return kExitInternal;
+}
+
+int RunWorker(const WorkerOptions& options) {
+  SignalThread signals;
+  auto backends = OpenBackends(options);
+  if (!backends.ok()) {
+    std::fprintf(stderr, "uniquanf-worker: %s\n", std::string(backends.status().message()).c_str());
+    return backends.status().code() == absl::StatusCode::kFailedPrecondition ? kExitUsage
+                                                                             : kExitInternal;
+  }
+  std::vector<std::shared_ptr<grpc::Channel>> channels;
+  for (const std::string& server : options.servers) {
+    ChannelOptions channel_options;
+    channel_options.tls = options.tls;
+    channel_options.max_reconnect_backoff = absl::Seconds(1);  // be there when it comes back
+    auto channel = MakeChannel(server, channel_options);
+    if (!channel.ok()) {
+      std::fprintf(stderr, "uniquanf-worker: %s\n",
+                   std::string(channel.status().message()).c_str());
+      return kExitUsage;
+    }
+    channels.push_back(*std::move(channel));
+  }
+
+  const std::unique_ptr<IdGenerator> ids = NewRandomIdGenerator();
+  AgentOptions agent_options;
+  agent_options.session_id = ids->NewId("session");
+  agent_options.worker = absl::StrCat("workers/", options.name);
+  agent_options.protocol_version = kProtocolVersion;
+  agent_options.software_version = kSoftwareVersion;
+  agent_options.capabilities = Capabilities(options, *backends);
+  agent_options.task_stall_timeout = options.task_stall_timeout;
+  agent_options.jitter_seed = std::hash<std::string>()(agent_options.session_id);
+  Log(LogLevel::kInfo, "worker starts",
+      {{"version", kSoftwareVersion},
+       {"worker", agent_options.worker},
+       {"session", agent_options.session_id},
+       {"device", agent_options.capabilities.device()},
+       {"device_description", agent_options.capabilities.device_description()},
+       {"slots", absl::StrCat(agent_options.capabilities.num_slots())}});
+
+  prometheus::Registry registry;
+  WorkerTelemetry telemetry(&registry, [&options] {
+    if (!options.ready_file.empty()) WriteReadyFile(options.ready_file, options.name + "\n");
+  });
+  std::vector<std::unique_ptr<EngineExecutor>> executors;
+  std::vector<TaskExecutor*> slots;
+  for (auto& backend : *backends) {
+    executors.push_back(std::make_unique<EngineExecutor>(std::move(backend), &SystemClock()));
+    slots.push_back(executors.back().get());
+  }
+  auto agent = std::make_unique<Agent>(agent_options, std::move(channels), slots, &SystemClock(),
+                                       &telemetry);
+  signals.Start(agent.get(), options.drain_timeout);
+  const AgentResult result = agent->Run();
+  const int code = ExitCode(result);
+  // A task that hangs, or one that a refusing server left running, cannot be waited for.
+  if (code != kExitOk) _exit(code);
+  signals.Stop();
+  return code;
+}
+
+int Main(int argc, char** argv) {
+  const std::vector<std::string> arguments(argv + 1, argv + argc);
+  std::string help;
+  const auto options = ParseWorkerOptions(
+      arguments, DefaultWorkerOptions(HostName(), Environment("UNIQUANF_SERVER")), &help);
+  if (!options.ok()) {
+    std::fprintf(stderr, "uniquanf-worker: %s\nTry uniquanf-worker --help.\n",
+                 std::string(options.status().message()).c_str());
+    return kExitUsage;
+  }
+  if (!help.empty()) {
+    std::fputs(help.c_str(), stdout);
+    return kExitOk;
+  }
+  if (options->show_version) {
+    std::printf("uniquanf-worker %s (protocol %d)\n", kSoftwareVersion, kProtocolVersion);
+    return kExitOk;
+  }
+  return RunWorker(*options);
+}
+
+}  // namespace
+}  // namespace uniquanf
+
+int main(int argc, char** argv) { return uniquanf::Main(argc, argv); }

@@ -1,0 +1,47 @@
+// The command line of uniquanf-worker.
+//
+// Thread safety: free functions, no state. Errors: kInvalidArgument (INVALID_FLAG) names the flag,
+// its value and what is allowed.
+#ifndef UNIQUANF_WORKER_AGENT_WORKER_OPTIONS_H_
+#define UNIQUANF_WORKER_AGENT_WORKER_OPTIONS_H_
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "common/base/flag_set.h"
+#include "common/rpc/channel.h"
+
+namespace uniquanf {
+
+struct WorkerOptions {
+  std::vector<std::string> servers;  // host:port; tried in turn
+  std::string name;                  // {worker} of "workers/{worker}"
+  std::map<std::string, std::string> labels;
+  std::string device = "auto";  // "cpu", "cuda", "auto": cuda when there is a GPU
+  int num_threads = 0;          // 0: as many as the process may use
+  absl::Duration drain_timeout = absl::Minutes(10);
+  absl::Duration task_stall_timeout = absl::Minutes(30);  // infinite: never
+  std::string metrics_listen;                             // host:port; empty: none
+  std::string ready_file;
+  std::string log_level = "info";
+  ClientTlsOptions tls;
+  bool show_version = false;
+};
+
+// What the help shows, and where nothing is given. `host_name` becomes the default name (in lower
+// case, other characters than [a-z0-9-] replaced by '-').
+WorkerOptions DefaultWorkerOptions(absl::string_view host_name, absl::string_view server_from_env);
+
+// Parses `arguments` over `defaults`. With --help, *help is the text and the options are the
+// defaults.
+absl::StatusOr<WorkerOptions> ParseWorkerOptions(const std::vector<std::string>& arguments,
+                                                 const WorkerOptions& defaults, std::string* help);
+
+}  // namespace uniquanf
+
+#endif  // UNIQUANF_WORKER_AGENT_WORKER_OPTIONS_H_

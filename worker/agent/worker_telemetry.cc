@@ -1,0 +1,107 @@
+#include "worker/agent/worker_telemetry.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/status.h"
+#include "worker/agent/log.h"
+
+namespace uniquanf {
+namespace {
+
+const prometheus::Histogram::BucketBoundaries kTaskSeconds = {0.1, 0.5, 1,   5,    10,   30,
+                                                              60,  300, 900, 1800, 3600, 7200};
+
+std::string KindLabel(const v1::TaskAssignment& assignment) {
+  switch (assignment.kind()) {
+    case v1::Task::PREPARE:
+      return "prepare";
+    case v1::Task::LAYER:
+      return "layer";
+    case v1::Task::FINALIZE:
+      return "finalize";
+    default:
+      return "unknown";
+  }
+}
+
+prometheus::Gauge& MakeGauge(prometheus::Registry* registry, const char* name, const char* help) {
+  return prometheus::BuildGauge().Name(name).Help(help).Register(*registry).Add({});
+}
+
+}  // namespace
+
+WorkerTelemetry::WorkerTelemetry(prometheus::Registry* registry, std::function<void()> on_ready)
+    : on_ready_(std::move(on_ready)),
+      tasks_(prometheus::BuildCounter()
+                 .Name("uniquanf_worker_tasks_total")
+                 .Help("Tasks that returned, by kind and status code")
+                 .Register(*registry)),
+      task_seconds_(prometheus::BuildHistogram()
+                        .Name("uniquanf_worker_task_seconds")
+                        .Help("How long tasks ran")
+                        .Register(*registry)),
+      synchronize_(prometheus::BuildCounter()
+                       .Name("uniquanf_worker_synchronize_total")
+                       .Help("Calls of Synchronize, by status code")
+                       .Register(*registry)),
+      slots_busy_(MakeGauge(registry, "uniquanf_worker_slots_busy", "Slots that run a task")),
+      slots_free_(MakeGauge(registry, "uniquanf_worker_slots_free", "Slots that take a task")),
+      draining_(MakeGauge(registry, "uniquanf_worker_draining", "1 while the worker drains")),
+      connected_gauge_(MakeGauge(registry, "uniquanf_worker_connected",
+                                 "1 while the server accepts this worker's calls")),
+      leases_expired_(MakeGauge(registry, "uniquanf_worker_leases_expired",
+                                "Leases that ran out without renewal since the start")) {}
+
+void WorkerTelemetry::OnNote(const std::string& note) { Log(LogLevel::kWarning, note, {}); }
+
+void WorkerTelemetry::OnTaskStarted(int slot, const v1::TaskAssignment& assignment) {
+  Log(LogLevel::kInfo, "task started",
+      {{"task", assignment.task()},
+       {"attempt", absl::StrCat(assignment.attempt())},
+       {"lease", assignment.lease_id()},
+       {"slot", absl::StrCat(slot)},
+       {"traceparent", assignment.traceparent()}});
+}
+
+void WorkerTelemetry::OnTaskReturned(int slot, const v1::TaskAssignment& assignment,
+                                     const absl::Status& status, absl::Duration duration) {
+  const std::string kind = KindLabel(assignment);
+  tasks_.Add({{"kind", kind}, {"code", absl::StatusCodeToString(status.code())}}).Increment();
+  task_seconds_.Add({{"kind", kind}}, kTaskSeconds).Observe(absl::ToDoubleSeconds(duration));
+  const bool expected = status.ok() || absl::IsCancelled(status);
+  Log(expected ? LogLevel::kInfo : LogLevel::kError,
+      status.ok() ? "task done" : absl::StrCat("task ended: ", status.message()),
+      {{"task", assignment.task()},
+       {"attempt", absl::StrCat(assignment.attempt())},
+       {"lease", assignment.lease_id()},
+       {"slot", absl::StrCat(slot)},
+       {"code", absl::StatusCodeToString(status.code())},
+       {"reason", ErrorReason(status)},
+       {"seconds", absl::StrCat(absl::ToDoubleSeconds(duration))},
+       {"traceparent", assignment.traceparent()}});
+}
+
+void WorkerTelemetry::OnSynchronized(const absl::Status& status, absl::Duration latency,
+                                     const AgentSnapshot& snapshot) {
+  synchronize_.Add({{"code", absl::StatusCodeToString(status.code())}}).Increment();
+  slots_busy_.Set(snapshot.num_running);
+  slots_free_.Set(snapshot.num_free_slots);
+  draining_.Set(snapshot.draining ? 1 : 0);
+  leases_expired_.Set(static_cast<double>(snapshot.num_leases_expired));
+  connected_gauge_.Set(status.ok() ? 1 : 0);
+  const bool was_connected = connected_.exchange(status.ok());
+  if (status.ok() && !was_connected) Log(LogLevel::kInfo, "the server accepts this worker", {});
+  // An outage is one line, not one a retry.
+  if (!status.ok() && (was_connected || status.ToString() != last_error_)) {
+    Log(LogLevel::kWarning, "the server does not answer; trying on",
+        {{"error", status.ToString()}});
+    last_error_ = status.ToString();
+  }
+  if (status.ok() && !ready_) {
+    ready_ = true;
+    on_ready_();
+  }
+}
+
+}  // namespace uniquanf

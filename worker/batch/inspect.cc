@@ -1,0 +1,84 @@
+// `uniquanf-batch inspect`: what is in an artifact.
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "common/artifact/artifact_reader.h"
+#include "common/base/status.h"
+#include "common/spec/spec_flags.h"
+#include "worker/batch/batch.h"
+
+namespace uniquanf::batch {
+namespace {
+
+uint64_t TotalBytes(const Manifest& manifest) {
+  uint64_t bytes = 0;
+  for (const ManifestFile& file : manifest.files) bytes += file.size_bytes;
+  return bytes;
+}
+
+void PrintJson(const Manifest& manifest) {
+  nlohmann::ordered_json json = nlohmann::ordered_json::parse(manifest.ToJson());
+  json["average_bits"] = manifest.AverageBits();
+  json["size_bytes"] = TotalBytes(manifest);
+  std::printf("%s\n", json.dump().c_str());
+}
+
+void PrintText(const Manifest& manifest) {
+  const QuantizationSpec& spec = manifest.spec;
+  std::printf("Model          %s, %d layers\n", manifest.model.architecture.c_str(),
+              manifest.model.num_layers);
+  std::printf(
+      "Method         %s, %d bits, %s\n", std::string(QuantizationMethodName(spec.method)).c_str(),
+      spec.bits,
+      spec.group_size == 0 ? "per row" : absl::StrCat("groups of ", spec.group_size).c_str());
+  std::printf("Stored         %.2f MiB in %zu files; %.3f bits a quantized weight\n",
+              TotalBytes(manifest) / 1048576.0, manifest.files.size(), manifest.AverageBits());
+  if (manifest.evaluation.has_value()) {
+    std::printf("Perplexity     %.4f before, %.4f after, on %lld tokens\n",
+                manifest.evaluation->perplexity_before, manifest.evaluation->perplexity_after,
+                static_cast<long long>(manifest.evaluation->num_tokens));
+  }
+  std::printf("Made by        uniquanf %s on %s\n", manifest.software_version.c_str(),
+              manifest.environment.c_str());
+  std::printf("AnyBCQ         %s\n", manifest.anybcq_omitted.empty()
+                                         ? "config.json has the section its runtime reads"
+                                         : manifest.anybcq_omitted.c_str());
+  std::printf("\n%5s  %14s  %14s\n", "layer", "initial error", "stored error");
+  for (const ManifestLayer& layer : manifest.layers) {
+    std::printf("%5d  %14.4e  %14.4e\n", layer.layer, layer.initial_loss, layer.final_loss);
+  }
+  std::printf("\n%-40s  %13s  %4s  %6s  %12s\n", "module", "shape", "bits", "group",
+              "weight error");
+  for (const ManifestModule& module : manifest.modules) {
+    const std::string shape = absl::StrCat(module.num_outputs, "x", module.num_inputs);
+    if (module.quantized) {
+      std::printf("%-40s  %13s  %4d  %6lld  %12.4e\n", module.name.c_str(), shape.c_str(),
+                  module.bits, static_cast<long long>(module.group_size), module.weight_error);
+    } else {
+      std::printf("%-40s  %13s  full precision: %s\n", module.name.c_str(), shape.c_str(),
+                  module.reason.c_str());
+    }
+  }
+}
+
+}  // namespace
+
+int Inspect(const std::vector<std::string>& arguments) {
+  std::string artifact;
+  bool json = false;
+  FlagSet flag_set(
+      "uniquanf-batch inspect ARTIFACT [flags]",
+      "Shows what is in an artifact: settings, bits, bytes, errors per layer and module.");
+  flag_set.Positional("ARTIFACT", true, &artifact, "the artifact's directory");
+  flag_set.Bool("json", &json, "print JSON");
+  int exit_code = kOk;
+  if (!ParseOrExplain(&flag_set, arguments, &exit_code)) return exit_code;
+  const auto store = OpenObjectStore(AbsoluteUri(artifact));
+  if (!store.ok()) return Fail(store.status(), json);
+  const auto reader = ArtifactReader::Open(*store);
+  if (!reader.ok()) return Fail(reader.status(), json);
+  json ? PrintJson((*reader)->manifest()) : PrintText((*reader)->manifest());
+  return kOk;
+}
+
+}  // namespace uniquanf::batch

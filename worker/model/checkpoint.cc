@@ -1,0 +1,261 @@
+#include "worker/model/checkpoint.h"
+
+#include <array>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/artifact/artifact_config.h"
+#include "common/artifact/artifact_reader.h"
+#include "common/base/json_util.h"
+#include "common/base/parallel.h"
+#include "common/base/status.h"
+#include "worker/model/checkpoint_files.h"
+#include "worker/model/checkpoint_layout.h"
+
+namespace uniquanf {
+namespace {
+
+constexpr uint64_t kMaxConfigBytes = 4 << 20;
+
+absl::Status CheckFinite(const TensorInfo& info, const std::vector<float>& values) {
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (std::isfinite(values[i])) continue;
+    // The index in the tensor's own dimensions.
+    std::vector<int64_t> index(info.shape.size());
+    int64_t rest = static_cast<int64_t>(i);
+    for (size_t d = info.shape.size(); d-- > 0;) {
+      index[d] = rest % info.shape[d];
+      rest /= info.shape[d];
+    }
+    return InvalidInput(
+        "WEIGHT_NOT_FINITE",
+        absl::StrCat("tensor ", info.name, " holds ", std::isnan(values[i]) ? "NaN" : "an infinity",
+                     " at [", absl::StrJoin(index, ", "), "]"));
+  }
+  return absl::OkStatus();
+}
+
+class CheckpointImpl : public Checkpoint {
+ public:
+  // `artifact` is null for a full-precision checkpoint.
+  CheckpointImpl(std::shared_ptr<ObjectStore> store, std::string config_json, ModelConfig config,
+                 TensorMap tensors, std::unique_ptr<ArtifactReader> artifact)
+      : store_(std::move(store)),
+        config_json_(std::move(config_json)),
+        config_(std::move(config)),
+        tensors_(std::move(tensors)),
+        artifact_(std::move(artifact)) {}
+
+  const ModelConfig& config() const override { return config_; }
+  const std::string& config_json() const override { return config_json_; }
+  bool quantized() const override { return artifact_ != nullptr; }
+  const std::shared_ptr<ObjectStore>& store() const override { return store_; }
+
+  absl::StatusOr<HostBlock> LoadBlock(int layer) const override {
+    if (layer < 0 || layer >= config_.num_layers) {
+      return InvalidInput("LAYER_OUT_OF_RANGE", absl::StrCat("the model has no layer ", layer, " (",
+                                                             config_.num_layers, " layers)"));
+    }
+    const BlockConfig& config = config_.blocks[layer];
+    const std::string prefix = LayerPrefix(layer);
+    HostBlock block;
+    UQ_ASSIGN_OR_RETURN(block.input_norm, Load(prefix + kInputNormSuffix));
+    UQ_ASSIGN_OR_RETURN(block.post_norm, Load(prefix + kPostNormSuffix));
+    if (config.qk_norm) {
+      UQ_ASSIGN_OR_RETURN(block.q_norm, Load(prefix + kQNormSuffix));
+      UQ_ASSIGN_OR_RETURN(block.k_norm, Load(prefix + kKNormSuffix));
+    }
+    // The large tensors side by side: reading, converting and checking are work of the CPU.
+    std::array<absl::Status, kNumLinears> statuses;
+    ParallelRanges(kNumLinears, 1, [&](int64_t i, int64_t) {
+      statuses[i] = LoadLinearInto(layer, kAllLinears[i], config, &block);
+    });
+    for (const absl::Status& status : statuses) UQ_RETURN_IF_ERROR(status);
+    return block;
+  }
+
+  absl::StatusOr<std::vector<float>> LoadEmbedding() const override { return Load(kEmbeddingName); }
+  absl::StatusOr<std::vector<float>> LoadFinalNorm() const override { return Load(kFinalNormName); }
+  absl::StatusOr<std::vector<float>> LoadLmHead() const override {
+    return Load(config_.tie_word_embeddings ? kEmbeddingName : kLmHeadName);
+  }
+
+  absl::StatusOr<RawTensor> FindRaw(absl::string_view name) const override {
+    auto it = tensors_.find(std::string(name));
+    if (it == tensors_.end()) {
+      return InvalidInput("TENSOR_NOT_FOUND", absl::StrCat("the checkpoint has no tensor ", name));
+    }
+    return it->second;
+  }
+
+  std::vector<std::string> TensorNames() const override {
+    std::vector<std::string> names;
+    names.reserve(tensors_.size());
+    for (const auto& [name, tensor] : tensors_) names.push_back(name);
+    return names;
+  }
+
+ private:
+  absl::Status LoadLinearInto(int layer, Linear linear, const BlockConfig& config,
+                              HostBlock* block) const {
+    const int i = static_cast<int>(linear);
+    const std::string module = ModuleName(layer, linear);
+    UQ_ASSIGN_OR_RETURN(block->linear[i], LoadLinear(module));
+    if (config.HasBias(linear)) {
+      UQ_ASSIGN_OR_RETURN(block->bias[i], Load(module + ".bias"));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<std::vector<float>> LoadLinear(const std::string& module) const {
+    const ManifestModule* entry =
+        artifact_ == nullptr ? nullptr : artifact_->manifest().FindModule(module);
+    if (entry == nullptr || !entry->quantized) return Load(module + ".weight");
+    UQ_ASSIGN_OR_RETURN(const PackedLinear packed, artifact_->ReadPacked(module));
+    std::vector<float> values(packed.num_outputs * packed.num_inputs);
+    Dequantize(packed, values.data());
+    return values;
+  }
+
+  absl::StatusOr<std::vector<float>> Load(absl::string_view name) const {
+    UQ_ASSIGN_OR_RETURN(const RawTensor tensor, FindRaw(name));
+    std::vector<float> values(tensor.info.num_elements());
+    UQ_RETURN_IF_ERROR(tensor.file->ReadFloat(tensor.info, values.data()));
+    UQ_RETURN_IF_ERROR(CheckFinite(tensor.info, values));
+    return values;
+  }
+
+  std::shared_ptr<ObjectStore> store_;
+  std::string config_json_;
+  ModelConfig config_;
+  TensorMap tensors_;
+  std::unique_ptr<ArtifactReader> artifact_;
+};
+
+// The config without our own quantization section, or nothing when it has none of ours.
+std::optional<std::string> StripOwnQuantization(const std::string& config_json) {
+  absl::StatusOr<nlohmann::json> root =
+      ParseJson(config_json, "config.json", "INVALID_MODEL_CONFIG");
+  if (!root.ok() || !root->is_object()) return std::nullopt;
+  auto section = root->find("quantization_config");
+  if (section == root->end() || !section->is_object()) return std::nullopt;
+  auto method = section->find("quant_method");
+  if (method == section->end() || *method != kQuantMethod) return std::nullopt;
+  root->erase(section);
+  return root->dump();
+}
+
+// Replaces the weights of quantized modules in `expected` by the tensors that store them; a
+// manifest whose modules are not the model's linear layers is refused.
+absl::Status ExpectPacked(const Manifest& manifest, const ModelConfig& config,
+                          std::vector<ExpectedTensor>* full_precision,
+                          std::vector<ExpectedTensor>* all) {
+  std::set<std::string> packed_weights;
+  for (int layer = 0; layer < config.num_layers; ++layer) {
+    for (Linear linear : kAllLinears) {
+      const std::string name = ModuleName(layer, linear);
+      const ManifestModule* module = manifest.FindModule(name);
+      if (module == nullptr) {
+        return InvalidInput("INVALID_MANIFEST",
+                            absl::StrCat("the manifest does not list module ", name));
+      }
+      if (!module->quantized) continue;
+      const auto [n, k] = config.blocks[layer].LinearShape(linear);
+      if (module->num_outputs != n || module->num_inputs != k) {
+        return InvalidInput(
+            "TENSOR_SHAPE",
+            absl::StrCat("module ", name, " is [", module->num_outputs, ", ", module->num_inputs,
+                         "] in the manifest; config.json ", "implies [", n, ", ", k, "]"));
+      }
+      PackedLinear shape;
+      shape.bits = module->bits;
+      shape.num_outputs = n;
+      shape.num_inputs = k;
+      shape.group_size = module->group_size;
+      for (const SafetensorsWriter::Declaration& tensor : PackedTensors(name, shape)) {
+        all->push_back({tensor.name, tensor.shape});
+      }
+      packed_weights.insert(name + ".weight");
+    }
+  }
+  for (ExpectedTensor& tensor : ExpectedTensors(config)) {
+    if (packed_weights.count(tensor.name) > 0) continue;
+    all->push_back(tensor);
+    full_precision->push_back(std::move(tensor));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<Checkpoint>> OpenArtifact(std::shared_ptr<ObjectStore> store,
+                                                         std::string config_json,
+                                                         const std::string& stripped_config) {
+  UQ_ASSIGN_OR_RETURN(ModelConfig config, ParseModelConfig(stripped_config));
+  UQ_ASSIGN_OR_RETURN(std::unique_ptr<ArtifactReader> artifact, ArtifactReader::Open(store));
+  TensorMap tensors;
+  for (const auto& [name, file] : artifact->tensors()) {
+    UQ_ASSIGN_OR_RETURN(TensorInfo info, file->Find(name));
+    tensors[name] = {file, std::move(info)};
+  }
+  std::vector<ExpectedTensor> full_precision, all;
+  UQ_RETURN_IF_ERROR(ExpectPacked(artifact->manifest(), config, &full_precision, &all));
+  UQ_RETURN_IF_ERROR(CheckNothingElse(tensors, all));
+  for (const ExpectedTensor& tensor : full_precision) {
+    UQ_RETURN_IF_ERROR(CheckTensor(tensors, tensor));
+  }
+  return std::make_unique<CheckpointImpl>(std::move(store), std::move(config_json),
+                                          std::move(config), std::move(tensors),
+                                          std::move(artifact));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(std::shared_ptr<ObjectStore> store,
+                                                             bool allow_quantized) {
+  UQ_ASSIGN_OR_RETURN(std::string config_json,
+                      ReadModelText(store.get(), "config.json", kMaxConfigBytes));
+  if (allow_quantized) {
+    if (std::optional<std::string> stripped = StripOwnQuantization(config_json)) {
+      return OpenArtifact(std::move(store), std::move(config_json), *stripped);
+    }
+  }
+  UQ_ASSIGN_OR_RETURN(ModelConfig config, ParseModelConfig(config_json));
+  UQ_ASSIGN_OR_RETURN(TensorMap tensors, OpenCheckpointFiles(store));
+  const std::vector<ExpectedTensor> expected = ExpectedTensors(config);
+  // First what should not be there: a quantized model lacks weights too, and this says why.
+  UQ_RETURN_IF_ERROR(CheckNothingElse(tensors, expected));
+  for (const ExpectedTensor& tensor : expected) UQ_RETURN_IF_ERROR(CheckTensor(tensors, tensor));
+  return std::make_unique<CheckpointImpl>(std::move(store), std::move(config_json),
+                                          std::move(config), std::move(tensors), nullptr);
+}
+
+absl::StatusOr<BlockWeights> UploadBlock(Backend* backend, const BlockConfig& config, DType act,
+                                         const HostBlock& block) {
+  BlockWeights weights;
+  auto upload_vector = [&](const std::vector<float>& values) -> absl::StatusOr<Tensor> {
+    return Tensor::FromFloats(backend, DType::kFloat32, {static_cast<int64_t>(values.size())},
+                              values.data());
+  };
+  for (Linear linear : kAllLinears) {
+    const int i = static_cast<int>(linear);
+    const auto [n, k] = config.LinearShape(linear);
+    UQ_ASSIGN_OR_RETURN(weights.linear[i],
+                        Tensor::FromFloats(backend, act, {n, k}, block.linear[i].data()));
+    if (config.HasBias(linear)) {
+      UQ_ASSIGN_OR_RETURN(weights.bias[i], upload_vector(block.bias[i]));
+    }
+  }
+  UQ_ASSIGN_OR_RETURN(weights.input_norm, upload_vector(block.input_norm));
+  UQ_ASSIGN_OR_RETURN(weights.post_norm, upload_vector(block.post_norm));
+  if (config.qk_norm) {
+    UQ_ASSIGN_OR_RETURN(weights.q_norm, upload_vector(block.q_norm));
+    UQ_ASSIGN_OR_RETURN(weights.k_norm, upload_vector(block.k_norm));
+  }
+  return weights;
+}
+
+}  // namespace uniquanf

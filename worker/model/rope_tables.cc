@@ -1,0 +1,53 @@
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/status.h"
+#include "worker/model/model_config.h"
+
+namespace uniquanf {
+
+std::vector<double> RopeInverseFrequencies(const RopeConfig& rope, int head_dim) {
+  constexpr double kPi = 3.14159265358979323846;
+  std::vector<double> frequencies(head_dim / 2);
+  for (size_t i = 0; i < frequencies.size(); ++i) {
+    double frequency = std::pow(rope.theta, -2.0 * static_cast<double>(i) / head_dim);
+    if (rope.type == "linear") frequency /= rope.factor;
+    if (rope.type == "llama3") {
+      const double wavelength = 2 * kPi / frequency;
+      const double original = rope.original_max_position_embeddings;
+      if (wavelength > original / rope.low_freq_factor) {
+        frequency /= rope.factor;
+      } else if (wavelength >= original / rope.high_freq_factor) {
+        // Between the two bounds the scaling fades in.
+        const double smooth = (original / wavelength - rope.low_freq_factor) /
+                              (rope.high_freq_factor - rope.low_freq_factor);
+        frequency = (1 - smooth) * frequency / rope.factor + smooth * frequency;
+      }
+    }
+    frequencies[i] = frequency;
+  }
+  return frequencies;
+}
+
+absl::StatusOr<RopeTables> MakeRopeTables(Backend* backend, const RopeConfig& rope, int head_dim,
+                                          int64_t seq_len) {
+  const std::vector<double> frequencies = RopeInverseFrequencies(rope, head_dim);
+  const int64_t half = head_dim / 2;
+  std::vector<float> cosines(seq_len * half), sines(seq_len * half);
+  for (int64_t position = 0; position < seq_len; ++position) {
+    for (int64_t i = 0; i < half; ++i) {
+      const double angle = static_cast<double>(position) * frequencies[i];
+      cosines[position * half + i] = static_cast<float>(std::cos(angle));
+      sines[position * half + i] = static_cast<float>(std::sin(angle));
+    }
+  }
+  RopeTables tables;
+  const Shape shape = {seq_len, half};
+  UQ_ASSIGN_OR_RETURN(tables.cos,
+                      Tensor::FromFloats(backend, DType::kFloat32, shape, cosines.data()));
+  UQ_ASSIGN_OR_RETURN(tables.sin,
+                      Tensor::FromFloats(backend, DType::kFloat32, shape, sines.data()));
+  return tables;
+}
+
+}  // namespace uniquanf

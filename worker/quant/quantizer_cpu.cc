@@ -1,0 +1,276 @@
+// Forward, backward and the fused optimizer step. Work is cut into chunks of whole rows; inside a
+// group everything runs in tiles (group_math.h).
+#include "worker/quant/quantizer_cpu.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "common/base/check.h"
+#include "worker/backend/cpu_backend.h"
+#include "worker/quant/group_math.h"
+
+namespace uniquanf::quant::cpu {
+namespace {
+
+// Adam (Kingma & Ba 2015) with PyTorch's defaults and formulas.
+constexpr float kBeta1 = 0.9f, kBeta2 = 0.999f;
+constexpr float kOneMinusBeta1 = static_cast<float>(1 - 0.9);
+constexpr float kOneMinusBeta2 = static_cast<float>(1 - 0.999);
+constexpr float kEpsilon = 1e-8f;
+
+struct AdamStep {
+  float step_size;                      // learning rate / bias_correction1
+  float inverse_sqrt_bias_correction2;  // a product per weight instead of a division
+};
+
+AdamStep MakeAdamStep(float learning_rate, const ops::StepParams& params) {
+  return {learning_rate / params.bias_correction1, 1.0f / std::sqrt(params.bias_correction2)};
+}
+
+UQ_INLINE void AdamUpdate(const AdamStep& step, float gradient, float* parameter, float* first,
+                          float* second) {
+  const float m = *first + kOneMinusBeta1 * (gradient - *first);
+  const float v = *second * kBeta2 + kOneMinusBeta2 * gradient * gradient;
+  *first = m;
+  *second = v;
+  *parameter -=
+      step.step_size * m / (__builtin_sqrtf(v) * step.inverse_sqrt_bias_correction2 + kEpsilon);
+}
+
+// One group's scalars, at width n (group_math.h).
+template <int n>
+struct Group {
+  float log_delta, log_scale, zero_point, shift, half_range;
+  float delta;      // exp(log Δ)
+  float threshold;  // min_i |α_i|
+  float alpha[n];   // widened
+  int bits;
+
+  UQ_INLINE Group(const QuantizerState& s, int64_t group)
+      : log_delta(s.log_delta.f32()[group]),
+        log_scale(s.log_scale_group.f32()[group]),
+        zero_point(s.zero_point.f32()[group]),
+        shift(s.shift.f32()[group]),
+        half_range(static_cast<float>((1 << s.bits) - 1) / 2),
+        delta(ExpScale(log_delta)),
+        bits(s.bits) {
+    WidenAlpha<n>(s.alpha.f32() + group * bits, bits, alpha);
+    threshold = std::fabs(alpha[n - 1]);
+    for (int i = n - bits; i < n - 1; ++i) threshold = std::min(threshold, std::fabs(alpha[i]));
+  }
+
+  // w / exp(log Δ + s2 + s3), which is w̃ − z_U.
+  UQ_INLINE float Scaled(float w, float s2) const {
+    return w / ExpScale(log_delta + s2 + log_scale);
+  }
+  UQ_INLINE float U(float scaled) const { return scaled + zero_point - shift - half_range; }
+  UQ_INLINE float Dequantize(uint32_t code) const {
+    return (Level<n>(alpha, code) + shift + half_range - zero_point) * delta;
+  }
+};
+
+// Sums over a group.
+template <int n>
+struct GroupSums {
+  LaneSum alpha[n];
+  LaneSum log_scale;  // Σ D
+  LaneSum log_delta;  // Σ (D + G·ŵ)
+};
+
+// Backward of a tile (padded inputs, `padded` weights): adds to the sums and writes D, the gradient
+// for s2. Padding has G = 0 and adds zeros.
+template <int n>
+UQ_INLINE void BackwardTile(const Group<n>& p, const float* __restrict w,
+                            const float* __restrict s2, const uint8_t* __restrict codes,
+                            const float* __restrict upstream, int padded, float* __restrict d,
+                            GroupSums<n>* sums) {
+  float passed[kTile], log_delta_terms[kTile];
+  for (int k = 0; k < padded; ++k) {
+    const float scaled = p.Scaled(w[k], s2[k]);
+    const float level = Level<n>(p.alpha, codes[k]);
+    const bool kept = std::fabs(p.U(scaled) - level) <= p.threshold;
+    passed[k] = kept ? p.delta * upstream[k] : 0.0f;
+    d[k] = -passed[k] * scaled;
+    log_delta_terms[k] = d[k] + upstream[k] * p.Dequantize(codes[k]);
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < n; ++i) {
+    sums->alpha[i].Add(
+        padded, [&](int64_t k) UQ_INLINE_LAMBDA { return TimesSign<n>(passed[k], codes[k], i); });
+  }
+  sums->log_scale.Add(padded, [&](int64_t k) UQ_INLINE_LAMBDA { return d[k]; });
+  sums->log_delta.Add(padded, [&](int64_t k) UQ_INLINE_LAMBDA { return log_delta_terms[k]; });
+}
+
+template <int n>
+UQ_INLINE void ForwardTile(const Group<n>& p, Mapping mapping, const float* __restrict w,
+                           const float* __restrict s2, int count, uint8_t* __restrict codes,
+                           float* __restrict w_hat) {
+  const int padded = static_cast<int>(RoundUpToLanes(count));
+  uint8_t code_buffer[kTile];
+  const uint8_t* old_codes = PadToLanes(codes, count, code_buffer);
+  uint32_t new_codes[kTile];
+  if (mapping == Mapping::kKeep) {
+    for (int k = 0; k < padded; ++k) new_codes[k] = old_codes[k];
+  } else {
+    float w_buffer[kTile], s2_buffer[kTile], u[kTile];
+    const float* w_padded = PadToLanes(w, count, w_buffer);
+    const float* s2_padded = PadToLanes(s2, count, s2_buffer);
+    for (int k = 0; k < padded; ++k) u[k] = p.U(p.Scaled(w_padded[k], s2_padded[k]));
+    if (mapping == Mapping::kDirect) {
+      NearestLevels<n>(p.alpha, p.bits, u, padded, new_codes);
+    } else {
+      const uint32_t last_code = (1u << p.bits) - 1;
+      for (int k = 0; k < padded; ++k) {
+        new_codes[k] = NearestNeighbour<n>(p.alpha, last_code, u[k], old_codes[k]);
+      }
+    }
+    for (int k = 0; k < count; ++k) codes[k] = static_cast<uint8_t>(new_codes[k]);
+  }
+  if (w_hat == nullptr) return;
+  for (int k = 0; k < count; ++k) w_hat[k] = p.Dequantize(new_codes[k]);
+}
+
+template <int n>
+UQ_INLINE void ForwardGroup(QuantizerState* s, Mapping mapping, int64_t group, float* w_hat) {
+  const Group<n> p(*s, group);
+  const int64_t end = (group + 1) * s->group_size;
+  for (int64_t k = group * s->group_size; k < end; k += kTile) {
+    ForwardTile<n>(p, mapping, s->weight.f32() + k, s->log_scale_weight.f32() + k,
+                   static_cast<int>(std::min<int64_t>(kTile, end - k)), s->codes.u8() + k,
+                   w_hat == nullptr ? nullptr : w_hat + k);
+  }
+}
+
+// Calls on_tile(k, count, d) for each tile of the group after its backward.
+template <int n, class OnTile>
+UQ_INLINE void BackwardGroup(const QuantizerState& s, const float* upstream, int64_t group,
+                             GroupSums<n>* sums, const OnTile& on_tile) {
+  const Group<n> p(s, group);
+  const int64_t end = (group + 1) * s.group_size;
+  for (int64_t k = group * s.group_size; k < end; k += kTile) {
+    const int count = static_cast<int>(std::min<int64_t>(kTile, end - k));
+    float w_buffer[kTile], s2_buffer[kTile], upstream_buffer[kTile], d[kTile];
+    uint8_t code_buffer[kTile];
+    BackwardTile<n>(p, PadToLanes(s.weight.f32() + k, count, w_buffer),
+                    PadToLanes(s.log_scale_weight.f32() + k, count, s2_buffer),
+                    PadToLanes(s.codes.u8() + k, count, code_buffer),
+                    PadToLanes(upstream + k, count, upstream_buffer),
+                    static_cast<int>(RoundUpToLanes(count)), d, sums);
+    on_tile(k, count, d);
+  }
+}
+
+template <int n>
+UQ_INLINE void GradientsOfGroup(const QuantizerState& s, const float* upstream, int64_t group,
+                                Gradients* gradients) {
+  GroupSums<n> sums;
+  BackwardGroup<n>(s, upstream, group, &sums,
+                   [&](int64_t k, int count, const float* d) UQ_INLINE_LAMBDA {
+                     std::copy_n(d, count, gradients->log_scale_weight.f32() + k);
+                   });
+  for (int i = 0; i < s.bits; ++i) {
+    gradients->alpha.f32()[group * s.bits + i] = sums.alpha[n - s.bits + i].Total();
+  }
+  gradients->log_scale_group.f32()[group] = sums.log_scale.Total();
+  gradients->log_delta.f32()[group] = sums.log_delta.Total();
+}
+
+template <int n>
+UQ_INLINE void UpdateGroup(Mapping mapping, const AdamStep& uniform, const AdamStep& binary,
+                           const float* upstream, int64_t group, QuantizerState* s, float* w_hat) {
+  GroupSums<n> sums;
+  BackwardGroup<n>(*s, upstream, group, &sums,
+                   [&](int64_t begin, int count, const float* d) UQ_INLINE_LAMBDA {
+                     if (!s->trained.uniform) return;
+                     float* __restrict s2 = s->log_scale_weight.f32() + begin;
+                     float* __restrict m = s->m_log_scale_weight.f32() + begin;
+                     float* __restrict v = s->v_log_scale_weight.f32() + begin;
+                     for (int k = 0; k < count; ++k)
+                       AdamUpdate(uniform, d[k], &s2[k], &m[k], &v[k]);
+                   });
+  if (s->trained.uniform) {
+    AdamUpdate(uniform, sums.log_scale.Total(), &s->log_scale_group.f32()[group],
+               &s->m_log_scale_group.f32()[group], &s->v_log_scale_group.f32()[group]);
+    AdamUpdate(uniform, sums.log_delta.Total(), &s->log_delta.f32()[group],
+               &s->m_log_delta.f32()[group], &s->v_log_delta.f32()[group]);
+  }
+  if (s->trained.binary) {
+    for (int i = 0; i < s->bits; ++i) {
+      const int64_t at = group * s->bits + i;
+      AdamUpdate(binary, sums.alpha[n - s->bits + i].Total(), &s->alpha.f32()[at],
+                 &s->m_alpha.f32()[at], &s->v_alpha.f32()[at]);
+    }
+  }
+  ForwardGroup<n>(s, mapping, group, w_hat);
+}
+
+UQ_VECTOR_CLONES void ForwardGroups(QuantizerState* s, Mapping mapping, int64_t begin, int64_t end,
+                                    float* w_hat) {
+#define UQ_BODY(n) \
+  for (int64_t group = begin; group < end; ++group) ForwardGroup<n>(s, mapping, group, w_hat)
+  UQ_FOR_WIDTH(s->bits, UQ_BODY)
+#undef UQ_BODY
+}
+
+UQ_VECTOR_CLONES void BackwardGroups(const QuantizerState& s, const float* upstream, int64_t begin,
+                                     int64_t end, Gradients* gradients) {
+#define UQ_BODY(n)                                  \
+  for (int64_t group = begin; group < end; ++group) \
+  GradientsOfGroup<n>(s, upstream, group, gradients)
+  UQ_FOR_WIDTH(s.bits, UQ_BODY)
+#undef UQ_BODY
+}
+
+UQ_VECTOR_CLONES void UpdateGroups(Mapping mapping, const AdamStep& uniform, const AdamStep& binary,
+                                   const float* upstream, int64_t begin, int64_t end,
+                                   QuantizerState* s, float* w_hat) {
+#define UQ_BODY(n)                                                       \
+  for (int64_t group = begin; group < end; ++group) {                    \
+    UpdateGroup<n>(mapping, uniform, binary, upstream, group, s, w_hat); \
+  }
+  UQ_FOR_WIDTH(s->bits, UQ_BODY)
+#undef UQ_BODY
+}
+
+// Calls fn(begin, end) for ranges of groups of whole rows, about 16k weights each.
+template <class Fn>
+void ForRowChunks(Backend* backend, const QuantizerState& s, const Fn& fn) {
+  const int64_t rows_per_chunk = std::max<int64_t>(1, 16384 / s.num_inputs());
+  const int64_t num_chunks = (s.num_outputs() + rows_per_chunk - 1) / rows_per_chunk;
+  CpuBackend::From(backend)->pool().ParallelFor(num_chunks, [&](int64_t chunk) {
+    const int64_t end_row = std::min(s.num_outputs(), (chunk + 1) * rows_per_chunk);
+    fn(chunk * rows_per_chunk * s.groups_per_row(), end_row * s.groups_per_row());
+  });
+}
+
+}  // namespace
+
+uint64_t ScratchBytes(int64_t num_outputs, int64_t num_inputs, int bits, int64_t group_size) {
+  return 0;
+}
+
+void Forward(Backend* backend, Mapping mapping, QuantizerState* state, Tensor* w_hat) {
+  float* out = w_hat == nullptr ? nullptr : w_hat->f32();
+  ForRowChunks(backend, *state,
+               [&](int64_t begin, int64_t end) { ForwardGroups(state, mapping, begin, end, out); });
+}
+
+void Backward(Backend* backend, const QuantizerState& state, const Tensor& upstream,
+              Gradients* gradients) {
+  ForRowChunks(backend, state, [&](int64_t begin, int64_t end) {
+    BackwardGroups(state, upstream.f32(), begin, end, gradients);
+  });
+}
+
+void UpdateAndForward(Backend* backend, const ops::StepParams* params, const Tensor& upstream,
+                      QuantizerState* state, Tensor* w_hat) {
+  const AdamStep uniform = MakeAdamStep(params->uniform_learning_rate, *params);
+  const AdamStep binary = MakeAdamStep(params->binary_learning_rate, *params);
+  ForRowChunks(backend, *state, [&](int64_t begin, int64_t end) {
+    UpdateGroups(static_cast<Mapping>(params->mapping), uniform, binary, upstream.f32(), begin, end,
+                 state, w_hat->f32());
+  });
+}
+
+}  // namespace uniquanf::quant::cpu

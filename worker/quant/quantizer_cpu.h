@@ -1,0 +1,24 @@
+// The CPU side of worker/quant/quantizer.h: same functions, same contract, called by its dispatch.
+// REQUIRES: the backend is a CpuBackend, act is f32, and shapes were checked by the caller.
+#ifndef UNIQUANF_WORKER_QUANT_QUANTIZER_CPU_H_
+#define UNIQUANF_WORKER_QUANT_QUANTIZER_CPU_H_
+
+#include "worker/quant/quantizer.h"
+
+namespace uniquanf::quant::cpu {
+
+// Bytes of QuantizerState::scratch.
+uint64_t ScratchBytes(int64_t num_outputs, int64_t num_inputs, int bits, int64_t group_size);
+void InitializeUnified(Backend* backend, const InitOptions& options, QuantizerState* state);
+void InitializeUniform(Backend* backend, const InitOptions& options, QuantizerState* state);
+void InitializeAlternating(Backend* backend, const InitOptions& options, QuantizerState* state);
+// w_hat may be null: only the codes are updated.
+void Forward(Backend* backend, Mapping mapping, QuantizerState* state, Tensor* w_hat);
+void Backward(Backend* backend, const QuantizerState& state, const Tensor& upstream,
+              Gradients* gradients);
+void UpdateAndForward(Backend* backend, const ops::StepParams* params, const Tensor& upstream,
+                      QuantizerState* state, Tensor* w_hat);
+
+}  // namespace uniquanf::quant::cpu
+
+#endif  // UNIQUANF_WORKER_QUANT_QUANTIZER_CPU_H_

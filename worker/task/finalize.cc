@@ -1,0 +1,341 @@
+// The finalize task: assembles the artifact at its place, evaluates it as readers will see it, and
+// publishes it with the manifest.
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <utility>
+
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/time.h"
+#include "common/artifact/artifact_config.h"
+#include "common/artifact/manifest.h"
+#include "common/base/crash_point.h"
+#include "common/base/digest.h"
+#include "common/base/status.h"
+#include "common/base/version.h"
+#include "worker/model/language_model.h"
+#include "worker/task/content_store.h"
+#include "worker/task/copied_files.h"
+#include "worker/task/layer_shard.h"
+#include "worker/task/output.h"
+#include "worker/task/report_html.h"
+#include "worker/task/run_facts.h"
+#include "worker/task/task_context.h"
+#include "worker/task/task_runner.h"
+#include "worker/task/tokens.h"
+
+namespace uniquanf {
+namespace {
+
+constexpr char kReportKey[] = "report.html";
+constexpr char kRunKey[] = "run.json";
+// A perplexity that grew by more than this factor is a collapse, not a compression.
+constexpr double kCollapseFactor = 3.0;
+
+// Counts and hashes what passes through on its way to another writer.
+class DigestingWriter : public ObjectWriter {
+ public:
+  explicit DigestingWriter(std::unique_ptr<ObjectWriter> out) : out_(std::move(out)) {}
+  absl::Status Append(absl::string_view data) override {
+    sha256_.Update(data);
+    size_bytes_ += data.size();
+    return out_->Append(data);
+  }
+  absl::Status Commit() override { return out_->Commit(); }
+  CopiedFile Describe(const std::string& path) { return {path, size_bytes_, sha256_.FinishHex()}; }
+
+ private:
+  std::unique_ptr<ObjectWriter> out_;
+  Sha256 sha256_;
+  uint64_t size_bytes_ = 0;
+};
+
+std::string ReasonForFullPrecision(const QuantizationSpec& spec, const std::string& name) {
+  for (const ModuleOverride& override : spec.overrides) {
+    QuantizationSpec only;
+    only.overrides = {override};
+    if (override.full_precision && SettingsForModule(only, name).full_precision) {
+      return absl::StrCat("override ", override.pattern);
+    }
+  }
+  return "left out";
+}
+
+class FinalizeRun {
+ public:
+  FinalizeRun(const QuantizationSpec& spec, const TaskContext& context, std::string plan_sha256,
+              const TaskEnvironment& env)
+      : spec_(spec),
+        context_(context),
+        plan_(context.plan),
+        plan_sha256_(std::move(plan_sha256)),
+        env_(env),
+        start_(env.clock->Monotonic()) {}
+
+  absl::StatusOr<FinalizeOutcome> Run(const std::vector<std::string>& layers) {
+    UQ_ASSIGN_OR_RETURN(results_, LoadLayerResults(plan_sha256_, layers, env_));
+    if (static_cast<int>(results_.size()) != plan_.num_layers) {
+      return InvalidInput("INVALID_LAYER_RESULT",
+                          absl::StrCat("finalize was given ", results_.size(), " of ",
+                                       plan_.num_layers, " layers"));
+    }
+    UQ_ASSIGN_OR_RETURN(output_, OpenObjectStore(spec_.output_uri));
+    UQ_RETURN_IF_ERROR(ClaimOutput(output_.get(), plan_sha256_));
+    UQ_CRASH_POINT("finalize.claimed");
+    ListModules();
+    UQ_RETURN_IF_ERROR(WriteFiles());
+    UQ_RETURN_IF_ERROR(Evaluate());
+    return Publish();
+  }
+
+ private:
+  void ListModules() {
+    for (const LayerResult& result : results_) {
+      for (const ModuleResult& module : result.modules) {
+        ManifestModule entry;
+        entry.name = module.name;
+        entry.num_outputs = module.num_outputs;
+        entry.num_inputs = module.num_inputs;
+        entry.quantized = module.quantized;
+        if (module.quantized) {
+          entry.bits = module.bits;
+          entry.group_size = module.group_size;
+          entry.weight_error = module.weight_error;
+          entry.num_saturated = module.num_saturated;
+        } else {
+          entry.reason = ReasonForFullPrecision(plan_.spec, module.name);
+        }
+        manifest_.modules.push_back(std::move(entry));
+      }
+      manifest_.layers.push_back({result.layer, result.initial_loss, result.final_loss});
+    }
+    const ModelConfig& config = context_.checkpoint->config();
+    ManifestModule head;
+    head.name = "lm_head";
+    head.num_outputs = config.vocab_size;
+    head.num_inputs = config.blocks[0].hidden_size;
+    head.reason =
+        config.tie_word_embeddings ? "tied to the embedding" : "outside the decoder blocks";
+    manifest_.modules.push_back(std::move(head));
+  }
+
+  absl::Status WriteFiles() {
+    const int num_shards = plan_.num_layers + 1;
+    const std::string outer_file = ShardFileName(0, num_shards);
+    UQ_ASSIGN_OR_RETURN(std::unique_ptr<ObjectWriter> out, output_->NewWriter(outer_file, {}));
+    DigestingWriter outer(std::move(out));
+    UQ_RETURN_IF_ERROR(WriteOuterShard(*context_.checkpoint, &outer, nullptr));
+    UQ_RETURN_IF_ERROR(outer.Commit());
+    AddFile(outer.Describe(outer_file));
+    UQ_RETURN_IF_ERROR(IndexShard(outer_file));
+    for (const LayerResult& result : results_) {
+      if (IsCancelled(env_)) return CancelledError();
+      ReportProgress(env_, "storing", result.layer, plan_.num_layers);
+      const std::string file = ShardFileName(result.layer + 1, num_shards);
+      UQ_RETURN_IF_ERROR(CopyObject(env_.work.get(), ContentKey(result.shard_sha256), output_.get(),
+                                    file, result.shard_sha256));
+      AddFile({file, result.shard_size_bytes, result.shard_sha256});
+      UQ_RETURN_IF_ERROR(IndexShard(file));
+      UQ_CRASH_POINT("finalize.shard_copied");
+    }
+    UQ_ASSIGN_OR_RETURN(
+        const ArtifactConfig config,
+        BuildArtifactConfig(context_.checkpoint->config_json(), plan_.spec, manifest_.modules));
+    manifest_.anybcq_omitted = config.anybcq_omitted;
+    UQ_RETURN_IF_ERROR(WriteSmall("config.json", config.json));
+    UQ_RETURN_IF_ERROR(
+        WriteSmall("model.safetensors.index.json", BuildIndexJson(tensor_to_file_, tensor_bytes_)));
+    std::vector<CopiedFile> copied;
+    UQ_RETURN_IF_ERROR(CopyModelFiles(context_.checkpoint->store().get(), output_.get(), &copied));
+    for (const CopiedFile& file : copied) AddFile(file);
+    FillManifest();
+    return absl::OkStatus();
+  }
+
+  void FillManifest() {
+    manifest_.software_version = kSoftwareVersion;
+    std::set<std::string> environments;
+    Sha256 weights;
+    for (const LayerResult& result : results_) {
+      environments.insert(result.environment);
+      weights.Update(result.weights_sha256);
+    }
+    manifest_.environment =
+        absl::StrCat(absl::StrJoin(environments, " | "), "; arithmetic ", plan_.arithmetic);
+    manifest_.spec = plan_.spec;
+    manifest_.model.architecture = context_.checkpoint->config().architecture;
+    manifest_.model.num_layers = plan_.num_layers;
+    manifest_.model.config_sha256 = plan_.config_sha256;
+    manifest_.model.tensors_sha256 = plan_.tensors_sha256;
+    manifest_.model.weights_sha256 = weights.FinishHex();
+    manifest_.model.calibration_sha256 = plan_.calibration_sha256;
+    manifest_.model.plan_sha256 = plan_sha256_;
+    manifest_.attachments = {kReportKey, kRunKey};
+  }
+
+  absl::Status Evaluate() {
+    if (plan_.evaluation_sha256.empty()) return absl::OkStatus();
+    UQ_ASSIGN_OR_RETURN(const std::string bytes,
+                        GetContent(env_.work.get(), plan_.evaluation_sha256, uint64_t{1} << 34));
+    const std::vector<int32_t> tokens = TokensFromBytes(bytes);
+    // The reader sees the artifact as it will be, but for the attachments, which it does not read.
+    const std::shared_ptr<ObjectStore> view =
+        NewOverlayStore(output_, {{kManifestKey, manifest_.ToJson()}});
+    UQ_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> artifact,
+                        Checkpoint::Open(view, /*allow_quantized=*/true));
+    UQ_ASSIGN_OR_RETURN(const Perplexity before, EvaluateOne(*context_.checkpoint, tokens, 0));
+    UQ_ASSIGN_OR_RETURN(const Perplexity after, EvaluateOne(*artifact, tokens, 1));
+    manifest_.evaluation = {before.perplexity, after.perplexity, after.num_tokens};
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<Perplexity> EvaluateOne(const Checkpoint& checkpoint,
+                                         const std::vector<int32_t>& tokens, int part) {
+    PerplexityOptions options;
+    options.window = plan_.spec.evaluation_window;
+    options.max_windows = plan_.spec.evaluation_max_windows;
+    options.act = env_.act;
+    options.progress = [this, part](int64_t done, int64_t total) {
+      ReportProgress(env_, "evaluating", part * total + done, 2 * total);
+    };
+    options.cancelled = env_.cancelled;
+    return EvaluatePerplexity(env_.backend, checkpoint, tokens, options);
+  }
+
+  absl::StatusOr<FinalizeOutcome> Publish() {
+    FinalizeOutcome outcome = Summarize();
+    const std::string manifest_json = manifest_.ToJson();
+    outcome.manifest_sha256 = Sha256Hex(manifest_json);
+    UQ_RETURN_IF_ERROR(output_->Write(kReportKey, RenderReportHtml(plan_, outcome, results_)));
+    UQ_RETURN_IF_ERROR(output_->Write(kRunKey, RunJson(outcome)));
+    if (IsCancelled(env_)) return CancelledError();
+    UQ_RETURN_IF_ERROR(PublishManifest(output_.get(), manifest_json));
+    ReportProgress(env_, "storing", plan_.num_layers, plan_.num_layers);
+    return outcome;
+  }
+
+  FinalizeOutcome Summarize() {
+    FinalizeOutcome outcome;
+    outcome.artifact_uri = spec_.output_uri;
+    for (const ManifestFile& file : manifest_.files) outcome.artifact_size_bytes += file.size_bytes;
+    outcome.model_size_bytes = plan_.model_size_bytes;
+    outcome.average_bits = manifest_.AverageBits();
+    if (manifest_.evaluation.has_value()) {
+      outcome.perplexity_before = manifest_.evaluation->perplexity_before;
+      outcome.perplexity_after = manifest_.evaluation->perplexity_after;
+      outcome.num_evaluation_tokens = manifest_.evaluation->num_tokens;
+    }
+    for (const LayerResult& result : results_) {
+      LayerSummary summary;
+      summary.layer = result.layer;
+      summary.initial_loss = result.initial_loss;
+      summary.final_loss = result.final_loss;
+      summary.bits = MostCommonBits(result);
+      summary.seconds = ReadRunSeconds(env_, LayerTaskName(result.layer));
+      outcome.seconds += summary.seconds;
+      outcome.layers.push_back(summary);
+    }
+    outcome.seconds += absl::ToDoubleSeconds(env_.clock->Monotonic() - start_);
+    outcome.warnings = Warnings(outcome);
+    return outcome;
+  }
+
+  static int MostCommonBits(const LayerResult& result) {
+    std::map<int, int> counts;
+    for (const ModuleResult& module : result.modules) {
+      if (module.quantized) ++counts[module.bits];
+    }
+    int best = 0;
+    for (const auto& [bits, count] : counts) {
+      if (best == 0 || count > counts[best]) best = bits;
+    }
+    return best;
+  }
+
+  std::vector<std::string> Warnings(const FinalizeOutcome& outcome) const {
+    std::vector<std::string> warnings;
+    if (outcome.perplexity_after.has_value() &&
+        !(*outcome.perplexity_after <= kCollapseFactor * *outcome.perplexity_before)) {
+      warnings.push_back(absl::StrFormat(
+          "quality collapsed: perplexity went from %.4g to %.4g; use more bits, smaller groups or "
+          "another method",
+          *outcome.perplexity_before, *outcome.perplexity_after));
+    }
+    for (const LayerResult& result : results_) {
+      if (result.final_loss > result.initial_loss) {
+        warnings.push_back(
+            absl::StrFormat("layer %d: reconstruction made the output error worse (%.3e to %.3e)",
+                            result.layer, result.initial_loss, result.final_loss));
+      }
+      for (const ModuleResult& module : result.modules) {
+        if (module.num_saturated == 0) continue;
+        warnings.push_back(
+            absl::StrCat(module.name, ": ", module.num_saturated,
+                         " scale factors or shifts beyond fp16's range were clamped; "
+                         "leave the module in full precision (override)"));
+      }
+    }
+    return warnings;
+  }
+
+  std::string RunJson(const FinalizeOutcome& outcome) const {
+    nlohmann::ordered_json json;
+    json["finished"] = absl::FormatTime(env_.clock->Now(), absl::UTCTimeZone());
+    json["seconds"] = outcome.seconds;
+    json["spec"] = nlohmann::ordered_json::parse(spec_.ToJson());
+    json["layers"] = nlohmann::ordered_json::array();
+    for (const LayerSummary& layer : outcome.layers) {
+      json["layers"].push_back({{"layer", layer.layer}, {"seconds", layer.seconds}});
+    }
+    json["warnings"] = outcome.warnings;
+    return json.dump(2) + "\n";
+  }
+
+  absl::Status IndexShard(const std::string& file) {
+    UQ_ASSIGN_OR_RETURN(const auto shard, SafetensorsFile::Open(output_, file));
+    for (const auto& [name, info] : shard->tensors()) {
+      tensor_to_file_[name] = file;
+      tensor_bytes_ += info.size_bytes;
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status WriteSmall(const std::string& path, const std::string& bytes) {
+    UQ_RETURN_IF_ERROR(output_->Write(path, bytes));
+    AddFile({path, bytes.size(), Sha256Hex(bytes)});
+    return absl::OkStatus();
+  }
+
+  void AddFile(const CopiedFile& file) {
+    manifest_.files.push_back({file.path, file.size_bytes, file.sha256});
+  }
+
+  const QuantizationSpec& spec_;
+  const TaskContext& context_;
+  const Plan& plan_;
+  const std::string plan_sha256_;
+  const TaskEnvironment& env_;
+  const absl::Duration start_;
+  std::shared_ptr<ObjectStore> output_;
+  std::vector<LayerResult> results_;
+  Manifest manifest_;
+  std::map<std::string, std::string> tensor_to_file_;
+  uint64_t tensor_bytes_ = 0;
+};
+
+}  // namespace
+
+absl::StatusOr<FinalizeOutcome> RunFinalize(const QuantizationSpec& spec,
+                                            const std::string& plan_sha256,
+                                            const std::vector<std::string>& layers,
+                                            const TaskEnvironment& env) {
+  if (env.cache != nullptr) env.cache->Clear();
+  UQ_ASSIGN_OR_RETURN(const TaskContext context, OpenTaskContext(spec, plan_sha256, env));
+  FinalizeRun run(spec, context, plan_sha256, env);
+  return run.Run(layers);
+}
+
+}  // namespace uniquanf
