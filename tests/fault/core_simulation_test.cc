@@ -396,7 +396,7 @@ class World {
 
   // Sometimes other events share the transaction.
   void Flush() {
-    while (Chance(0.2)) ClientActs();
+    while (!settling_ && Chance(0.2)) ClientActs();
   }
 
   void WorkerHears(const Message& message) {
@@ -571,6 +571,15 @@ class World {
     for (const auto& [seq, entry] : state_.jobs) {
       if (IsFinal(entry.job.state)) continue;
       std::string tasks;
+      const Tenant& tenant = state_.tenants.at(entry.job.tenant);
+      absl::StrAppend(&tasks, " device ", entry.job.device, ", queued ",
+                      entry.queued_as.has_value(), ", tenant runs ", tenant.num_running_jobs,
+                      " of ", policy_.max_running_jobs_per_tenant, ", ready ", entry.ready.size(),
+                      ", exceeded ", entry.tasks[0].exceeded_memory_bytes, ";");
+      for (const auto& [id, session] : state_.sessions) {
+        absl::StrAppend(&tasks, " ", id, " draining ", session.draining, session.drain_requested,
+                        " free ", session.num_free_slots, " leases ", session.leases.size(), ";");
+      }
       for (const Task& task : entry.tasks) {
         absl::StrAppend(&tasks, " ", task.id, "=", TaskStateName(task.state));
       }
