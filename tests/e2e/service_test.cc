@@ -50,7 +50,9 @@ const Artifact& ServiceTest::Reference() {
 }
 
 std::string ServiceTest::Submit(const QuantizationSpec& spec) {
-  const auto job = cluster_.client().SubmitJob({.spec = spec});
+  SubmitOptions options;
+  options.spec = spec;
+  const auto job = cluster_.client().SubmitJob(options);
   EXPECT_OK(job);
   return job.ok() ? job->name : "jobs/none";
 }

@@ -10,6 +10,7 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,10 @@ struct ExitStatus {
   int code = -1;   // of exit(), when signal is 0
   int signal = 0;  // that killed it
   bool operator==(const ExitStatus&) const = default;
+  friend std::ostream& operator<<(std::ostream& out, const ExitStatus& status) {
+    return status.signal != 0 ? out << "killed by signal " << status.signal
+                              : out << "exit code " << status.code;
+  }
 };
 
 class ChildProcess {

@@ -23,12 +23,12 @@ struct MiniClusterOptions {
   std::string binary_dir;  // where the programs are
   // A worker that is gone is noticed after this.
   absl::Duration lease_duration = absl::Seconds(3);
-  std::vector<std::string> server_flags;  // added to the cluster's own
+  std::vector<std::string> server_flags = {};  // added to the cluster's own
 };
 
 struct ProgramOptions {
-  std::vector<std::string> flags;
-  std::map<std::string, std::string> environment;
+  std::vector<std::string> flags = {};
+  std::map<std::string, std::string> environment = {};
 };
 
 struct CommandResult {

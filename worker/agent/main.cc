@@ -1,12 +1,11 @@
 // uniquanf-worker: joins a server and runs its tasks. Everything that decides is in agent.h; here
 // are flags, devices, signals and the end of the process.
 #include <fcntl.h>
-#include <pthread.h>
 #include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -16,9 +15,11 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/check.h"
 #include "common/base/clock.h"
 #include "common/base/ids.h"
 #include "common/base/status.h"
+#include "common/base/version.h"
 #include "common/rpc/channel.h"
 #include "prometheus/registry.h"
 #include "worker/agent/agent.h"
@@ -94,32 +95,44 @@ void WriteReadyFile(const std::string& path, const std::string& text) {
   }
 }
 
-// SIGTERM and SIGINT, as a thread of their own sees them: the first drains, the second ends.
+// The end of a pipe that the signal handler writes to; handlers can reach nothing but globals.
+// Blocking the signals and waiting for them (sigwait) would not do: OpenBLAS has started threads of
+// its own before main, and those would take them.
+int signal_pipe[2] = {-1, -1};
+
+void OnSignal(int signal) {
+  const int saved_errno = errno;
+  const char byte = static_cast<char>(signal);
+  [[maybe_unused]] const ssize_t written = write(signal_pipe[1], &byte, 1);
+  errno = saved_errno;
+}
+
+// SIGTERM and SIGINT: the first drains, the second ends the process.
 class SignalThread {
  public:
-  // Blocks the signals for every thread made after this. SIGPIPE is ignored: a closed socket is an
-  // error of its call.
+  // SIGPIPE is ignored: a closed socket is an error of its call.
   SignalThread() {
+    UQ_CHECK(pipe2(signal_pipe, O_CLOEXEC) == 0);
     signal(SIGPIPE, SIG_IGN);
-    sigemptyset(&signals_);
-    for (const int s : {SIGTERM, SIGINT, SIGUSR1}) sigaddset(&signals_, s);
-    pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
+    struct sigaction action = {};
+    action.sa_handler = OnSignal;
+    action.sa_flags = SA_RESTART;
+    for (const int s : {SIGTERM, SIGINT}) sigaction(s, &action, nullptr);
   }
   ~SignalThread() { Stop(); }
   // After this the agent is not touched any more.
   void Stop() {
     if (!thread_.joinable()) return;
-    stop_.store(true);
-    pthread_kill(thread_.native_handle(), SIGUSR1);
+    OnSignal(0);
     thread_.join();
   }
+  // Signals that came before are acted on now.
   void Start(Agent* agent, absl::Duration drain_timeout) {
-    thread_ = std::thread([this, agent, drain_timeout] {
+    thread_ = std::thread([agent, drain_timeout] {
       for (int num_seen = 0;;) {
-        int received = 0;
-        if (sigwait(&signals_, &received) != 0) continue;
-        if (stop_.load()) return;
-        if (received == SIGUSR1) continue;
+        char received = 0;
+        if (read(signal_pipe[0], &received, 1) != 1) continue;
+        if (received == 0) return;
         if (++num_seen > 1) {
           Log(LogLevel::kWarning, "second signal: exiting at once", {});
           _exit(128 + received);
@@ -132,8 +145,6 @@ class SignalThread {
   }
 
  private:
-  sigset_t signals_;
-  std::atomic<bool> stop_{false};
   std::thread thread_;
 };
 
@@ -183,12 +194,13 @@ int RunWorker(const WorkerOptions& options) {
   AgentOptions agent_options;
   agent_options.session_id = ids->NewId("session");
   agent_options.worker = absl::StrCat("workers/", options.name);
-  agent_options.software_version = UNIQUANF_VERSION;
+  agent_options.protocol_version = kProtocolVersion;
+  agent_options.software_version = kSoftwareVersion;
   agent_options.capabilities = Capabilities(options, *backends);
   agent_options.task_stall_timeout = options.task_stall_timeout;
   agent_options.jitter_seed = std::hash<std::string>()(agent_options.session_id);
   Log(LogLevel::kInfo, "worker starts",
-      {{"version", UNIQUANF_VERSION},
+      {{"version", kSoftwareVersion},
        {"worker", agent_options.worker},
        {"session", agent_options.session_id},
        {"device", agent_options.capabilities.device()},
@@ -231,7 +243,7 @@ int Main(int argc, char** argv) {
     return kExitOk;
   }
   if (options->show_version) {
-    std::printf("uniquanf-worker %s\n", UNIQUANF_VERSION);
+    std::printf("uniquanf-worker %s (protocol %d)\n", kSoftwareVersion, kProtocolVersion);
     return kExitOk;
   }
   return RunWorker(*options);

@@ -55,7 +55,7 @@ template <int n>
 __device__ inline uint32_t NearestLevel(const float* levels, float u) {
   float best = INFINITY;
   uint32_t best_code = 0;
-#pragma unroll 4
+#pragma unroll 1
   for (int c = 0; c < (1 << n); c += 4) {
     const float4 l = *reinterpret_cast<const float4*>(levels + c);
     float d = fabsf(u - l.x);

@@ -87,9 +87,9 @@ struct Piece {
       a.s2.m[at] = m[0];
       a.s2.v[at] = v[0];
     } else {
-      StoreVector(a.s2.p + at, s2);
-      StoreVector(a.s2.m + at, m);
-      StoreVector(a.s2.v + at, v);
+      __stcs(reinterpret_cast<float4*>(a.s2.p + at), make_float4(s2[0], s2[1], s2[2], s2[3]));
+      __stcs(reinterpret_cast<float4*>(a.s2.m + at), make_float4(m[0], m[1], m[2], m[3]));
+      __stcs(reinterpret_cast<float4*>(a.s2.v + at), make_float4(v[0], v[1], v[2], v[3]));
     }
   }
 };
@@ -120,9 +120,10 @@ struct RawPiece<Act, 4> {
     using Raw = RawFour<Act>;
     w = *reinterpret_cast<const Raw*>(a.weight + at);
     upstream = *reinterpret_cast<const Raw*>(a.upstream + at);
-    s2 = *reinterpret_cast<const float4*>(a.s2.p + at);
-    m = *reinterpret_cast<const float4*>(a.s2.m + at);
-    v = *reinterpret_cast<const float4*>(a.s2.v + at);
+    // Touched once a step: not worth a place in the caches.
+    s2 = __ldcs(reinterpret_cast<const float4*>(a.s2.p + at));
+    m = __ldcs(reinterpret_cast<const float4*>(a.s2.m + at));
+    v = __ldcs(reinterpret_cast<const float4*>(a.s2.v + at));
     codes = *reinterpret_cast<const uint32_t*>(a.codes + at);
   }
   __device__ void Unpack(Piece<Act, 4>* piece) const {
@@ -198,18 +199,9 @@ __device__ inline void SecondPass(const UpdateArgs<Act>& a, const GroupScalars<n
     }
     StoreCodes(a.codes + at, code);
   } else if (mapping == Mapping::kDirect) {
-#pragma unroll 1
+#pragma unroll
     for (int i = 0; i < V; ++i) {
-      // No run-time index into a register array: shift the values through its first place.
-      uint32_t nearest = 0;
-#pragma unroll
-      for (int j = 0; j < V; ++j) {
-        if (j == i) nearest = NearestLevel<n>(levels, kept[j] * group.inverse_scale + group.offset);
-      }
-#pragma unroll
-      for (int j = 0; j < V; ++j) {
-        if (j == i) code[j] = nearest;
-      }
+      code[i] = NearestLevel<n>(levels, kept[i] * group.inverse_scale + group.offset);
     }
     StoreCodes(a.codes + at, code);
   }
@@ -222,7 +214,7 @@ __device__ inline void SecondPass(const UpdateArgs<Act>& a, const GroupScalars<n
   }
 }
 
-// Where parameter t of a group (α_0.., then s3, then log Δ) lies, and its Adam step.
+// Where parameter t of a group (α_0.., then s3, then log Δ) lies.
 template <typename Act, int n>
 __device__ inline Trained GroupParameter(const UpdateArgs<Act>& a, int64_t group, int t) {
   if (t < n) {
@@ -232,18 +224,24 @@ __device__ inline Trained GroupParameter(const UpdateArgs<Act>& a, int64_t group
   const Trained& array = t == n ? a.log_scale : a.log_delta;
   return {array.p + group, array.m + group, array.v + group};
 }
-template <typename Act, int n>
-__device__ inline void UpdateGroupParameter(const UpdateArgs<Act>& a, const AdamStep& uniform,
-                                            const AdamStep& binary, int64_t group, int t, float sum,
-                                            float* value) {
-  if (t < n ? !a.train_binary : !a.train_uniform) return;
-  const Trained where = GroupParameter<Act, n>(a, group, t);
-  float m = *where.m, v = *where.v;
-  AdamUpdate<true>(t < n ? binary : uniform, sum, value, &m, &v);
-  *where.p = *value;
-  *where.m = m;
-  *where.v = v;
-}
+
+// One group parameter's value and moments, loaded early so that its step does not wait for memory.
+struct ParameterValue {
+  float p = 0, m = 0, v = 0;
+  __device__ void Load(const Trained& where) { p = *where.p, m = *where.m, v = *where.v; }
+  // Adam's step for parameter t with its gradient.
+  template <typename Act, int n>
+  __device__ void Step(const UpdateArgs<Act>& a, const AdamStep& uniform, int64_t group, int t,
+                       float gradient) {
+    if (t < n ? !a.train_binary : !a.train_uniform) return;
+    const AdamStep binary(a.params->binary_learning_rate, *a.params);
+    AdamUpdate<true>(t < n ? binary : uniform, gradient, &p, &m, &v);
+    const Trained where = GroupParameter<Act, n>(a, group, t);
+    *where.p = p;
+    *where.m = m;
+    *where.v = v;
+  }
+};
 
 template <int n>
 __device__ inline GroupScalars<n> ScalarsOf(const float* parameters, float zero_point,
@@ -270,7 +268,11 @@ __global__ void __launch_bounds__(1024, 1) UpdateLongGroups(const UpdateArgs<Act
   RawPiece<Act, V> next;
   int k = tid * V;
   if (k < g) next.Load(a, base + k);
-  if (tid < kValues) parameters[tid] = *GroupParameter<Act, n>(a, group, tid).p;
+  ParameterValue parameter;
+  if (tid < kValues) {
+    parameter.Load(GroupParameter<Act, n>(a, group, tid));
+    parameters[tid] = parameter.p;
+  }
   const float zero_point = a.zero_point[group], shift = a.shift[group];
   const AdamStep uniform(a.params->uniform_learning_rate, *a.params);
   const auto mapping = static_cast<Mapping>(a.params->mapping);
@@ -307,8 +309,8 @@ __global__ void __launch_bounds__(1024, 1) UpdateLongGroups(const UpdateArgs<Act
   if (tid < kValues) {
     float sum = 0;
     for (int warp = 0; warp < static_cast<int>(blockDim.x >> 5); ++warp) sum += partial[warp][tid];
-    const AdamStep binary(a.params->binary_learning_rate, *a.params);
-    UpdateGroupParameter<Act, n>(a, uniform, binary, group, tid, sum, &parameters[tid]);
+    parameter.Step<Act, n>(a, uniform, group, tid, sum);
+    parameters[tid] = parameter.p;
   }
   __syncthreads();
   for (int c = tid; c < (1 << n); c += blockDim.x) levels[c] = LevelOf<n>(parameters, c);
@@ -342,104 +344,139 @@ __global__ void __launch_bounds__(1024, 1) UpdateLongGroups(const UpdateArgs<Act
 constexpr int kShortThreads = 128;
 constexpr int kShortWidth = 4;
 
-// `lanes` threads (a power of two, 4..32) per group of at most lanes·4·kPieces weights, which stay
-// in registers. The group size is a multiple of 4.
-template <typename Act, int n, int kPieces>
-__global__ void __launch_bounds__(kShortThreads)
-    UpdateShortGroups(const UpdateArgs<Act> a, int lanes) {
+// kLanes threads (1..32) per group of at most kLanes·4·kPieces weights, which stay in registers:
+// few threads with many weights each, because what is done once per thread or group (sums, the
+// group's step, levels) costs as much as a dozen weights. The group size is a multiple of 4.
+template <typename Act, int n, int kPieces, int kLanes>
+__global__ void __launch_bounds__(kShortThreads) UpdateShortGroups(const UpdateArgs<Act> a) {
   constexpr int V = kShortWidth;
   constexpr int kValues = n + 2;
-  extern __shared__ float4 dynamic_shared[];  // per team: 2^n levels, n+2 values padded to 12
-  const int team = threadIdx.x / lanes, lane = threadIdx.x % lanes;
-  const int teams = kShortThreads / lanes;
+  constexpr int kTeams = kShortThreads / kLanes;
+  constexpr int kParametersPerLane = (kValues + kLanes - 1) / kLanes;
+  extern __shared__ float4 dynamic_shared[];  // per team: 2^n levels, then n + 2 values padded
+  const int team = threadIdx.x / kLanes, lane = threadIdx.x % kLanes;
   auto* levels = reinterpret_cast<float*>(dynamic_shared) + team * (1 << n);
-  auto* parameters = reinterpret_cast<float*>(dynamic_shared) + teams * (1 << n) + team * 12;
-  const int64_t group_or_past = static_cast<int64_t>(blockIdx.x) * teams + team;
+  auto* parameters =
+      reinterpret_cast<float*>(dynamic_shared) + kTeams * (1 << n) + team * (kMaxBits + 3);
+  const int64_t group_or_past = static_cast<int64_t>(blockIdx.x) * kTeams + team;
   const bool valid = group_or_past < a.num_groups;
   const int64_t group = valid ? group_or_past : a.num_groups - 1;
   const int g = valid ? a.group_size : 0;
   const int64_t base = group * a.group_size;
 
-  Piece<Act, V> piece[kPieces];
+  RawPiece<Act, V> raw[kPieces];
 #pragma unroll
   for (int i = 0; i < kPieces; ++i) {
-    const int k = (i * lanes + lane) * V;
-    if (k < g) {
-      RawPiece<Act, V> raw;
-      raw.Load(a, base + k);
-      raw.Unpack(&piece[i]);
-    }
+    const int k = (i * kLanes + lane) * V;
+    if (k < g) raw[i].Load(a, base + k);
   }
-  for (int t = lane; t < kValues; t += lanes) {
-    parameters[t] = *GroupParameter<Act, n>(a, group, t).p;
+  ParameterValue mine[kParametersPerLane];
+#pragma unroll
+  for (int i = 0; i < kParametersPerLane; ++i) {
+    const int t = i * kLanes + lane;
+    if (t < kValues) {
+      mine[i].Load(GroupParameter<Act, n>(a, group, t));
+      parameters[t] = mine[i].p;
+    }
   }
   const float zero_point = a.zero_point[group], shift = a.shift[group];
   const AdamStep uniform(a.params->uniform_learning_rate, *a.params);
-  const AdamStep binary(a.params->binary_learning_rate, *a.params);
   const auto mapping = static_cast<Mapping>(a.params->mapping);
   __syncwarp();
-  for (int c = lane; c < (1 << n); c += lanes) levels[c] = LevelOf<n>(parameters, c);
+#pragma unroll
+  for (int c = lane; c < (1 << n); c += kLanes) levels[c] = LevelOf<n>(parameters, c);
+  __syncwarp();
   Sums<n> sums;
   float kept[kPieces][V];
-  __syncwarp();
+  uint32_t code[kPieces][V];
   {
     const GroupScalars<n> scalars = ScalarsOf<n>(parameters, zero_point, shift);
 #pragma unroll
     for (int i = 0; i < kPieces; ++i) {
-      const int k = (i * lanes + lane) * V;
+      const int k = (i * kLanes + lane) * V;
       if (k < g) {
-        FirstPass<Act, n, V>(a, scalars, uniform, levels, base + k, &piece[i], &sums, kept[i]);
+        Piece<Act, V> piece;
+        raw[i].Unpack(&piece);
+        FirstPass<Act, n, V>(a, scalars, uniform, levels, base + k, &piece, &sums, kept[i]);
+#pragma unroll
+        for (int j = 0; j < V; ++j) code[i][j] = piece.code[j];
       }
     }
   }
 #pragma unroll
   for (int j = 0; j < kValues; ++j) {
-    for (int offset = lanes / 2; offset > 0; offset >>= 1) {
+#pragma unroll
+    for (int offset = kLanes / 2; offset > 0; offset >>= 1) {
       sums.value[j] += __shfl_xor_sync(kFullMask, sums.value[j], offset);
     }
   }
-  // Lane t takes parameter t (and t + lanes, ...); indices into the sums must be constants.
   __syncwarp();
+  // Every lane has the sums; lane t takes parameter t (and t + kLanes, ...).
 #pragma unroll
-  for (int t = 0; t < kValues; ++t) {
-    if (valid && t % lanes == lane) {
-      UpdateGroupParameter<Act, n>(a, uniform, binary, group, t, sums.value[t], &parameters[t]);
+  for (int i = 0; i < kParametersPerLane; ++i) {
+    float gradient = 0;
+#pragma unroll
+    for (int t = i * kLanes; t < (i + 1) * kLanes && t < kValues; ++t) {
+      if (t == i * kLanes + lane) gradient = sums.value[t];
+    }
+    const int t = i * kLanes + lane;
+    if (valid && t < kValues) {
+      mine[i].template Step<Act, n>(a, uniform, group, t, gradient);
+      parameters[t] = mine[i].p;
     }
   }
   __syncwarp();
-  for (int c = lane; c < (1 << n); c += lanes) levels[c] = LevelOf<n>(parameters, c);
+#pragma unroll
+  for (int c = lane; c < (1 << n); c += kLanes) levels[c] = LevelOf<n>(parameters, c);
   __syncwarp();
   const GroupScalars<n> scalars = ScalarsOf<n>(parameters, zero_point, shift);
 #pragma unroll
   for (int i = 0; i < kPieces; ++i) {
-    const int k = (i * lanes + lane) * V;
-    if (k < g) {
-      SecondPass<Act, n, V>(a, scalars, mapping, levels, base + k, kept[i], piece[i].code);
-    }
+    const int k = (i * kLanes + lane) * V;
+    if (k < g) SecondPass<Act, n, V>(a, scalars, mapping, levels, base + k, kept[i], code[i]);
   }
+}
+
+template <typename Act, int n, int kPieces, int kLanes>
+void LaunchTeams(CudaBackend* cuda, cudaStream_t stream, const UpdateArgs<Act>& args) {
+  constexpr int kTeams = kShortThreads / kLanes;
+  constexpr size_t kShared = kTeams * ((1 << n) + kMaxBits + 3) * sizeof(float);
+  static_assert(kShared <= 48 * 1024);
+  UpdateShortGroups<Act, n, kPieces, kLanes>
+      <<<static_cast<unsigned>(CeilDiv(args.num_groups, kTeams)), kShortThreads, kShared, stream>>>(
+          args);
+  cuda->NoteLaunch();
 }
 
 template <typename Act, int n>
 void LaunchShort(CudaBackend* cuda, cudaStream_t stream, const UpdateArgs<Act>& args) {
-  int lanes = 4;
-  while (lanes < 32 && lanes * kShortWidth < args.group_size) lanes *= 2;
-  const int64_t pieces = CeilDiv(args.group_size, int64_t{lanes} * kShortWidth);
-  const int teams = kShortThreads / lanes;
-  const auto blocks = static_cast<unsigned>(CeilDiv(args.num_groups, teams));
-  const size_t shared = teams * ((1 << n) + 12) * sizeof(float);
-  const auto kernel = pieces <= 1   ? &UpdateShortGroups<Act, n, 1>
-                      : pieces <= 2 ? &UpdateShortGroups<Act, n, 2>
-                                    : &UpdateShortGroups<Act, n, 4>;
-  kernel<<<blocks, kShortThreads, shared, stream>>>(args, lanes);
-  cuda->NoteLaunch();
+  if (args.group_size <= 16) return LaunchTeams<Act, n, 1, 4>(cuda, stream, args);
+  if (args.group_size <= 64) return LaunchTeams<Act, n, 4, 4>(cuda, stream, args);
+  if (args.group_size <= 128) return LaunchTeams<Act, n, 4, 8>(cuda, stream, args);
+  if (args.group_size <= 256) return LaunchTeams<Act, n, 4, 16>(cuda, stream, args);
+  return LaunchTeams<Act, n, 4, 32>(cuda, stream, args);
+}
+
+// Threads of a block for a group of `pieces` pieces: about four to eight pieces each, with few
+// threads idle in the last round.
+int LongThreads(int64_t pieces) {
+  int best = 1024;
+  double least_waste = 1e30;
+  for (int threads = 1024; threads >= 64; threads -= 32) {
+    const int64_t rounds = CeilDiv(pieces, threads);
+    if (rounds > 8 && threads < 1024) break;
+    const double waste = static_cast<double>(rounds * threads) / static_cast<double>(pieces);
+    if (waste <= least_waste + 0.01) {
+      least_waste = std::min(waste, least_waste);
+      best = threads;
+    }
+  }
+  return best;
 }
 
 template <typename Act, int n, int V>
 void LaunchLong(CudaBackend* cuda, cudaStream_t stream, const UpdateArgs<Act>& args) {
-  const int64_t pieces = CeilDiv(args.group_size, V);
-  // About four to eight pieces a thread; 2 KiB of static shared memory are set aside.
-  const int threads =
-      static_cast<int>(std::clamp<int64_t>(CeilDiv(CeilDiv(pieces, 7), 32) * 32, 64, 1024));
+  const int threads = LongThreads(CeilDiv(args.group_size, V));
   const size_t shared = static_cast<size_t>(args.group_size) * 5 + 16;
   const bool keep = shared + 4096 <= static_cast<size_t>(cuda->max_shared_bytes());
   const auto kernel =

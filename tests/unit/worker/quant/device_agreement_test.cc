@@ -163,7 +163,8 @@ TEST_P(DeviceAgreementTest, InitializationsAgree) {
       EXPECT_LE(FractionOfCodesOff(on_cuda, on_cpu), 0.02 + ties);
       const double cpu_error = MeanSquaredError(Download(cpu_w_hat), weights);
       const double cuda_error = MeanSquaredError(Download(cuda_w_hat), weights);
-      const double rounding = GetParam() == DType::kBfloat16 ? 1e-9 : 0;
+      // ŵ in bf16 adds the rounding of values of about 0.02, three deviations out 0.06.
+      const double rounding = GetParam() == DType::kBfloat16 ? 4e-9 : 0;
       EXPECT_LE(cuda_error, cpu_error * 1.02 + rounding);
       EXPECT_GE(cuda_error, cpu_error * 0.98 - rounding);
     }
