@@ -208,7 +208,8 @@ absl::Status PgConnection::ResultError(const PGresult* result) const {
   } else if (absl::StartsWith(state, "XX00") && state != "XX000") {
     status = MakeError(absl::StatusCode::kDataLoss, "STATE_CORRUPT",
                        absl::StrCat(message, "; restore it from a backup"));
-  } else if (absl::StartsWith(state, "42")) {  // access rule violation, undefined object
+  } else if (absl::StartsWith(state, "42") || absl::StartsWith(state, "3F")) {
+    // access rule violation; undefined object or schema
     status = FailedPrecondition(
         "STATE_UNWRITABLE",
         absl::StrCat(message, "; let the server's user create and write tables there"));

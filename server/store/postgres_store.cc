@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "common/base/crash_point.h"
 #include "common/base/status.h"
 #include "server/store/job_store.h"
@@ -30,6 +31,7 @@ namespace {
 constexpr int32_t kLockClass = 0x55514E46;  // "UQNF"
 // A statement carries about this many bytes at most.
 constexpr size_t kMaxChunkBytes = 8 << 20;
+constexpr absl::Duration kOwnLockPatience = absl::Seconds(1);
 
 // Migration i brings the schema from version i to i + 1. Never edited once released; add another.
 // Room is left on the pages so that an update stays on its page and touches no index.
@@ -194,16 +196,16 @@ class PostgresStore : public JobStore {
     const absl::Time patience = absl::Now() + (active_ ? kOwnLockPatience : absl::ZeroDuration());
     active_ = false;
     while (true) {
-      UQ_ASSIGN_OR_RETURN(const int64_t locked,
-                          connection_->Scalar(
-                              absl::StrCat("SELECT pg_try_advisory_lock(", kLockClass,
-                                           ", 'uniquanf_meta'::regclass::oid::bigint::bit(32)::int)")));
+      UQ_ASSIGN_OR_RETURN(const int64_t locked, connection_->Scalar(absl::StrCat(
+                                                    "SELECT pg_try_advisory_lock(", kLockClass,
+                                                    ", 'uniquanf_meta'::regclass::oid::int)")));
       if (locked != 0) break;
       if (absl::Now() >= patience) return NotActive();
       absl::SleepFor(absl::Milliseconds(50));
     }
     active_ = true;
     UQ_RETURN_IF_ERROR(Migrate());
+    UQ_RETURN_IF_ERROR(connection_->Execute("DEALLOCATE ALL"));
     for (const auto& [name, sql] : kStatements) {
       UQ_RETURN_IF_ERROR(connection_->Prepare(name, sql));
     }
