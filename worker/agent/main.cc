@@ -22,8 +22,10 @@
 #include "common/base/version.h"
 #include "common/rpc/channel.h"
 #include "prometheus/registry.h"
+#include "prometheus/text_serializer.h"
 #include "worker/agent/agent.h"
 #include "worker/agent/engine_executor.h"
+#include "worker/agent/http_endpoint.h"
 #include "worker/agent/log.h"
 #include "worker/agent/worker_options.h"
 #include "worker/agent/worker_telemetry.h"
@@ -34,6 +36,7 @@ namespace {
 
 constexpr int kExitOk = 0, kExitInternal = 1, kExitUsage = 2, kExitVersion = 3, kExitRestart = 4,
               kExitRefused = 5;
+constexpr absl::Duration kMaxTick = absl::Seconds(30);
 
 std::string HostName() {
   char name[256] = "";
@@ -169,6 +172,7 @@ int ExitCode(const AgentResult& result) {
 }
 
 int RunWorker(const WorkerOptions& options) {
+  SetLogOptions({ParseLogLevel(options.log_level), options.log_format == "json"});
   SignalThread signals;
   auto backends = OpenBackends(options);
   if (!backends.ok()) {
@@ -207,8 +211,8 @@ int RunWorker(const WorkerOptions& options) {
        {"device_description", agent_options.capabilities.device_description()},
        {"slots", absl::StrCat(agent_options.capabilities.num_slots())}});
 
-  prometheus::Registry registry;
-  WorkerTelemetry telemetry(&registry, [&options] {
+  auto registry = std::make_shared<prometheus::Registry>();
+  WorkerTelemetry telemetry(registry.get(), [&options] {
     if (!options.ready_file.empty()) WriteReadyFile(options.ready_file, options.name + "\n");
   });
   std::vector<std::unique_ptr<EngineExecutor>> executors;
@@ -219,6 +223,32 @@ int RunWorker(const WorkerOptions& options) {
   }
   auto agent = std::make_unique<Agent>(agent_options, std::move(channels), slots, &SystemClock(),
                                        &telemetry);
+  HttpEndpoint endpoint(
+      {{"/metrics",
+        [registry] {
+          return HttpResponse{200, prometheus::TextSerializer().Serialize(registry->Collect()),
+                              "text/plain; version=0.0.4; charset=utf-8"};
+        }},
+       // Alive, whether or not there is a server: see deploy/RUNBOOK.md.
+       {"/healthz",
+        [&agent] {
+          return agent->SinceLastTick() < kMaxTick ? HttpResponse{200, "ok\n"}
+                                                   : HttpResponse{503, "the agent hangs\n"};
+        }},
+       {"/readyz", [&telemetry] {
+          return telemetry.connected() ? HttpResponse{200, "ok\n"}
+                                       : HttpResponse{503, "no server accepts this worker\n"};
+        }}});
+  if (!options.metrics_listen.empty()) {
+    const absl::Status started = endpoint.Start(options.metrics_listen);
+    if (!started.ok()) {
+      std::fprintf(stderr, "uniquanf-worker: --metrics-listen: %s\n",
+                   std::string(started.message()).c_str());
+      return kExitUsage;
+    }
+    Log(LogLevel::kInfo, "serving /metrics, /healthz and /readyz",
+        {{"port", absl::StrCat(endpoint.port())}});
+  }
   signals.Start(agent.get(), options.drain_timeout);
   const AgentResult result = agent->Run();
   const int code = ExitCode(result);
