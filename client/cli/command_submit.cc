@@ -68,8 +68,8 @@ void AddJobFlags(FlagSet* flags, SubmitOptions* options) {
                   options->time_to_live = ttl;
                   return absl::OkStatus();
                 });
-  flags->Choice("device", {"", "cpu", "cuda"}, &options->device,
-                "kind of worker; empty: whichever starts it");
+  flags->Choice("device", {"cpu", "cuda"}, &options->device,
+                "kind of worker; unset: whichever starts it");
   flags->Bool("validate-only", &options->validate_only,
               "check the job and show it as it would be, without creating it");
 }

@@ -8,6 +8,7 @@
 #include "client/cli/command_line.h"
 #include "client/cli/output.h"
 #include "common/base/terminal_progress.h"
+#include "common/base/version.h"
 
 namespace uniquanf::cli {
 namespace {
@@ -103,9 +104,9 @@ int RunVersion(const Arguments& arguments) {
   CommandLine command_line("uniquanf version [flags]", "Prints the client's version.");
   if (const auto done = command_line.Parse(arguments)) return *done;
   if (command_line.json()) {
-    PrintJson({{"version", UNIQUANF_VERSION}});
+    PrintJson({{"version", kSoftwareVersion}});
   } else {
-    std::printf("uniquanf %s\n", UNIQUANF_VERSION);
+    std::printf("uniquanf %s\n", kSoftwareVersion);
   }
   return kOk;
 }

@@ -7,6 +7,8 @@
 #include <csignal>
 #include <utility>
 
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "common/base/check.h"
 
 namespace uniquanf::cli {
@@ -15,11 +17,14 @@ namespace {
 // A signal handler can reach nothing but globals; the pipe carries the news to a normal thread.
 int interrupt_pipe[2] = {-1, -1};
 
+// timeout(1) and shells may signal the process and its group: one wish, two signals.
+constexpr absl::Duration kSamePress = absl::Milliseconds(500);
+
 void OnSignal(int) {
   const int saved_errno = errno;
   const char byte = 'i';
   if (::write(interrupt_pipe[1], &byte, 1) < 0) {
-    // Nothing can be done here, and the next signal ends the process.
+    // The pipe is full of earlier signals; one more says nothing new.
   }
   errno = saved_errno;
 }
@@ -29,19 +34,24 @@ void OnSignal(int) {
 InterruptHandler::InterruptHandler(std::function<void()> on_interrupt) {
   UQ_CHECK(interrupt_pipe[0] == -1 && ::pipe2(interrupt_pipe, O_CLOEXEC) == 0);
   thread_ = std::thread([this, on_interrupt = std::move(on_interrupt)] {
-    char byte = 0;
-    ssize_t n;
-    do {
-      n = ::read(interrupt_pipe[0], &byte, 1);
-    } while (n < 0 && errno == EINTR);
-    if (n != 1 || byte != 'i') return;
-    interrupted_.store(true);
-    on_interrupt();
+    absl::Time first = absl::InfiniteFuture();
+    while (true) {
+      char byte = 0;
+      const ssize_t n = ::read(interrupt_pipe[0], &byte, 1);
+      if (n < 0 && errno == EINTR) continue;
+      if (n != 1 || byte != 'i') return;
+      if (!interrupted_.exchange(true)) {
+        first = absl::Now();
+        on_interrupt();
+      } else if (absl::Now() - first > kSamePress) {
+        std::signal(SIGINT, SIG_DFL);
+        ::kill(::getpid(), SIGINT);
+      }
+    }
   });
   struct sigaction action = {};
   action.sa_handler = OnSignal;
-  // The second signal finds the default action.
-  action.sa_flags = SA_RESTART | SA_RESETHAND;
+  action.sa_flags = SA_RESTART;
   ::sigaction(SIGINT, &action, nullptr);
   ::sigaction(SIGTERM, &action, nullptr);
 }

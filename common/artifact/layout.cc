@@ -1,12 +1,14 @@
 #include "common/artifact/layout.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
 #include "common/base/check.h"
+#include "common/base/parallel.h"
 #include "common/base/status.h"
 
 namespace uniquanf {
@@ -66,65 +68,57 @@ std::string ToBytes(const std::vector<T>& values) {
   return std::string(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T));
 }
 
-}  // namespace
+// Rows in one piece of parallel work: neighbours in qweight, so that threads write whole cache
+// lines.
+constexpr int64_t kRowsPerPiece = 64;
 
-PackedLinear Pack(const UnifiedLinear& unified) {
+void PackCodes(const UnifiedLinear& unified, int64_t first_row, int64_t end_row,
+               PackedLinear* packed) {
   const int n = unified.bits;
   const int64_t N = unified.num_outputs, K = unified.num_inputs;
-  UQ_CHECK(ShapeIsValid(n, N, K, unified.group_size));
-  PackedLinear packed;
-  packed.bits = n;
-  packed.num_outputs = N;
-  packed.num_inputs = K;
-  packed.group_size = unified.group_size;
-  const int64_t groups = packed.groups_per_row(), words = packed.words_per_row();
-  UQ_CHECK(static_cast<int64_t>(unified.codes.size()) == N * K);
-  UQ_CHECK(static_cast<int64_t>(unified.alpha.size()) == N * groups * n);
-  UQ_CHECK(static_cast<int64_t>(unified.shift.size()) == N * groups);
-
-  packed.qweight.assign(words * n * N, 0);
-  for (int64_t row = 0; row < N; ++row) {
-    const uint8_t* codes = unified.codes.data() + row * K;
-    for (int64_t word = 0; word < words; ++word) {
+  for (int64_t word = 0; word < packed->words_per_row(); ++word) {
+    const int64_t end = std::min<int64_t>(32, K - word * 32);
+    for (int64_t row = first_row; row < end_row; ++row) {
+      const uint8_t* codes = unified.codes.data() + row * K + word * 32;
       uint32_t planes[kMaxPackedBits] = {};
-      const int64_t end = std::min<int64_t>(32, K - word * 32);
       for (int64_t k = 0; k < end; ++k) {
+        UQ_CHECK((codes[k] >> n) == 0);
         // Inverted, since a code's bit 0 means b = +1, which is stored as 1.
-        const uint32_t positive = ~static_cast<uint32_t>(codes[word * 32 + k]);
-        UQ_CHECK((codes[word * 32 + k] >> n) == 0);
+        const uint32_t positive = ~static_cast<uint32_t>(codes[k]);
         for (int i = 0; i < n; ++i) planes[i] |= ((positive >> (n - 1 - i)) & 1u) << k;
       }
       for (int i = 0; i < n; ++i) {
-        packed.qweight[(word * n + i) * N + row] = static_cast<int32_t>(planes[i]);
+        packed->qweight[(word * n + i) * N + row] = static_cast<int32_t>(planes[i]);
       }
     }
   }
-  packed.alpha.resize(groups * n * N);
-  packed.beta.resize(groups * N);
-  for (int64_t row = 0; row < N; ++row) {
-    for (int64_t group = 0; group < groups; ++group) {
-      for (int i = 0; i < n; ++i) {
-        packed.alpha[(group * n + i) * N + row] =
-            RoundSaturating(unified.alpha[(row * groups + group) * n + i], &packed.num_saturated);
-      }
-      packed.beta[group * N + row] =
-          RoundSaturating(unified.shift[row * groups + group], &packed.num_saturated);
-    }
-  }
-  return packed;
 }
 
-void Dequantize(const PackedLinear& packed, float* out) {
+// Returns how many values were saturated.
+int64_t PackScales(const UnifiedLinear& unified, int64_t first_row, int64_t end_row,
+                   PackedLinear* packed) {
+  const int n = unified.bits;
+  const int64_t N = unified.num_outputs, groups = packed->groups_per_row();
+  int64_t num_saturated = 0;
+  for (int64_t row = first_row; row < end_row; ++row) {
+    for (int64_t group = 0; group < groups; ++group) {
+      for (int i = 0; i < n; ++i) {
+        packed->alpha[(group * n + i) * N + row] =
+            RoundSaturating(unified.alpha[(row * groups + group) * n + i], &num_saturated);
+      }
+      packed->beta[group * N + row] =
+          RoundSaturating(unified.shift[row * groups + group], &num_saturated);
+    }
+  }
+  return num_saturated;
+}
+
+void DequantizeRows(const PackedLinear& packed, int64_t first_row, int64_t end_row, float* out) {
   const int n = packed.bits;
   const int64_t N = packed.num_outputs, K = packed.num_inputs, g = packed.group_size;
-  UQ_CHECK(ShapeIsValid(n, N, K, g));
-  const int64_t groups = packed.groups_per_row(), words = packed.words_per_row();
-  UQ_CHECK(static_cast<int64_t>(packed.qweight.size()) == words * n * N);
-  UQ_CHECK(static_cast<int64_t>(packed.alpha.size()) == groups * n * N);
-  UQ_CHECK(static_cast<int64_t>(packed.beta.size()) == groups * N);
-
+  const int64_t groups = packed.groups_per_row();
   float levels[1 << kMaxPackedBits];
-  for (int64_t row = 0; row < N; ++row) {
+  for (int64_t row = first_row; row < end_row; ++row) {
     uint32_t planes[kMaxPackedBits] = {};
     int64_t loaded_word = -1;
     for (int64_t group = 0; group < groups; ++group) {
@@ -155,6 +149,48 @@ void Dequantize(const PackedLinear& packed, float* out) {
       }
     }
   }
+}
+
+}  // namespace
+
+PackedLinear Pack(const UnifiedLinear& unified) {
+  const int n = unified.bits;
+  const int64_t N = unified.num_outputs, K = unified.num_inputs;
+  UQ_CHECK(ShapeIsValid(n, N, K, unified.group_size));
+  PackedLinear packed;
+  packed.bits = n;
+  packed.num_outputs = N;
+  packed.num_inputs = K;
+  packed.group_size = unified.group_size;
+  const int64_t groups = packed.groups_per_row(), words = packed.words_per_row();
+  UQ_CHECK(static_cast<int64_t>(unified.codes.size()) == N * K);
+  UQ_CHECK(static_cast<int64_t>(unified.alpha.size()) == N * groups * n);
+  UQ_CHECK(static_cast<int64_t>(unified.shift.size()) == N * groups);
+
+  packed.qweight.assign(words * n * N, 0);
+  packed.alpha.resize(groups * n * N);
+  packed.beta.resize(groups * N);
+  std::atomic<int64_t> num_saturated{0};
+  ParallelRanges(N, kRowsPerPiece, [&](int64_t first_row, int64_t end_row) {
+    PackCodes(unified, first_row, end_row, &packed);
+    num_saturated += PackScales(unified, first_row, end_row, &packed);
+  });
+  packed.num_saturated = num_saturated;
+  return packed;
+}
+
+void Dequantize(const PackedLinear& packed, float* out) {
+  const int n = packed.bits;
+  const int64_t N = packed.num_outputs, K = packed.num_inputs, g = packed.group_size;
+  UQ_CHECK(ShapeIsValid(n, N, K, g));
+  const int64_t groups = packed.groups_per_row(), words = packed.words_per_row();
+  UQ_CHECK(static_cast<int64_t>(packed.qweight.size()) == words * n * N);
+  UQ_CHECK(static_cast<int64_t>(packed.alpha.size()) == groups * n * N);
+  UQ_CHECK(static_cast<int64_t>(packed.beta.size()) == groups * N);
+
+  ParallelRanges(N, kRowsPerPiece, [&](int64_t first_row, int64_t end_row) {
+    DequantizeRows(packed, first_row, end_row, out);
+  });
 }
 
 std::vector<SafetensorsWriter::Declaration> PackedTensors(absl::string_view module_name,

@@ -158,17 +158,22 @@ void FlagSet::String(absl::string_view name, absl::string_view metavar, std::str
 void FlagSet::Choice(absl::string_view name, std::vector<std::string> allowed, std::string* value,
                      absl::string_view help) {
   const std::string metavar = absl::StrJoin(allowed, "|");
-  Custom(
-      name, metavar, *value, help, [value, allowed = std::move(allowed)](absl::string_view text) {
-        if (std::find(allowed.begin(), allowed.end(), text) == allowed.end()) {
-          const std::string nearest = NearestName(text, allowed);
-          return BadValue(
-              absl::StrCat(absl::StrJoin(allowed, ", "),
-                           nearest.empty() ? "" : absl::StrCat(". Did you mean ", nearest, "?")));
-        }
-        *value = std::string(text);
-        return absl::OkStatus();
-      });
+  const bool may_be_empty = value->empty();
+  Custom(name, metavar, *value, help,
+         [value, may_be_empty, allowed = std::move(allowed)](absl::string_view text) {
+           if (text.empty() && may_be_empty) {
+             value->clear();
+             return absl::OkStatus();
+           }
+           if (std::find(allowed.begin(), allowed.end(), text) == allowed.end()) {
+             const std::string nearest = NearestName(text, allowed);
+             return BadValue(absl::StrCat(
+                 absl::StrJoin(allowed, ", "),
+                 nearest.empty() ? "" : absl::StrCat(". Did you mean ", nearest, "?")));
+           }
+           *value = std::string(text);
+           return absl::OkStatus();
+         });
 }
 
 void FlagSet::Int(absl::string_view name, int* value, int min, int max, absl::string_view help) {

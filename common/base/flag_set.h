@@ -45,7 +45,7 @@ class FlagSet {
   void Bool(absl::string_view name, bool* value, absl::string_view help);
   void String(absl::string_view name, absl::string_view metavar, std::string* value,
               absl::string_view help);
-  // A string out of `allowed`.
+  // A string out of `allowed`, or empty where that is the default.
   void Choice(absl::string_view name, std::vector<std::string> allowed, std::string* value,
               absl::string_view help);
   void Int(absl::string_view name, int* value, int min, int max, absl::string_view help);

@@ -15,6 +15,9 @@ namespace uniquanf {
 namespace {
 
 absl::Status InvalidUri(absl::string_view uri, absl::string_view problem) {
+  // User information may be a key and its secret.
+  if (absl::StrContains(uri, "://") && absl::StrContains(uri, "@"))
+    uri = "(URI with user information)";
   return InvalidInput("INVALID_URI", absl::StrCat("\"", uri, "\": ", problem));
 }
 

@@ -126,7 +126,9 @@ absl::StatusOr<State> Rebuild(const Policy& policy, const StoredState& stored, u
           // Bounded, since the clock may have been set meanwhile.
           delay = std::min(*task.next_attempt_time - now.wall, policy.backoff_max);
         }
+        const std::optional<absl::Time> next_attempt_time = task.next_attempt_time;
         mutation.MakeReady(&entry, i, delay);
+        task.next_attempt_time = next_attempt_time;  // as stored, whatever the clock says now
       }
     }
   }

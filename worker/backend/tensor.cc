@@ -3,9 +3,13 @@
 #include <utility>
 
 #include "common/base/check.h"
+#include "common/base/parallel.h"
 #include "common/safetensors/float_conversion.h"
 
 namespace uniquanf {
+namespace {
+constexpr int64_t kConversionGrain = 1 << 20;  // elements a thread converts at a time
+}  // namespace
 
 size_t DTypeBytes(DType dtype) {
   switch (dtype) {
@@ -116,7 +120,9 @@ absl::Status Tensor::CopyFromFloats(const float* data) {
   if (dtype_ == DType::kFloat32) return backend_->CopyFromHost(data_, data, size_bytes());
   UQ_CHECK(dtype_ == DType::kBfloat16);
   std::vector<uint16_t> raw(num_elements());
-  for (size_t i = 0; i < raw.size(); ++i) raw[i] = FloatToBfloat16(data[i]);
+  ParallelRanges(num_elements(), kConversionGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) raw[i] = FloatToBfloat16(data[i]);
+  });
   return backend_->CopyFromHost(data_, raw.data(), size_bytes());
 }
 

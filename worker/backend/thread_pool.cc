@@ -1,6 +1,29 @@
 #include "worker/backend/thread_pool.h"
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 namespace uniquanf {
+namespace {
+
+void Pause() {
+#if defined(__x86_64__)
+  _mm_pause();
+#endif
+}
+
+}  // namespace
+
+template <typename Condition>
+bool ThreadPool::SpinUntil(const Condition& done) {
+  constexpr int kSpins = 1000;  // some 40 µs
+  for (int i = 0; i < kSpins; ++i) {
+    if (done()) return true;
+    Pause();
+  }
+  return done();
+}
 
 ThreadPool::ThreadPool(int num_threads) {
   for (int i = 1; i < num_threads; ++i) threads_.emplace_back([this] { WorkerLoop(); });
@@ -33,14 +56,19 @@ void ThreadPool::ParallelFor(int64_t num_chunks, const std::function<void(int64_
     fn_ = &fn;
     num_chunks_ = num_chunks;
     next_chunk_.store(0, std::memory_order_relaxed);
-    num_running_ = static_cast<int>(threads_.size());
-    ++generation_;
+    generation_.fetch_add(1, std::memory_order_release);
   }
   work_ready_.notify_all();
   RunChunks(fn, num_chunks);
+  // Every chunk has been taken; those that workers took are awaited, workers that never came are
+  // not.
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    fn_ = nullptr;
+  }
+  SpinUntil([this] { return num_active_.load(std::memory_order_acquire) == 0; });
   std::unique_lock<std::mutex> lock(mutex_);
-  work_done_.wait(lock, [this] { return num_running_ == 0; });
-  fn_ = nullptr;
+  work_done_.wait(lock, [this] { return num_active_.load(std::memory_order_relaxed) == 0; });
 }
 
 void ThreadPool::WorkerLoop() {
@@ -48,17 +76,20 @@ void ThreadPool::WorkerLoop() {
   for (;;) {
     const std::function<void(int64_t)>* fn;
     int64_t num_chunks;
+    SpinUntil([&] { return generation_.load(std::memory_order_acquire) != seen_generation; });
     {
       std::unique_lock<std::mutex> lock(mutex_);
       work_ready_.wait(lock, [&] { return stopping_ || generation_ != seen_generation; });
       if (stopping_) return;
-      seen_generation = generation_;
+      seen_generation = generation_.load(std::memory_order_relaxed);
+      if (fn_ == nullptr) continue;
       fn = fn_;
       num_chunks = num_chunks_;
+      num_active_.fetch_add(1, std::memory_order_relaxed);
     }
     RunChunks(*fn, num_chunks);
     std::lock_guard<std::mutex> lock(mutex_);
-    if (--num_running_ == 0) work_done_.notify_one();
+    if (num_active_.fetch_sub(1, std::memory_order_release) == 1) work_done_.notify_one();
   }
 }
 

@@ -30,16 +30,21 @@ class ThreadPool {
 
  private:
   void WorkerLoop();
+  // Waits a little for done() without giving up the core; false when it is not so by then. Ops
+  // follow each other within microseconds, and waking a sleeping thread takes many.
+  template <typename Condition>
+  static bool SpinUntil(const Condition& done);
   void RunChunks(const std::function<void(int64_t)>& fn, int64_t num_chunks);
 
   std::vector<std::thread> threads_;
   std::mutex mutex_;
   std::condition_variable work_ready_, work_done_;
-  const std::function<void(int64_t)>* fn_ = nullptr;  // guarded by mutex_, as are the next three
+  // Null between loops: a worker that wakes up late finds nothing to do, and nobody waits for it.
+  const std::function<void(int64_t)>* fn_ = nullptr;  // guarded by mutex_, as is the next
   int64_t num_chunks_ = 0;
-  uint64_t generation_ = 0;
-  int num_running_ = 0;
-  bool stopping_ = false;
+  std::atomic<uint64_t> generation_{0};  // written under mutex_
+  std::atomic<int> num_active_{0};       // workers inside *fn_; written under mutex_
+  bool stopping_ = false;                // guarded by mutex_
   std::atomic<int64_t> next_chunk_{0};
 };
 

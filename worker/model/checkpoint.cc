@@ -1,5 +1,6 @@
 #include "worker/model/checkpoint.h"
 
+#include <array>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -11,6 +12,7 @@
 #include "common/artifact/artifact_config.h"
 #include "common/artifact/artifact_reader.h"
 #include "common/base/json_util.h"
+#include "common/base/parallel.h"
 #include "common/base/status.h"
 #include "worker/model/checkpoint_files.h"
 #include "worker/model/checkpoint_layout.h"
@@ -68,14 +70,12 @@ class CheckpointImpl : public Checkpoint {
       UQ_ASSIGN_OR_RETURN(block.q_norm, Load(prefix + kQNormSuffix));
       UQ_ASSIGN_OR_RETURN(block.k_norm, Load(prefix + kKNormSuffix));
     }
-    for (Linear linear : kAllLinears) {
-      const int i = static_cast<int>(linear);
-      const std::string module = ModuleName(layer, linear);
-      UQ_ASSIGN_OR_RETURN(block.linear[i], LoadLinear(module));
-      if (config.HasBias(linear)) {
-        UQ_ASSIGN_OR_RETURN(block.bias[i], Load(module + ".bias"));
-      }
-    }
+    // The large tensors side by side: reading, converting and checking are work of the CPU.
+    std::array<absl::Status, kNumLinears> statuses;
+    ParallelRanges(kNumLinears, 1, [&](int64_t i, int64_t) {
+      statuses[i] = LoadLinearInto(layer, kAllLinears[i], config, &block);
+    });
+    for (const absl::Status& status : statuses) UQ_RETURN_IF_ERROR(status);
     return block;
   }
 
@@ -101,6 +101,17 @@ class CheckpointImpl : public Checkpoint {
   }
 
  private:
+  absl::Status LoadLinearInto(int layer, Linear linear, const BlockConfig& config,
+                              HostBlock* block) const {
+    const int i = static_cast<int>(linear);
+    const std::string module = ModuleName(layer, linear);
+    UQ_ASSIGN_OR_RETURN(block->linear[i], LoadLinear(module));
+    if (config.HasBias(linear)) {
+      UQ_ASSIGN_OR_RETURN(block->bias[i], Load(module + ".bias"));
+    }
+    return absl::OkStatus();
+  }
+
   absl::StatusOr<std::vector<float>> LoadLinear(const std::string& module) const {
     const ManifestModule* entry =
         artifact_ == nullptr ? nullptr : artifact_->manifest().FindModule(module);

@@ -2,14 +2,18 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <functional>
+#include <future>
 #include <map>
 #include <optional>
 #include <utility>
 
+#include "absl/strings/str_join.h"
 #include "absl/time/time.h"
 #include "common/artifact/layout.h"
 #include "common/base/crash_point.h"
 #include "common/base/digest.h"
+#include "common/base/parallel.h"
 #include "common/base/random.h"
 #include "common/base/status.h"
 #include "worker/model/language_model.h"
@@ -34,12 +38,33 @@ uint64_t LayerSeed(uint64_t seed, int layer) {
   return static_cast<uint64_t>(words.v[1]) << 32 | words.v[0];
 }
 
+// Digest of the digests of the linear weights as float32.
 std::string WeightsDigest(const HostBlock& block) {
-  Sha256 sha256;
-  for (const std::vector<float>& weight : block.linear) {
-    sha256.Update(weight.data(), weight.size() * sizeof(float));
-  }
-  return sha256.FinishHex();
+  std::array<std::string, kNumLinears> digests;
+  ParallelRanges(kNumLinears, 1, [&](int64_t i, int64_t) {
+    const std::vector<float>& weight = block.linear[i];
+    digests[i] = Sha256Hex(absl::string_view(reinterpret_cast<const char*>(weight.data()),
+                                             weight.size() * sizeof(float)));
+  });
+  return Sha256Hex(absl::StrJoin(digests, "\n"));
+}
+
+// mean (a − b)², with a fixed order of summation: within a row, then over rows.
+double MeanSquaredDifference(const std::vector<float>& a, const std::vector<float>& b,
+                             int64_t num_rows) {
+  const int64_t width = static_cast<int64_t>(a.size()) / num_rows;
+  std::vector<double> sums(num_rows);
+  ParallelRanges(num_rows, 64, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      for (int64_t k = row * width; k < (row + 1) * width; ++k) {
+        const double error = static_cast<double>(a[k]) - b[k];
+        sums[row] += error * error;
+      }
+    }
+  });
+  double sum = 0;
+  for (double row : sums) sum += row;
+  return sum / static_cast<double>(a.size());
 }
 
 // Means of consecutive steps, so that a curve stays small.
@@ -78,7 +103,8 @@ class LayerRun {
     ReportProgress(env_, "loading", 0, 1);
     UQ_ASSIGN_OR_RETURN(original_, context_.checkpoint->LoadBlock(layer_));
     UQ_ASSIGN_OR_RETURN(weights_, UploadBlock(env_.backend, config_, env_.act, original_));
-    result_.weights_sha256 = WeightsDigest(original_);
+    // Hashed while the device works; Store waits for it before it changes the weights.
+    weights_sha256_ = std::async(std::launch::async, WeightsDigest, std::cref(original_));
     if (NeedsReconstruction(plan_.spec)) {
       UQ_ASSIGN_OR_RETURN(y_fp_, Tensor::Allocate(env_.backend, env_.act, inputs_.x_fp.shape()));
       UQ_RETURN_IF_ERROR(
@@ -161,6 +187,7 @@ class LayerRun {
   // Unifies and packs every quantized layer; from here on only the packed form counts.
   absl::Status Store() {
     ReportProgress(env_, "storing", 0, 1);
+    result_.weights_sha256 = weights_sha256_.get();
     std::map<std::string, PackedLinear> packed;
     for (Linear linear : kAllLinears) {
       const int i = static_cast<int>(linear);
@@ -178,12 +205,7 @@ class LayerRun {
         std::vector<float>& weight = original_.linear[i];
         std::vector<float> stored(weight.size());
         Dequantize(layer, stored.data());
-        double sum = 0;
-        for (size_t k = 0; k < weight.size(); ++k) {
-          const double error = static_cast<double>(weight[k]) - stored[k];
-          sum += error * error;
-        }
-        module.weight_error = sum / static_cast<double>(weight.size());
+        module.weight_error = MeanSquaredDifference(weight, stored, module.num_outputs);
         weight = std::move(stored);  // original_ becomes the stored block
         packed.emplace(module.name, std::move(layer));
       }
@@ -270,6 +292,8 @@ class LayerRun {
   RopeTables rope_;
   LayerInputs inputs_;
   HostBlock original_;
+  // After original_, so that it is waited for first when a run ends early.
+  std::future<std::string> weights_sha256_;
   BlockWeights weights_;
   Tensor y_fp_;
   std::array<std::optional<QuantizerState>, kNumLinears> states_;

@@ -134,6 +134,16 @@ TEST(FlagSetPhaseTest, EarlyFlagsAreAppliedFirstWhereverTheyStand) {
   EXPECT_EQ(log, "ab");
 }
 
+TEST(FlagSetChoiceTest, EmptyIsAllowedWhereItIsTheDefault) {
+  std::string device, kind = "red";
+  FlagSet flags("p", "s");
+  flags.Choice("device", {"cpu", "cuda"}, &device, "");
+  flags.Choice("kind", {"red", "green"}, &kind, "");
+  EXPECT_TRUE(flags.Parse({"--device=cuda", "--device="}).ok());
+  EXPECT_EQ(device, "");
+  EXPECT_FALSE(flags.Parse({"--kind="}).ok());
+}
+
 TEST(FlagSetPositionalTest, MissingRequiredArgumentIsNamed) {
   std::string job;
   FlagSet flags("p get JOB", "s");

@@ -13,7 +13,8 @@ namespace uniquanf {
 struct FixtureTensor {
   SafetensorsDType dtype = SafetensorsDType::kF32;
   std::vector<int64_t> shape;
-  std::vector<float> values;  // written as F32, or rounded to BF16; raw zeros for other dtypes
+  std::vector<float> values;  // written as F32, or rounded to BF16
+  std::string bytes = {};     // of other dtypes; zeros where empty
 };
 using FixtureTensors = std::map<std::string, FixtureTensor>;
 

@@ -1,0 +1,165 @@
+#include "tests/bench/bench_support.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+
+namespace uniquanf::bench {
+
+Flags::Flags(int argc, char** argv, const std::string& purpose,
+             const std::map<std::string, std::string>& known) {
+  const auto help = [&](int code) {
+    std::fprintf(code == 0 ? stdout : stderr, "%s\n\n", purpose.c_str());
+    for (const auto& [name, text] : known) {
+      std::fprintf(code == 0 ? stdout : stderr, "  --%s  %s\n", name.c_str(), text.c_str());
+    }
+    std::exit(code);
+  };
+  for (int i = 1; i < argc; ++i) {
+    const std::string argument = argv[i];
+    if (argument == "--help") help(0);
+    const size_t equals = argument.find('=');
+    if (argument.rfind("--", 0) != 0 || equals == std::string::npos ||
+        known.count(argument.substr(2, equals - 2)) == 0) {
+      std::fprintf(stderr, "unknown argument \"%s\"; flags are --name=value:\n", argv[i]);
+      help(2);
+    }
+    values_[argument.substr(2, equals - 2)] = argument.substr(equals + 1);
+  }
+}
+
+std::string Flags::Text(const std::string& name, const std::string& otherwise) const {
+  auto it = values_.find(name);
+  return it == values_.end() ? otherwise : it->second;
+}
+
+int64_t Flags::Number(const std::string& name, int64_t otherwise) const {
+  auto it = values_.find(name);
+  if (it == values_.end()) return otherwise;
+  char* end = nullptr;
+  const int64_t value = std::strtoll(it->second.c_str(), &end, 10);
+  if (end == it->second.c_str() || *end != '\0' || value < 0) {
+    std::fprintf(stderr, "--%s=%s is not a whole number\n", name.c_str(), it->second.c_str());
+    std::exit(2);
+  }
+  return value;
+}
+
+std::map<std::string, std::string> CommonFlags() {
+  return {{"shape", "llama3-8b (default), llama3-70b, small or tiny"},
+          {"hidden", "hidden size, instead of the shape's"},
+          {"intermediate", "MLP size, instead of the shape's"},
+          {"heads", "query heads, instead of the shape's"},
+          {"kv_heads", "key/value heads, instead of the shape's"},
+          {"head_dim", "head size, instead of the shape's"},
+          {"device", "cuda (default where there is one) or cpu"},
+          {"act", "bf16 (default on CUDA) or f32"}};
+}
+
+BlockConfig ShapeOf(const Flags& flags) {
+  const std::string name = flags.Text("shape", "llama3-8b");
+  BlockConfig config;
+  const auto set = [&](int64_t hidden, int64_t intermediate, int heads, int kv_heads, int dim) {
+    config.hidden_size = hidden;
+    config.intermediate_size = intermediate;
+    config.num_heads = heads;
+    config.num_kv_heads = kv_heads;
+    config.head_dim = dim;
+  };
+  if (name == "llama3-8b") {
+    set(4096, 14336, 32, 8, 128);
+  } else if (name == "llama3-70b") {
+    set(8192, 28672, 64, 8, 128);
+  } else if (name == "small") {
+    set(1024, 2816, 16, 8, 64);
+  } else if (name == "tiny") {
+    set(256, 704, 4, 2, 64);
+  } else {
+    std::fprintf(stderr, "unknown --shape=%s\n", name.c_str());
+    std::exit(2);
+  }
+  config.hidden_size = flags.Number("hidden", config.hidden_size);
+  config.intermediate_size = flags.Number("intermediate", config.intermediate_size);
+  config.num_heads = static_cast<int>(flags.Number("heads", config.num_heads));
+  config.num_kv_heads = static_cast<int>(flags.Number("kv_heads", config.num_kv_heads));
+  config.head_dim = static_cast<int>(flags.Number("head_dim", config.head_dim));
+  return config;
+}
+
+std::unique_ptr<Backend> BackendOf(const Flags& flags) {
+  const std::string device = flags.Text("device", NumCudaDevices() > 0 ? "cuda" : "cpu");
+  if (device == "cpu") return NewCpuBackend({});
+  return Take(NewCudaBackend(0));
+}
+
+DType ActOf(const Flags& flags, const Backend& backend) {
+  if (backend.kind() == DeviceKind::kCpu) return DType::kFloat32;
+  return flags.Text("act", "bf16") == "f32" ? DType::kFloat32 : DType::kBfloat16;
+}
+
+Tensor Random(Backend* backend, DType dtype, Shape shape, double deviation, uint64_t seed) {
+  constexpr int64_t kPattern = 4000037;  // prime, so that rows do not repeat
+  std::mt19937 generator(static_cast<uint32_t>(seed));
+  std::normal_distribution<float> normal(0, static_cast<float>(deviation));
+  int64_t count = 1;
+  for (int64_t dim : shape) count *= dim;
+  std::vector<float> values(count);
+  for (int64_t i = 0; i < std::min(count, kPattern); ++i) values[i] = normal(generator);
+  for (int64_t i = kPattern; i < count; ++i) values[i] = values[i - kPattern];
+  return Take(Tensor::FromFloats(backend, dtype, std::move(shape), values.data()));
+}
+
+Tensor Empty(Backend* backend, DType dtype, Shape shape) {
+  return Take(Tensor::Allocate(backend, dtype, std::move(shape)));
+}
+
+RopeTables MakeRope(Backend* backend, int head_dim, int64_t seq_len) {
+  const int half = head_dim / 2;
+  std::vector<float> cos(seq_len * half), sin(seq_len * half);
+  for (int64_t t = 0; t < seq_len; ++t) {
+    for (int i = 0; i < half; ++i) {
+      const double angle = static_cast<double>(t) * std::pow(500000.0, -2.0 * i / head_dim);
+      cos[t * half + i] = static_cast<float>(std::cos(angle));
+      sin[t * half + i] = static_cast<float>(std::sin(angle));
+    }
+  }
+  return {Take(Tensor::FromFloats(backend, DType::kFloat32, {seq_len, half}, cos.data())),
+          Take(Tensor::FromFloats(backend, DType::kFloat32, {seq_len, half}, sin.data()))};
+}
+
+void Check(const absl::Status& status) {
+  if (status.ok()) return;
+  std::fprintf(stderr, "%s\n", std::string(status.message()).c_str());
+  std::exit(1);
+}
+
+double MedianMs(Backend* backend, int rounds, int calls, const std::function<void()>& issue) {
+  std::vector<double> times;
+  for (int round = 0; round <= rounds; ++round) {
+    Check(backend->Synchronize());
+    const auto start = std::chrono::steady_clock::now();
+    for (int call = 0; call < calls; ++call) issue();
+    Check(backend->Synchronize());
+    const std::chrono::duration<double, std::milli> elapsed =
+        std::chrono::steady_clock::now() - start;
+    if (round > 0) times.push_back(elapsed.count() / calls);
+  }
+  std::nth_element(times.begin(), times.begin() + times.size() / 2, times.end());
+  return times[times.size() / 2];
+}
+
+double CopyBandwidth(Backend* backend) {
+  const int64_t bytes =
+      backend->kind() == DeviceKind::kCuda ? int64_t{2} << 30 : int64_t{256} << 20;
+  Tensor from = Empty(backend, DType::kUint8, {bytes});
+  Tensor to = Empty(backend, DType::kUint8, {bytes});
+  Check(backend->FillZero(from.data(), bytes));
+  const double ms =
+      MedianMs(backend, 5, 4, [&] { Check(backend->CopyOnDevice(to.data(), from.data(), bytes)); });
+  return 2.0 * static_cast<double>(bytes) / (ms * 1e-3);
+}
+
+}  // namespace uniquanf::bench

@@ -1,0 +1,288 @@
+// Time and memory of one optimization step of block reconstruction, where the time goes, and how
+// far it is from the floor: the block's matrix products alone plus the state's bytes at the speed
+// of a copy, both measured in this run.
+#include <cstdio>
+#include <cstring>
+#include <iterator>
+
+#include "tests/bench/bench_support.h"
+#include "worker/quant/quantizer.h"
+#ifdef UNIQUANF_HAVE_CUDA
+#include "worker/backend/cuda_backend.h"
+#endif
+
+namespace uniquanf::bench {
+namespace {
+
+constexpr int kSequences = 4;  // of the activation caches
+
+struct Bench {
+  Backend* backend;
+  BlockConfig config;
+  DType act;
+  int64_t batch, seq_len, tokens;
+  int bits;
+  RopeTables rope;
+  BlockWeights weights;
+  std::array<quant::QuantizerState, kNumLinears> states;
+  BlockGradients gradients;
+  std::unique_ptr<BlockRunner> runner;
+  Tensor x_fp, x_q, y_fp;
+  Tensor x, y, dy, loss, loss_scratch, params;
+
+  const ops::StepParams* step_params() const {
+    return static_cast<const ops::StepParams*>(params.data());
+  }
+  void SetParams(int64_t step) {
+    ops::StepParams p = {};
+    for (int i = 0; i < batch; ++i) p.sequence_index[i] = (step * batch + i) % kSequences;
+    p.step = step;
+    // Small rates: the values stay those of a converged step however long the run.
+    p.uniform_learning_rate = 1e-5f;
+    p.binary_learning_rate = 1e-6f;
+    p.bias_correction1 = p.bias_correction2 = 1;
+    p.mapping = static_cast<int32_t>(quant::MappingForPass(step + 2, 2));
+    Check(backend->CopyFromHost(params.data(), &p, sizeof(p)));
+  }
+  void IssueStep() {
+    ops::MixInputs(backend, step_params(), 1, 0.5, &x_q, x_fp, static_cast<int>(batch), &x);
+    runner->Forward(weights, x, &y);
+    ops::MseLoss(backend, step_params(), y, y_fp, static_cast<int>(batch), &loss_scratch, &dy,
+                 &loss);
+    runner->Backward(weights, dy, &gradients, nullptr, [this](Linear linear) { Update(linear); });
+  }
+  void Update(Linear linear) {
+    const int l = static_cast<int>(linear);
+    quant::UpdateAndForward(backend, step_params(), gradients[l], &states[l], &weights.linear[l]);
+  }
+};
+
+void SetUp(const Flags& flags, Bench* b) {
+  b->batch = flags.Number("batch", 1);
+  b->seq_len = flags.Number("seq_len", 2048);
+  b->tokens = b->batch * b->seq_len;
+  b->bits = static_cast<int>(flags.Number("bits", 4));
+  const BlockConfig& c = b->config;
+  Backend* backend = b->backend;
+  const int64_t h = c.hidden_size;
+  b->x_fp = Random(backend, b->act, {kSequences, b->seq_len, h}, 1, 1);
+  b->x_q = Random(backend, b->act, {kSequences, b->seq_len, h}, 1, 2);
+  b->y_fp = Random(backend, b->act, {kSequences, b->seq_len, h}, 1, 3);
+  backend->ResetPeak();
+  b->rope = MakeRope(backend, c.head_dim, b->seq_len);
+  b->weights.input_norm = Random(backend, DType::kFloat32, {h}, 1, 4);
+  b->weights.post_norm = Random(backend, DType::kFloat32, {h}, 1, 5);
+  for (Linear linear : kAllLinears) {
+    const int l = static_cast<int>(linear);
+    const auto [n, k] = c.LinearShape(linear);
+    const int64_t g = flags.Number("group_size", 0);
+    b->states[l] = Take(quant::NewQuantizerState(
+        backend, Random(backend, b->act, {n, k}, 0.02, 6 + l), b->bits, g == 0 ? k : g, {}));
+    quant::InitializeUnified(backend, {}, &b->states[l]);
+    b->weights.linear[l] = Empty(backend, b->act, {n, k});
+    quant::Forward(backend, quant::Mapping::kDirect, &b->states[l], &b->weights.linear[l]);
+    b->gradients[l] = Empty(backend, b->act, {n, k});
+  }
+  b->runner = Take(BlockRunner::Create(backend, c, b->act, b->batch, b->seq_len, &b->rope, true));
+  for (Tensor* t : {&b->x, &b->y, &b->dy}) *t = Empty(backend, b->act, {b->tokens, h});
+  b->loss = Empty(backend, DType::kFloat32, {1});
+  b->loss_scratch =
+      Empty(backend, DType::kUint8,
+            {static_cast<int64_t>(ops::MseLossScratchBytes(*backend, b->tokens * h))});
+  b->params = Empty(backend, DType::kUint8, {static_cast<int64_t>(sizeof(ops::StepParams))});
+  b->SetParams(0);
+}
+
+struct Split {
+  double forward = 0, input_gradient = 0, weight_gradient = 0, update = 0;
+  double attention_forward = 0, attention_backward = 0, norms = 0, rope = 0, swiglu = 0, rest = 0;
+  double matmuls() const { return forward + input_gradient + weight_gradient; }
+  double sum() const {
+    return matmuls() + update + attention_forward + attention_backward + norms + rope + swiglu +
+           rest;
+  }
+};
+
+// Times every kind of op by itself, as often as a step runs it, on buffers of its own.
+Split MeasureSplit(Bench* b) {
+  Backend* backend = b->backend;
+  const BlockConfig& c = b->config;
+  const int64_t t = b->tokens, h = c.hidden_size, i = c.intermediate_size;
+  const int64_t q_width = int64_t{c.num_heads} * c.head_dim;
+  const int64_t kv_width = int64_t{c.num_kv_heads} * c.head_dim;
+  Split split;
+  const auto time = [&](const std::function<void()>& issue) {
+    return MedianMs(backend, 5, 5, issue);
+  };
+  {
+    // One buffer of each width, as wide as the widest.
+    Tensor ins[kNumLinears], outs[kNumLinears];
+    for (int l = 0; l < kNumLinears; ++l) {
+      const auto [n, k] = c.LinearShape(static_cast<Linear>(l));
+      ins[l] = Random(backend, b->act, {t, k}, 1, 20 + l);
+      outs[l] = Random(backend, b->act, {t, n}, 1, 40 + l);
+    }
+    split.weight_gradient = time([&] {
+      for (int l = 0; l < kNumLinears; ++l) {
+        ops::LinearBackwardWeight(backend, outs[l], ins[l], &b->gradients[l]);
+      }
+    });
+    split.input_gradient = time([&] {
+      for (Linear linear : {Linear::kO, Linear::kGate, Linear::kUp, Linear::kDown}) {
+        const int l = static_cast<int>(linear);
+        ops::LinearBackwardInput(backend, outs[l], b->weights.linear[l], linear == Linear::kUp,
+                                 &ins[l]);
+      }
+    });
+    split.forward = time([&] {
+      for (int l = 0; l < kNumLinears; ++l) {
+        ops::LinearForward(backend, ins[l], b->weights.linear[l], nullptr, &outs[l]);
+      }
+    });
+  }
+  split.update = time([&] {
+    for (Linear linear : kAllLinears) b->Update(linear);
+  });
+  {
+    ops::AttentionShape shape;
+    shape.batch = b->batch;
+    shape.seq_len = b->seq_len;
+    shape.num_heads = c.num_heads;
+    shape.num_kv_heads = c.num_kv_heads;
+    shape.head_dim = c.head_dim;
+    shape.scale = 0.0883883f;
+    Tensor q = Random(backend, b->act, {t, q_width}, 1, 60);
+    Tensor k = Random(backend, b->act, {t, kv_width}, 1, 61);
+    Tensor v = Random(backend, b->act, {t, kv_width}, 1, 62);
+    Tensor dout = Random(backend, b->act, {t, q_width}, 1, 63);
+    Tensor out = Empty(backend, b->act, {t, q_width}), dq = Empty(backend, b->act, {t, q_width});
+    Tensor dk = Empty(backend, b->act, {t, kv_width}), dv = Empty(backend, b->act, {t, kv_width});
+    Tensor lse = Empty(backend, DType::kFloat32, {b->batch, c.num_heads, b->seq_len});
+    Tensor scratch =
+        Empty(backend, DType::kUint8,
+              {static_cast<int64_t>(ops::AttentionBackwardScratchBytes(*backend, shape))});
+    split.attention_forward =
+        time([&] { ops::AttentionForward(backend, shape, q, k, v, &out, &lse); });
+    split.attention_backward = time([&] {
+      ops::AttentionBackward(backend, shape, dout, q, k, v, out, lse, &scratch, &dq, &dk, &dv);
+    });
+    split.rope = time([&] {
+      for (bool inverse : {false, true}) {
+        ops::Rope(backend, b->rope.cos, b->rope.sin, c.num_heads, inverse, &dq);
+        ops::Rope(backend, b->rope.cos, b->rope.sin, c.num_kv_heads, inverse, &dk);
+      }
+    });
+  }
+  {
+    Tensor gate = Random(backend, b->act, {t, i}, 1, 70),
+           up = Random(backend, b->act, {t, i}, 1, 71);
+    Tensor out = Empty(backend, b->act, {t, i});
+    Tensor dgate = Empty(backend, b->act, {t, i}), dup = Empty(backend, b->act, {t, i});
+    split.swiglu = time([&] {
+      ops::SwiGluForward(backend, gate, up, &out);
+      ops::SwiGluBackward(backend, out, gate, up, &dgate, &dup);
+    });
+  }
+  {
+    Tensor a = Random(backend, b->act, {t, h}, 1, 80), d = Random(backend, b->act, {t, h}, 1, 81);
+    Tensor sum = Empty(backend, b->act, {t, h}), y = Empty(backend, b->act, {t, h});
+    Tensor inv_rms = Empty(backend, DType::kFloat32, {t});
+    split.norms = time([&] {
+      ops::RmsNormForward(backend, a, b->weights.input_norm, 1e-5f, &y, &inv_rms);
+      ops::AddRmsNormForward(backend, a, d, b->weights.post_norm, 1e-5f, &sum, &y, &inv_rms);
+      ops::RmsNormBackward(backend, d, sum, b->weights.post_norm, inv_rms, true, &y);
+    });
+    split.rest = time([&] {
+      ops::MixInputs(backend, b->step_params(), 1, 0.5, &b->x_q, b->x_fp,
+                     static_cast<int>(b->batch), &b->x);
+      ops::Add(backend, a, d, &y);
+      ops::MseLoss(backend, b->step_params(), y, b->y_fp, static_cast<int>(b->batch),
+                   &b->loss_scratch, &b->dy, &b->loss);
+      Check(backend->CopyOnDevice(sum.data(), a.data(), a.size_bytes()));
+    });
+  }
+  return split;
+}
+
+// Bytes an update must move: upstream and w read and ŵ written in the activation type; s2 and its
+// moments read and written; codes read, and written in every second step; a group's parameters.
+double StateBytes(const Bench& b) {
+  double bytes = 0;
+  for (const quant::QuantizerState& s : b.states) {
+    const auto weights = static_cast<double>(s.weight.num_elements());
+    const double groups = weights / static_cast<double>(s.group_size);
+    bytes += weights * (3 * static_cast<double>(DTypeBytes(b.act)) + 24 + 1.5) +
+             groups * ((s.bits + 2) * 24 + 8);
+  }
+  return bytes;
+}
+
+int Main(int argc, char** argv) {
+  std::map<std::string, std::string> known = CommonFlags();
+  known["bits"] = "bits a weight, 2..8 (4)";
+  known["group_size"] = "columns a group; 0 is the whole row (0)";
+  known["seq_len"] = "tokens a sequence (2048)";
+  known["batch"] = "sequences a step (1)";
+  known["steps"] = "steps timed (100)";
+  known["split"] = "1: time every kind of op by itself, and the floor (1)";
+  known["overlap"] = "0: updates run in line on CUDA, not beside the backward pass (1)";
+  const Flags flags(argc, argv, "Times one optimization step of block reconstruction.", known);
+  std::unique_ptr<Backend> backend = BackendOf(flags);
+#ifdef UNIQUANF_HAVE_CUDA
+  if (backend->kind() == DeviceKind::kCuda) {
+    CudaBackend::From(backend.get())->set_overlap(flags.Number("overlap", 1) != 0);
+  }
+#endif
+  Bench b{};
+  b.backend = backend.get();
+  b.config = ShapeOf(flags);
+  b.act = ActOf(flags, *backend);
+  SetUp(flags, &b);
+  const uint64_t peak = backend->memory().peak_allocated_bytes;
+  std::unique_ptr<CapturedSequence> sequence;
+  int64_t step = 0;
+  const int steps = static_cast<int>(flags.Number("steps", 100));
+  const int calls = std::max(1, steps / 10);
+  const double step_ms = MedianMs(backend.get(), 10, calls, [&] {
+    b.SetParams(step++);
+    Check(backend->RunCaptured(&sequence, [&] { b.IssueStep(); }));
+  });
+  const double caches = 3.0 * static_cast<double>(b.x_fp.size_bytes());
+  std::printf("device        %s\n", backend->description().c_str());
+  std::printf("block         %lld wide, MLP %lld, %d/%d heads of %d; %lld x %lld tokens, %s\n",
+              static_cast<long long>(b.config.hidden_size),
+              static_cast<long long>(b.config.intermediate_size), b.config.num_heads,
+              b.config.num_kv_heads, b.config.head_dim, static_cast<long long>(b.batch),
+              static_cast<long long>(b.seq_len), DTypeName(b.act));
+  std::printf("bits %d, groups of %lld (0: a row)\n", b.bits,
+              static_cast<long long>(flags.Number("group_size", 0)));
+  std::printf("step          %8.3f ms\n", step_ms);
+  std::printf("peak memory   %8.2f GiB without the cached activations\n",
+              (static_cast<double>(peak) - caches) / (1 << 30));
+  if (flags.Number("split", 1) == 0) return 0;
+  const double bandwidth = CopyBandwidth(backend.get());
+  const Split s = MeasureSplit(&b);
+  const double state_ms = StateBytes(b) / bandwidth * 1e3, floor_ms = s.matmuls() + state_ms;
+  const std::pair<const char*, double> rows[] = {{"forward products", s.forward},
+                                                 {"input gradients", s.input_gradient},
+                                                 {"weight gradients", s.weight_gradient},
+                                                 {"update", s.update},
+                                                 {"attention forward", s.attention_forward},
+                                                 {"attention backward", s.attention_backward},
+                                                 {"norms", s.norms},
+                                                 {"rotary", s.rope},
+                                                 {"SwiGLU", s.swiglu},
+                                                 {"mixing, loss, sums", s.rest},
+                                                 {"sum of the above", s.sum()}};
+  for (const auto& [name, ms] : rows) std::printf("  %-20s %8.3f ms\n", name, ms);
+  std::printf("copy          %8.2f TB/s, read and written\n", bandwidth * 1e-12);
+  std::printf("floor         %8.3f ms = products %.3f + state %.3f (%.2f GB)\n", floor_ms,
+              s.matmuls(), state_ms, StateBytes(b) * 1e-9);
+  std::printf("step / floor  %8.3f\n", step_ms / floor_ms);
+  return 0;
+}
+
+}  // namespace
+}  // namespace uniquanf::bench
+
+int main(int argc, char** argv) { return uniquanf::bench::Main(argc, argv); }

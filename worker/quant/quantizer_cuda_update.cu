@@ -1,0 +1,529 @@
+// The fused optimizer step: gradients, Adam, and the next forward pass, reading and writing each
+// byte of the state once (about 32 bytes a weight in bf16).
+//
+// A group's parameters need sums over the whole group before its weights can be mapped again. So a
+// team makes two passes: the first reads everything, updates s2 and keeps w·exp(−s2) and the code
+// on chip; after the reduction and the group's own Adam step the second pass maps and writes ŵ.
+#include "worker/quant/quantizer_cuda.cuh"
+
+namespace uniquanf::quant::cuda {
+namespace {
+
+constexpr float kBeta1 = 0.9f, kBeta2 = 0.999f;
+constexpr float kOneMinusBeta1 = static_cast<float>(1 - 0.9);
+constexpr float kOneMinusBeta2 = static_cast<float>(1 - 0.999);
+constexpr float kEpsilon = 1e-8f;
+
+// A parameter with its moments.
+struct Trained {
+  float *p, *m, *v;
+};
+
+template <typename Act>
+struct UpdateArgs {
+  const ops::StepParams* params;
+  const Act *upstream, *weight;
+  Trained s2, log_delta, log_scale, alpha;
+  const float *zero_point, *shift;
+  uint8_t* codes;
+  Act* w_hat;
+  int64_t num_groups;
+  int group_size;
+  bool train_uniform, train_binary;
+};
+
+struct AdamStep {
+  float step_size;                      // learning rate / bias_correction1
+  float inverse_sqrt_bias_correction2;  // 1/√bias_correction2
+  __device__ AdamStep(float learning_rate, const ops::StepParams& params)
+      : step_size(learning_rate / params.bias_correction1),
+        inverse_sqrt_bias_correction2(rsqrtf(params.bias_correction2)) {}
+};
+
+__device__ inline float ApproximateSqrt(float x) {
+  float y;
+  asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+template <bool kExact>
+__device__ inline void AdamUpdate(const AdamStep& step, float gradient, float* p, float* m,
+                                  float* v) {
+  *m += kOneMinusBeta1 * (gradient - *m);
+  *v = *v * kBeta2 + kOneMinusBeta2 * gradient * gradient;
+  if constexpr (kExact) {
+    *p -= step.step_size * *m / (sqrtf(*v) * step.inverse_sqrt_bias_correction2 + kEpsilon);
+  } else {
+    *p -= __fdividef(step.step_size * *m,
+                     ApproximateSqrt(*v) * step.inverse_sqrt_bias_correction2 + kEpsilon);
+  }
+}
+
+// Four neighbouring activations as they lie in memory.
+template <typename Act>
+struct RawFour;
+template <>
+struct RawFour<float> {
+  float4 x;
+  __device__ void Unpack(float (&to)[4]) const {
+    to[0] = x.x, to[1] = x.y, to[2] = x.z, to[3] = x.w;
+  }
+};
+template <>
+struct RawFour<__nv_bfloat16> {
+  uint2 x;
+  __device__ void Unpack(float (&to)[4]) const { UnpackBf16(x.x, to), UnpackBf16(x.y, to + 2); }
+};
+
+// V neighbouring weights of a group.
+template <typename Act, int V>
+struct Piece {
+  float w[V], upstream[V], s2[V], m[V], v[V];
+  uint32_t code[V];
+
+  __device__ void StoreState(const UpdateArgs<Act>& a, int64_t at) const {
+    if constexpr (V == 1) {
+      a.s2.p[at] = s2[0];
+      a.s2.m[at] = m[0];
+      a.s2.v[at] = v[0];
+    } else {
+      __stcs(reinterpret_cast<float4*>(a.s2.p + at), make_float4(s2[0], s2[1], s2[2], s2[3]));
+      __stcs(reinterpret_cast<float4*>(a.s2.m + at), make_float4(m[0], m[1], m[2], m[3]));
+      __stcs(reinterpret_cast<float4*>(a.s2.v + at), make_float4(v[0], v[1], v[2], v[3]));
+    }
+  }
+};
+
+// A piece on its way: loaded, not yet looked at, in as few registers as it takes.
+template <typename Act, int V>
+struct RawPiece {
+  Act w, upstream;
+  float s2, m, v;
+  uint8_t code;
+  __device__ void Load(const UpdateArgs<Act>& a, int64_t at) {
+    w = a.weight[at], upstream = a.upstream[at];
+    s2 = a.s2.p[at], m = a.s2.m[at], v = a.s2.v[at];
+    code = a.codes[at];
+  }
+  __device__ void Unpack(Piece<Act, V>* piece) const {
+    piece->w[0] = ToFloat(w), piece->upstream[0] = ToFloat(upstream);
+    piece->s2[0] = s2, piece->m[0] = m, piece->v[0] = v;
+    piece->code[0] = code;
+  }
+};
+template <typename Act>
+struct RawPiece<Act, 4> {
+  RawFour<Act> w, upstream;
+  float4 s2, m, v;
+  uint32_t codes;
+  __device__ void Load(const UpdateArgs<Act>& a, int64_t at) {
+    using Raw = RawFour<Act>;
+    w = *reinterpret_cast<const Raw*>(a.weight + at);
+    upstream = *reinterpret_cast<const Raw*>(a.upstream + at);
+    // Touched once a step: not worth a place in the caches.
+    s2 = __ldcs(reinterpret_cast<const float4*>(a.s2.p + at));
+    m = __ldcs(reinterpret_cast<const float4*>(a.s2.m + at));
+    v = __ldcs(reinterpret_cast<const float4*>(a.s2.v + at));
+    codes = *reinterpret_cast<const uint32_t*>(a.codes + at);
+  }
+  __device__ void Unpack(Piece<Act, 4>* piece) const {
+    w.Unpack(piece->w);
+    upstream.Unpack(piece->upstream);
+    piece->s2[0] = s2.x, piece->s2[1] = s2.y, piece->s2[2] = s2.z, piece->s2[3] = s2.w;
+    piece->m[0] = m.x, piece->m[1] = m.y, piece->m[2] = m.z, piece->m[3] = m.w;
+    piece->v[0] = v.x, piece->v[1] = v.y, piece->v[2] = v.z, piece->v[3] = v.w;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) piece->code[i] = (codes >> (8 * i)) & 0xff;
+  }
+};
+
+template <int V>
+__device__ inline uint32_t PackCodes(const uint32_t (&code)[V]) {
+  uint32_t word = code[0];
+#pragma unroll
+  for (int i = 1; i < V; ++i) word |= code[i] << (8 * i);
+  return word;
+}
+template <int V>
+__device__ inline void StoreCodes(uint8_t* codes, const uint32_t (&code)[V]) {
+  if constexpr (V == 1) {
+    *codes = static_cast<uint8_t>(code[0]);
+  } else {
+    *reinterpret_cast<uint32_t*>(codes) = PackCodes(code);
+  }
+}
+
+// A group's sums in one thread: n of ∂α, then Σ D, then Σ (D + G·ŵ).
+template <int n>
+struct Sums {
+  float value[n + 2] = {};
+};
+
+// Gradients and Adam of a piece; leaves w·exp(−s2) after the step in *kept.
+template <typename Act, int n, int V>
+__device__ inline void FirstPass(const UpdateArgs<Act>& a, const GroupScalars<n>& group,
+                                 const AdamStep& adam, const float* levels, int64_t at,
+                                 Piece<Act, V>* piece, Sums<n>* sums, float (&kept)[V]) {
+  constexpr bool kExact = std::is_same_v<Act, float>;
+#pragma unroll
+  for (int i = 0; i < V; ++i) {
+    const float w = piece->w[i];
+    const float scaled = w * InverseWeightScale<kExact>(piece->s2[i]) * group.inverse_scale;
+    const float level = levels[piece->code[i]];
+    const float gradient = piece->upstream[i] * group.delta;
+    const bool pass = fabsf(scaled + group.offset - level) <= group.threshold;
+    const float passed = pass ? gradient : 0.f;
+    const float d = -passed * scaled;
+#pragma unroll
+    for (int j = 0; j < n; ++j) sums->value[j] += FlipBySign<n>(passed, piece->code[i], j);
+    sums->value[n] += d;
+    sums->value[n + 1] += d + gradient * (level - group.offset);
+    if (a.train_uniform) {
+      AdamUpdate<kExact>(adam, d, &piece->s2[i], &piece->m[i], &piece->v[i]);
+    }
+    kept[i] = w * InverseWeightScale<kExact>(piece->s2[i]);
+  }
+  if (a.train_uniform) piece->StoreState(a, at);
+}
+
+// Mapping and level of a piece with the group's new parameters.
+template <typename Act, int n, int V>
+__device__ inline void SecondPass(const UpdateArgs<Act>& a, const GroupScalars<n>& group,
+                                  Mapping mapping, const float* levels, int64_t at,
+                                  const float (&kept)[V], uint32_t (&code)[V]) {
+  float w_hat[V];
+  if (mapping == Mapping::kLocal) {
+#pragma unroll
+    for (int i = 0; i < V; ++i) {
+      code[i] = NearestNeighbour<n>(levels, kept[i] * group.inverse_scale + group.offset, code[i]);
+    }
+    StoreCodes(a.codes + at, code);
+  } else if (mapping == Mapping::kDirect) {
+#pragma unroll
+    for (int i = 0; i < V; ++i) {
+      code[i] = NearestLevel<n>(levels, kept[i] * group.inverse_scale + group.offset);
+    }
+    StoreCodes(a.codes + at, code);
+  }
+#pragma unroll
+  for (int i = 0; i < V; ++i) w_hat[i] = (levels[code[i]] - group.offset) * group.delta;
+  if constexpr (V == 1) {
+    a.w_hat[at] = FromFloat<Act>(w_hat[0]);
+  } else {
+    StoreVector(a.w_hat + at, w_hat);
+  }
+}
+
+// Where parameter t of a group (α_0.., then s3, then log Δ) lies.
+template <typename Act, int n>
+__device__ inline Trained GroupParameter(const UpdateArgs<Act>& a, int64_t group, int t) {
+  if (t < n) {
+    const int64_t at = group * n + t;
+    return {a.alpha.p + at, a.alpha.m + at, a.alpha.v + at};
+  }
+  const Trained& array = t == n ? a.log_scale : a.log_delta;
+  return {array.p + group, array.m + group, array.v + group};
+}
+
+// One group parameter's value and moments, loaded early so that its step does not wait for memory.
+struct ParameterValue {
+  float p = 0, m = 0, v = 0;
+  __device__ void Load(const Trained& where) { p = *where.p, m = *where.m, v = *where.v; }
+  // Adam's step for parameter t with its gradient.
+  template <typename Act, int n>
+  __device__ void Step(const UpdateArgs<Act>& a, const AdamStep& uniform, int64_t group, int t,
+                       float gradient) {
+    if (t < n ? !a.train_binary : !a.train_uniform) return;
+    const AdamStep binary(a.params->binary_learning_rate, *a.params);
+    AdamUpdate<true>(t < n ? binary : uniform, gradient, &p, &m, &v);
+    const Trained where = GroupParameter<Act, n>(a, group, t);
+    *where.p = p;
+    *where.m = m;
+    *where.v = v;
+  }
+};
+
+template <int n>
+__device__ inline GroupScalars<n> ScalarsOf(const float* parameters, float zero_point,
+                                            float shift) {
+  return GroupScalars<n>(parameters, parameters[n + 1], parameters[n], zero_point, shift);
+}
+
+// A block per group. Dynamic shared memory keeps w·exp(−s2) (f32) and the codes of the whole group
+// when kKeep; else the second pass reads what the first wrote.
+template <typename Act, int n, int V, bool kKeep>
+__global__ void __launch_bounds__(1024, 1) UpdateLongGroups(const UpdateArgs<Act> a) {
+  constexpr bool kExact = std::is_same_v<Act, float>;
+  constexpr int kValues = n + 2;
+  extern __shared__ float4 dynamic_shared[];
+  __shared__ __align__(16) float levels[1 << n];
+  __shared__ float parameters[kValues];
+  __shared__ float partial[32][kValues];
+  const int64_t group = blockIdx.x;
+  const int g = a.group_size, tid = threadIdx.x, stride = blockDim.x * V;
+  const int64_t base = group * g;
+  auto* kept_all = reinterpret_cast<float*>(dynamic_shared);
+  auto* codes_all = reinterpret_cast<uint8_t*>(kept_all + g);
+
+  RawPiece<Act, V> next;
+  int k = tid * V;
+  if (k < g) next.Load(a, base + k);
+  ParameterValue parameter;
+  if (tid < kValues) {
+    parameter.Load(GroupParameter<Act, n>(a, group, tid));
+    parameters[tid] = parameter.p;
+  }
+  const float zero_point = a.zero_point[group], shift = a.shift[group];
+  const AdamStep uniform(a.params->uniform_learning_rate, *a.params);
+  const auto mapping = static_cast<Mapping>(a.params->mapping);
+  __syncthreads();
+  for (int c = tid; c < (1 << n); c += blockDim.x) levels[c] = LevelOf<n>(parameters, c);
+  __syncthreads();
+  Sums<n> sums;
+  {
+    const GroupScalars<n> scalars = ScalarsOf<n>(parameters, zero_point, shift);
+    while (k < g) {
+      Piece<Act, V> piece;
+      next.Unpack(&piece);
+      const int at = k;
+      k += stride;
+      if (k < g) next.Load(a, base + k);
+      float kept[V];
+      FirstPass<Act, n, V>(a, scalars, uniform, levels, base + at, &piece, &sums, kept);
+      if constexpr (kKeep) {
+        if constexpr (V == 1) {
+          kept_all[at] = kept[0];
+        } else {
+          StoreVector(kept_all + at, kept);
+        }
+        StoreCodes(codes_all + at, piece.code);
+      }
+    }
+  }
+#pragma unroll
+  for (int j = 0; j < kValues; ++j) {
+    const float sum = WarpSum(sums.value[j]);
+    if ((tid & 31) == 0) partial[tid >> 5][j] = sum;
+  }
+  __syncthreads();
+  if (tid < kValues) {
+    float sum = 0;
+    for (int warp = 0; warp < static_cast<int>(blockDim.x >> 5); ++warp) sum += partial[warp][tid];
+    parameter.Step<Act, n>(a, uniform, group, tid, sum);
+    parameters[tid] = parameter.p;
+  }
+  __syncthreads();
+  for (int c = tid; c < (1 << n); c += blockDim.x) levels[c] = LevelOf<n>(parameters, c);
+  __syncthreads();
+  const GroupScalars<n> scalars = ScalarsOf<n>(parameters, zero_point, shift);
+  for (k = tid * V; k < g; k += stride) {
+    float kept[V];
+    uint32_t code[V];
+    if constexpr (kKeep) {
+      if constexpr (V == 1) {
+        kept[0] = kept_all[k];
+        code[0] = codes_all[k];
+      } else {
+        LoadVector(kept_all + k, kept);
+        const uint32_t word = *reinterpret_cast<const uint32_t*>(codes_all + k);
+#pragma unroll
+        for (int i = 0; i < V; ++i) code[i] = (word >> (8 * i)) & 0xff;
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < V; ++i) {
+        kept[i] =
+            ToFloat(a.weight[base + k + i]) * InverseWeightScale<kExact>(a.s2.p[base + k + i]);
+        code[i] = a.codes[base + k + i];
+      }
+    }
+    SecondPass<Act, n, V>(a, scalars, mapping, levels, base + k, kept, code);
+  }
+}
+
+constexpr int kShortThreads = 128;
+constexpr int kShortWidth = 4;
+
+// kLanes threads (1..32) per group of at most kLanes·4·kPieces weights, which stay in registers:
+// few threads with many weights each, because what is done once per thread or group (sums, the
+// group's step, levels) costs as much as a dozen weights. The group size is a multiple of 4.
+template <typename Act, int n, int kPieces, int kLanes>
+__global__ void __launch_bounds__(kShortThreads) UpdateShortGroups(const UpdateArgs<Act> a) {
+  constexpr int V = kShortWidth;
+  constexpr int kValues = n + 2;
+  constexpr int kTeams = kShortThreads / kLanes;
+  constexpr int kParametersPerLane = (kValues + kLanes - 1) / kLanes;
+  extern __shared__ float4 dynamic_shared[];  // per team: 2^n levels, then n + 2 values padded
+  const int team = threadIdx.x / kLanes, lane = threadIdx.x % kLanes;
+  auto* levels = reinterpret_cast<float*>(dynamic_shared) + team * (1 << n);
+  auto* parameters =
+      reinterpret_cast<float*>(dynamic_shared) + kTeams * (1 << n) + team * (kMaxBits + 3);
+  const int64_t group_or_past = static_cast<int64_t>(blockIdx.x) * kTeams + team;
+  const bool valid = group_or_past < a.num_groups;
+  const int64_t group = valid ? group_or_past : a.num_groups - 1;
+  const int g = valid ? a.group_size : 0;
+  const int64_t base = group * a.group_size;
+
+  RawPiece<Act, V> raw[kPieces];
+#pragma unroll
+  for (int i = 0; i < kPieces; ++i) {
+    const int k = (i * kLanes + lane) * V;
+    if (k < g) raw[i].Load(a, base + k);
+  }
+  ParameterValue mine[kParametersPerLane];
+#pragma unroll
+  for (int i = 0; i < kParametersPerLane; ++i) {
+    const int t = i * kLanes + lane;
+    if (t < kValues) {
+      mine[i].Load(GroupParameter<Act, n>(a, group, t));
+      parameters[t] = mine[i].p;
+    }
+  }
+  const float zero_point = a.zero_point[group], shift = a.shift[group];
+  const AdamStep uniform(a.params->uniform_learning_rate, *a.params);
+  const auto mapping = static_cast<Mapping>(a.params->mapping);
+  __syncwarp();
+#pragma unroll
+  for (int c = lane; c < (1 << n); c += kLanes) levels[c] = LevelOf<n>(parameters, c);
+  __syncwarp();
+  Sums<n> sums;
+  float kept[kPieces][V];
+  uint32_t code[kPieces][V];
+  {
+    const GroupScalars<n> scalars = ScalarsOf<n>(parameters, zero_point, shift);
+#pragma unroll
+    for (int i = 0; i < kPieces; ++i) {
+      const int k = (i * kLanes + lane) * V;
+      if (k < g) {
+        Piece<Act, V> piece;
+        raw[i].Unpack(&piece);
+        FirstPass<Act, n, V>(a, scalars, uniform, levels, base + k, &piece, &sums, kept[i]);
+#pragma unroll
+        for (int j = 0; j < V; ++j) code[i][j] = piece.code[j];
+      }
+    }
+  }
+#pragma unroll
+  for (int j = 0; j < kValues; ++j) {
+#pragma unroll
+    for (int offset = kLanes / 2; offset > 0; offset >>= 1) {
+      sums.value[j] += __shfl_xor_sync(kFullMask, sums.value[j], offset);
+    }
+  }
+  __syncwarp();
+  // Every lane has the sums; lane t takes parameter t (and t + kLanes, ...).
+#pragma unroll
+  for (int i = 0; i < kParametersPerLane; ++i) {
+    float gradient = 0;
+#pragma unroll
+    for (int t = i * kLanes; t < (i + 1) * kLanes && t < kValues; ++t) {
+      if (t == i * kLanes + lane) gradient = sums.value[t];
+    }
+    const int t = i * kLanes + lane;
+    if (valid && t < kValues) {
+      mine[i].template Step<Act, n>(a, uniform, group, t, gradient);
+      parameters[t] = mine[i].p;
+    }
+  }
+  __syncwarp();
+#pragma unroll
+  for (int c = lane; c < (1 << n); c += kLanes) levels[c] = LevelOf<n>(parameters, c);
+  __syncwarp();
+  const GroupScalars<n> scalars = ScalarsOf<n>(parameters, zero_point, shift);
+#pragma unroll
+  for (int i = 0; i < kPieces; ++i) {
+    const int k = (i * kLanes + lane) * V;
+    if (k < g) SecondPass<Act, n, V>(a, scalars, mapping, levels, base + k, kept[i], code[i]);
+  }
+}
+
+template <typename Act, int n, int kPieces, int kLanes>
+void LaunchTeams(CudaBackend* cuda, cudaStream_t stream, const UpdateArgs<Act>& args) {
+  constexpr int kTeams = kShortThreads / kLanes;
+  constexpr size_t kShared = kTeams * ((1 << n) + kMaxBits + 3) * sizeof(float);
+  static_assert(kShared <= 48 * 1024);
+  UpdateShortGroups<Act, n, kPieces, kLanes>
+      <<<static_cast<unsigned>(CeilDiv(args.num_groups, kTeams)), kShortThreads, kShared, stream>>>(
+          args);
+  cuda->NoteLaunch();
+}
+
+template <typename Act, int n>
+void LaunchShort(CudaBackend* cuda, cudaStream_t stream, const UpdateArgs<Act>& args) {
+  if (args.group_size <= 16) return LaunchTeams<Act, n, 1, 4>(cuda, stream, args);
+  if (args.group_size <= 64) return LaunchTeams<Act, n, 4, 4>(cuda, stream, args);
+  if (args.group_size <= 128) return LaunchTeams<Act, n, 4, 8>(cuda, stream, args);
+  if (args.group_size <= 256) return LaunchTeams<Act, n, 4, 16>(cuda, stream, args);
+  return LaunchTeams<Act, n, 4, 32>(cuda, stream, args);
+}
+
+// Threads of a block for a group of `pieces` pieces: about four to eight pieces each, with few
+// threads idle in the last round.
+int LongThreads(int64_t pieces) {
+  int best = 1024;
+  double least_waste = 1e30;
+  for (int threads = 1024; threads >= 64; threads -= 32) {
+    const int64_t rounds = CeilDiv(pieces, threads);
+    if (rounds > 8 && threads < 1024) break;
+    const double waste = static_cast<double>(rounds * threads) / static_cast<double>(pieces);
+    if (waste <= least_waste + 0.01) {
+      least_waste = std::min(waste, least_waste);
+      best = threads;
+    }
+  }
+  return best;
+}
+
+template <typename Act, int n, int V>
+void LaunchLong(CudaBackend* cuda, cudaStream_t stream, const UpdateArgs<Act>& args) {
+  const int threads = LongThreads(CeilDiv(args.group_size, V));
+  const size_t shared = static_cast<size_t>(args.group_size) * 5 + 16;
+  const bool keep = shared + 4096 <= static_cast<size_t>(cuda->max_shared_bytes());
+  const auto kernel =
+      keep ? &UpdateLongGroups<Act, n, V, true> : &UpdateLongGroups<Act, n, V, false>;
+  if (keep && shared > 40000) {
+    cuda->Note(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                    static_cast<int>(shared)));
+  }
+  kernel<<<static_cast<unsigned>(args.num_groups), threads, keep ? shared : 0, stream>>>(args);
+  cuda->NoteLaunch();
+}
+
+}  // namespace
+
+void UpdateAndForward(Backend* backend, const ops::StepParams* params, const Tensor& upstream,
+                      QuantizerState* s, Tensor* w_hat) {
+  CudaBackend* cuda = CudaBackend::From(backend);
+  cudaStream_t stream = cuda->ForkForUpdate();
+  DispatchAct(s->weight.dtype(), [&](auto act) {
+    using Act = decltype(act);
+    UpdateArgs<Act> args;
+    args.params = params;
+    args.upstream = Data<Act>(upstream);
+    args.weight = Data<Act>(s->weight);
+    args.s2 = {s->log_scale_weight.f32(), s->m_log_scale_weight.f32(), s->v_log_scale_weight.f32()};
+    args.log_delta = {s->log_delta.f32(), s->m_log_delta.f32(), s->v_log_delta.f32()};
+    args.log_scale = {s->log_scale_group.f32(), s->m_log_scale_group.f32(),
+                      s->v_log_scale_group.f32()};
+    args.alpha = {s->alpha.f32(), s->m_alpha.f32(), s->v_alpha.f32()};
+    args.zero_point = s->zero_point.f32();
+    args.shift = s->shift.f32();
+    args.codes = s->codes.u8();
+    args.w_hat = Data<Act>(w_hat);
+    args.num_groups = NumGroups(*s);
+    args.group_size = static_cast<int>(s->group_size);
+    args.train_uniform = s->trained.uniform;
+    args.train_binary = s->trained.binary;
+    DispatchBits(s->bits, [&](auto bits) {
+      if (args.group_size % 4 == 0 && args.group_size <= 512) {
+        LaunchShort<Act, bits.value>(cuda, stream, args);
+      } else if (args.group_size % 4 == 0) {
+        LaunchLong<Act, bits.value, 4>(cuda, stream, args);
+      } else {
+        LaunchLong<Act, bits.value, 1>(cuda, stream, args);
+      }
+    });
+  });
+}
+
+}  // namespace uniquanf::quant::cuda
