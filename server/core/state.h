@@ -64,6 +64,8 @@ struct Session {
   std::vector<LeaseReport> reported;  // of the last call: lease id, attempt, job and task only
   std::set<TaskRef> leases;
   bool parked = false;  // its reply is held
+  absl::Duration first_seen;
+  int64_t first_sequence = 0;  // 1: the server has known this process from its start
   absl::Duration last_seen;
   absl::Time last_seen_time;
   absl::Time start_time;

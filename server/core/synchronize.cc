@@ -75,6 +75,8 @@ Outcome Mutation::Synchronize(const SynchronizeEvent& event) {
     session.id = event.session;
     session.has_called = true;
     session.start_time = now_.wall;
+    session.first_seen = now_.mono;
+    session.first_sequence = event.sequence;
     const auto drain = state_.drains.find(event.worker);
     session.drain_requested =
         drain != state_.drains.end() && drain->second.session == event.session;
@@ -193,11 +195,12 @@ void Mutation::ProcessReport(Session* session, const LeaseReport& report) {
 // calling, and its tasks need not wait for their leases to run out.
 void Mutation::EndSupersededSessions(const Session& session) {
   const std::set<std::string>& same_name = state_.sessions_of_worker[session.worker];
-  if (same_name.size() < 2) return;
+  // Only a process that the server saw starting is known to be the later one.
+  if (same_name.size() < 2 || session.first_sequence > 1) return;
   for (const std::string& other_id : same_name) {
     if (other_id == session.id) continue;
     const auto it = state_.sessions.find(other_id);
-    if (it == state_.sessions.end() || it->second.start_time > session.start_time) continue;
+    if (it == state_.sessions.end() || it->second.first_seen >= session.first_seen) continue;
     Session& other = it->second;
     if (!other.has_called || other.leases.empty() ||
         now_.mono - other.last_seen < state_.policy.superseded_after || other.parked) {

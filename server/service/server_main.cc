@@ -17,7 +17,11 @@
 #include "common/base/ids.h"
 #include "common/base/status.h"
 #include "common/base/version.h"
+#include "common/telemetry/logger.h"
+#include "common/telemetry/telemetry_server.h"
+#include "server/runtime/janitor.h"
 #include "server/service/server_flags.h"
+#include "server/service/server_metrics.h"
 #include "server/service/server_process.h"
 
 namespace uniquanf::server {
@@ -60,6 +64,11 @@ int Run(const ServerFlags& flags) {
                  std::string(store.status().message()).c_str());
     return 2;
   }
+  const std::unique_ptr<LogSink> sink = NewStderrSink();
+  Logger logger(sink.get(), &SystemClock(),
+                flags.log_format == "json" ? LogFormat::kJson : LogFormat::kText,
+                ParseLogLevel(flags.log_level).value_or(LogLevel::kInfo));
+  ServerMetrics metrics(&logger);
   const std::unique_ptr<IdGenerator> ids = NewRandomIdGenerator();
   std::atomic<bool> fatal{false};
   ServerProcessOptions options;
@@ -69,13 +78,33 @@ int Run(const ServerFlags& flags) {
   options.shutdown_timeout = flags.shutdown_timeout;
   options.runtime.policy = flags.policy;
   options.runtime.random_seed = std::hash<std::string>()(ids->NewId("seed"));
-  options.runtime.on_fatal = [&fatal](const absl::Status& status) {
+  options.runtime.on_fatal = [&fatal, &logger](const absl::Status& status) {
+    logger.Error("the state is lost to this server; it ends",
+                 {{"message", std::string(status.message())}});
     fatal = true;
     kill(getpid(), SIGTERM);
   };
-  ServerProcess server(std::move(options), *std::move(store), &SystemClock(), ids.get(), nullptr,
-                       nullptr);
+  ServerProcess server(std::move(options), *std::move(store), &SystemClock(), ids.get(), &metrics,
+                       &metrics);
   absl::Status status = server.Start();
+  std::atomic<bool> serving{true};
+  std::unique_ptr<TelemetryServer> telemetry;
+  if (status.ok() && !flags.metrics_listen.empty()) {
+    TelemetryServerOptions telemetry_options;
+    telemetry_options.listen = flags.metrics_listen;
+    telemetry_options.registry = metrics.registry();
+    telemetry_options.before_scrape = [&] {
+      metrics.SetWatchStreams(server.runtime()->watch_hub().num_watchers());
+    };
+    telemetry_options.ready = [&] {
+      return serving && !fatal ? absl::OkStatus()
+                               : Unavailable("SHUTTING_DOWN", "the server shuts down");
+    };
+    absl::StatusOr<std::unique_ptr<TelemetryServer>> started =
+        TelemetryServer::Start(std::move(telemetry_options));
+    status = started.status();
+    if (started.ok()) telemetry = *std::move(started);
+  }
   std::string address = flags.listen.substr(0, flags.listen.rfind(':'));
   absl::StrAppend(&address, ":", server.port());
   if (status.ok()) status = WriteReadyFile(flags.ready_file, address);
@@ -85,6 +114,23 @@ int Run(const ServerFlags& flags) {
   }
   std::printf("listening on %s\n", address.c_str());
   std::fflush(stdout);
+  logger.Info("serving", {{"address", address},
+                          {"version", kSoftwareVersion},
+                          {"state", flags.state},
+                          {"object_root", flags.object_root},
+                          {"metrics_port", telemetry == nullptr ? 0 : telemetry->port()}});
+  JanitorOptions janitor_options;
+  janitor_options.object_root = flags.object_root;
+  janitor_options.on_swept = [&logger](const std::string& uid, int64_t num_objects,
+                                       const absl::Status& swept) {
+    if (swept.ok()) {
+      logger.Info("working objects deleted", {{"uid", uid}, {"objects", num_objects}});
+    } else {
+      logger.Warning("working objects not deleted; will try again",
+                     {{"uid", uid}, {"message", std::string(swept.message())}});
+    }
+  };
+  auto janitor = std::make_unique<Janitor>(janitor_options, server.runtime());
 
   int received = 0;
   sigwait(&signals, &received);
@@ -93,7 +139,12 @@ int Run(const ServerFlags& flags) {
     sigwait(&signals, &again);
     _exit(1);
   }).detach();
+  serving = false;
+  logger.Info("shutting down", {{"signal", received}});
+  janitor.reset();
   server.Shutdown();
+  telemetry.reset();
+  logger.Info("stopped");
   return fatal ? 1 : 0;
 }
 

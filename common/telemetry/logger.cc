@@ -1,0 +1,150 @@
+#include "common/telemetry/logger.h"
+
+#include <unistd.h>
+
+#include <cerrno>
+#include <cmath>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/time.h"
+#include "common/base/status.h"
+
+namespace uniquanf {
+namespace {
+
+constexpr absl::string_view kLevels[] = {"debug", "info", "warning", "error"};
+
+class StderrSink : public LogSink {
+ public:
+  void Write(absl::string_view line) override {
+    // One call per line, so that lines of several threads and processes do not mix.
+    while (!line.empty()) {
+      const ssize_t written = write(2, line.data(), line.size());
+      if (written < 0 && errno == EINTR) continue;
+      if (written <= 0) return;  // nowhere to complain
+      line.remove_prefix(static_cast<size_t>(written));
+    }
+  }
+};
+
+void AppendJsonString(absl::string_view text, std::string* out) {
+  out->push_back('"');
+  for (const char c : text) {
+    const unsigned char u = static_cast<unsigned char>(c);
+    if (c == '"' || c == '\\') {
+      out->push_back('\\');
+      out->push_back(c);
+    } else if (c == '\n') {
+      out->append("\\n");
+    } else if (u < 0x20 || u == 0x7F) {
+      absl::StrAppendFormat(out, "\\u%04x", u);
+    } else {
+      out->push_back(c);
+    }
+  }
+  out->push_back('"');
+}
+
+void AppendTextValue(absl::string_view text, std::string* out) {
+  bool plain = !text.empty();
+  for (const char c : text) plain = plain && absl::ascii_isgraph(c) && c != '"' && c != '=';
+  if (plain) {
+    absl::StrAppend(out, text);
+  } else {
+    AppendJsonString(text, out);
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<LogLevel> ParseLogLevel(absl::string_view name) {
+  for (int i = 0; i < 4; ++i) {
+    if (kLevels[i] == name) return static_cast<LogLevel>(i);
+  }
+  return InvalidInput("INVALID_FLAG", absl::StrCat("log level \"", name,
+                                                   "\" is not debug, info, warning or error"));
+}
+
+std::unique_ptr<LogSink> NewStderrSink() { return std::make_unique<StderrSink>(); }
+
+LogField::LogField(absl::string_view k, absl::string_view v) : key(k), value(v) {}
+LogField::LogField(absl::string_view k, const std::string& v) : key(k), value(v) {}
+LogField::LogField(absl::string_view k, const char* v) : key(k), value(v) {}
+LogField::LogField(absl::string_view k, int v) : key(k), value(absl::StrCat(v)), quoted(false) {}
+LogField::LogField(absl::string_view k, int64_t v)
+    : key(k), value(absl::StrCat(v)), quoted(false) {}
+LogField::LogField(absl::string_view k, uint64_t v)
+    : key(k), value(absl::StrCat(v)), quoted(false) {}
+LogField::LogField(absl::string_view k, double v)
+    : key(k), value(absl::StrCat(v)), quoted(!std::isfinite(v)) {}
+LogField::LogField(absl::string_view k, bool v)
+    : key(k), value(v ? "true" : "false"), quoted(false) {}
+
+std::string RedactCredentials(absl::string_view text) {
+  std::string out;
+  size_t at = 0;
+  while (at < text.size()) {
+    const size_t scheme = text.find("://", at);
+    if (scheme == absl::string_view::npos) break;
+    size_t end = scheme + 3;
+    while (end < text.size() && !absl::ascii_isspace(text[end]) && text[end] != '"' &&
+           text[end] != '\'') {
+      ++end;
+    }
+    const absl::string_view uri = text.substr(scheme + 3, end - scheme - 3);
+    out.append(text.data() + at, scheme + 3 - at);
+    const size_t slash = std::min(uri.find('/'), uri.size());
+    const size_t user = uri.substr(0, slash).rfind('@');
+    size_t begin = 0;
+    if (user != absl::string_view::npos) {
+      out.append("***@");
+      begin = user + 1;
+    }
+    const size_t query = uri.find('?', begin);
+    const absl::string_view kept = uri.substr(
+        begin, query == absl::string_view::npos ? absl::string_view::npos : query - begin);
+    out.append(kept.data(), kept.size());
+    if (query != absl::string_view::npos) out.append("?***");
+    at = end;
+  }
+  const absl::string_view rest = text.substr(at);
+  out.append(rest.data(), rest.size());
+  return out;
+}
+
+void Logger::Log(LogLevel level, absl::string_view event, std::initializer_list<LogField> fields) {
+  if (level < min_level_) return;
+  const std::string time =
+      absl::FormatTime("%Y-%m-%dT%H:%M:%E6SZ", clock_->Now(), absl::UTCTimeZone());
+  std::string line;
+  if (format_ == LogFormat::kJson) {
+    absl::StrAppend(&line, "{\"time\":\"", time, "\",\"level\":\"",
+                    kLevels[static_cast<int>(level)], "\",\"event\":");
+    AppendJsonString(event, &line);
+    for (const LogField& field : fields) {
+      line.push_back(',');
+      AppendJsonString(field.key, &line);
+      line.push_back(':');
+      if (field.quoted) {
+        AppendJsonString(RedactCredentials(field.value), &line);
+      } else {
+        line.append(field.value);
+      }
+    }
+    line.append("}\n");
+  } else {
+    absl::StrAppend(&line, time, " ", kLevels[static_cast<int>(level)], " ");
+    absl::StrAppend(&line, event);
+    for (const LogField& field : fields) {
+      absl::StrAppend(&line, " ", field.key, "=");
+      AppendTextValue(RedactCredentials(field.value), &line);
+    }
+    line.push_back('\n');
+  }
+  sink_->Write(line);
+}
+
+}  // namespace uniquanf

@@ -1,0 +1,183 @@
+#include "server/service/server_metrics.h"
+
+#include <string>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+
+namespace uniquanf::server {
+namespace {
+
+const prometheus::Histogram::BucketBoundaries kLatency = {
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30};
+
+std::string Lower(absl::string_view text) { return absl::AsciiStrToLower(text); }
+
+prometheus::Family<prometheus::Gauge>& GaugeFamily(prometheus::Registry* registry, const char* name,
+                                                   const char* help) {
+  return prometheus::BuildGauge().Name(name).Help(help).Register(*registry);
+}
+prometheus::Family<prometheus::Counter>& CounterFamily(prometheus::Registry* registry,
+                                                       const char* name, const char* help) {
+  return prometheus::BuildCounter().Name(name).Help(help).Register(*registry);
+}
+prometheus::Family<prometheus::Histogram>& HistogramFamily(prometheus::Registry* registry,
+                                                           const char* name, const char* help) {
+  return prometheus::BuildHistogram().Name(name).Help(help).Register(*registry);
+}
+
+const char* CodeName(grpc::StatusCode code) {
+  static constexpr const char* kNames[] = {"ok",
+                                           "cancelled",
+                                           "unknown",
+                                           "invalid_argument",
+                                           "deadline_exceeded",
+                                           "not_found",
+                                           "already_exists",
+                                           "permission_denied",
+                                           "resource_exhausted",
+                                           "failed_precondition",
+                                           "aborted",
+                                           "out_of_range",
+                                           "unimplemented",
+                                           "internal",
+                                           "unavailable",
+                                           "data_loss",
+                                           "unauthenticated"};
+  return code >= 0 && code <= 16 ? kNames[code] : "unknown";
+}
+
+}  // namespace
+
+ServerMetrics::ServerMetrics(Logger* logger)
+    : logger_(logger),
+      registry_(std::make_shared<prometheus::Registry>()),
+      jobs_(GaugeFamily(registry_.get(), "uniquanf_jobs", "Jobs by state")),
+      tasks_(GaugeFamily(registry_.get(), "uniquanf_tasks", "Tasks by state")),
+      failures_(CounterFamily(registry_.get(), "uniquanf_task_failures_total",
+                              "Failed attempts by class")),
+      rpcs_(CounterFamily(registry_.get(), "uniquanf_rpcs_total", "Calls by method and code")),
+      rpc_latency_(HistogramFamily(registry_.get(), "uniquanf_rpc_seconds",
+                                   "Time of a call, held ones included")),
+      unschedulable_(GaugeFamily(registry_.get(), "uniquanf_unschedulable_jobs",
+                                 "Jobs whose next task no live worker can run")
+                         .Add({})),
+      workers_(GaugeFamily(registry_.get(), "uniquanf_worker_sessions", "Known worker processes")
+                   .Add({})),
+      garbage_(GaugeFamily(registry_.get(), "uniquanf_garbage_jobs",
+                           "Deleted jobs whose working objects still exist")
+                   .Add({})),
+      watch_streams_(
+          GaugeFamily(registry_.get(), "uniquanf_watch_streams", "Open WatchJob streams").Add({})),
+      recovery_seconds_(GaugeFamily(registry_.get(), "uniquanf_recovery_seconds",
+                                    "Time of the last rebuild of the state from the store")
+                            .Add({})),
+      leases_(CounterFamily(registry_.get(), "uniquanf_leases_total", "Leases given: attempts")
+                  .Add({})),
+      expired_leases_(
+          CounterFamily(registry_.get(), "uniquanf_lease_expiries_total", "Leases that ran out")
+              .Add({})),
+      tasks_succeeded_(
+          CounterFamily(registry_.get(), "uniquanf_tasks_succeeded_total", "Finished tasks")
+              .Add({})),
+      commit_failures_(CounterFamily(registry_.get(), "uniquanf_commit_failures_total",
+                                     "Transactions that failed or could not be confirmed")
+                           .Add({})),
+      lease_latency_(HistogramFamily(registry_.get(), "uniquanf_lease_latency_seconds",
+                                     "From a task being ready to its lease")
+                         .Add({}, kLatency)),
+      commit_latency_(HistogramFamily(registry_.get(), "uniquanf_commit_seconds",
+                                      "Time of a durable transaction")
+                          .Add({}, kLatency)),
+      commit_events_(HistogramFamily(registry_.get(), "uniquanf_commit_events",
+                                     "Events that share a transaction")
+                         .Add({}, prometheus::Histogram::BucketBoundaries{1, 2, 5, 10, 50, 100, 500,
+                                                                          1000, 5000})) {}
+
+void ServerMetrics::SetGauges(const State& state) {
+  for (int i = 1; i <= kNumJobStates; ++i) {
+    jobs_.Add({{"state", Lower(JobStateName(static_cast<JobState>(i)))}})
+        .Set(static_cast<double>(state.num_jobs[i]));
+  }
+  for (int i = 1; i <= kNumTaskStates; ++i) {
+    tasks_.Add({{"state", Lower(TaskStateName(static_cast<TaskState>(i)))}})
+        .Set(static_cast<double>(state.num_tasks[i]));
+  }
+  unschedulable_.Set(static_cast<double>(state.num_unschedulable));
+  workers_.Set(static_cast<double>(state.sessions.size()));
+  garbage_.Set(static_cast<double>(state.garbage.size()));
+}
+
+void ServerMetrics::SetWatchStreams(int64_t num_streams) {
+  watch_streams_.Set(static_cast<double>(num_streams));
+}
+
+void ServerMetrics::OnRecovered(const State& state, absl::Duration duration) {
+  recovery_seconds_.Set(absl::ToDoubleSeconds(duration));
+  SetGauges(state);
+  logger_->Info("state loaded",
+                {{"jobs", static_cast<int64_t>(state.jobs.size())},
+                 {"tasks_leased", state.num_tasks[static_cast<int>(TaskState::kLeased)]},
+                 {"epoch", state.epoch},
+                 {"seconds", absl::ToDoubleSeconds(duration)}});
+}
+
+void ServerMetrics::OnCommit(size_t num_events, bool durable, absl::Duration duration,
+                             const State& state, const Edits& edits) {
+  if (durable) {
+    commit_latency_.Observe(absl::ToDoubleSeconds(duration));
+    commit_events_.Observe(static_cast<double>(num_events));
+  }
+  leases_.Increment(static_cast<double>(edits.num_leases));
+  expired_leases_.Increment(static_cast<double>(edits.num_expired_leases));
+  tasks_succeeded_.Increment(static_cast<double>(edits.num_tasks_succeeded));
+  for (const double seconds : edits.lease_latency_seconds) lease_latency_.Observe(seconds);
+  for (const FailureClass failure : edits.failures) {
+    failures_.Add({{"class", Lower(FailureClassName(failure))}}).Increment();
+  }
+  if (durable || num_events == 0) SetGauges(state);
+  for (const TaskRef& ref : edits.tasks) {
+    const Task* task = state.FindTask(ref);
+    if (task == nullptr) continue;
+    const std::string& job = state.jobs.at(ref.job).job.id;
+    if (task->state == TaskState::kLeased) {
+      logger_->Debug(
+          "task leased",
+          {{"job", job}, {"task", task->id}, {"attempt", task->attempt}, {"worker", task->worker}});
+    } else if (!task->failures.empty() && task->failures.back().attempt == task->attempt &&
+               task->lease != LeaseStatus::kActive && !edits.failures.empty()) {
+      const TaskFailure& failure = task->failures.back();
+      logger_->Warning("task attempt failed",
+                       {{"job", job},
+                        {"task", task->id},
+                        {"attempt", task->attempt},
+                        {"worker", task->worker},
+                        {"class", Lower(FailureClassName(failure.failure_class))},
+                        {"reason", failure.reason},
+                        {"message", failure.message}});
+    }
+  }
+}
+
+void ServerMetrics::OnCommitFailed(const absl::Status& status) {
+  commit_failures_.Increment();
+  logger_->Error("state could not be written", {{"message", std::string(status.message())}});
+}
+
+void ServerMetrics::OnJobState(const Job& job, std::optional<JobState> before) {
+  const bool failed = job.state == JobState::kFailed;
+  logger_->Log(failed ? LogLevel::kWarning : LogLevel::kInfo, "job state",
+               {{"job", job.id},
+                {"state", JobStateName(job.state)},
+                {"tenant", job.tenant},
+                {"reason", failed && job.error ? job.error->reason : std::string()},
+                {"message", failed && job.error ? job.error->message : std::string()}});
+}
+
+void ServerMetrics::OnCallDone(const char* method, const grpc::Status& status,
+                               absl::Duration latency) {
+  rpcs_.Add({{"method", method}, {"code", CodeName(status.error_code())}}).Increment();
+  rpc_latency_.Add({{"method", method}}, kLatency).Observe(absl::ToDoubleSeconds(latency));
+}
+
+}  // namespace uniquanf::server
