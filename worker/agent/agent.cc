@@ -58,6 +58,7 @@ Agent::Agent(const AgentOptions& options, std::vector<std::shared_ptr<grpc::Chan
       clock_(clock),
       observer_(observer),
       executors_(std::move(executors)),
+      last_tick_ns_(absl::ToInt64Nanoseconds(clock->Monotonic())),
       table_(LeaseTableOptions{static_cast<int>(executors_.size()), options.task_stall_timeout,
                                options.stop_timeout}),
       running_(executors_.size()) {
@@ -86,6 +87,7 @@ AgentResult Agent::Run() {
     next_call_at_ = not_before_ = clock_->Monotonic();
     while (true) {
       const absl::Duration now = clock_->Monotonic();
+      last_tick_ns_.store(absl::ToInt64Nanoseconds(now));
       if (call_ != nullptr && call_->done && FinishCall(now, &result)) break;
       ApplyOrders(table_.ApplyTime(now));
       if (now >= drain_at_) ApplyOrders(table_.StopAll(now));
@@ -106,6 +108,10 @@ void Agent::Drain(absl::Duration timeout) {
   table_.SetDraining();
   drain_at_ = clock_->Monotonic() + timeout;
   news_ = wake_ = true;
+}
+
+absl::Duration Agent::SinceLastTick() const {
+  return clock_->Monotonic() - absl::Nanoseconds(last_tick_ns_.load());
 }
 
 void Agent::Wake() {

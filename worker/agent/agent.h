@@ -11,6 +11,7 @@
 #ifndef UNIQUANF_WORKER_AGENT_AGENT_H_
 #define UNIQUANF_WORKER_AGENT_AGENT_H_
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -74,6 +75,9 @@ class Agent {
   // run after `timeout` are stopped and given back. May be called again with another timeout.
   void Drain(absl::Duration timeout);
 
+  // How long ago the control thread last looked after things: a few ticks, or it hangs.
+  absl::Duration SinceLastTick() const;
+
   // Wakes the control thread; for tests that moved their clock.
   void Wake();
 
@@ -100,6 +104,7 @@ class Agent {
   std::vector<std::unique_ptr<v1::WorkerService::Stub>> servers_;
   std::vector<TaskExecutor*> executors_;
 
+  std::atomic<int64_t> last_tick_ns_{0};
   absl::Mutex mutex_;
   LeaseTable table_ ABSL_GUARDED_BY(mutex_);
   struct RunningTask {

@@ -21,10 +21,11 @@
 #include "common/base/status.h"
 #include "common/base/version.h"
 #include "common/rpc/channel.h"
+#include "common/telemetry/logger.h"
+#include "common/telemetry/telemetry_server.h"
 #include "prometheus/registry.h"
 #include "worker/agent/agent.h"
 #include "worker/agent/engine_executor.h"
-#include "worker/agent/log.h"
 #include "worker/agent/worker_options.h"
 #include "worker/agent/worker_telemetry.h"
 #include "worker/backend/backend.h"
@@ -34,6 +35,7 @@ namespace {
 
 constexpr int kExitOk = 0, kExitInternal = 1, kExitUsage = 2, kExitVersion = 3, kExitRestart = 4,
               kExitRefused = 5;
+constexpr absl::Duration kMaxTick = absl::Seconds(30);
 
 std::string HostName() {
   char name[256] = "";
@@ -85,13 +87,13 @@ v1::WorkerCapabilities Capabilities(const WorkerOptions& options,
 }
 
 // Appears whole: a reader that sees the file sees its content.
-void WriteReadyFile(const std::string& path, const std::string& text) {
+void WriteReadyFile(const std::string& path, const std::string& text, Logger* logger) {
   const std::string temporary = absl::StrCat(path, ".tmp");
   FILE* file = std::fopen(temporary.c_str(), "w");
   const bool written = file != nullptr && std::fputs(text.c_str(), file) >= 0;
   const bool closed = file != nullptr && std::fclose(file) == 0;
   if (!written || !closed || std::rename(temporary.c_str(), path.c_str()) != 0) {
-    Log(LogLevel::kError, absl::StrCat("cannot write the ready file \"", path, "\""), {});
+    logger->Error("cannot write the ready file", {{"file", path}});
   }
 }
 
@@ -111,7 +113,7 @@ void OnSignal(int signal) {
 class SignalThread {
  public:
   // SIGPIPE is ignored: a closed socket is an error of its call.
-  SignalThread() {
+  explicit SignalThread(Logger* logger) : logger_(logger) {
     UQ_CHECK(pipe2(signal_pipe, O_CLOEXEC) == 0);
     signal(SIGPIPE, SIG_IGN);
     struct sigaction action = {};
@@ -128,48 +130,54 @@ class SignalThread {
   }
   // Signals that came before are acted on now.
   void Start(Agent* agent, absl::Duration drain_timeout) {
-    thread_ = std::thread([agent, drain_timeout] {
+    thread_ = std::thread([this, agent, drain_timeout] {
       for (int num_seen = 0;;) {
         char received = 0;
         if (read(signal_pipe[0], &received, 1) != 1) continue;
         if (received == 0) return;
         if (++num_seen > 1) {
-          Log(LogLevel::kWarning, "second signal: exiting at once", {});
+          logger_->Warning("second signal: exiting at once");
           _exit(128 + received);
         }
-        Log(LogLevel::kInfo, "signal: draining; another one exits at once",
-            {{"drain_timeout", absl::FormatDuration(drain_timeout)}});
+        logger_->Info("signal: draining; another one exits at once",
+                      {{"drain_timeout", absl::FormatDuration(drain_timeout)}});
         agent->Drain(drain_timeout);
       }
     });
   }
 
  private:
+  Logger* const logger_;
   std::thread thread_;
 };
 
-int ExitCode(const AgentResult& result) {
+int ExitCode(const AgentResult& result, Logger* logger) {
   switch (result.end) {
     case AgentEnd::kDrained:
-      Log(LogLevel::kInfo, "drained; every result is acknowledged", {});
+      logger->Info("drained; every result is acknowledged");
       return kExitOk;
     case AgentEnd::kVersionMismatch:
-      Log(LogLevel::kError, std::string(result.status.message()), {{"reason", "VERSION_MISMATCH"}});
+      logger->Error("the server speaks another protocol version",
+                    {{"message", std::string(result.status.message())}});
       return kExitVersion;
     case AgentEnd::kRefused:
-      Log(LogLevel::kError,
-          absl::StrCat("the server refuses this worker: ", result.status.message()),
-          {{"reason", ErrorReason(result.status)}});
+      logger->Error("the server refuses this worker",
+                    {{"message", std::string(result.status.message())},
+                     {"reason", ErrorReason(result.status)}});
       return kExitRefused;
     case AgentEnd::kRestart:
-      Log(LogLevel::kError, "a task or its device hangs: exiting, to be started again", {});
+      logger->Error("a task or its device hangs: exiting, to be started again");
       return kExitRestart;
   }
   return kExitInternal;
 }
 
 int RunWorker(const WorkerOptions& options) {
-  SignalThread signals;
+  const std::unique_ptr<LogSink> sink = NewStderrSink();
+  Logger logger(sink.get(), &SystemClock(),
+                options.log_format == "json" ? LogFormat::kJson : LogFormat::kText,
+                ParseLogLevel(options.log_level).value_or(LogLevel::kInfo));
+  SignalThread signals(&logger);
   auto backends = OpenBackends(options);
   if (!backends.ok()) {
     std::fprintf(stderr, "uniquanf-worker: %s\n", std::string(backends.status().message()).c_str());
@@ -199,17 +207,18 @@ int RunWorker(const WorkerOptions& options) {
   agent_options.capabilities = Capabilities(options, *backends);
   agent_options.task_stall_timeout = options.task_stall_timeout;
   agent_options.jitter_seed = std::hash<std::string>()(agent_options.session_id);
-  Log(LogLevel::kInfo, "worker starts",
-      {{"version", kSoftwareVersion},
-       {"worker", agent_options.worker},
-       {"session", agent_options.session_id},
-       {"device", agent_options.capabilities.device()},
-       {"device_description", agent_options.capabilities.device_description()},
-       {"slots", absl::StrCat(agent_options.capabilities.num_slots())}});
+  logger.Info("worker starts",
+              {{"version", kSoftwareVersion},
+               {"worker", agent_options.worker},
+               {"session", agent_options.session_id},
+               {"device", agent_options.capabilities.device()},
+               {"device_description", agent_options.capabilities.device_description()},
+               {"slots", agent_options.capabilities.num_slots()}});
 
-  prometheus::Registry registry;
-  WorkerTelemetry telemetry(&registry, [&options] {
-    if (!options.ready_file.empty()) WriteReadyFile(options.ready_file, options.name + "\n");
+  auto registry = std::make_shared<prometheus::Registry>();
+  WorkerTelemetry telemetry(&logger, registry.get(), [&options, &logger] {
+    if (!options.ready_file.empty())
+      WriteReadyFile(options.ready_file, options.name + "\n", &logger);
   });
   std::vector<std::unique_ptr<EngineExecutor>> executors;
   std::vector<TaskExecutor*> slots;
@@ -219,9 +228,29 @@ int RunWorker(const WorkerOptions& options) {
   }
   auto agent = std::make_unique<Agent>(agent_options, std::move(channels), slots, &SystemClock(),
                                        &telemetry);
+  std::unique_ptr<TelemetryServer> pages;
+  if (!options.metrics_listen.empty()) {
+    TelemetryServerOptions page_options;
+    page_options.listen = options.metrics_listen;
+    page_options.registry = registry;
+    page_options.ready = [&agent, &telemetry] {
+      if (agent->SinceLastTick() > kMaxTick) return Unavailable("HANGS", "the agent hangs");
+      return telemetry.connected()
+                 ? absl::OkStatus()
+                 : Unavailable("NOT_CONNECTED", "no server accepts this worker's calls");
+    };
+    auto started = TelemetryServer::Start(std::move(page_options));
+    if (!started.ok()) {
+      std::fprintf(stderr, "uniquanf-worker: --metrics-listen: %s\n",
+                   std::string(started.status().message()).c_str());
+      return kExitUsage;
+    }
+    pages = *std::move(started);
+    logger.Info("serving metrics", {{"port", pages->port()}});
+  }
   signals.Start(agent.get(), options.drain_timeout);
   const AgentResult result = agent->Run();
-  const int code = ExitCode(result);
+  const int code = ExitCode(result, &logger);
   // A task that hangs, or one that a refusing server left running, cannot be waited for.
   if (code != kExitOk) _exit(code);
   signals.Stop();

@@ -111,9 +111,10 @@ absl::StatusOr<WorkerOptions> ParseWorkerOptions(const std::vector<std::string>&
                "written, with the worker's name, when the server has accepted this worker");
   flags.Section("Observing");
   flags.String("metrics-listen", "HOST:PORT", &options.metrics_listen,
-               "serve /metrics and /healthz here");
+               "HTTP address of /metrics, /healthz and /readyz; empty: off");
   flags.Choice("log-level", {"debug", "info", "warning", "error"}, &options.log_level,
                "the least severe messages that are logged");
+  flags.Choice("log-format", {"text", "json"}, &options.log_format, "one record a line on stderr");
   flags.Section("Transport security");
   flags.Bool("tls", &options.tls.enabled, "use TLS with the system's certificate authorities");
   flags.String("tls-ca", "FILE", &options.tls.ca_file, "PEM authorities to check the server with");

@@ -29,6 +29,7 @@ struct WorkerOptions {
   std::string metrics_listen;                             // host:port; empty: none
   std::string ready_file;
   std::string log_level = "info";
+  std::string log_format = "text";
   ClientTlsOptions tls;
   bool show_version = false;
 };

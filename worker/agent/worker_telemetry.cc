@@ -2,9 +2,7 @@
 
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "common/base/status.h"
-#include "worker/agent/log.h"
 
 namespace uniquanf {
 namespace {
@@ -31,8 +29,10 @@ prometheus::Gauge& MakeGauge(prometheus::Registry* registry, const char* name, c
 
 }  // namespace
 
-WorkerTelemetry::WorkerTelemetry(prometheus::Registry* registry, std::function<void()> on_ready)
-    : on_ready_(std::move(on_ready)),
+WorkerTelemetry::WorkerTelemetry(Logger* logger, prometheus::Registry* registry,
+                                 std::function<void()> on_ready)
+    : logger_(logger),
+      on_ready_(std::move(on_ready)),
       tasks_(prometheus::BuildCounter()
                  .Name("uniquanf_worker_tasks_total")
                  .Help("Tasks that returned, by kind and status code")
@@ -53,15 +53,14 @@ WorkerTelemetry::WorkerTelemetry(prometheus::Registry* registry, std::function<v
       leases_expired_(MakeGauge(registry, "uniquanf_worker_leases_expired",
                                 "Leases that ran out without renewal since the start")) {}
 
-void WorkerTelemetry::OnNote(const std::string& note) { Log(LogLevel::kWarning, note, {}); }
+void WorkerTelemetry::OnNote(const std::string& note) { logger_->Warning(note); }
 
 void WorkerTelemetry::OnTaskStarted(int slot, const v1::TaskAssignment& assignment) {
-  Log(LogLevel::kInfo, "task started",
-      {{"task", assignment.task()},
-       {"attempt", absl::StrCat(assignment.attempt())},
-       {"lease", assignment.lease_id()},
-       {"slot", absl::StrCat(slot)},
-       {"traceparent", assignment.traceparent()}});
+  logger_->Info("task started", {{"task", assignment.task()},
+                                 {"attempt", assignment.attempt()},
+                                 {"lease", assignment.lease_id()},
+                                 {"slot", slot},
+                                 {"traceparent", assignment.traceparent()}});
 }
 
 void WorkerTelemetry::OnTaskReturned(int slot, const v1::TaskAssignment& assignment,
@@ -70,16 +69,17 @@ void WorkerTelemetry::OnTaskReturned(int slot, const v1::TaskAssignment& assignm
   tasks_.Add({{"kind", kind}, {"code", absl::StatusCodeToString(status.code())}}).Increment();
   task_seconds_.Add({{"kind", kind}}, kTaskSeconds).Observe(absl::ToDoubleSeconds(duration));
   const bool expected = status.ok() || absl::IsCancelled(status);
-  Log(expected ? LogLevel::kInfo : LogLevel::kError,
-      status.ok() ? "task done" : absl::StrCat("task ended: ", status.message()),
-      {{"task", assignment.task()},
-       {"attempt", absl::StrCat(assignment.attempt())},
-       {"lease", assignment.lease_id()},
-       {"slot", absl::StrCat(slot)},
-       {"code", absl::StatusCodeToString(status.code())},
-       {"reason", ErrorReason(status)},
-       {"seconds", absl::StrCat(absl::ToDoubleSeconds(duration))},
-       {"traceparent", assignment.traceparent()}});
+  logger_->Log(expected ? LogLevel::kInfo : LogLevel::kError,
+               status.ok() ? "task done" : "task ended",
+               {{"task", assignment.task()},
+                {"attempt", assignment.attempt()},
+                {"lease", assignment.lease_id()},
+                {"slot", slot},
+                {"code", absl::StatusCodeToString(status.code())},
+                {"message", std::string(status.message())},
+                {"reason", ErrorReason(status)},
+                {"seconds", absl::ToDoubleSeconds(duration)},
+                {"traceparent", assignment.traceparent()}});
 }
 
 void WorkerTelemetry::OnSynchronized(const absl::Status& status, absl::Duration latency,
@@ -91,11 +91,10 @@ void WorkerTelemetry::OnSynchronized(const absl::Status& status, absl::Duration 
   leases_expired_.Set(static_cast<double>(snapshot.num_leases_expired));
   connected_gauge_.Set(status.ok() ? 1 : 0);
   const bool was_connected = connected_.exchange(status.ok());
-  if (status.ok() && !was_connected) Log(LogLevel::kInfo, "the server accepts this worker", {});
+  if (status.ok() && !was_connected) logger_->Info("the server accepts this worker");
   // An outage is one line, not one a retry.
   if (!status.ok() && (was_connected || status.ToString() != last_error_)) {
-    Log(LogLevel::kWarning, "the server does not answer; trying on",
-        {{"error", status.ToString()}});
+    logger_->Warning("the server does not answer; trying on", {{"error", status.ToString()}});
     last_error_ = status.ToString();
   }
   if (status.ok() && !ready_) {

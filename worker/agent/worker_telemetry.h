@@ -1,7 +1,7 @@
 // The agent's events as structured logs and metrics.
 //
-// Thread safety: thread-safe. Ownership: borrows the registry, which outlives it. No metric carries
-// a job, task or layer: their number has no bound.
+// Thread safety: thread-safe. Ownership: borrows the logger and the registry, which outlive it. No
+// metric carries a job, task or layer: their number has no bound.
 #ifndef UNIQUANF_WORKER_AGENT_WORKER_TELEMETRY_H_
 #define UNIQUANF_WORKER_AGENT_WORKER_TELEMETRY_H_
 
@@ -15,6 +15,7 @@
 #include <functional>
 #include <string>
 
+#include "common/telemetry/logger.h"
 #include "worker/agent/agent_observer.h"
 
 namespace uniquanf {
@@ -22,7 +23,7 @@ namespace uniquanf {
 class WorkerTelemetry : public AgentObserver {
  public:
   // `on_ready` is called once, at the first call that the server accepted.
-  WorkerTelemetry(prometheus::Registry* registry, std::function<void()> on_ready);
+  WorkerTelemetry(Logger* logger, prometheus::Registry* registry, std::function<void()> on_ready);
 
   void OnNote(const std::string& note) override;
   void OnTaskStarted(int slot, const v1::TaskAssignment& assignment) override;
@@ -35,6 +36,7 @@ class WorkerTelemetry : public AgentObserver {
   bool connected() const { return connected_.load(); }
 
  private:
+  Logger* const logger_;
   const std::function<void()> on_ready_;
   std::atomic<bool> connected_{false};
   bool ready_ = false;  // these two are used under the agent's lock only

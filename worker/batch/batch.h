@@ -3,6 +3,7 @@
 #ifndef UNIQUANF_WORKER_BATCH_BATCH_H_
 #define UNIQUANF_WORKER_BATCH_BATCH_H_
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -33,9 +34,12 @@ struct DeviceFlags {
   std::string device = "auto";     // auto: cuda when there is one
   std::string precision = "auto";  // auto: f32 on the CPU, bf16 on CUDA
   int threads = 0;
-  int gpu = 0;
+  std::string gpu = "0";
   void AddTo(FlagSet* flags);
+  // The first backend asked for.
   absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(DType* act) const;
+  // One for every device that --gpu names; a single one on the CPU.
+  absl::StatusOr<std::vector<std::unique_ptr<Backend>>> MakeBackends(DType* act) const;
 };
 
 // Parses; prints help or the error with a hint. Returns true when the command should go on, else

@@ -3,8 +3,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
+#include <mutex>
 #include <nlohmann/json.hpp>
+#include <thread>
+#include <utility>
 
 #include "absl/strings/str_format.h"
 #include "common/base/clock.h"
@@ -23,21 +27,36 @@ struct QuantizeFlags {
   QuantizationSpec spec;
   DeviceFlags device;
   std::string work;
+  std::string activations = "auto";
   bool json = false;
   bool fresh = false;
 };
 
-// Runs the job and shows its progress.
+// Runs the job and shows its progress. Layers run one after the other on the first device, or,
+// where they do not depend on each other, side by side on all of them.
 class QuantizeRun {
  public:
   explicit QuantizeRun(const QuantizeFlags& flags)
-      : flags_(flags),
-        progress_(STDERR_FILENO, DetectTerminal(STDERR_FILENO), SystemClock()),
-        cache_(NewActivationCache()) {}
+      : flags_(flags), progress_(STDERR_FILENO, DetectTerminal(STDERR_FILENO), SystemClock()) {}
 
   absl::StatusOr<FinalizeOutcome> Run() {
-    UQ_ASSIGN_OR_RETURN(backend_, flags_.device.MakeBackend(&env_.act));
+    DType act;
+    UQ_ASSIGN_OR_RETURN(backends_, flags_.device.MakeBackends(&act));
     UQ_ASSIGN_OR_RETURN(work_, WorkArea::Open(flags_.work, flags_.spec.output_uri));
+    for (const std::unique_ptr<Backend>& backend : backends_) {
+      caches_.push_back(NewActivationCache());
+      TaskEnvironment env;
+      env.backend = backend.get();
+      env.act = act;
+      env.clock = &SystemClock();
+      env.cache = caches_.back().get();
+      env.work = work_->store();
+      env.activations = flags_.activations == "device" ? ActivationPlacement::kDevice
+                        : flags_.activations == "host" ? ActivationPlacement::kHost
+                                                       : ActivationPlacement::kAuto;
+      env.cancelled = [this] { return Interrupted() || failed_; };
+      slots_.push_back(std::move(env));
+    }
     absl::StatusOr<FinalizeOutcome> outcome = RunTasks();
     progress_.Finish();
     if (outcome.ok() || (!work_->HasProgress() && !absl::IsCancelled(outcome.status()))) {
@@ -55,59 +74,96 @@ class QuantizeRun {
 
  private:
   absl::StatusOr<FinalizeOutcome> RunTasks() {
-    env_.backend = backend_.get();
-    env_.clock = &SystemClock();
-    env_.cache = cache_.get();
-    env_.work = work_->store();
-    env_.cancelled = [] { return Interrupted(); };
-    Watch("prepare");
-    UQ_ASSIGN_OR_RETURN(const PrepareOutcome prepared, RunPrepare(flags_.spec, env_));
-    num_layers_ = prepared.num_layers;
-    const MemoryInfo memory = backend_->memory();
-    if (prepared.layer_memory_bytes > memory.total_bytes) {
+    Watch("prepare", &slots_[0]);
+    UQ_ASSIGN_OR_RETURN(prepared_, RunPrepare(flags_.spec, slots_[0]));
+    const MemoryInfo memory = backends_[0]->memory();
+    if (prepared_.layer_memory_bytes > memory.total_bytes) {
       return MakeError(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY",
-                       absl::StrCat("a layer needs about ", prepared.layer_memory_bytes >> 20,
+                       absl::StrCat("a layer needs about ", prepared_.layer_memory_bytes >> 20,
                                     " MiB, but the device has ", memory.total_bytes >> 20,
                                     " MiB; use fewer or shorter calibration sequences "
                                     "(--num-samples, --sequence-length)"));
     }
-    std::vector<std::string> results;
-    for (int layer = 0; layer < prepared.num_layers; ++layer) {
-      std::string result = flags_.fresh ? "" : work_->FinishedLayer(prepared.plan_sha256, layer);
-      if (result.empty()) {
-        Watch(absl::StrCat("layer ", layer));
-        UQ_ASSIGN_OR_RETURN(const LayerOutcome outcome,
-                            RunLayer(flags_.spec, prepared.plan_sha256, layer, results, env_));
-        result = outcome.result_sha256;
-        UQ_RETURN_IF_ERROR(work_->RecordFinishedLayer(prepared.plan_sha256, layer, result));
-        Done(layer, outcome);
-      } else {
-        progress_.Print(absl::StrCat("layer ", layer, ": done by an earlier run"));
+    results_.resize(prepared_.num_layers);
+    if (prepared_.layers_independent && slots_.size() > 1) {
+      UQ_RETURN_IF_ERROR(RunLayersSideBySide());
+    } else {
+      for (int layer = 0; layer < prepared_.num_layers; ++layer) {
+        UQ_RETURN_IF_ERROR(RunOneLayer(layer, &slots_[0]));
       }
-      results.push_back(std::move(result));
-      ++num_done_;
     }
-    Watch("finalize");
+    Watch("finalize", &slots_[0]);
     absl::StatusOr<FinalizeOutcome> outcome =
-        RunFinalize(flags_.spec, prepared.plan_sha256, results, env_);
-    if (!outcome.ok()) AbandonOutput(flags_.spec.output_uri, prepared.plan_sha256).IgnoreError();
+        RunFinalize(flags_.spec, prepared_.plan_sha256, results_, slots_[0]);
+    if (!outcome.ok()) AbandonOutput(flags_.spec.output_uri, prepared_.plan_sha256).IgnoreError();
     return outcome;
   }
 
-  // Shows the progress of the task that starts now.
-  void Watch(const std::string& task) {
-    env_.progress = [this, task](const TaskProgress& progress) {
+  absl::Status RunLayersSideBySide() {
+    std::atomic<int> next_layer{0};
+    std::vector<absl::Status> statuses(slots_.size());
+    std::vector<std::thread> threads;
+    for (size_t slot = 0; slot < slots_.size(); ++slot) {
+      threads.emplace_back([&, slot] {
+        for (int layer = next_layer++; layer < prepared_.num_layers && statuses[slot].ok();
+             layer = next_layer++) {
+          statuses[slot] = RunOneLayer(layer, &slots_[slot]);
+          if (!statuses[slot].ok()) failed_ = true;  // the others stop too
+        }
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    // The error that came first is not a cancellation.
+    for (const absl::Status& status : statuses) {
+      if (!status.ok() && !absl::IsCancelled(status)) return status;
+    }
+    for (const absl::Status& status : statuses) UQ_RETURN_IF_ERROR(status);
+    return absl::OkStatus();
+  }
+
+  absl::Status RunOneLayer(int layer, TaskEnvironment* env) {
+    std::string result = flags_.fresh ? "" : work_->FinishedLayer(prepared_.plan_sha256, layer);
+    if (result.empty()) {
+      Watch(absl::StrCat("layer ", layer), env);
+      const std::vector<std::string> earlier =
+          prepared_.layers_independent
+              ? std::vector<std::string>()
+              : std::vector<std::string>(results_.begin(), results_.begin() + layer);
+      UQ_ASSIGN_OR_RETURN(const LayerOutcome outcome,
+                          RunLayer(flags_.spec, prepared_.plan_sha256, layer, earlier, *env));
+      result = outcome.result_sha256;
+      UQ_RETURN_IF_ERROR(work_->RecordFinishedLayer(prepared_.plan_sha256, layer, result));
+      std::lock_guard<std::mutex> lock(mutex_);
+      if (outcome.initial_loss > 0) {
+        progress_.Print(absl::StrFormat("layer %d: output error %.3e -> %.3e", layer,
+                                        outcome.initial_loss, outcome.final_loss));
+      }
+    } else {
+      std::lock_guard<std::mutex> lock(mutex_);
+      progress_.Print(absl::StrCat("layer ", layer, ": done by an earlier run"));
+    }
+    results_[layer] = std::move(result);
+    std::lock_guard<std::mutex> lock(mutex_);
+    ++num_done_;
+    return absl::OkStatus();
+  }
+
+  // Shows the progress of the task that starts now on the slot.
+  void Watch(const std::string& task, TaskEnvironment* env) {
+    env->progress = [this, task](const TaskProgress& progress) {
+      std::lock_guard<std::mutex> lock(mutex_);
+      const int num_layers = prepared_.num_layers;
       const double part =
           progress.num_steps > 0 ? static_cast<double>(progress.step) / progress.num_steps : 0;
       const bool reconstructing = absl::string_view(progress.phase) == "reconstructing";
       ProgressRow job, row;
       job.label = "job";
-      if (num_layers_ > 0) {
+      if (num_layers > 0) {
         job_fraction_ =
-            std::max(job_fraction_, (num_done_ + (reconstructing ? part : 0)) / num_layers_);
+            std::max(job_fraction_, (num_done_ + (reconstructing ? part : 0)) / num_layers);
       }
       job.fraction = job_fraction_;
-      job.detail = absl::StrCat(num_done_, "/", num_layers_, " layers");
+      job.detail = absl::StrCat(num_done_, "/", num_layers, " layers");
       row.label = task;
       row.fraction = part;
       row.detail = progress.loss > 0
@@ -117,20 +173,17 @@ class QuantizeRun {
     };
   }
 
-  void Done(int layer, const LayerOutcome& outcome) {
-    if (outcome.initial_loss > 0) {
-      progress_.Print(absl::StrFormat("layer %d: output error %.3e -> %.3e", layer,
-                                      outcome.initial_loss, outcome.final_loss));
-    }
-  }
-
   const QuantizeFlags& flags_;
-  TerminalProgress progress_;
-  std::unique_ptr<Backend> backend_;
-  std::unique_ptr<ActivationCache> cache_;
+  std::vector<std::unique_ptr<Backend>> backends_;
+  std::vector<std::unique_ptr<ActivationCache>> caches_;
   std::unique_ptr<WorkArea> work_;
-  TaskEnvironment env_;
-  int num_layers_ = 0;
+  std::vector<TaskEnvironment> slots_;  // one a device
+  PrepareOutcome prepared_;
+  std::vector<std::string> results_;  // by layer
+  std::atomic<bool> failed_{false};
+
+  std::mutex mutex_;  // guards what follows
+  TerminalProgress progress_;
   int num_done_ = 0;
   double job_fraction_ = 0;  // only grows
 };
@@ -184,6 +237,8 @@ int Quantize(const std::vector<std::string>& arguments) {
                    "interrupted continues when the same command is given again.");
   AddSpecFlags(&flag_set, &flags.spec);
   flags.device.AddTo(&flag_set);
+  flag_set.Choice("activations", {"auto", "device", "host"}, &flags.activations,
+                  "where calibration activations lie; auto: on the device when they fit");
   flag_set.Section("Run");
   flag_set.String("work", "DIR", &flags.work,
                   "where work in progress lies; default: OUTPUT.partial");

@@ -1,9 +1,13 @@
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <utility>
 
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_split.h"
 #include "common/base/status.h"
 #include "worker/batch/batch.h"
 
@@ -27,20 +31,49 @@ void DeviceFlags::AddTo(FlagSet* flags) {
                 "arithmetic of the blocks; auto is f32 on the CPU and bf16 on CUDA");
   flags->Int("threads", &threads, 0, 1024,
              "CPU threads; 0: all cores. Results do not depend on it");
-  flags->Int("gpu", &gpu, 0, 1024, "index of the CUDA device");
+  flags->String(
+      "gpu", "LIST", &gpu,
+      "CUDA devices: \"all\" or indices like 0,2. Several are used at once for layers that do "
+      "not depend on each other (--input-prob 0)");
 }
 
-absl::StatusOr<std::unique_ptr<Backend>> DeviceFlags::MakeBackend(DType* act) const {
-  const bool cuda = device == "cuda" || (device == "auto" && NumCudaDevices() > 0);
+absl::StatusOr<std::vector<std::unique_ptr<Backend>>> DeviceFlags::MakeBackends(DType* act) const {
+  const int num_devices = NumCudaDevices();
+  const bool cuda = device == "cuda" || (device == "auto" && num_devices > 0);
   if (!cuda && precision == "bf16") {
     return InvalidInput("INVALID_FLAG",
                         "--precision bf16 needs --device cuda; the CPU computes in f32");
   }
   *act = cuda && precision != "f32" ? DType::kBfloat16 : DType::kFloat32;
-  if (cuda) return NewCudaBackend(gpu);
-  CpuBackendOptions options;
-  options.num_threads = threads;
-  return NewCpuBackend(options);
+  std::vector<std::unique_ptr<Backend>> backends;
+  if (!cuda) {
+    CpuBackendOptions options;
+    options.num_threads = threads;
+    backends.push_back(NewCpuBackend(options));
+    return backends;
+  }
+  std::vector<std::string> names;
+  if (gpu == "all") {
+    for (int i = 0; i < std::max(num_devices, 1); ++i) names.push_back(absl::StrCat(i));
+  } else {
+    names = absl::StrSplit(gpu, ',');
+  }
+  for (const std::string& name : names) {
+    int index = 0;
+    if (!absl::SimpleAtoi(name, &index) || index < 0) {
+      return InvalidInput("INVALID_FLAG", absl::StrCat("--gpu: \"", name,
+                                                       "\" is no device index; give \"all\" or "
+                                                       "indices like 0,2"));
+    }
+    UQ_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, NewCudaBackend(index));
+    backends.push_back(std::move(backend));
+  }
+  return backends;
+}
+
+absl::StatusOr<std::unique_ptr<Backend>> DeviceFlags::MakeBackend(DType* act) const {
+  UQ_ASSIGN_OR_RETURN(std::vector<std::unique_ptr<Backend>> backends, MakeBackends(act));
+  return std::move(backends.front());
 }
 
 bool ParseOrExplain(FlagSet* flags, const std::vector<std::string>& arguments, int* exit_code) {

@@ -9,11 +9,19 @@
 
 namespace uniquanf {
 
-// out[s] = block(hidden[s]) for hidden, out [S, L, H]; they may be the same tensor. `each`, where
-// not empty, is called after every sequence; its error ends the loop and is returned.
-absl::Status ForwardSequences(Backend* backend, const BlockConfig& config, const RopeTables& rope,
-                              const BlockWeights& weights, const Tensor& hidden, Tensor* out,
-                              const std::function<absl::Status()>& each);
+// Where sequences come from and go to: load(s, x) fills x[L, H], store(s, y) keeps y[L, H].
+using LoadSequence = std::function<absl::Status(int64_t, Tensor*)>;
+using StoreSequence = std::function<absl::Status(int64_t, const Tensor&)>;
+
+// store(s, block(load(s))) for s in [0, S), one after the other, so that the bits of a sequence do
+// not depend on S. An error of either ends the loop and is returned.
+absl::Status ForwardSequences(Backend* backend, const BlockConfig& config, DType act,
+                              const RopeTables& rope, const BlockWeights& weights,
+                              int64_t num_sequences, int64_t seq_len, const LoadSequence& load,
+                              const StoreSequence& store);
+// Both for hidden [S, L, H] on the device.
+LoadSequence LoadFrom(Backend* backend, const Tensor& hidden);
+StoreSequence StoreTo(Backend* backend, Tensor* hidden);
 
 // TOKEN_OUT_OF_RANGE unless every id is in [0, vocab_size).
 absl::Status CheckTokens(const std::vector<int32_t>& ids, size_t num_ids, int64_t vocab_size);

@@ -42,26 +42,61 @@ absl::StatusOr<Tensor> EmbedTokens(Backend* backend, const Checkpoint& checkpoin
   return hidden;
 }
 
-absl::Status ForwardSequences(Backend* backend, const BlockConfig& config, const RopeTables& rope,
-                              const BlockWeights& weights, const Tensor& hidden, Tensor* out,
-                              const std::function<absl::Status()>& each) {
-  UQ_CHECK(hidden.shape().size() == 3 && hidden.shape() == out->shape());
-  const int64_t seq_len = hidden.dim(1);
+absl::StatusOr<SequenceBuffer> EmbedSequences(Backend* backend, const Checkpoint& checkpoint,
+                                              DType act, SequenceBuffer::Placement placement,
+                                              const std::vector<int32_t>& ids,
+                                              int64_t num_sequences, int64_t seq_len) {
+  UQ_CHECK(static_cast<int64_t>(ids.size()) == num_sequences * seq_len);
+  const int64_t vocab_size = checkpoint.config().vocab_size;
+  const int64_t hidden_size = checkpoint.config().blocks.front().hidden_size;
+  UQ_RETURN_IF_ERROR(CheckTokens(ids, ids.size(), vocab_size));
   UQ_ASSIGN_OR_RETURN(
-      std::unique_ptr<BlockRunner> runner,
-      BlockRunner::Create(backend, config, hidden.dtype(), 1, seq_len, &rope, false));
-  UQ_ASSIGN_OR_RETURN(Tensor x,
-                      Tensor::Allocate(backend, hidden.dtype(), {seq_len, config.hidden_size}));
-  UQ_ASSIGN_OR_RETURN(Tensor y,
-                      Tensor::Allocate(backend, hidden.dtype(), {seq_len, config.hidden_size}));
-  const size_t sequence_bytes = x.size_bytes();
-  for (int64_t s = 0; s < hidden.dim(0); ++s) {
-    UQ_RETURN_IF_ERROR(backend->CopyOnDevice(
-        x.data(), static_cast<const char*>(hidden.data()) + s * sequence_bytes, sequence_bytes));
+      SequenceBuffer hidden,
+      SequenceBuffer::Allocate(backend, placement, act, num_sequences, seq_len, hidden_size));
+  Tensor table;
+  {
+    UQ_ASSIGN_OR_RETURN(const std::vector<float> rows, checkpoint.LoadEmbedding());
+    UQ_ASSIGN_OR_RETURN(table,
+                        Tensor::FromFloats(backend, act, {vocab_size, hidden_size}, rows.data()));
+  }
+  UQ_ASSIGN_OR_RETURN(Tensor device_ids, Tensor::Allocate(backend, DType::kInt32, {seq_len}));
+  UQ_ASSIGN_OR_RETURN(Tensor row, Tensor::Allocate(backend, act, {seq_len, hidden_size}));
+  for (int64_t s = 0; s < num_sequences; ++s) {
+    UQ_RETURN_IF_ERROR(backend->CopyFromHost(device_ids.data(), ids.data() + s * seq_len,
+                                             device_ids.size_bytes()));
+    ops::Embedding(backend, device_ids, table, &row);
+    UQ_RETURN_IF_ERROR(hidden.Store(s, row));
+  }
+  UQ_RETURN_IF_ERROR(backend->Synchronize());
+  return hidden;
+}
+
+LoadSequence LoadFrom(Backend* backend, const Tensor& hidden) {
+  return [backend, &hidden](int64_t s, Tensor* x) {
+    const char* from = static_cast<const char*>(hidden.data()) + s * x->size_bytes();
+    return backend->CopyOnDevice(x->data(), from, x->size_bytes());
+  };
+}
+
+StoreSequence StoreTo(Backend* backend, Tensor* hidden) {
+  return [backend, hidden](int64_t s, const Tensor& y) {
+    char* to = static_cast<char*>(hidden->data()) + s * y.size_bytes();
+    return backend->CopyOnDevice(to, y.data(), y.size_bytes());
+  };
+}
+
+absl::Status ForwardSequences(Backend* backend, const BlockConfig& config, DType act,
+                              const RopeTables& rope, const BlockWeights& weights,
+                              int64_t num_sequences, int64_t seq_len, const LoadSequence& load,
+                              const StoreSequence& store) {
+  UQ_ASSIGN_OR_RETURN(std::unique_ptr<BlockRunner> runner,
+                      BlockRunner::Create(backend, config, act, 1, seq_len, &rope, false));
+  UQ_ASSIGN_OR_RETURN(Tensor x, Tensor::Allocate(backend, act, {seq_len, config.hidden_size}));
+  UQ_ASSIGN_OR_RETURN(Tensor y, Tensor::Allocate(backend, act, {seq_len, config.hidden_size}));
+  for (int64_t s = 0; s < num_sequences; ++s) {
+    UQ_RETURN_IF_ERROR(load(s, &x));
     runner->Forward(weights, x, &y);
-    UQ_RETURN_IF_ERROR(backend->CopyOnDevice(static_cast<char*>(out->data()) + s * sequence_bytes,
-                                             y.data(), sequence_bytes));
-    if (each) UQ_RETURN_IF_ERROR(each());
+    UQ_RETURN_IF_ERROR(store(s, y));
   }
   return backend->Synchronize();
 }
@@ -69,12 +104,27 @@ absl::Status ForwardSequences(Backend* backend, const BlockConfig& config, const
 absl::Status ForwardBlockInPlace(Backend* backend, const BlockConfig& config,
                                  const RopeTables& rope, const BlockWeights& weights,
                                  Tensor* hidden) {
-  return ForwardSequences(backend, config, rope, weights, *hidden, hidden, nullptr);
+  return ForwardBlock(backend, config, rope, weights, *hidden, hidden);
 }
 
 absl::Status ForwardBlock(Backend* backend, const BlockConfig& config, const RopeTables& rope,
                           const BlockWeights& weights, const Tensor& hidden, Tensor* out) {
-  return ForwardSequences(backend, config, rope, weights, hidden, out, nullptr);
+  UQ_CHECK(hidden.shape().size() == 3 && hidden.shape() == out->shape());
+  return ForwardSequences(backend, config, hidden.dtype(), rope, weights, hidden.dim(0),
+                          hidden.dim(1), LoadFrom(backend, hidden), StoreTo(backend, out));
+}
+
+absl::Status ForwardBlock(Backend* backend, const BlockConfig& config, const RopeTables& rope,
+                          const BlockWeights& weights, const SequenceBuffer& hidden,
+                          SequenceBuffer* out, const std::function<bool()>& cancelled) {
+  UQ_CHECK(hidden.shape() == out->shape());
+  return ForwardSequences(
+      backend, config, hidden.dtype(), rope, weights, hidden.shape()[0], hidden.shape()[1],
+      [&](int64_t s, Tensor* x) -> absl::Status {
+        if (cancelled && cancelled()) return absl::CancelledError("the forward pass was cancelled");
+        return hidden.Load(s, 0, x);
+      },
+      [out](int64_t s, const Tensor& y) { return out->Store(s, y); });
 }
 
 }  // namespace uniquanf

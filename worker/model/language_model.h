@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "worker/backend/sequence_buffer.h"
 #include "worker/model/checkpoint.h"
 
 namespace uniquanf {
@@ -30,6 +31,16 @@ absl::Status ForwardBlockInPlace(Backend* backend, const BlockConfig& config,
 // The same into another tensor of the same shape.
 absl::Status ForwardBlock(Backend* backend, const BlockConfig& config, const RopeTables& rope,
                           const BlockWeights& weights, const Tensor& hidden, Tensor* out);
+
+// The same over calibration activations, wherever they lie. `out` may be `&hidden`. `cancelled` may
+// be empty; asked before each sequence (kCancelled).
+absl::StatusOr<SequenceBuffer> EmbedSequences(Backend* backend, const Checkpoint& checkpoint,
+                                              DType act, SequenceBuffer::Placement placement,
+                                              const std::vector<int32_t>& ids,
+                                              int64_t num_sequences, int64_t seq_len);
+absl::Status ForwardBlock(Backend* backend, const BlockConfig& config, const RopeTables& rope,
+                          const BlockWeights& weights, const SequenceBuffer& hidden,
+                          SequenceBuffer* out, const std::function<bool()>& cancelled);
 
 struct PerplexityOptions {
   int64_t window = 1024;      // tokens; windows do not overlap, a shorter tail is dropped

@@ -115,8 +115,13 @@ absl::StatusOr<Perplexity> EvaluatePerplexity(Backend* backend, const Checkpoint
       UQ_ASSIGN_OR_RETURN(const HostBlock block, checkpoint.LoadBlock(layer));
       UQ_ASSIGN_OR_RETURN(weights, UploadBlock(backend, config.blocks[layer], options.act, block));
     }
-    UQ_RETURN_IF_ERROR(ForwardSequences(backend, config.blocks[layer], rope, weights, hidden,
-                                        &hidden, [&] { return ticker.Tick(); }));
+    const StoreSequence store = StoreTo(backend, &hidden);
+    UQ_RETURN_IF_ERROR(ForwardSequences(backend, config.blocks[layer], options.act, rope, weights,
+                                        num_windows, options.window, LoadFrom(backend, hidden),
+                                        [&](int64_t s, const Tensor& y) -> absl::Status {
+                                          UQ_RETURN_IF_ERROR(store(s, y));
+                                          return ticker.Tick();
+                                        }));
   }
   UQ_ASSIGN_OR_RETURN(const double total,
                       SumNegativeLogLikelihood(backend, checkpoint, hidden, ids, &ticker));

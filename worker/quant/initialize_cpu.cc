@@ -212,13 +212,20 @@ void SetUniformLevels(int bits, float* alpha) {
 
 enum class Method { kUnified, kUniform, kAlternating };
 
+// The code that stands for zero. Uniform quantization rounds it, so that a zero weight stays zero;
+// the unified method keeps the exact number.
+float ZeroPoint(Method method, const Range& range, float delta) {
+  const float zero_point = -range.min / delta;
+  return method == Method::kUniform ? std::nearbyint(zero_point) : zero_point;
+}
+
 template <int n>
 UQ_INLINE void InitializeGroup(Method method, const InitOptions& options, int64_t group,
                                Workspace* ws, QuantizerState* s) {
   std::copy_n(s->weight.f32() + group * s->group_size, s->group_size, ws->weights.begin());
   const Range range = FindRange(*ws);
   const float delta0 = MinMaxDelta(range, s->bits);
-  float delta = delta0, zero_point = -range.min / delta0;
+  float delta = delta0, zero_point = ZeroPoint(method, range, delta0);
   Fit fit;
   const auto approximate = [&](float candidate_delta, float candidate_zero_point) UQ_INLINE_LAMBDA {
     TransformGroup(candidate_delta, candidate_zero_point, ws);
@@ -239,7 +246,7 @@ UQ_INLINE void InitializeGroup(Method method, const InitOptions& options, int64_
       // The ratio is rounded first, as in the authors' implementation.
       const float candidate =
           delta0 * static_cast<float>(static_cast<double>(i) / options.grid_steps);
-      const float candidate_zero_point = -range.min / candidate;
+      const float candidate_zero_point = ZeroPoint(method, range, candidate);
       approximate(candidate, candidate_zero_point);
       const float error = ReconstructionError(fit, candidate, candidate_zero_point, delta0, *ws);
       if (error < least_error) {

@@ -85,9 +85,9 @@ inline constexpr float kMinDeltaPerMagnitude = 0x1p-96f;  // Δ0 ≥ this · max
 // Unified initialization: sets log_delta, zero_point, alpha, shift; s2 = s3 = 0; codes to the
 // direct mapping's. Finite for every |w| <= 1e38 (constant rows included).
 void InitializeUnified(Backend* backend, const InitOptions& options, QuantizerState* state);
-// FlexRound / round to nearest: min-max Δ and z_U with the same grid search but uniform levels; z_B
-// = 0; α_i = 2^(n−1−i)/2·(−1) laid out so that the levels are −(2^n−1)/2 + c for code c (equally
-// spaced), and codes = clip(round(w/Δ + z_U)). See README for the sign convention.
+// FlexRound / round to nearest: min-max Δ with the same grid search but uniform levels; z_U rounded
+// to the nearest code, so that zero weights stay zero; z_B = 0; α_i = −2^(n−1−i)/2, so that the
+// levels are L(c) = −(2^n − 1)/2 + c (equally spaced); codes = clip(round(w/Δ) + z_U).
 void InitializeUniform(Backend* backend, const InitOptions& options, QuantizerState* state);
 // Plain BCQ by alternating update on w itself (method "alternating"): z_U = (2^n − 1)/2, fitted
 // shift z_B, α from the update. Δ is the group's min-max step, not 1, only so that fp32 keeps its

@@ -336,8 +336,10 @@ __global__ void __launch_bounds__(kBlock ? kBlockTeamThreads : kWarpTeams * 32)
   const float largest = fmaxf(fabsf(min), fabsf(max));
   // The step of min-max quantization; the difference of two huge weights may overflow.
   constexpr float kNumSteps = (1 << n) - 1;
-  float delta0 = (max - min) / kNumSteps;
-  if (!isfinite(delta0)) delta0 = max / kNumSteps - min / kNumSteps;
+  // Roundings as in initialize_cpu.cc, which says why.
+  constexpr float kInverseNumSteps = 1.0f / kNumSteps;
+  float delta0 = (max - min) * kInverseNumSteps;
+  if (!isfinite(delta0)) delta0 = max * kInverseNumSteps - min * kInverseNumSteps;
   delta0 = fmaxf(fmaxf(delta0, kMinDelta), largest * kMinDeltaPerMagnitude);
 
   const bool fit_shift = a.method == Method::kAlternating || a.grid_steps == 0;
@@ -352,7 +354,10 @@ __global__ void __launch_bounds__(kBlock ? kBlockTeamThreads : kWarpTeams * 32)
       team.AlternatingUpdate(a.rounds, fit_shift);
     }
   };
-  float delta = delta0, zero_point = -min / delta0;
+  const auto zero_point_for = [&](float step) {
+    return a.method == Method::kUniform ? nearbyintf(-min / step) : -min / step;
+  };
+  float delta = delta0, zero_point = zero_point_for(delta0);
   if (a.method == Method::kAlternating) {
     delta = fmaxf(delta0, largest * 0x1p-20f);
     zero_point = 0.5f * kNumSteps;
@@ -360,8 +365,8 @@ __global__ void __launch_bounds__(kBlock ? kBlockTeamThreads : kWarpTeams * 32)
     float least_error = INFINITY;
 #pragma unroll 1
     for (int i = 1; i <= a.grid_steps; ++i) {
-      const float candidate = delta0 * static_cast<float>(i) / static_cast<float>(a.grid_steps);
-      const float candidate_zero_point = -min / candidate;
+      const float candidate = delta0 * static_cast<float>(static_cast<double>(i) / a.grid_steps);
+      const float candidate_zero_point = zero_point_for(candidate);
       approximate(candidate, candidate_zero_point);
       const float error =
           team.ReconstructionError(delta0, a.method != Method::kUniform && a.rounds == 0);

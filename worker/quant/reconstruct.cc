@@ -24,7 +24,7 @@ class Reconstruction {
         activations_(activations),
         weights_(weights),
         states_(states),
-        num_sequences_(activations.x_fp->dim(0)) {}
+        num_sequences_(activations.x_fp.shape()[0]) {}
 
   absl::Status Allocate(const BlockConfig& config, const RopeTables& rope);
   absl::StatusOr<ReconstructResult> Run(
@@ -37,6 +37,9 @@ class Reconstruction {
   }
   // Plain FlexRound when no layer trains α.
   bool MapsDirectly() const;
+  // Puts the step's sequences in the staging tensors where the activations lie on the host, and the
+  // step's parameters on the device.
+  absl::Status PrepareStep(ops::StepParams params);
   void IssueStep();
   absl::StatusOr<double> EvaluateLoss();
   // Copies the losses of steps [begin, end) to the result.
@@ -51,13 +54,16 @@ class Reconstruction {
   std::unique_ptr<BlockRunner> runner_;
   BlockGradients gradients_;
   Tensor x_, y_, dy_, loss_, loss_scratch_, params_;
+  // What the ops gather from: the activations, or one step's worth of them, staged.
+  const Tensor *x_fp_ = nullptr, *x_q_ = nullptr, *y_fp_ = nullptr;
+  Tensor staged_x_fp_, staged_x_q_, staged_y_fp_;
   Tensor losses_;  // [num_steps] on the device, so that a step does not wait for it
 };
 
 absl::Status Reconstruction::Allocate(const BlockConfig& config, const RopeTables& rope) {
-  const int64_t seq_len = activations_.x_fp->dim(1), hidden = activations_.x_fp->dim(2);
+  const int64_t seq_len = activations_.x_fp.shape()[1], hidden = activations_.x_fp.shape()[2];
   const int64_t tokens = options_.batch_size * seq_len;
-  const DType act = activations_.x_fp->dtype();
+  const DType act = activations_.x_fp.dtype();
   UQ_ASSIGN_OR_RETURN(runner_, BlockRunner::Create(backend_, config, act, options_.batch_size,
                                                    seq_len, &rope, /*with_backward=*/true));
   for (Linear linear : kAllLinears) {
@@ -70,6 +76,18 @@ absl::Status Reconstruction::Allocate(const BlockConfig& config, const RopeTable
   for (Tensor* tensor : {&x_, &y_, &dy_}) {
     UQ_ASSIGN_OR_RETURN(*tensor, Tensor::Allocate(backend_, act, {tokens, hidden}));
   }
+  const auto attach = [&](const SequenceSource& source, Tensor* staged,
+                          const Tensor** tensor) -> absl::Status {
+    *tensor = source.tensor();
+    if (source.empty() || *tensor != nullptr) return absl::OkStatus();
+    UQ_ASSIGN_OR_RETURN(*staged,
+                        Tensor::Allocate(backend_, act, {options_.batch_size, seq_len, hidden}));
+    *tensor = staged;
+    return absl::OkStatus();
+  };
+  UQ_RETURN_IF_ERROR(attach(activations_.x_fp, &staged_x_fp_, &x_fp_));
+  UQ_RETURN_IF_ERROR(attach(activations_.x_q, &staged_x_q_, &x_q_));
+  UQ_RETURN_IF_ERROR(attach(activations_.y_fp, &staged_y_fp_, &y_fp_));
   UQ_ASSIGN_OR_RETURN(loss_, Tensor::Allocate(backend_, DType::kFloat32, {1}));
   UQ_ASSIGN_OR_RETURN(losses_, Tensor::Allocate(backend_, DType::kFloat32,
                                                 {std::max<int64_t>(1, options_.num_steps)}));
@@ -87,13 +105,26 @@ bool Reconstruction::MapsDirectly() const {
   });
 }
 
+absl::Status Reconstruction::PrepareStep(ops::StepParams params) {
+  if (!staged_x_fp_.empty()) {
+    for (int b = 0; b < options_.batch_size; ++b) {
+      const int64_t s = params.sequence_index[b];
+      UQ_RETURN_IF_ERROR(activations_.x_fp.buffer()->Load(s, b, &staged_x_fp_));
+      UQ_RETURN_IF_ERROR(activations_.y_fp.buffer()->Load(s, b, &staged_y_fp_));
+      if (x_q_ != nullptr) {
+        UQ_RETURN_IF_ERROR(activations_.x_q.buffer()->Load(s, b, &staged_x_q_));
+      }
+      params.sequence_index[b] = b;
+    }
+  }
+  return backend_->CopyFromHost(params_.data(), &params, sizeof(params));
+}
+
 void Reconstruction::IssueStep() {
   ops::MixInputs(backend_, params(), options_.seed, options_.input_prob,
-                 options_.input_prob > 0 ? activations_.x_q : nullptr, *activations_.x_fp,
-                 options_.batch_size, &x_);
+                 options_.input_prob > 0 ? x_q_ : nullptr, *x_fp_, options_.batch_size, &x_);
   runner_->Forward(*weights_, x_, &y_);
-  ops::MseLoss(backend_, params(), y_, *activations_.y_fp, options_.batch_size, &loss_scratch_,
-               &dy_, &loss_);
+  ops::MseLoss(backend_, params(), y_, *y_fp_, options_.batch_size, &loss_scratch_, &dy_, &loss_);
   // A layer's ŵ is replaced as soon as its gradient exists: Backward promises not to read the
   // layer's weight after it has called back.
   runner_->Backward(*weights_, dy_, &gradients_, /*dx=*/nullptr, [this](Linear linear) {
@@ -112,13 +143,11 @@ absl::StatusOr<double> Reconstruction::EvaluateLoss() {
   for (int64_t b = 0; b < num_batches; ++b) {
     ops::StepParams params = {};
     for (int i = 0; i < batch; ++i) params.sequence_index[i] = (b * batch + i) % num_evaluated;
-    UQ_RETURN_IF_ERROR(backend_->CopyFromHost(params_.data(), &params, sizeof(params)));
+    UQ_RETURN_IF_ERROR(PrepareStep(params));
     UQ_RETURN_IF_ERROR(backend_->RunCaptured(&sequence, [this, batch] {
-      ops::MixInputs(backend_, this->params(), /*seed=*/0, /*prob=*/1.0, activations_.x_q,
-                     *activations_.x_fp, batch, &x_);
+      ops::MixInputs(backend_, this->params(), /*seed=*/0, /*prob=*/1.0, x_q_, *x_fp_, batch, &x_);
       runner_->Forward(*weights_, x_, &y_);
-      ops::MseLoss(backend_, this->params(), y_, *activations_.y_fp, batch, &loss_scratch_, &dy_,
-                   &loss_);
+      ops::MseLoss(backend_, this->params(), y_, *y_fp_, batch, &loss_scratch_, &dy_, &loss_);
     }));
     UQ_RETURN_IF_ERROR(backend_->CopyOnDevice(losses.f32() + b, loss_.data(), sizeof(float)));
   }
@@ -163,7 +192,7 @@ absl::StatusOr<ReconstructResult> Reconstruction::Run(
           absl::StrCat("cancelled at step ", step, " of ", options_.num_steps));
     }
     const ops::StepParams params = schedule.Next();
-    UQ_RETURN_IF_ERROR(backend_->CopyFromHost(params_.data(), &params, sizeof(params)));
+    UQ_RETURN_IF_ERROR(PrepareStep(params));
     UQ_RETURN_IF_ERROR(backend_->RunCaptured(&sequence, [this] { IssueStep(); }));
     UQ_RETURN_IF_ERROR(backend_->CopyOnDevice(losses_.f32() + step, loss_.data(), sizeof(float)));
     const int64_t num_done = step + 1;
@@ -195,11 +224,14 @@ absl::StatusOr<ReconstructResult> ReconstructBlock(
     const std::function<bool()>& cancelled) {
   UQ_CHECK(options.num_steps >= 0 && options.report_every >= 1 && options.remap_period >= 1);
   UQ_CHECK(options.batch_size >= 1 && options.batch_size <= ops::kMaxBatchSize);
-  UQ_CHECK(activations.x_fp != nullptr && activations.y_fp != nullptr);
-  UQ_CHECK(activations.x_fp->shape().size() == 3 && activations.x_fp->dim(0) >= 1);
-  UQ_CHECK(activations.y_fp->shape() == activations.x_fp->shape());
-  UQ_CHECK(options.input_prob == 0 || activations.x_q != nullptr);
-  UQ_CHECK(activations.x_q == nullptr || activations.x_q->shape() == activations.x_fp->shape());
+  const SequenceSource &x_fp = activations.x_fp, &x_q = activations.x_q, &y_fp = activations.y_fp;
+  UQ_CHECK(!x_fp.empty() && !y_fp.empty());
+  UQ_CHECK(x_fp.shape().size() == 3 && x_fp.shape()[0] >= 1);
+  UQ_CHECK(y_fp.shape() == x_fp.shape());
+  UQ_CHECK((y_fp.tensor() == nullptr) == (x_fp.tensor() == nullptr));
+  UQ_CHECK(options.input_prob == 0 || !x_q.empty());
+  UQ_CHECK(x_q.empty() || (x_q.shape() == x_fp.shape() &&
+                           (x_q.tensor() == nullptr) == (x_fp.tensor() == nullptr)));
   Reconstruction reconstruction(backend, options, activations, weights, states);
   UQ_RETURN_IF_ERROR(reconstruction.Allocate(config, rope));
   return reconstruction.Run(progress, cancelled);

@@ -15,6 +15,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "worker/backend/sequence_buffer.h"
 #include "worker/block/block.h"
 #include "worker/quant/quantizer.h"
 
@@ -49,11 +50,13 @@ struct ReconstructResult {
   double final_loss = 0;
 };
 
-// Calibration activations of a block, each [S, L, H] act. x_q may be null when input_prob is 0.
+// Calibration activations of a block, each [S, L, H] act, all on the device or all on the host
+// (then a step's sequences are copied to the device before it). x_q may be empty when input_prob is
+// 0.
 struct BlockActivations {
-  const Tensor* x_fp = nullptr;
-  const Tensor* x_q = nullptr;
-  const Tensor* y_fp = nullptr;
+  SequenceSource x_fp;
+  SequenceSource x_q;
+  SequenceSource y_fp;
 };
 
 // The states must be initialized. Learning rates, the order of the sequences and the mapping of

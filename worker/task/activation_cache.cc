@@ -4,12 +4,38 @@
 
 namespace uniquanf {
 
+uint64_t LayerInputs::device_bytes() const {
+  uint64_t bytes = 0;
+  for (const SequenceBuffer* buffer : {&x_fp, &x_q}) {
+    if (!buffer->empty() && buffer->on_device()) bytes += buffer->tensor().size_bytes();
+  }
+  return bytes;
+}
+
 int ActivationCacheImpl::CachedLayer(const std::string& plan_sha256) const {
   std::lock_guard<std::mutex> lock(mutex_);
   return plan_sha256_ == plan_sha256 ? layer_ : -1;
 }
 
-void ActivationCacheImpl::Clear() { Take("", -1); }
+void ActivationCacheImpl::Clear() {
+  Take("", -1);
+  TakePrefetched("", -1);
+}
+
+void ActivationCacheImpl::Prefetch(const std::string& plan_sha256, int layer,
+                                   std::function<absl::StatusOr<HostBlock>()> load) {
+  prefetched_plan_ = plan_sha256;
+  prefetched_layer_ = layer;
+  prefetched_ = std::async(std::launch::async, std::move(load));
+}
+
+std::optional<absl::StatusOr<HostBlock>> ActivationCacheImpl::TakePrefetched(
+    const std::string& plan_sha256, int layer) {
+  if (!prefetched_.valid()) return std::nullopt;
+  absl::StatusOr<HostBlock> block = prefetched_.get();
+  if (prefetched_plan_ != plan_sha256 || prefetched_layer_ != layer) return std::nullopt;
+  return block;
+}
 
 std::optional<LayerInputs> ActivationCacheImpl::Take(const std::string& plan_sha256, int layer) {
   std::lock_guard<std::mutex> lock(mutex_);

@@ -4,12 +4,15 @@
 #ifndef UNIQUANF_WORKER_TASK_ACTIVATION_CACHE_H_
 #define UNIQUANF_WORKER_TASK_ACTIVATION_CACHE_H_
 
+#include <functional>
+#include <future>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
 
-#include "worker/backend/tensor.h"
+#include "worker/backend/sequence_buffer.h"
+#include "worker/model/checkpoint.h"
 #include "worker/task/task_runner.h"
 
 namespace uniquanf {
@@ -17,8 +20,9 @@ namespace uniquanf {
 // Both [S, L, H] act: a layer's input in the original model, and when all earlier layers are
 // quantized (empty when the job does not need it; for layer 0 they are equal and x_q is a copy).
 struct LayerInputs {
-  Tensor x_fp;
-  Tensor x_q;
+  SequenceBuffer x_fp;
+  SequenceBuffer x_q;
+  uint64_t device_bytes() const;
 };
 
 class ActivationCacheImpl : public ActivationCache {
@@ -31,11 +35,23 @@ class ActivationCacheImpl : public ActivationCache {
   std::optional<LayerInputs> Take(const std::string& plan_sha256, int layer);
   void Put(const std::string& plan_sha256, int layer, LayerInputs inputs);
 
+  // Starts reading a layer's weights in a thread of its own, for the task that likely comes next.
+  void Prefetch(const std::string& plan_sha256, int layer,
+                std::function<absl::StatusOr<HostBlock>()> load);
+  // The prefetched weights, waited for, if they are these; what else was prefetched is dropped.
+  std::optional<absl::StatusOr<HostBlock>> TakePrefetched(const std::string& plan_sha256,
+                                                          int layer);
+
  private:
   mutable std::mutex mutex_;
   std::string plan_sha256_;  // guarded by mutex_, as are the next two
   int layer_ = -1;
   LayerInputs inputs_;
+
+  // Touched by the task's thread only.
+  std::string prefetched_plan_;
+  int prefetched_layer_ = -1;
+  std::future<absl::StatusOr<HostBlock>> prefetched_;
 };
 
 }  // namespace uniquanf

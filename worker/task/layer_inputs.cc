@@ -1,6 +1,5 @@
 #include "worker/task/layer_inputs.h"
 
-#include <optional>
 #include <utility>
 
 #include "common/artifact/layout.h"
@@ -14,21 +13,14 @@ namespace uniquanf {
 namespace {
 
 absl::Status ForwardHostBlock(const TaskContext& context, int layer, const HostBlock& block,
-                              const RopeTables& rope, const TaskEnvironment& env, Tensor* hidden) {
+                              const RopeTables& rope, const TaskEnvironment& env,
+                              SequenceBuffer* hidden) {
   const BlockConfig& config = context.checkpoint->config().blocks[layer];
   UQ_ASSIGN_OR_RETURN(const BlockWeights weights, UploadBlock(env.backend, config, env.act, block));
-  return ForwardBlockInPlace(env.backend, config, rope, weights, hidden);
+  return ForwardBlock(env.backend, config, rope, weights, *hidden, hidden, env.cancelled);
 }
 
 }  // namespace
-
-absl::StatusOr<Tensor> CopyTensor(const Tensor& source) {
-  UQ_ASSIGN_OR_RETURN(Tensor copy,
-                      Tensor::Allocate(source.backend(), source.dtype(), source.shape()));
-  UQ_RETURN_IF_ERROR(
-      source.backend()->CopyOnDevice(copy.data(), source.data(), source.size_bytes()));
-  return copy;
-}
 
 absl::StatusOr<HostBlock> LoadStoredBlock(const TaskContext& context, const LayerResult& result,
                                           const TaskEnvironment& env) {
@@ -46,16 +38,13 @@ absl::StatusOr<HostBlock> LoadStoredBlock(const TaskContext& context, const Laye
   return block;
 }
 
-absl::StatusOr<LayerInputs> ObtainLayerInputs(const TaskContext& context,
-                                              const std::string& plan_sha256, int layer,
-                                              const std::vector<std::string>& earlier,
-                                              const RopeTables& rope, const TaskEnvironment& env) {
+absl::StatusOr<LayerInputs> RecomputeLayerInputs(const TaskContext& context,
+                                                 const std::string& plan_sha256, int layer,
+                                                 const std::vector<std::string>& earlier,
+                                                 const RopeTables& rope,
+                                                 SequenceBuffer::Placement placement,
+                                                 const TaskEnvironment& env) {
   const Plan& plan = context.plan;
-  auto* cache = static_cast<ActivationCacheImpl*>(env.cache);
-  if (cache != nullptr) {
-    std::optional<LayerInputs> cached = cache->Take(plan_sha256, layer);
-    if (cached.has_value()) return std::move(*cached);
-  }
   const bool needs_quantized = NeedsQuantizedInputs(plan.spec);
   std::vector<LayerResult> results;
   if (needs_quantized) {
@@ -71,11 +60,11 @@ absl::StatusOr<LayerInputs> ObtainLayerInputs(const TaskContext& context,
   UQ_ASSIGN_OR_RETURN(const std::string token_bytes,
                       GetContent(env.work.get(), plan.calibration_sha256, uint64_t{1} << 34));
   LayerInputs inputs;
-  UQ_ASSIGN_OR_RETURN(inputs.x_fp, EmbedTokens(env.backend, *context.checkpoint, env.act,
-                                               TokensFromBytes(token_bytes), plan.num_samples,
-                                               plan.sequence_length));
+  UQ_ASSIGN_OR_RETURN(inputs.x_fp, EmbedSequences(env.backend, *context.checkpoint, env.act,
+                                                  placement, TokensFromBytes(token_bytes),
+                                                  plan.num_samples, plan.sequence_length));
   if (needs_quantized) {
-    UQ_ASSIGN_OR_RETURN(inputs.x_q, CopyTensor(inputs.x_fp));
+    UQ_ASSIGN_OR_RETURN(inputs.x_q, inputs.x_fp.Clone());
   }
   for (int before = 0; before < layer; ++before) {
     if (IsCancelled(env)) return CancelledError();

@@ -12,20 +12,19 @@
 
 namespace uniquanf {
 
-// From the cache, or recomputed: x_fp through the original blocks, x_q through the stored, rounded
+// Recomputed: x_fp through the original blocks, x_q through the stored, rounded
 // ones
-// (`earlier`: results of layers 0..layer−1). The same bits either way.
-absl::StatusOr<LayerInputs> ObtainLayerInputs(const TaskContext& context,
-                                              const std::string& plan_sha256, int layer,
-                                              const std::vector<std::string>& earlier,
-                                              const RopeTables& rope, const TaskEnvironment& env);
+// (`earlier`: results of layers 0..layer−1). The same bits as those kept in the cache.
+absl::StatusOr<LayerInputs> RecomputeLayerInputs(const TaskContext& context,
+                                                 const std::string& plan_sha256, int layer,
+                                                 const std::vector<std::string>& earlier,
+                                                 const RopeTables& rope,
+                                                 SequenceBuffer::Placement placement,
+                                                 const TaskEnvironment& env);
 
 // The block as stored: quantized layers dequantized from the shard, the rest from the source.
 absl::StatusOr<HostBlock> LoadStoredBlock(const TaskContext& context, const LayerResult& result,
                                           const TaskEnvironment& env);
-
-// A copy of `source` on its device.
-absl::StatusOr<Tensor> CopyTensor(const Tensor& source);
 
 }  // namespace uniquanf
 

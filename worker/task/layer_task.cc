@@ -22,6 +22,7 @@
 #include "worker/task/content_store.h"
 #include "worker/task/layer_inputs.h"
 #include "worker/task/layer_shard.h"
+#include "worker/task/memory_plan.h"
 #include "worker/task/run_facts.h"
 #include "worker/task/task_context.h"
 #include "worker/task/task_runner.h"
@@ -96,19 +97,20 @@ class LayerRun {
     if (NeedsReconstruction(plan_.spec)) {
       UQ_ASSIGN_OR_RETURN(rope_, MakeRopeTables(env_.backend, context_.checkpoint->config().rope,
                                                 config_.head_dim, plan_.sequence_length));
-      UQ_ASSIGN_OR_RETURN(inputs_,
-                          ObtainLayerInputs(context_, plan_sha256_, layer_, earlier, rope_, env_));
+      UQ_RETURN_IF_ERROR(ObtainInputs(earlier));
     }
     if (IsCancelled(env_)) return CancelledError();
     ReportProgress(env_, "loading", 0, 1);
-    UQ_ASSIGN_OR_RETURN(original_, context_.checkpoint->LoadBlock(layer_));
+    UQ_RETURN_IF_ERROR(LoadOriginal());
     UQ_ASSIGN_OR_RETURN(weights_, UploadBlock(env_.backend, config_, env_.act, original_));
     // Hashed while the device works; Store waits for it before it changes the weights.
     weights_sha256_ = std::async(std::launch::async, WeightsDigest, std::cref(original_));
     if (NeedsReconstruction(plan_.spec)) {
-      UQ_ASSIGN_OR_RETURN(y_fp_, Tensor::Allocate(env_.backend, env_.act, inputs_.x_fp.shape()));
-      UQ_RETURN_IF_ERROR(
-          ForwardBlock(env_.backend, config_, rope_, weights_, inputs_.x_fp, &y_fp_));
+      const Shape& shape = inputs_.x_fp.shape();
+      UQ_ASSIGN_OR_RETURN(y_fp_, SequenceBuffer::Allocate(env_.backend, placement_, env_.act,
+                                                          shape[0], shape[1], shape[2]));
+      UQ_RETURN_IF_ERROR(ForwardBlock(env_.backend, config_, rope_, weights_, inputs_.x_fp, &y_fp_,
+                                      env_.cancelled));
     }
     UQ_RETURN_IF_ERROR(Initialize());
     if (NeedsReconstruction(plan_.spec)) UQ_RETURN_IF_ERROR(Reconstruct());
@@ -118,6 +120,53 @@ class LayerRun {
   }
 
  private:
+  // Plans the memory, then takes the inputs from the cache or recomputes them.
+  absl::Status ObtainInputs(const std::vector<std::string>& earlier) {
+    std::optional<LayerInputs> cached;
+    if (cache() != nullptr) cached = cache()->Take(plan_sha256_, layer_);
+    const LayerMemory memory =
+        EstimateLayerMemory(plan_, context_.checkpoint->config(), layer_, *env_.backend, env_.act);
+    const MemoryInfo info = env_.backend->memory();
+    // On the CPU free memory says little: the system gives page cache back when asked.
+    uint64_t available =
+        env_.backend->kind() == DeviceKind::kCpu ? info.total_bytes : info.free_bytes;
+    if (cached) available += cached->device_bytes();
+    UQ_ASSIGN_OR_RETURN(placement_, PlaceActivations(memory, layer_, available, env_));
+    if (cached && cached->x_fp.on_device() == (placement_ == SequenceBuffer::Placement::kDevice)) {
+      inputs_ = std::move(*cached);
+      return absl::OkStatus();
+    }
+    cached.reset();
+    UQ_ASSIGN_OR_RETURN(inputs_, RecomputeLayerInputs(context_, plan_sha256_, layer_, earlier,
+                                                      rope_, placement_, env_));
+    return absl::OkStatus();
+  }
+
+  absl::Status LoadOriginal() {
+    std::optional<absl::StatusOr<HostBlock>> prefetched;
+    if (cache() != nullptr) prefetched = cache()->TakePrefetched(plan_sha256_, layer_);
+    if (prefetched && prefetched->ok()) {
+      original_ = **std::move(prefetched);
+    } else {
+      UQ_ASSIGN_OR_RETURN(original_, context_.checkpoint->LoadBlock(layer_));
+    }
+    // On the CPU reading ahead would only take time and memory from the work itself.
+    if (cache() == nullptr || env_.backend->kind() == DeviceKind::kCpu ||
+        layer_ + 1 >= plan_.num_layers) {
+      return absl::OkStatus();
+    }
+    cache()->Prefetch(
+        plan_sha256_, layer_ + 1,
+        [store = context_.checkpoint->store(), next = layer_ + 1]() -> absl::StatusOr<HostBlock> {
+          UQ_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint,
+                              Checkpoint::Open(store, /*allow_quantized=*/false));
+          return checkpoint->LoadBlock(next);
+        });
+    return absl::OkStatus();
+  }
+
+  ActivationCacheImpl* cache() const { return static_cast<ActivationCacheImpl*>(env_.cache); }
+
   absl::Status Initialize() {
     const QuantizationSpec& spec = plan_.spec;
     quant::InitOptions options;
@@ -158,7 +207,7 @@ class LayerRun {
     const QuantizationSpec& spec = plan_.spec;
     quant::ReconstructOptions options;
     options.batch_size = spec.batch_size;
-    options.num_steps = spec.epochs * (plan_.num_samples / spec.batch_size);
+    options.num_steps = spec.epochs * plan_.num_samples / spec.batch_size;
     options.input_prob = spec.input_prob;
     options.uniform_learning_rate = spec.uniform_learning_rate;
     options.binary_learning_rate = spec.binary_learning_rate;
@@ -180,7 +229,8 @@ class LayerRun {
                             env_.cancelled ? env_.cancelled : [] { return false; }));
     result_.initial_loss = reconstructed.initial_loss;
     result_.loss_curve = Condense(reconstructed.losses);
-    if (!inputs_.x_q.empty()) inputs_.x_fp = Tensor();  // its memory is needed more than its bits
+    if (!inputs_.x_q.empty())
+      inputs_.x_fp = SequenceBuffer();  // its memory is needed more than its bits
     return absl::OkStatus();
   }
 
@@ -222,8 +272,9 @@ class LayerRun {
   // The stored block's output error, and the next layer's inputs for whoever runs it here.
   absl::Status MeasureAndHandOn() {
     UQ_ASSIGN_OR_RETURN(weights_, UploadBlock(env_.backend, config_, env_.act, original_));
-    Tensor y_q = std::move(inputs_.x_q.empty() ? inputs_.x_fp : inputs_.x_q);
-    UQ_RETURN_IF_ERROR(ForwardBlockInPlace(env_.backend, config_, rope_, weights_, &y_q));
+    SequenceBuffer y_q = std::move(inputs_.x_q.empty() ? inputs_.x_fp : inputs_.x_q);
+    UQ_RETURN_IF_ERROR(
+        ForwardBlock(env_.backend, config_, rope_, weights_, y_q, &y_q, env_.cancelled));
     UQ_ASSIGN_OR_RETURN(result_.final_loss, MeanSquaredError(y_q));
     if (env_.cache == nullptr) return absl::OkStatus();
     LayerInputs next;
@@ -233,12 +284,16 @@ class LayerRun {
     return absl::OkStatus();
   }
 
-  absl::StatusOr<double> MeanSquaredError(const Tensor& y) {
+  absl::StatusOr<double> MeanSquaredError(const SequenceBuffer& y) {
     const int64_t per_sequence = plan_.sequence_length * config_.hidden_size;
     UQ_ASSIGN_OR_RETURN(Tensor params,
                         Tensor::Allocate(env_.backend, DType::kUint8, {sizeof(ops::StepParams)}));
+    UQ_RETURN_IF_ERROR(env_.backend->FillZero(params.data(), params.size_bytes()));
     UQ_ASSIGN_OR_RETURN(Tensor row, Tensor::Allocate(env_.backend, env_.act,
                                                      {plan_.sequence_length, config_.hidden_size}));
+    UQ_ASSIGN_OR_RETURN(
+        Tensor target,
+        Tensor::Allocate(env_.backend, env_.act, {1, plan_.sequence_length, config_.hidden_size}));
     UQ_ASSIGN_OR_RETURN(Tensor gradient, Tensor::Allocate(env_.backend, env_.act, row.shape()));
     UQ_ASSIGN_OR_RETURN(
         Tensor scratch,
@@ -251,13 +306,9 @@ class LayerRun {
         std::min<int64_t>(plan_.num_samples, quant::kMaxEvaluationSequences);
     double sum = 0;
     for (int64_t sequence = 0; sequence < num_sequences; ++sequence) {
-      ops::StepParams host{};
-      host.sequence_index[0] = sequence;
-      UQ_RETURN_IF_ERROR(env_.backend->CopyFromHost(params.data(), &host, sizeof(host)));
-      UQ_RETURN_IF_ERROR(env_.backend->CopyOnDevice(
-          row.data(), static_cast<const char*>(y.data()) + sequence * row.size_bytes(),
-          row.size_bytes()));
-      ops::MseLoss(env_.backend, static_cast<const ops::StepParams*>(params.data()), row, y_fp_,
+      UQ_RETURN_IF_ERROR(y.Load(sequence, 0, &row));
+      UQ_RETURN_IF_ERROR(y_fp_.Load(sequence, 0, &target));
+      ops::MseLoss(env_.backend, static_cast<const ops::StepParams*>(params.data()), row, target,
                    /*batch=*/1, &scratch, &gradient, &loss);
       float value = 0;
       UQ_RETURN_IF_ERROR(env_.backend->CopyToHost(&value, loss.data(), sizeof(value)));
@@ -295,7 +346,8 @@ class LayerRun {
   // After original_, so that it is waited for first when a run ends early.
   std::future<std::string> weights_sha256_;
   BlockWeights weights_;
-  Tensor y_fp_;
+  SequenceBuffer::Placement placement_ = SequenceBuffer::Placement::kDevice;
+  SequenceBuffer y_fp_;
   std::array<std::optional<QuantizerState>, kNumLinears> states_;
   LayerResult result_;
   std::optional<LayerInputs> next_;

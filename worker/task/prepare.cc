@@ -7,8 +7,8 @@
 #include "absl/strings/str_join.h"
 #include "common/base/digest.h"
 #include "common/base/status.h"
-#include "worker/quant/quantizer.h"
 #include "worker/task/content_store.h"
+#include "worker/task/memory_plan.h"
 #include "worker/task/output.h"
 #include "worker/task/plan.h"
 #include "worker/task/task_context.h"
@@ -51,33 +51,13 @@ absl::Status CheckModules(const QuantizationSpec& spec, const ModelConfig& confi
   return absl::OkStatus();
 }
 
-// Device bytes of a layer task: weights (original, quantized, gradients), optimizer state,
-// activations of one step, and the calibration caches.
-uint64_t LayerMemoryBytes(const QuantizationSpec& spec, const Plan& plan, const ModelConfig& config,
-                          const TaskEnvironment& env) {
-  const uint64_t act_bytes = DTypeBytes(env.act);
+// What the hungriest layer needs with its calibration activations on the host.
+uint64_t LayerMemoryBytes(const Plan& plan, const ModelConfig& config, const TaskEnvironment& env) {
   uint64_t most = 0;
   for (int layer = 0; layer < config.num_layers; ++layer) {
-    const BlockConfig& block = config.blocks[layer];
-    uint64_t bytes = 0;
-    for (Linear linear : kAllLinears) {
-      const auto [num_outputs, num_inputs] = block.LinearShape(linear);
-      const ModuleSettings settings = SettingsForModule(spec, ModuleName(layer, linear));
-      const uint64_t weights = static_cast<uint64_t>(num_outputs) * num_inputs;
-      bytes += weights * act_bytes * (NeedsReconstruction(spec) ? 3 : 2);
-      if (settings.full_precision) continue;
-      bytes +=
-          quant::QuantizerStateBytes(*env.backend, num_outputs, num_inputs, settings.bits,
-                                     settings.group_size == 0 ? num_inputs : settings.group_size);
-    }
-    if (NeedsReconstruction(spec)) {
-      bytes += BlockRunnerBytes(*env.backend, block, env.act, spec.batch_size, plan.sequence_length,
-                                /*with_backward=*/true);
-      const uint64_t cache_bytes = static_cast<uint64_t>(plan.num_samples) * plan.sequence_length *
-                                   block.hidden_size * act_bytes;
-      bytes += cache_bytes * (NeedsQuantizedInputs(spec) ? 4 : 3);
-    }
-    most = std::max(most, bytes);
+    const LayerMemory memory = EstimateLayerMemory(plan, config, layer, *env.backend, env.act);
+    const bool host_only = env.backend->kind() == DeviceKind::kCpu;
+    most = std::max(most, host_only ? memory.on_device() : memory.on_host());
   }
   return most;
 }
@@ -150,7 +130,7 @@ absl::StatusOr<PrepareOutcome> RunPrepare(const QuantizationSpec& spec,
   PrepareOutcome outcome;
   outcome.num_layers = plan.num_layers;
   outcome.layers_independent = !NeedsQuantizedInputs(spec);
-  outcome.layer_memory_bytes = LayerMemoryBytes(spec, plan, config, env);
+  outcome.layer_memory_bytes = LayerMemoryBytes(plan, config, env);
   const std::string plan_json = plan.ToJson();
   // The output is claimed last, when everything else is known to be good.
   UQ_RETURN_IF_ERROR(CheckOutputIsFree(spec.output_uri, Sha256Hex(plan_json)));

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -226,7 +227,11 @@ TEST_F(QuantizerTest, AlphaGradientIsTheNumericDerivative) {
   const std::vector<float> w = Normal(c.rows * c.columns, 0.02f);
   const std::vector<float> up = Normal(c.rows * c.columns, 1.0f, kSeed + 7);
   QuantizerState state = Make(w, c);
-  InitializeUniform(backend_.get(), {}, &state);  // |u − L| <= ½ = min |α| everywhere
+  InitializeUnified(backend_.get(), {}, &state);
+  // Levels wide enough for every weight to be kept: |u − L| <= min |α|.
+  std::vector<float> wide = Floats(state.alpha);
+  for (size_t i = 0; i < wide.size(); ++i) wide[i] = std::ldexp(0.55f, 2 - static_cast<int>(i % 3));
+  ASSERT_TRUE(state.alpha.CopyFromFloats(wide.data()).ok());
   Tensor w_hat = Like(state, w);
   Forward(backend_.get(), Mapping::kDirect, &state, &w_hat);
   Gradients gradients = *NewGradients(backend_.get(), state);
@@ -346,7 +351,9 @@ TEST_F(QuantizerTest, UniformInitializationRoundsToNearestMinMax) {
           std::minmax_element(w.begin() + begin, w.begin() + begin + c.group_size);
       const float delta = (*max - *min) / ((1 << bits) - 1);
       for (size_t k = begin; k < begin + c.group_size; ++k) {
-        ASSERT_NEAR(out[k], *min + delta * std::round((w[k] - *min) / delta), 1e-3 * delta);
+        const float zero_point = std::nearbyint(-*min / delta), last = (1 << bits) - 1;
+        const float code = std::clamp(std::round(w[k] / delta) + zero_point, 0.0f, last);
+        ASSERT_NEAR(out[k], delta * (code - zero_point), 1e-3 * delta);
       }
     }
   }

@@ -64,6 +64,16 @@ TEST_F(LayerTaskTest, BytesDoNotDependOnTheThreadCount) {
   }
 }
 
+TEST_F(LayerTaskTest, BytesDoNotDependOnWhereActivationsLie) {
+  spec_.batch_size = 2;
+  model_.Write(spec_.model_uri);
+  const auto on_device = RunLayers(env_);
+  ASSERT_THAT(on_device, IsOk());
+  cache_->Clear();
+  env_.activations = ActivationPlacement::kHost;
+  EXPECT_EQ(*RunLayers(env_), *on_device);
+}
+
 TEST_F(LayerTaskTest, SeedChangesTheBytes) {
   model_.Write(spec_.model_uri);
   const auto first = RunLayers(env_);

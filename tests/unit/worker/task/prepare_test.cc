@@ -149,7 +149,8 @@ TEST_F(PrepareTest, OverrideThatMatchesNothingIsRefused) {
 TEST_F(PrepareTest, MethodsThatNeedCalibrationSaySo) {
   model_.Write(spec_.model_uri);
   spec_.calibration_uri.clear();
-  EXPECT_THAT(RunPrepare(spec_, env_), FailsWith(kInvalid, "INVALID_SPEC", HasSubstr("calibration")));
+  EXPECT_THAT(RunPrepare(spec_, env_),
+              FailsWith(kInvalid, "INVALID_SPEC", HasSubstr("calibration")));
   spec_.method = QuantizationMethod::kRtn;
   EXPECT_THAT(RunPrepare(spec_, env_), IsOk());
 }
