@@ -1,5 +1,8 @@
 #include "server/store/record_codec.h"
 
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
+
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 #include "server/store/state.pb.h"
@@ -126,7 +129,14 @@ std::string EncodeJob(const Job& job) {
     r.mutable_artifact()->set_size_bytes(job.artifact->size_bytes);
   }
   r.set_report(job.report);
-  return r.SerializeAsString();
+  // The same job gives the same bytes: a map's order is otherwise random.
+  std::string bytes;
+  google::protobuf::io::StringOutputStream stream(&bytes);
+  google::protobuf::io::CodedOutputStream out(&stream);
+  out.SetSerializationDeterministic(true);
+  r.SerializeToCodedStream(&out);
+  out.Trim();
+  return bytes;
 }
 
 absl::StatusOr<Job> DecodeJob(absl::string_view bytes) {
