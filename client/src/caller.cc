@@ -4,11 +4,18 @@
 #include <string>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/rpc/status_proto.h"
 
 namespace uniquanf {
+namespace {
+
+// With the default pauses about nine seconds.
+constexpr int kFailoverAttempts = 8;
+
+}  // namespace
 
 Caller::Caller(ClientOptions options, std::shared_ptr<grpc::Channel> channel)
     : options_(std::move(options)),
@@ -54,6 +61,11 @@ absl::Status Caller::Explain(const grpc::Status& grpc_status, int num_attempts) 
 absl::Status Caller::Run(const std::function<grpc::Status(grpc::ClientContext*)>& attempt,
                          int* num_attempts) {
   const absl::Time deadline = absl::Now() + options_.call_timeout;
+  // With several servers another one is about to take over, within seconds.
+  const int max_attempts =
+      absl::StrContains(options_.server, ',') && options_.retry.max_attempts > 1
+          ? std::max(options_.retry.max_attempts, kFailoverAttempts)
+          : options_.retry.max_attempts;
   for (int i = 1;; ++i) {
     grpc::ClientContext context;
     context.set_deadline(absl::ToChronoTime(deadline));
@@ -62,7 +74,7 @@ absl::Status Caller::Run(const std::function<grpc::Status(grpc::ClientContext*)>
     if (num_attempts != nullptr) *num_attempts = i;
     if (status.ok()) return absl::OkStatus();
     const absl::Duration pause = Backoff(i);
-    if (status.error_code() != grpc::StatusCode::UNAVAILABLE || i >= options_.retry.max_attempts ||
+    if (status.error_code() != grpc::StatusCode::UNAVAILABLE || i >= max_attempts ||
         absl::Now() + pause >= deadline) {
       return Explain(status, i);
     }
