@@ -78,8 +78,10 @@ class FailoverTest : public ServiceTest {
     StartServer(0);
     ASSERT_TRUE(WaitUntil([&] { return IsActive(0); }, absl::Seconds(30)));
     StartServer(1);
-    ASSERT_TRUE(WaitUntil([&] { return servers_[1]->Log().find("stands by") != std::string::npos; },
-                          absl::Seconds(30)));
+    ASSERT_TRUE(
+        WaitUntil([&] { return servers_[1]->Log().find("listening on") != std::string::npos; },
+                  absl::Seconds(30)));
+    EXPECT_THAT(servers_[1]->Log(), HasSubstr("stands by"));
   }
   // kill -9 to server i and, until the other one is active, the time it took.
   absl::Duration KillAndWaitForTakeover(int i) {
@@ -104,6 +106,11 @@ class FailoverTest : public ServiceTest {
     EXPECT_OK(client);
     return *std::move(client);
   }
+  static SubmitOptions Options(const QuantizationSpec& spec) {
+    SubmitOptions options;
+    options.spec = spec;
+    return options;
+  }
   int NumLayersDone(Client& client, const std::string& job) {
     const auto now = client.GetJob(job);
     if (!now.ok()) return -1;
@@ -127,7 +134,7 @@ TEST_F(FailoverTest, AStandbyIsNotReadyUntilItTakesOverWithinFiveSeconds) {
   EXPECT_THAT(standby->GetJob("jobs/a"), refused);
   EXPECT_THAT(standby->ListJobs({}), refused);
   EXPECT_THAT(standby->ListTasks("jobs/a"), refused);
-  EXPECT_THAT(standby->SubmitJob({.spec = Spec("out")}), refused);
+  EXPECT_THAT(standby->SubmitJob(Options(Spec("out"))), refused);
   EXPECT_THAT(standby->CancelJob("jobs/a"), refused);
   EXPECT_THAT(standby->ListWorkers(), refused);
   EXPECT_FALSE(IsActive(1));
@@ -149,7 +156,7 @@ TEST_F(FailoverTest, AJobSurvivesItsActiveServerBeingKilledAgainAndAgain) {
   StartWorker("w2");
   auto client = Connect(AllServers());
   const QuantizationSpec spec = Spec("out");
-  const auto job = client->SubmitJob({.spec = spec});
+  const auto job = client->SubmitJob(Options(spec));
   ASSERT_OK(job);
   // One watch over all of it.
   absl::StatusOr<Job> last = absl::UnknownError("no end seen");
@@ -191,7 +198,7 @@ TEST_F(FailoverTest, AJobSurvivesTheDatabaseBeingKilled) {
   StartWorker("w1");
   auto client = Connect(AllServers());
   const QuantizationSpec spec = Spec("out");
-  const auto job = client->SubmitJob({.spec = spec});
+  const auto job = client->SubmitJob(Options(spec));
   ASSERT_OK(job);
   for (int round = 1; round <= 2; ++round) {
     ASSERT_TRUE(
