@@ -151,12 +151,14 @@ void Runtime::Run() {
     }
     const Now now = ReadClock();
     if (!state_.has_value()) {
-      for (Item& item : items) Refuse(&item, unavailable_);
-      if (stopping || now.mono < recover_at_) continue;
-      const absl::Status status = Recover();
-      if (status.ok()) continue;
-      OnCommitError(nullptr, status);
-      continue;
+      if (now.mono >= recover_at_) {
+        const absl::Status status = Recover();
+        if (!status.ok()) OnCommitError(nullptr, status);
+      }
+      if (!state_.has_value()) {
+        for (Item& item : items) Refuse(&item, unavailable_);
+        continue;
+      }
     }
     Item tick;
     tick.event = TickEvent{};

@@ -1,0 +1,242 @@
+#include "server/runtime/runtime.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <future>
+
+#include "common/base/clock.h"
+#include "server/runtime/janitor.h"
+#include "tests/support/status_matchers.h"
+#include "tests/support/temp_dir.h"
+
+namespace uniquanf::server {
+namespace {
+
+// Fails commits on demand, before or after they are done.
+class FaultyJobStore : public JobStore {
+ public:
+  explicit FaultyJobStore(std::unique_ptr<JobStore> store) : store_(std::move(store)) {}
+  absl::StatusOr<uint64_t> Open() override {
+    if (open_failures > 0) {
+      --open_failures;
+      return Unavailable("STATE_UNAVAILABLE", "injected");
+    }
+    return store_->Open();
+  }
+  absl::StatusOr<LoadedState> Load() override { return store_->Load(); }
+  absl::Status Commit(const WriteBatch& batch) override {
+    ++num_commits;
+    if (fail_next.exchange(false)) return Unavailable("STATE_UNAVAILABLE", "injected");
+    const absl::Status status = store_->Commit(batch);
+    if (lie_next.exchange(false)) return Unavailable("STATE_UNAVAILABLE", "injected, but done");
+    return status;
+  }
+  std::string backend() const override { return "faulty"; }
+
+  std::atomic<bool> fail_next{false}, lie_next{false};
+  std::atomic<int> num_commits{0}, open_failures{0};
+
+ private:
+  std::unique_ptr<JobStore> store_;
+};
+
+class RuntimeTest : public ::testing::Test {
+ protected:
+  RuntimeTest() { Start(); }
+  void Start() {
+    store_ = std::make_unique<FaultyJobStore>(NewSqliteStore(dir_.File("state.sqlite")));
+    RuntimeOptions options;
+    options.policy.lease_duration = absl::Seconds(30);
+    runtime_ = std::make_unique<Runtime>(options, store_.get(), &SystemClock(), nullptr);
+    ASSERT_THAT(runtime_->Start(), IsOk());
+  }
+  void Restart() {
+    runtime_.reset();
+    store_.reset();
+    Start();
+  }
+  absl::StatusOr<JobView> Change(Event event) {
+    std::promise<absl::StatusOr<JobView>> promise;
+    runtime_->ChangeJob(std::move(event),
+                        [&promise](absl::StatusOr<JobView> view) { promise.set_value(view); });
+    return promise.get_future().get();
+  }
+  static CreateJobEvent Create(const std::string& id) {
+    CreateJobEvent event;
+    event.job.id = id;
+    event.job.uid = "uid-" + id;
+    event.job.tenant = "t";
+    event.job.request_id = "request-" + id;
+    event.job.request_digest = "digest";
+    return event;
+  }
+  SynchronizeEvent Call(int64_t sequence) {
+    SynchronizeEvent event;
+    event.session = "session";
+    event.worker = "worker";
+    event.sequence = sequence;
+    event.capabilities.device = "cpu";
+    event.num_free_slots = 1;
+    return event;
+  }
+  using Reply = absl::StatusOr<SynchronizeReply>;
+  std::future<Reply> Synchronize(SynchronizeEvent event, absl::Duration max_wait) {
+    auto promise = std::make_shared<std::promise<Reply>>();
+    runtime_->Synchronize(std::move(event), max_wait,
+                          [promise](Reply reply) { promise->set_value(std::move(reply)); });
+    return promise->get_future();
+  }
+
+  TempDir dir_;
+  std::unique_ptr<FaultyJobStore> store_;
+  std::unique_ptr<Runtime> runtime_;
+};
+
+TEST_F(RuntimeTest, AcknowledgedJobSurvivesARestart) {
+  ASSERT_THAT(Change(Create("a")), IsOk());
+  Restart();
+  ASSERT_TRUE(runtime_->published().Find("a").has_value());
+  // The idempotency of its request too.
+  CreateJobEvent again = Create("a");
+  again.job.id = "b";
+  const auto view = Change(again);
+  ASSERT_THAT(view, IsOk());
+  EXPECT_EQ(view->job->id, "a");
+}
+
+TEST_F(RuntimeTest, FailedCommitIsUnavailableAndDidNotHappen) {
+  store_->fail_next = true;
+  EXPECT_THAT(Change(Create("a")), FailsWith(absl::StatusCode::kUnavailable, "STATE_UNAVAILABLE"));
+  EXPECT_THAT(Change(Create("b")), IsOk());
+  EXPECT_FALSE(runtime_->published().Find("a").has_value());
+}
+
+TEST_F(RuntimeTest, CommitThatWasDoneButReportedFailedIsFoundOnRetry) {
+  store_->lie_next = true;
+  EXPECT_THAT(Change(Create("a")), FailsWith(absl::StatusCode::kUnavailable, "STATE_UNAVAILABLE"));
+  const auto again = Change(Create("a"));
+  ASSERT_THAT(again, IsOk());
+  EXPECT_EQ(again->job->id, "a");
+}
+
+TEST_F(RuntimeTest, ComesBackWhenTheStoreDoes) {
+  store_->open_failures = 3;
+  store_->fail_next = true;
+  EXPECT_FALSE(Change(Create("a")).ok());
+  absl::Status status;
+  for (int i = 0; i < 1000; ++i) {
+    status = Change(Create("a")).status();
+    if (status.ok()) break;
+    absl::SleepFor(absl::Milliseconds(10));  // the store's outage is in real time
+  }
+  EXPECT_THAT(status, IsOk());
+}
+
+TEST_F(RuntimeTest, EventsThatWaitShareATransaction) {
+  std::promise<void> entered, go;
+  runtime_->Read([&](const State*) {
+    entered.set_value();
+    go.get_future().wait();
+  });
+  entered.get_future().wait();
+  std::vector<std::promise<absl::Status>> done(50);
+  for (int i = 0; i < 50; ++i) {
+    runtime_->ChangeJob(Create(absl::StrCat("j", i)), [&done, i](absl::StatusOr<JobView> view) {
+      done[i].set_value(view.status());
+    });
+  }
+  const int before = store_->num_commits;
+  go.set_value();
+  for (auto& promise : done) EXPECT_THAT(promise.get_future().get(), IsOk());
+  EXPECT_EQ(store_->num_commits - before, 1);
+}
+
+TEST_F(RuntimeTest, HeldCallIsAnsweredWhenWorkArrives) {
+  std::future<Reply> held = Synchronize(Call(1), absl::Seconds(20));
+  ASSERT_THAT(Change(Create("a")), IsOk());
+  const Reply reply = held.get();
+  ASSERT_THAT(reply, IsOk());
+  ASSERT_EQ(reply->assignments.size(), 1u);
+  EXPECT_EQ(reply->assignments[0].task, "prepare");
+}
+
+TEST_F(RuntimeTest, HeldCallIsAnsweredAtItsEnd) {
+  const Reply reply = Synchronize(Call(1), absl::Milliseconds(50)).get();
+  ASSERT_THAT(reply, IsOk());
+  EXPECT_TRUE(reply->assignments.empty());
+}
+
+TEST_F(RuntimeTest, NewerCallEndsTheHeldOne) {
+  std::future<Reply> first = Synchronize(Call(1), absl::Seconds(20));
+  std::future<Reply> second = Synchronize(Call(2), absl::Seconds(20));
+  EXPECT_THAT(first.get(), FailsWith(absl::StatusCode::kAborted, "STALE_REQUEST"));
+  ASSERT_THAT(Change(Create("a")), IsOk());
+  EXPECT_EQ(second.get()->assignments.size(), 1u);
+}
+
+TEST_F(RuntimeTest, WorkerThatWentAwayIsGivenNothing) {
+  std::future<Reply> held = Synchronize(Call(1), absl::Seconds(20));
+  runtime_->AbandonSynchronize("session", 1);
+  EXPECT_FALSE(held.get().ok());
+  ASSERT_THAT(Change(Create("a")), IsOk());
+  EXPECT_EQ(runtime_->published().Find("a")->tasks[0]->state, TaskState::kReady);
+}
+
+TEST_F(RuntimeTest, RunningTaskSurvivesTheServer) {
+  ASSERT_THAT(Change(Create("a")), IsOk());
+  const Reply reply = Synchronize(Call(1), absl::ZeroDuration()).get();
+  ASSERT_EQ(reply->assignments.size(), 1u);
+  Restart();
+  SynchronizeEvent call = Call(2);
+  LeaseReport report;
+  report.lease_id = reply->assignments[0].lease_id;
+  report.attempt = 1;
+  report.job = "a";
+  report.task = "prepare";
+  call.leases = {report};
+  call.num_free_slots = 0;
+  const Reply after = Synchronize(call, absl::ZeroDuration()).get();
+  ASSERT_EQ(after->directives.size(), 1u);
+  EXPECT_EQ(after->directives[0].action, LeaseAction::kContinue);
+}
+
+TEST_F(RuntimeTest, StopAnswersWhatIsHeld) {
+  std::future<Reply> held = Synchronize(Call(1), absl::Seconds(20));
+  // The call is held once a later event has been answered.
+  ASSERT_THAT(Change(CancelJobEvent{"none"}),
+              FailsWith(absl::StatusCode::kNotFound, "JOB_NOT_FOUND"));
+  runtime_->Stop();
+  EXPECT_THAT(held.get(), FailsWith(absl::StatusCode::kUnavailable, "SHUTTING_DOWN"));
+  EXPECT_THAT(Change(Create("a")), FailsWith(absl::StatusCode::kUnavailable, "SHUTTING_DOWN"));
+}
+
+TEST_F(RuntimeTest, WorkingObjectsOfADeletedJobGoAlsoAfterARestart) {
+  const std::string root = "file://" + dir_.File("objects");
+  auto store = *OpenObjectStore(root);
+  ASSERT_THAT(store->Write("work/uid-a/objects/1", "x"), IsOk());
+  ASSERT_THAT(store->Write("work/uid-b/objects/1", "x"), IsOk());
+  ASSERT_THAT(store->Write("artifacts/a/config.json", "x"), IsOk());
+  ASSERT_THAT(Change(Create("a")), IsOk());
+  ASSERT_THAT(Change(Create("b")), IsOk());
+  ASSERT_THAT(Change(CancelJobEvent{"a"}), IsOk());
+  ASSERT_THAT(Change(DeleteJobEvent{"a"}), IsOk());
+  Restart();
+  ASSERT_EQ(runtime_->published().Garbage(), std::vector<std::string>{"uid-a"});
+  std::promise<int64_t> swept;
+  JanitorOptions options;
+  options.object_root = root;
+  options.on_swept = [&swept](const std::string&, int64_t n, const absl::Status&) {
+    swept.set_value(n);
+  };
+  options.period = absl::Hours(1);
+  Janitor janitor(options, runtime_.get());
+  EXPECT_EQ(swept.get_future().get(), 1);
+  EXPECT_THAT(store->Stat("work/uid-a/objects/1"),
+              FailsWith(absl::StatusCode::kNotFound, "OBJECT_NOT_FOUND"));
+  EXPECT_THAT(store->Stat("work/uid-b/objects/1"), IsOk());
+  EXPECT_THAT(store->Stat("artifacts/a/config.json"), IsOk());
+}
+
+}  // namespace
+}  // namespace uniquanf::server

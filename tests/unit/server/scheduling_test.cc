@@ -1,0 +1,199 @@
+#include "tests/unit/server/core_fixture.h"
+
+namespace uniquanf::server {
+namespace {
+
+class SchedulingTest : public CoreTest {
+ protected:
+  std::string NextJob(Worker* worker) {
+    const std::vector<Assignment> got = Synchronize(worker);
+    return got.empty() ? "" : got[0].job;
+  }
+};
+
+TEST_F(SchedulingTest, HigherPriorityFirstThenOlder) {
+  Create("low", "t", -1);
+  Create("first");
+  Create("second");
+  Create("high", "t", 5);
+  for (const char* expected : {"high", "first", "second", "low"}) {
+    Worker w = NewWorker(absl::StrCat("w-", expected));
+    EXPECT_EQ(NextJob(&w), expected);
+  }
+}
+
+TEST_F(SchedulingTest, DeviceMustMatch) {
+  Create("gpu", "t", 9, "cuda");
+  Create("any");
+  Worker cpu = NewWorker("cpu"), cuda = NewWorker("cuda");
+  cuda.capabilities.device = "cuda";
+  EXPECT_EQ(NextJob(&cpu), "any");
+  EXPECT_EQ(NextJob(&cuda), "gpu");
+}
+
+TEST_F(SchedulingTest, AllTasksOfAJobRunOnOneKindOfDevice) {
+  Create("a");
+  Worker cpu = NewWorker("cpu"), cuda = NewWorker("cuda");
+  cuda.capabilities.device = "cuda";
+  Synchronize(&cpu);
+  Succeed(&cpu.reports[0], 3, /*independent=*/true);
+  Synchronize(&cpu);
+  EXPECT_EQ(NextJob(&cuda), "");
+  Worker other = NewWorker("other");
+  EXPECT_EQ(NextJob(&other), "a");
+}
+
+TEST_F(SchedulingTest, LayersNeedTheirMemory) {
+  Create("a");
+  Worker large = NewWorker("large"), small = NewWorker("small");
+  large.capabilities.memory_bytes = int64_t{64} << 30;
+  Synchronize(&large);
+  Succeed(&large.reports[0], 3, true, int64_t{32} << 30);
+  Synchronize(&large);
+  EXPECT_EQ(NextJob(&small), "");
+}
+
+TEST_F(SchedulingTest, RequiredLabelsMustMatch) {
+  CreateJobEvent event;
+  event.job.id = "a";
+  event.job.uid = "u";
+  event.job.tenant = "t";
+  event.job.labels = {{"require/zone", "b"}, {"team", "x"}};
+  Do(event);
+  Worker wrong = NewWorker("wrong"), right = NewWorker("right");
+  wrong.capabilities.labels = {{"zone", "a"}};
+  right.capabilities.labels = {{"zone", "b"}};
+  EXPECT_EQ(NextJob(&wrong), "");
+  Pass(absl::Seconds(8));
+  EXPECT_EQ(job("a").status_message, "no worker offers label zone=b");
+  EXPECT_EQ(state_.num_unschedulable, 1);
+  EXPECT_EQ(NextJob(&right), "a");
+  EXPECT_EQ(state_.num_unschedulable, 0);
+}
+
+TEST_F(SchedulingTest, CachedActivationsArePreferredWithinAJob) {
+  Create("a");
+  Worker w = NewWorker("w");
+  Synchronize(&w);
+  Succeed(&w.reports[0], 4, true);
+  w.cached = {{"a", 2}};
+  EXPECT_EQ(Synchronize(&w).at(0).task, "layer-0002");
+}
+
+TEST_F(SchedulingTest, AWaitingWorkerWithTheActivationsGetsTheTask) {
+  Create("a");
+  Worker plain = NewWorker("aa-plain"), cached = NewWorker("zz-cached"), w = NewWorker("w");
+  Synchronize(&w);
+  Succeed(&w.reports[0]);
+  cached.cached = {{"a", 0}};
+  ASSERT_TRUE(Call(&plain, true).parked);
+  ASSERT_TRUE(Call(&cached, true).parked);
+  w.draining = true;
+  Synchronize(&w);
+  EXPECT_EQ(task("a", "layer-0000").worker, "zz-cached");
+  EXPECT_EQ(edits_.wake.count(cached.session), 1u);
+}
+
+TEST_F(SchedulingTest, TenantsShareWorkerTime) {
+  for (int i = 0; i < 4; ++i) Create(absl::StrCat("greedy-", i), "greedy");
+  Worker w = NewWorker("w");
+  Synchronize(&w);
+  for (int i = 0; i < 5; ++i) {
+    Pass(absl::Seconds(5));
+    Synchronize(&w);
+  }
+  Create("modest-0", "modest");
+  // Ten tasks of equal length: the newcomer gets about every other one, but no credit for the past.
+  std::map<std::string, int> count;
+  for (int i = 0; i < 10; ++i) {
+    const std::vector<Assignment> next = FinishAndSynchronize(&w, 20);
+    ASSERT_EQ(next.size(), 1u);
+    ++count[std::string(next[0].job.substr(0, next[0].job.find('-')))];
+    Pass(absl::Seconds(5));
+  }
+  EXPECT_GE(count["modest"], 4);
+  EXPECT_LE(count["modest"], 6);
+}
+
+TEST_F(SchedulingTest, RunningQuotaHoldsJobsBackAndSaysSo) {
+  policy_.max_running_jobs_per_tenant = 1;
+  Start(Policy(policy_));
+  Create("a");
+  Create("b");
+  Worker w1 = NewWorker("w1"), w2 = NewWorker("w2");
+  EXPECT_EQ(NextJob(&w1), "a");
+  EXPECT_EQ(NextJob(&w2), "");
+  for (int i = 0; i < 8; ++i) {
+    Pass(absl::Seconds(1));
+    Synchronize(&w1);
+  }
+  EXPECT_EQ(job("b").status_message, "tenant \"t\" runs 1 jobs, its quota");
+  ASSERT_TRUE(Call(&w2, true).parked);
+  Fail(&w1.reports[0], FailureClass::kInvalidInput);
+  Synchronize(&w1);
+  EXPECT_EQ(job("b").state, JobState::kRunning);
+}
+
+TEST_F(SchedulingTest, QueuedQuotaRefuses) {
+  policy_.max_queued_jobs_per_tenant = 1;
+  Start(Policy(policy_));
+  Create("a");
+  const Outcome refused = Create("b");
+  EXPECT_EQ(refused.status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(ErrorReason(refused.status), "QUOTA_EXCEEDED");
+  EXPECT_TRUE(Create("c", "other").status.ok());
+}
+
+TEST_F(SchedulingTest, PausedJobLeasesNothingAndResumes) {
+  Create("a");
+  Worker w = NewWorker("w");
+  Synchronize(&w);
+  Do(PauseJobEvent{"a"});
+  EXPECT_TRUE(FinishAndSynchronize(&w).empty());
+  EXPECT_EQ(job("a").state, JobState::kPaused);
+  ASSERT_TRUE(Call(&w, true).parked);
+  Do(ResumeJobEvent{"a"});
+  EXPECT_EQ(job("a").state, JobState::kRunning);
+  EXPECT_EQ(Hear(&w).at(0).task, "layer-0000");
+}
+
+TEST_F(SchedulingTest, NoWorkerAtAllIsSaid) {
+  Create("a");
+  Pass(absl::Seconds(8));
+  EXPECT_EQ(job("a").status_message, "no worker is connected");
+}
+
+TEST_F(SchedulingTest, RequestIdMakesCreationIdempotent) {
+  CreateJobEvent event;
+  event.job.id = "a";
+  event.job.uid = "u";
+  event.job.tenant = "t";
+  event.job.request_id = "r";
+  event.job.request_digest = "d";
+  const Outcome first = Do(event);
+  event.job.id = "b";
+  EXPECT_EQ(Do(event).job, first.job);
+  event.job.request_digest = "other";
+  EXPECT_EQ(ErrorReason(Do(event).status), "REQUEST_ID_REUSED");
+  event.job.request_id = "r2";
+  event.job.id = "a";
+  EXPECT_EQ(ErrorReason(Do(event).status), "JOB_EXISTS");
+}
+
+TEST_F(SchedulingTest, RefusedWishesChangeNothing) {
+  Create("a");
+  edits_ = {};
+  EXPECT_EQ(ErrorReason(Do(RetryJobEvent{"a"}).status), "JOB_NOT_RETRYABLE");
+  EXPECT_EQ(ErrorReason(Do(ResumeJobEvent{"a"}).status), "JOB_NOT_PAUSED");
+  EXPECT_EQ(ErrorReason(Do(DeleteJobEvent{"a"}).status), "JOB_NOT_FINAL");
+  EXPECT_EQ(ErrorReason(Do(CancelJobEvent{"none"}).status), "JOB_NOT_FOUND");
+  EXPECT_EQ(ErrorReason(Do(DrainWorkerEvent{"none"}).status), "WORKER_NOT_FOUND");
+  EXPECT_TRUE(Do(DeleteJobEvent{"none", true}).status.ok());
+  EXPECT_FALSE(edits_.durable());
+  Do(CancelJobEvent{"a"});
+  EXPECT_EQ(job("a").state, JobState::kCancelled);
+  EXPECT_EQ(ErrorReason(Do(PauseJobEvent{"a"}).status), "JOB_FINAL");
+}
+
+}  // namespace
+}  // namespace uniquanf::server
