@@ -29,12 +29,19 @@ WriteBatch MakeBatch(const State& state, const Edits& edits) {
 
 absl::StatusOr<std::unique_ptr<JobStore>> NewJobStore(absl::string_view state) {
   if (state.empty()) {
-    return InvalidInput("INVALID_STATE_URI", "the state is empty; give a file's path");
+    return InvalidInput("INVALID_STATE_URI",
+                        "the state is empty; give a file's path or "
+                        "postgresql://user@host/database");
+  }
+  if (absl::StartsWith(state, "postgresql://") || absl::StartsWith(state, "postgres://")) {
+    return NewPostgresStore(state);
   }
   if (absl::StrContains(state, "://")) {
-    return InvalidInput("INVALID_STATE_URI",
-                        absl::StrCat("state \"", state.substr(0, state.find("://")),
-                                     "://...\" is not supported; give the path of an SQLite file"));
+    return InvalidInput(
+        "INVALID_STATE_URI",
+        absl::StrCat("state \"", state.substr(0, state.find("://")),
+                     "://...\" is not supported; give the path of an SQLite file, or "
+                     "postgresql://user@host/database"));
   }
   return NewSqliteStore(state);
 }

@@ -9,7 +9,8 @@
 // survives a crash of the process and of the machine.
 // Errors: kAborted (STORE_FENCED): another server has taken the store, or the sequence is not the
 // expected one; nothing was written. kUnavailable (STATE_UNAVAILABLE) and kResourceExhausted
-// (STATE_FULL): the batch may or may not have been written; Load tells. kDataLoss (STATE_CORRUPT)
+// (STATE_FULL): the batch may or may not have been written; Open and Load tell. kUnavailable
+// (NOT_ACTIVE), from Open: another server is active; ask again. kDataLoss (STATE_CORRUPT)
 // and kFailedPrecondition (STATE_SCHEMA: written by a newer server; STATE_IN_USE: another server
 // has it open) cannot be retried.
 #ifndef UNIQUANF_SERVER_STORE_JOB_STORE_H_
@@ -60,12 +61,22 @@ class JobStore {
   virtual absl::StatusOr<LoadedState> Load() = 0;
   // REQUIRES: Open returned OK.
   virtual absl::Status Commit(const WriteBatch& batch) = 0;
+  // OK when `epoch`, which Open returned, is still the store's. For a server that has nothing to
+  // write: it learns here that it has been replaced. Errors: as Commit's.
+  virtual absl::Status CheckActive(uint64_t epoch) { return absl::OkStatus(); }
   virtual std::string backend() const = 0;  // "sqlite", "postgresql"
+  // Several servers may share the store: one is active, the others wait in Open's NOT_ACTIVE.
+  virtual bool allows_standby() const { return false; }
 };
 
 // A store in one SQLite file, created if absent. A file is used by one server at a time (a lock
 // file beside it, "<path>.lock", keeps a second one out).
 std::unique_ptr<JobStore> NewSqliteStore(absl::string_view path);
+
+// A store in a PostgreSQL database (14 or newer), in the first schema of the session's search path.
+// `uri` is libpq's postgresql://...; not through a pooler that changes sessions between
+// transactions: the session holds a lock. Errors: kInvalidArgument (INVALID_STATE_URI).
+absl::StatusOr<std::unique_ptr<JobStore>> NewPostgresStore(absl::string_view uri);
 
 // The store that `state` names: a file's path, or postgresql://... .
 // Errors: kInvalidArgument (INVALID_STATE_URI).
