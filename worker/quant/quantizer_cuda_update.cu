@@ -495,7 +495,11 @@ void LaunchLong(CudaBackend* cuda, cudaStream_t stream, const UpdateArgs<Act>& a
 void UpdateAndForward(Backend* backend, const ops::StepParams* params, const Tensor& upstream,
                       QuantizerState* s, Tensor* w_hat) {
   CudaBackend* cuda = CudaBackend::From(backend);
-  cudaStream_t stream = cuda->ForkForUpdate();
+  // A small update leaves much of the device idle and may run beside the backward pass. A large one
+  // uses all of its memory bandwidth and would only be in the way of the matrix products.
+  constexpr int64_t kLargestForkedUpdate = int64_t{1} << 20;
+  cudaStream_t stream =
+      s->weight.num_elements() <= kLargestForkedUpdate ? cuda->ForkForUpdate() : cuda->stream();
   DispatchAct(s->weight.dtype(), [&](auto act) {
     using Act = decltype(act);
     UpdateArgs<Act> args;
