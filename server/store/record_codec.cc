@@ -2,6 +2,7 @@
 
 #include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
+#include <google/protobuf/message_lite.h>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
@@ -9,6 +10,18 @@
 
 namespace uniquanf::server {
 namespace {
+
+// With maps in the order of their keys, so that equal records are equal bytes.
+std::string Serialize(const google::protobuf::MessageLite& record) {
+  std::string bytes;
+  {
+    google::protobuf::io::StringOutputStream stream(&bytes);
+    google::protobuf::io::CodedOutputStream out(&stream);
+    out.SetSerializationDeterministic(true);
+    record.SerializeToCodedStream(&out);
+  }
+  return bytes;
+}
 
 absl::Status Corrupt(absl::string_view what) {
   return MakeError(
@@ -54,7 +67,7 @@ std::string EncodeTask(const Task& task) {
   if (task.next_attempt_time) r.set_next_attempt_time_ns(Ns(*task.next_attempt_time));
   r.set_worker_time_ns(Ns(task.worker_time));
   r.set_result_sha256(task.result_sha256);
-  return r.SerializeAsString();
+  return Serialize(r);
 }
 
 absl::StatusOr<Task> DecodeTask(absl::string_view bytes) {
@@ -129,14 +142,7 @@ std::string EncodeJob(const Job& job) {
     r.mutable_artifact()->set_size_bytes(job.artifact->size_bytes);
   }
   r.set_report(job.report);
-  // The same job gives the same bytes: a map's order is otherwise random.
-  std::string bytes;
-  google::protobuf::io::StringOutputStream stream(&bytes);
-  google::protobuf::io::CodedOutputStream out(&stream);
-  out.SetSerializationDeterministic(true);
-  r.SerializeToCodedStream(&out);
-  out.Trim();
-  return bytes;
+  return Serialize(r);
 }
 
 absl::StatusOr<Job> DecodeJob(absl::string_view bytes) {

@@ -71,8 +71,8 @@ void WriteTokens(ObjectStore* store, int64_t sequences, int64_t seq_len, int64_t
   for (int32_t& id : ids) id = static_cast<int32_t>(generator() % vocabulary);
   std::unique_ptr<ObjectWriter> out = Take(store->NewWriter("tokens.safetensors", {}));
   std::unique_ptr<SafetensorsWriter> writer = Take(SafetensorsWriter::Create(
-      out.get(), {{"calib", SafetensorsDType::kI32, {sequences, seq_len}}}, {}));
-  Check(writer->Append("calib", ids.data(), ids.size() * sizeof(int32_t)));
+      out.get(), {{"input_ids", SafetensorsDType::kI32, {sequences, seq_len}}}, {}));
+  Check(writer->Append("input_ids", ids.data(), ids.size() * sizeof(int32_t)));
   Check(writer->Finish());
   Check(out->Commit());
 }
@@ -84,7 +84,7 @@ int Main(int argc, char** argv) {
   known["out"] = "folder to write (needed)";
   known["layers"] = "decoder layers (4)";
   known["vocab"] = "vocabulary (4096)";
-  known["sequences"] = "calibration sequences in tokens.safetensors, entry \"calib\" (128)";
+  known["sequences"] = "calibration sequences in tokens.safetensors (128)";
   known["seq_len"] = "tokens in each (2048)";
   known["seed"] = "of the weights (1)";
   const Flags flags(argc, argv, "Writes a checkpoint with random weights.", known);

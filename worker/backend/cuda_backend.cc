@@ -1,6 +1,7 @@
 #include "worker/backend/cuda_backend.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
@@ -57,6 +58,9 @@ absl::Status CudaBackend::Initialize() {
   }
   if (error == cudaSuccess) error = cudaEventCreateWithFlags(&fork_event_, cudaEventDisableTiming);
   if (error == cudaSuccess) error = cudaEventCreateWithFlags(&join_event_, cudaEventDisableTiming);
+  if (error == cudaSuccess) {
+    error = cudaMallocHost(reinterpret_cast<void**>(&staging_), kStagingBytes);
+  }
   if (error != cudaSuccess) return DeviceError(error, absl::StrCat("opening device ", device_));
   if (properties_.major < 8) {
     return MakeError(
@@ -83,6 +87,7 @@ CudaBackend::~CudaBackend() {
   if (join_event_ != nullptr) cudaEventDestroy(join_event_);
   if (side_stream_ != nullptr) cudaStreamDestroy(side_stream_);
   if (stream_ != nullptr) cudaStreamDestroy(stream_);
+  if (staging_ != nullptr) cudaFreeHost(staging_);
 }
 
 cudaStream_t CudaBackend::stream() {
@@ -163,8 +168,23 @@ void CudaBackend::FreeHost(void* pointer) {
   if (pointer != nullptr) Note(cudaFreeHost(pointer));
 }
 
+absl::StatusOr<const void*> CudaBackend::Stage(const void* src, size_t size_bytes) {
+  if (staging_used_ + size_bytes > kStagingBytes) {
+    const cudaError_t error = cudaStreamSynchronize(stream());
+    if (error != cudaSuccess) return DeviceError(error, "copying to the device");
+    staging_used_ = 0;
+  }
+  char* staged = staging_ + staging_used_;
+  std::memcpy(staged, src, size_bytes);
+  staging_used_ += (size_bytes + 255) / 256 * 256;
+  return staged;
+}
+
 absl::Status CudaBackend::CopyFromHost(void* dst, const void* src, size_t size_bytes) {
   if (size_bytes == 0) return absl::OkStatus();
+  if (size_bytes <= kLargestStagedBytes) {
+    UQ_ASSIGN_OR_RETURN(src, Stage(src, size_bytes));
+  }
   const cudaError_t error = cudaMemcpyAsync(dst, src, size_bytes, cudaMemcpyHostToDevice, stream());
   return error == cudaSuccess ? absl::OkStatus() : DeviceError(error, "copying to the device");
 }

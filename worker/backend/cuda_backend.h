@@ -80,6 +80,8 @@ class CudaBackend : public Backend {
   absl::Status Initialize();
   void JoinUpdates();
   absl::Status TakeError();
+  // A page-locked copy of a small host buffer, valid until the copy to the device has been made.
+  absl::StatusOr<const void*> Stage(const void* src, size_t size_bytes);
 
   const int device_;
   cudaDeviceProp properties_{};
@@ -89,6 +91,11 @@ class CudaBackend : public Backend {
   cudaError_t first_error_ = cudaSuccess;
   cublasStatus_t first_matmul_error_ = CUBLAS_STATUS_SUCCESS;
   std::unique_ptr<CudaMatmul> matmul_;
+  // Copies from pageable memory wait for the stream, which would stop the host once a step: small
+  // ones pass through this page-locked ring instead.
+  static constexpr size_t kStagingBytes = size_t{4} << 20, kLargestStagedBytes = size_t{64} << 10;
+  char* staging_ = nullptr;
+  size_t staging_used_ = 0;
   std::unordered_map<void*, size_t> allocations_;
   uint64_t allocated_bytes_ = 0, peak_allocated_bytes_ = 0;
 };

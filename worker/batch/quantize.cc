@@ -169,7 +169,11 @@ class QuantizeRun {
       row.detail = progress.loss > 0
                        ? absl::StrFormat("%s, loss %.3e", progress.phase, progress.loss)
                        : std::string(progress.phase);
-      progress_.Update({job, row});
+      if (num_layers > 0) {
+        progress_.Update({job, row});
+      } else {
+        progress_.Update({row});
+      }
     };
   }
 

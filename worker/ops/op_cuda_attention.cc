@@ -23,8 +23,25 @@ void AttentionForward(Backend* backend, const AttentionShape& shape, const Tenso
   }
 }
 
+namespace {
+
+// It grows with L²: long sequences do without.
+constexpr size_t kMostScoreGradientBytes = size_t{512} << 20;
+
+size_t DeltaBytes(const AttentionShape& shape) {
+  const size_t bytes =
+      static_cast<size_t>(shape.batch) * shape.num_heads * shape.seq_len * sizeof(float);
+  return (bytes + 255) / 256 * 256;
+}
+
+}  // namespace
+
 size_t AttentionBackwardScratchBytes(const Backend& backend, const AttentionShape& shape) {
-  return static_cast<size_t>(shape.batch) * shape.num_heads * shape.seq_len * sizeof(float);
+  const size_t scores =
+      TensorCoreAttentionFits(CudaBackend::From(backend), shape, DType::kBfloat16, true)
+          ? ScoreGradientBytes(shape)
+          : 0;
+  return DeltaBytes(shape) + (scores <= kMostScoreGradientBytes ? scores : 0);
 }
 
 void AttentionBackward(Backend* backend, const AttentionShape& shape, const Tensor& dout,
@@ -40,6 +57,9 @@ void AttentionBackward(Backend* backend, const AttentionShape& shape, const Tens
   p.lse = const_cast<float*>(lse.f32());
   p.dout = dout.data();
   p.delta = static_cast<float*>(scratch->data());
+  if (scratch->size_bytes() >= DeltaBytes(shape) + ScoreGradientBytes(shape)) {
+    p.dscores = static_cast<char*>(scratch->data()) + DeltaBytes(shape);
+  }
   p.dq = dq->data();
   p.dk = dk->data();
   p.dv = dv->data();

@@ -14,13 +14,14 @@ namespace uniquanf::ops::cuda {
 inline constexpr int kMaxHeadDim = 1024;
 
 // Device pointers of act's type, laid out as in op.h; `delta` [batch, Hq, L] f32 is scratch for the
-// row sums of dout·out.
+// row sums of dout·out; `dscores`, which may be null, for ScoreGradientBytes of scores' gradients.
 struct AttentionPointers {
   const void *q, *k, *v;
   void* out;
   float* lse;
   const void* dout;
   float* delta;
+  void* dscores;
   void *dq, *dk, *dv;
 };
 
@@ -32,6 +33,9 @@ void TensorCoreAttentionForward(CudaBackend* cuda, const AttentionShape& shape,
                                 const AttentionPointers& p);
 void TensorCoreAttentionBackward(CudaBackend* cuda, const AttentionShape& shape,
                                  const AttentionPointers& p);
+
+// Scratch with which the tensor-core backward pass computes the weights once instead of twice.
+size_t ScoreGradientBytes(const AttentionShape& shape);
 
 void PlainAttentionForward(CudaBackend* cuda, const AttentionShape& shape, DType act,
                            const AttentionPointers& p);

@@ -9,7 +9,7 @@ namespace {
 constexpr int kThreads = 128;
 
 template <int D>
-__global__ void __launch_bounds__(kThreads, D <= 128 ? 3 : 1)
+__global__ void __launch_bounds__(kThreads, D <= 128 ? 2 : 1)
     FlashForward(const TileShape s, int stages, const Bf16* q, const Bf16* k, const Bf16* v,
                  Bf16* out, float* lse) {
   extern __shared__ __align__(16) Bf16 shared[];

@@ -158,7 +158,7 @@ struct Team {
         for (int j = 0; j < i; ++j) r -= alpha[j] * Sign(r);
         sum += fabsf(r);
       }
-      alpha[i] = Sum(sum) / static_cast<float>(g);
+      alpha[i] = Sum(sum) * (1.f / static_cast<float>(g));
     }
     float sums[kNumSums<n>] = {};
     for (int k = index; k < g; k += kSize) {
@@ -272,7 +272,7 @@ struct Team {
       }
       Reduce(sums);
       if (fit_shift && index == 0) {
-        memory.shift = memory.sums[kNumSums<n> - 1] / static_cast<float>(g);
+        memory.shift = memory.sums[kNumSums<n> - 1] * (1.f / static_cast<float>(g));
       }
       Sync();
     }

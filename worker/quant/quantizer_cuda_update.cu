@@ -457,17 +457,18 @@ void LaunchShort(CudaBackend* cuda, cudaStream_t stream, const UpdateArgs<Act>& 
   return LaunchTeams<Act, n, 4, 32>(cuda, stream, args);
 }
 
-// Threads of a block for a group of `pieces` pieces: about four to eight pieces each, with few
-// threads idle in the last round.
+// Threads of a block for a group of `pieces` pieces: about four to eight pieces each (with fewer, a
+// block spends its time waiting at barriers), and few threads idle in the last round.
 int LongThreads(int64_t pieces) {
   int best = 1024;
   double least_waste = 1e30;
   for (int threads = 1024; threads >= 64; threads -= 32) {
     const int64_t rounds = CeilDiv(pieces, threads);
+    if (rounds < 4 && threads > 64) continue;
     if (rounds > 8 && threads < 1024) break;
     const double waste = static_cast<double>(rounds * threads) / static_cast<double>(pieces);
-    if (waste <= least_waste + 0.01) {
-      least_waste = std::min(waste, least_waste);
+    if (waste < least_waste - 0.01) {
+      least_waste = waste;
       best = threads;
     }
   }
@@ -494,7 +495,11 @@ void LaunchLong(CudaBackend* cuda, cudaStream_t stream, const UpdateArgs<Act>& a
 void UpdateAndForward(Backend* backend, const ops::StepParams* params, const Tensor& upstream,
                       QuantizerState* s, Tensor* w_hat) {
   CudaBackend* cuda = CudaBackend::From(backend);
-  cudaStream_t stream = cuda->ForkForUpdate();
+  // A small update leaves much of the device idle and may run beside the backward pass. A large one
+  // uses all of its memory bandwidth and would only be in the way of the matrix products.
+  constexpr int64_t kLargestForkedUpdate = int64_t{1} << 20;
+  cudaStream_t stream =
+      s->weight.num_elements() <= kLargestForkedUpdate ? cuda->ForkForUpdate() : cuda->stream();
   DispatchAct(s->weight.dtype(), [&](auto act) {
     using Act = decltype(act);
     UpdateArgs<Act> args;

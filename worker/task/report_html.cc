@@ -123,7 +123,8 @@ std::string LayerErrors(const std::vector<LayerResult>& layers) {
     values.push_back(layer.final_loss);
   }
   if (std::all_of(values.begin(), values.end(), [](double value) { return value == 0; })) return "";
-  const Axes axes = AxesFor(static_cast<double>(layers.size()), values);
+  Axes axes = AxesFor(static_cast<double>(layers.size()), values);
+  axes.log_min -= 0.5;  // so that the lowest bar has a height
   std::string svg =
       Frame(axes, "first layer", absl::StrCat("layer ", layers.empty() ? 0 : layers.size() - 1));
   const double base = kHeight - kBottom;

@@ -53,8 +53,8 @@ struct TaskEnvironment {
   Backend* backend = nullptr;   // borrowed, as all below
   DType act = DType::kFloat32;  // f32, or bf16 on CUDA
   const Clock* clock = nullptr;
-  ActivationCache* cache = nullptr;                   // may be null
-  std::shared_ptr<ObjectStore> work;                  // the job's working objects
+  ActivationCache* cache = nullptr;   // may be null
+  std::shared_ptr<ObjectStore> work;  // the job's working objects
   ActivationPlacement activations = ActivationPlacement::kAuto;
   std::function<void(const TaskProgress&)> progress;  // may be empty; called from the task's thread
   std::function<bool()> cancelled;                    // may be empty; polled many times a second
