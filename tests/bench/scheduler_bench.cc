@@ -70,8 +70,10 @@ struct Worker {
 // Workers with one slot each, driven by one thread.
 class Fleet {
  public:
-  Fleet(Runtime* runtime, int num_workers, const std::string& prefix)
-      : runtime_(runtime), workers_(num_workers) {
+  // Layers need more memory than kPrepareOnly.
+  static constexpr int64_t kLayerMemory = 2 << 20, kPrepareOnly = 1 << 20, kUnknown = 0;
+  Fleet(Runtime* runtime, int num_workers, const std::string& prefix, int64_t memory_bytes)
+      : runtime_(runtime), memory_bytes_(memory_bytes), workers_(num_workers) {
     for (int i = 0; i < num_workers; ++i) workers_[i].name = absl::StrCat(prefix, "-", i);
   }
 
@@ -124,6 +126,7 @@ class Fleet {
           report.outcome.num_layers = kLayersPerJob;
           report.outcome.layers_independent = true;
           report.outcome.device = "cpu";
+          report.outcome.layer_memory_bytes = kLayerMemory;
           worker.reports.push_back(std::move(report));
           if (num_warm_up > 0) {
             if (--num_warm_up == 0) measured_from = Now();
@@ -152,7 +155,7 @@ class Fleet {
     event.session = worker.name;
     event.worker = worker.name;
     event.sequence = ++worker.sequence;
-    event.capabilities = {"cpu", "", 0, 1, {}};
+    event.capabilities = {"cpu", "", memory_bytes_, 1, {}};
     event.num_free_slots = 1;
     event.leases = worker.reports;
     worker.called_at = Now();
@@ -167,6 +170,7 @@ class Fleet {
 
   const std::string kResult = Sha256Hex("result");
   Runtime* const runtime_;
+  const int64_t memory_bytes_;
   std::vector<Worker> workers_;
   std::mutex mutex_;
   std::condition_variable changed_;
@@ -214,21 +218,28 @@ int Main(int argc, char** argv) {
                  "at least twice TASKS + WORKERS\n");
     return 2;
   }
-  const int num_jobs = (queued + kLayersPerJob - 1) / kLayersPerJob;
+  // One more, whose prepare is left unfinished.
+  const int num_jobs = (queued + kLayersPerJob - 1) / kLayersPerJob + 1;
   {
     Server server(argv[1]);
     CreateJobs(server.runtime.get(), "job", num_jobs);
     // Prepare comes first in every job, and makes its layers leasable.
     const absl::Duration start = Now();
-    Fleet(server.runtime.get(), 1, "prepare").Run(num_jobs, absl::ZeroDuration());
-    std::printf("%s: %d workers, %d jobs of %d tasks queued in %.1f s\n",
-                server.store->backend().c_str(), workers, num_jobs, kLayersPerJob,
+    Fleet(server.runtime.get(), 1, "prepare", Fleet::kPrepareOnly)
+        .Run(num_jobs - 1, absl::ZeroDuration());
+    std::promise<int64_t> ready;
+    server.runtime->Read([&ready](const State* state) {
+      ready.set_value(state->num_tasks[static_cast<int>(TaskState::kReady)]);
+    });
+    std::printf("%s: %d workers, %d jobs, %lld tasks queued in %.1f s\n",
+                server.store->backend().c_str(), workers, num_jobs,
+                static_cast<long long>(ready.get_future().get()),
                 absl::ToDoubleSeconds(Now() - start));
-    Fleet saturated(server.runtime.get(), workers, "fast");
+    Fleet saturated(server.runtime.get(), workers, "fast", Fleet::kUnknown);
     int64_t commits = server.observer.num_commits;
     const Fleet::Measurement fast = saturated.Run(tasks, absl::ZeroDuration());
     Print("back to back", server, commits, fast);
-    Fleet paced(server.runtime.get(), workers, "paced");
+    Fleet paced(server.runtime.get(), workers, "paced", Fleet::kUnknown);
     commits = server.observer.num_commits;
     // 2,000 tasks a second over all workers.
     const Fleet::Measurement slow = paced.Run(tasks, absl::Seconds(workers / 2000.0));
@@ -236,7 +247,7 @@ int Main(int argc, char** argv) {
   }
   const absl::Duration start = Now();
   Server again(argv[1]);
-  std::printf("recovery of %d tasks: %.2f s\n", num_jobs * kLayersPerJob,
+  std::printf("recovery of %d tasks: %.2f s\n", (num_jobs - 1) * kLayersPerJob,
               absl::ToDoubleSeconds(Now() - start));
   return 0;
 }
