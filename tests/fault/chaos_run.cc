@@ -451,7 +451,8 @@ class ChaosRun {
             (client_proxy_ != nullptr ? client_proxy_->num_broken() : 0),
         store_proxy_ != nullptr ? store_proxy_->counts().failed() : 0,
         store_proxy_ != nullptr ? store_proxy_->counts().requests : 0);
-    if (result_.violations.empty() || options_.failure_dir.empty()) return;
+    if (options_.failure_dir.empty()) return;
+    if (result_.violations.empty() && !options_.keep_all_logs) return;
     const std::string dir = absl::StrCat(options_.failure_dir, "/seed-", seed_);
     std::filesystem::create_directories(dir);
     std::vector<std::string> logs = {"server.log"};

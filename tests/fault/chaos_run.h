@@ -23,6 +23,7 @@ struct ChaosOptions {
   const ChaosWorld* s3_world = nullptr;
   // Where the logs of a run with a violation are copied to; "": nowhere.
   std::string failure_dir;
+  bool keep_all_logs = false;  // there, of every run
 };
 
 struct ChaosResult {

@@ -24,6 +24,7 @@ int main(int argc, char** argv) {
   flags.Bool("s3", &s3, "start an S3 server and run a part of the seeds on it, failing");
   flags.Bool("trace", &trace, "print what is done to every run");
   flags.String("failure-dir", "DIR", &options.failure_dir, "keep the logs of failed runs there");
+  flags.Bool("keep-all-logs", &options.keep_all_logs, "there, also of runs that went well");
   flags.String("binary-dir", "DIR", &options.binary_dir, "where the programs are");
   const absl::Status parsed = flags.Parse({argv + 1, argv + argc});
   if (!parsed.ok() || flags.help_requested()) {
