@@ -68,6 +68,7 @@ bool MiniCluster::StartServer(const ProgramOptions& options) {
   if (client_ == nullptr) {
     ClientOptions client_options;
     client_options.server = address_;
+    client_options.retry.max_attempts = options_.client_attempts;
     auto client = Client::Connect(client_options);
     UQ_CHECK(client.ok());
     client_ = *std::move(client);
@@ -82,7 +83,8 @@ ChildProcess* MiniCluster::StartWorker(const std::string& name, const ProgramOpt
   UQ_CHECK(worker == nullptr || !worker->running());
   const std::string ready_file = File(absl::StrCat("worker-", name, ".ready"));
   std::remove(ready_file.c_str());
-  std::vector<std::string> arguments = {absl::StrCat("--server=", address_),
+  const std::string& server = options.server.empty() ? address_ : options.server;
+  std::vector<std::string> arguments = {absl::StrCat("--server=", server),
                                         absl::StrCat("--name=", name), "--device=cpu",
                                         absl::StrCat("--ready-file=", ready_file)};
   arguments.insert(arguments.end(), options.flags.begin(), options.flags.end());

@@ -24,11 +24,14 @@ struct MiniClusterOptions {
   // A worker that is gone is noticed after this.
   absl::Duration lease_duration = absl::Seconds(3);
   std::vector<std::string> server_flags = {};  // added to the cluster's own
+  // Of a client that is used while the server may be gone for longer.
+  int client_attempts = RetryOptions().max_attempts;
 };
 
 struct ProgramOptions {
   std::vector<std::string> flags = {};
   std::map<std::string, std::string> environment = {};
+  std::string server = {};  // where a worker finds the server, when not directly: a proxy
 };
 
 struct CommandResult {
