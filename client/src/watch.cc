@@ -132,7 +132,7 @@ absl::Status JobWatcher::Impl::Recover(const grpc::Status& status) {
   if (!status.ok() && status.error_code() != grpc::StatusCode::UNAVAILABLE) {
     return caller->Explain(status, num_failures);
   }
-  if (!seen ? num_failures >= retry.max_attempts
+  if (!seen ? num_failures >= caller->max_attempts()
             : absl::Now() - last_contact > retry.watch_patience) {
     if (status.ok()) {
       return MakeError(absl::StatusCode::kUnavailable, "SERVER_UNREACHABLE",

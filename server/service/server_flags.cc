@@ -31,7 +31,10 @@ absl::StatusOr<ServerFlags> ParseServerFlags(const std::vector<std::string>& arg
                "open calls are cancelled this long after SIGTERM");
   set.Section("State and objects");
   set.String("data-dir", "DIR", &flags.data_dir, "where state and objects live by default");
-  set.String("state", "FILE", &flags.state, "SQLite file; default: DATA_DIR/state.sqlite");
+  set.String(
+      "state", "FILE|URI", &flags.state,
+      "SQLite file, or postgresql://user@host/database, which several servers may share: one "
+      "is active, the others stand by; default: DATA_DIR/state.sqlite");
   set.String(
       "object-root", "URI", &flags.object_root,
       "artifacts and working objects (file:///dir or s3://bucket/prefix), reachable for every "
