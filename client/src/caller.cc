@@ -53,12 +53,6 @@ absl::Duration Caller::Backoff(int attempt) {
   return pause * std::uniform_real_distribution<double>(0.5, 1.0)(random_);
 }
 
-void Caller::Pause(absl::Duration duration) {
-  const absl::Time end = absl::Now() + duration;
-  channel_->WaitForConnected(absl::ToChronoTime(end));
-  absl::SleepFor(end - absl::Now());
-}
-
 absl::Status Caller::Explain(const grpc::Status& grpc_status, int num_attempts) const {
   const absl::Status status = FromGrpcStatus(grpc_status);
   if (status.ok() || !ErrorReason(status).empty()) return status;

@@ -61,9 +61,6 @@ class Caller {
   void PrepareContext(grpc::ClientContext* context) const;
   // The pause before attempt `attempt` + 1 (attempt >= 1): doubling, capped, times 0.5..1.
   absl::Duration Backoff(int attempt);
-  // Waits, and keeps the channel connecting meanwhile: gRPC attends to a connection only while a
-  // call is in flight, else every 5 s.
-  void Pause(absl::Duration duration);
   // `status` with the server's name and a reason, where gRPC itself made it.
   absl::Status Explain(const grpc::Status& status, int num_attempts) const;
 
