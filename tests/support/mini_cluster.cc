@@ -66,9 +66,8 @@ bool MiniCluster::StartServer(const ProgramOptions& options) {
   }
   address_ = Trimmed(ReadFile(ready_file));
   if (client_ == nullptr) {
-    ClientOptions client_options;
-    client_options.server = address_;
-    auto client = Client::Connect(client_options);
+    client_options_.server = address_;
+    auto client = Client::Connect(client_options_);
     UQ_CHECK(client.ok());
     client_ = *std::move(client);
   }
