@@ -66,10 +66,9 @@ bool MiniCluster::StartServer(const ProgramOptions& options) {
   }
   address_ = Trimmed(ReadFile(ready_file));
   if (client_ == nullptr) {
-    ClientOptions client_options;
-    client_options.server = address_;
-    client_options.retry.max_attempts = options_.client_attempts;
-    auto client = Client::Connect(client_options);
+    client_options_.retry.max_attempts = options_.client_attempts;
+    client_options_.server = address_;
+    auto client = Client::Connect(client_options_);
     UQ_CHECK(client.ok());
     client_ = *std::move(client);
   }
