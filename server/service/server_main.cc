@@ -146,7 +146,7 @@ int Run(const ServerFlags& flags) {
   if (status.ok()) status = readiness.SetAddress(address);
   if (!status.ok()) {
     std::fprintf(stderr, "uniquanf-server: %s\n", std::string(status.message()).c_str());
-    return 1;
+    return absl::IsInvalidArgument(status) ? 2 : 1;  // 2: a flag's value, such as a TLS file's
   }
   std::printf("listening on %s\n", address.c_str());
   std::fflush(stdout);
