@@ -14,6 +14,7 @@
 #include "common/rpc/time_proto.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
+#include "tests/support/status_matchers.h"
 
 namespace uniquanf {
 namespace {
@@ -196,6 +197,30 @@ TEST(ChannelTest, TlsMistakesNameTheOptionOrTheFile) {
   server.client_ca_file = not_pem;
   EXPECT_EQ(ErrorReason(MakeServerCredentials(server).status()), "INVALID_TLS_OPTIONS");
   EXPECT_TRUE(MakeServerCredentials({}).ok());
+}
+
+TEST(ServerListTest, EveryElementMustNameAPort) {
+  for (const char* list :
+       {"127.0.0.1:1,", "127.0.0.1:1,host", "127.0.0.1:1,:2", "a:1,dns:///b:2"}) {
+    EXPECT_THAT(MakeChannel(list).status(),
+                FailsWith(absl::StatusCode::kInvalidArgument, "INVALID_TARGET"))
+        << list;
+  }
+}
+
+TEST(ServerListTest, UnknownHostsAreLeftOutWhileThereAreOthers) {
+  EXPECT_THAT(MakeChannel("127.0.0.1:1,no-such-host.invalid:2").status(), IsOk());
+  EXPECT_THAT(MakeChannel("no-such-host.invalid:1,no-other-host.invalid:2").status(),
+              FailsWith(absl::StatusCode::kUnavailable, "UNKNOWN_HOST"));
+}
+
+TEST(ServerListTest, TlsNeedsTheNameInTheCertificates) {
+  ChannelOptions options;
+  options.tls.enabled = true;
+  EXPECT_THAT(MakeChannel("127.0.0.1:1,127.0.0.1:2", options).status(),
+              FailsWith(absl::StatusCode::kInvalidArgument, "INVALID_TARGET"));
+  options.tls.server_name = "quantizer";
+  EXPECT_THAT(MakeChannel("127.0.0.1:1,127.0.0.1:2", options).status(), IsOk());
 }
 
 }  // namespace
