@@ -145,10 +145,10 @@ absl::StatusOr<std::unique_ptr<PgConnection>> PgConnection::Connect(const std::s
   // Defaults that the URI may override: a peer that is gone is noticed within five seconds.
   for (const auto& [key, value] :
        std::map<std::string, std::string>{{"connect_timeout", "3"},
-                                          {"keepalives_idle", "2"},
+                                          {"keepalives_idle", "1"},
                                           {"keepalives_interval", "1"},
                                           {"keepalives_count", "3"},
-                                          {"tcp_user_timeout", "5000"},
+                                          {"tcp_user_timeout", "4000"},
                                           {"target_session_attrs", "read-write"},
                                           {"client_encoding", "UTF8"},
                                           {"application_name", "uniquanf-server"}}) {
@@ -181,8 +181,8 @@ absl::Status PgConnection::Setup() {
   // is reported as written must be on disk, whatever the database's default says.
   return Execute(
       "SET synchronous_commit = on; SET statement_timeout = '30s'; SET lock_timeout = '5s';"
-      "SET idle_in_transaction_session_timeout = '10s'; SET tcp_keepalives_idle = 2;"
-      "SET tcp_keepalives_interval = 1; SET tcp_keepalives_count = 3; SET tcp_user_timeout = 5000;"
+      "SET idle_in_transaction_session_timeout = '10s'; SET tcp_keepalives_idle = 1;"
+      "SET tcp_keepalives_interval = 1; SET tcp_keepalives_count = 3; SET tcp_user_timeout = 4000;"
       "SET client_connection_check_interval = '1s'");
 }
 

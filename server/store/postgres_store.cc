@@ -149,8 +149,9 @@ class PostgresStore : public JobStore {
       return Fenced(
           absl::StrCat("is not at sequence ", batch.expected_sequence, " of epoch ", batch.epoch));
     }
+    if (status.ok()) return GuardSession();
     // Whether it was written is not known, or the session is of no more use: begin anew.
-    if (!status.ok()) connection_.reset();
+    connection_.reset();
     return status;
   }
 
@@ -161,7 +162,7 @@ class PostgresStore : public JobStore {
       connection_.reset();
       return stored.status();
     }
-    if (static_cast<uint64_t>(*stored) == epoch) return absl::OkStatus();
+    if (static_cast<uint64_t>(*stored) == epoch) return GuardSession();
     return Fenced(absl::StrCat("is in epoch ", *stored, ", not ", epoch));
   }
 
@@ -169,6 +170,16 @@ class PostgresStore : public JobStore {
   absl::Status CheckOpen() const {
     if (connection_ != nullptr) return absl::OkStatus();
     return Unavailable("STATE_UNAVAILABLE", absl::StrCat("no connection to state ", name_));
+  }
+  // From its first call after Load on, an active server asks something every second or two. One
+  // that hangs loses its session, and with it the lock. Not earlier: a large state takes a while to
+  // rebuild. A failure here shows in the next call.
+  absl::Status GuardSession() {
+    if (!guarded_) {
+      (void)connection_->Execute("SET idle_session_timeout = '5s'");
+      guarded_ = true;
+    }
+    return absl::OkStatus();
   }
   absl::Status Fenced(absl::string_view what) const {
     return MakeError(absl::StatusCode::kAborted, "STORE_FENCED",
@@ -204,6 +215,8 @@ class PostgresStore : public JobStore {
       absl::SleepFor(absl::Milliseconds(50));
     }
     active_ = true;
+    guarded_ = false;
+    UQ_RETURN_IF_ERROR(connection_->Execute("SET idle_session_timeout = 0"));
     UQ_RETURN_IF_ERROR(Migrate());
     UQ_RETURN_IF_ERROR(connection_->Execute("DEALLOCATE ALL"));
     for (const auto& [name, sql] : kStatements) {
@@ -333,7 +346,8 @@ class PostgresStore : public JobStore {
   const std::string uri_;   // may hold a password
   const std::string name_;  // does not
   std::unique_ptr<PgConnection> connection_;
-  bool active_ = false;  // the session may hold the lock
+  bool active_ = false;   // the session may hold the lock
+  bool guarded_ = false;  // the session ends when it is idle for long
 };
 
 }  // namespace

@@ -1,5 +1,6 @@
 // Several servers on one PostgreSQL state: the active one, or the database, is killed under a job.
 #include <arpa/inet.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -225,6 +226,23 @@ TEST_F(FailoverTest, AnActiveServerThatLosesItsSessionStandsBy) {
               FailsWith(absl::StatusCode::kUnavailable, "NOT_ACTIVE"));
   EXPECT_OK(Connect(addresses_[1])->ListJobs({}));
   EXPECT_TRUE(servers_[0]->running());
+}
+
+// Its connections stay open, so only its silence tells.
+TEST_F(FailoverTest, AnActiveServerThatHangsIsReplacedAndStandsByWhenItWakes) {
+  StartServers();
+  ASSERT_OK(Connect(addresses_[0])->SubmitJob(Options(Spec("out"))));
+  std::remove(ReadyFile(0).c_str());
+  const absl::Time start = absl::Now();
+  servers_[0]->Signal(SIGSTOP);
+  ASSERT_TRUE(WaitUntil([&] { return IsActive(1); }, absl::Seconds(20)));
+  std::printf("takeover from a hung server: %s\n",
+              absl::FormatDuration(absl::Now() - start).c_str());
+  servers_[0]->Signal(SIGCONT);
+  auto woken = Connect(addresses_[0], 1);
+  EXPECT_TRUE(WaitUntil([&] { return ErrorReason(woken->ListJobs({}).status()) == "NOT_ACTIVE"; },
+                        absl::Seconds(10)));
+  EXPECT_OK(Connect(AllServers())->ListJobs({}));
 }
 
 }  // namespace
