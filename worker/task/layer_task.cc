@@ -99,6 +99,7 @@ class LayerRun {
         env_(env) {}
 
   absl::StatusOr<LayerOutcome> Run(const std::vector<std::string>& earlier) {
+    ReadAhead(layer_);
     if (NeedsReconstruction(plan_.spec)) {
       UQ_ASSIGN_OR_RETURN(rope_, MakeRopeTables(env_.backend, context_.checkpoint->config().rope,
                                                 config_.head_dim, plan_.sequence_length));
@@ -156,19 +157,23 @@ class LayerRun {
     } else {
       UQ_ASSIGN_OR_RETURN(original_, context_.checkpoint->LoadBlock(layer_));
     }
-    // On the CPU reading ahead would only take time and memory from the work itself.
-    if (cache() == nullptr || env_.backend->kind() == DeviceKind::kCpu ||
-        layer_ + 1 >= plan_.num_layers) {
-      return absl::OkStatus();
-    }
-    cache()->Prefetch(
-        plan_sha256_, layer_ + 1,
-        [store = context_.checkpoint->store(), next = layer_ + 1]() -> absl::StatusOr<HostBlock> {
-          UQ_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint,
-                              Checkpoint::Open(store, /*allow_quantized=*/false));
-          return checkpoint->LoadBlock(next);
-        });
+    ReadAhead(layer_ + 1);
     return absl::OkStatus();
+  }
+
+  // Starts reading a layer's weights, unless that was done already. On the CPU it would only take
+  // time and memory from the work itself.
+  void ReadAhead(int layer) {
+    if (cache() == nullptr || env_.backend->kind() == DeviceKind::kCpu ||
+        layer >= plan_.num_layers || cache()->IsPrefetched(plan_sha256_, layer)) {
+      return;
+    }
+    cache()->Prefetch(plan_sha256_, layer,
+                      [store = context_.checkpoint->store(), layer]() -> absl::StatusOr<HostBlock> {
+                        UQ_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint,
+                                            Checkpoint::Open(store, /*allow_quantized=*/false));
+                        return checkpoint->LoadBlock(layer);
+                      });
   }
 
   ActivationCacheImpl* cache() const { return static_cast<ActivationCacheImpl*>(env_.cache); }
@@ -244,23 +249,34 @@ class LayerRun {
   absl::Status Store() {
     ReportProgress(env_, "storing", 0, 1);
     result_.weights_sha256 = weights_sha256_.get();
+    // One layer is packed while the next one's codes are fetched from the device.
+    std::array<PackedLinear, kNumLinears> packed;
+    std::array<std::future<void>, kNumLinears> packing;
     for (Linear linear : kAllLinears) {
       const int i = static_cast<int>(linear);
       ModuleResult module;
       module.name = ModuleName(layer_, linear);
       std::tie(module.num_outputs, module.num_inputs) = config_.LinearShape(linear);
-      if (states_[i]) {
-        UQ_ASSIGN_OR_RETURN(const UnifiedLinear unified, quant::Unify(env_.backend, *states_[i]));
-        states_[i].reset();
-        PackedLinear layer = Pack(unified);
+      result_.modules.push_back(std::move(module));
+    }
+    for (int i = 0; i < kNumLinears; ++i) {
+      if (!states_[i]) continue;
+      UQ_ASSIGN_OR_RETURN(UnifiedLinear unified, quant::Unify(env_.backend, *states_[i]));
+      states_[i].reset();
+      packing[i] = std::async(std::launch::async, [this, i, &packed, unified = std::move(unified)] {
+        packed[i] = Pack(unified);
+        ModuleResult& module = result_.modules[i];
         module.quantized = true;
         module.bits = unified.bits;
         module.group_size = unified.group_size;
-        module.num_saturated = layer.num_saturated;
-        module.weight_error = ReplaceByStored(layer, &original_.linear[i]);
-        packed_.emplace(module.name, std::move(layer));
-      }
-      result_.modules.push_back(std::move(module));
+        module.num_saturated = packed[i].num_saturated;
+        module.weight_error = ReplaceByStored(packed[i], &original_.linear[i]);
+      });
+    }
+    for (int i = 0; i < kNumLinears; ++i) {
+      if (!packing[i].valid()) continue;
+      packing[i].get();
+      packed_.emplace(result_.modules[i].name, std::move(packed[i]));
     }
     // Written while the device measures what was stored; Finish waits for it.
     shard_ = std::async(std::launch::async, [this] { return StoreShard(); });
