@@ -40,7 +40,8 @@ class ServerProcess {
   ~ServerProcess();
 
   // OK also when this server stands by for another: it answers NOT_SERVING and UNAVAILABLE until it
-  // is the active one. Errors: those of JobStore::Open; kUnavailable (LISTEN_FAILED) when the address cannot be bound.
+  // is the active one. Errors: those of JobStore::Open; kUnavailable (LISTEN_FAILED) when the
+  // address cannot be bound.
   absl::Status Start();
   // NOT_SERVING → no new leases, held calls answered → streams ended → gRPC down (calls still open
   // at the deadline are cancelled) → writer and store closed.
