@@ -151,7 +151,7 @@ TEST_F(ProcessFaultTest, ADeadWorkersTaskRunsElsewhereWithinItsLeaseAndASecond) 
   const absl::Time killed = absl::Now();
   cluster_->worker("w0")->Kill();
   ASSERT_TRUE(WaitForTask(job, "layer-0000", [](const Task& task) {
-    return task.state == TaskState::kLeased && task.worker == "w1";
+    return task.state == TaskState::kLeased && task.worker == "workers/w1";
   }));
   EXPECT_LT(absl::Now() - killed, kLease + absl::Seconds(1));
 }
