@@ -68,7 +68,7 @@ QuantizationSpec ChaosWorld::Spec(int variant) const {
   spec.bits = 3;
   spec.num_samples = 4;
   spec.sequence_length = 32;
-  spec.epochs = 40;
+  spec.epochs = 12;
   spec.input_prob = variant == 0 ? 0.5 : 0;
   return spec;
 }

@@ -2,6 +2,7 @@
 #include <signal.h>
 
 #include <fstream>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -151,9 +152,39 @@ TEST_F(ProcessFaultTest, ADeadWorkersTaskRunsElsewhereWithinItsLeaseAndASecond) 
   const absl::Time killed = absl::Now();
   cluster_->worker("w0")->Kill();
   ASSERT_TRUE(WaitForTask(job, "layer-0000", [](const Task& task) {
-    return task.state == TaskState::kLeased && task.worker == "w1";
+    return task.state == TaskState::kLeased && task.worker == "workers/w1";
   }));
   EXPECT_LT(absl::Now() - killed, kLease + absl::Seconds(1));
+}
+
+// gRPC by itself looks after a broken connection every 5 s only.
+TEST_F(ProcessFaultTest, ClientsAndWorkersAreBackWithinThreeSecondsOfTheServer) {
+  Start();
+  cluster_->StartWorker("w0");
+  ASSERT_TRUE(cluster_->WaitUntilReady("w0"));
+  ClientOptions options;
+  options.server = cluster_->address();
+  options.retry.max_attempts = 100;
+  options.retry.max_backoff = absl::Milliseconds(500);
+  const auto client = Client::Connect(options).value();
+  ASSERT_OK(client->ListWorkers());
+  cluster_->KillServer();
+  absl::Time back;
+  std::thread restart([&] {
+    absl::SleepFor(absl::Seconds(1));  // how long the server is away, not a synchronisation
+    ASSERT_TRUE(cluster_->StartServer());
+    back = absl::Now();
+  });
+  // Waits for the server, then for the worker: a server's list of workers starts empty.
+  EXPECT_TRUE(WaitUntil(
+      [&] {
+        const auto workers = client->ListWorkers();
+        return workers.ok() && workers->size() == 1;
+      },
+      kPatience));
+  const absl::Time seen = absl::Now();
+  restart.join();
+  EXPECT_LT(seen - back, absl::Seconds(3));
 }
 
 TEST_F(ProcessFaultTest, ACancelledJobFreesAllItsWorkersWithinTwoSeconds) {
