@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
+#include "server/store/deterministic_bytes.h"
 #include "server/store/state.pb.h"
 
 namespace uniquanf::server {
@@ -51,7 +52,7 @@ std::string EncodeTask(const Task& task) {
   if (task.next_attempt_time) r.set_next_attempt_time_ns(Ns(*task.next_attempt_time));
   r.set_worker_time_ns(Ns(task.worker_time));
   r.set_result_sha256(task.result_sha256);
-  return r.SerializeAsString();
+  return DeterministicBytes(r);
 }
 
 absl::StatusOr<Task> DecodeTask(absl::string_view bytes) {
@@ -126,7 +127,7 @@ std::string EncodeJob(const Job& job) {
     r.mutable_artifact()->set_size_bytes(job.artifact->size_bytes);
   }
   r.set_report(job.report);
-  return r.SerializeAsString();
+  return DeterministicBytes(r);
 }
 
 absl::StatusOr<Job> DecodeJob(absl::string_view bytes) {
