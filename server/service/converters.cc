@@ -1,8 +1,5 @@
 #include "server/service/converters.h"
 
-#include <google/protobuf/io/coded_stream.h>
-#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
-
 #include <algorithm>
 
 #include "absl/strings/ascii.h"
@@ -15,6 +12,7 @@
 #include "common/rpc/time_proto.h"
 #include "server/core/progress.h"
 #include "server/service/resource_names.h"
+#include "server/store/deterministic_bytes.h"
 
 namespace uniquanf::server {
 namespace {
@@ -57,18 +55,6 @@ absl::Status CheckUri(absl::string_view field, absl::string_view uri, bool requi
   return InvalidInput("INVALID_SPEC",
                       absl::StrCat("spec.", field, " ", Quoted(uri),
                                    " is not file:///directory or s3://bucket/prefix"));
-}
-
-// Equal requests give equal bytes: map entries in order of their keys.
-std::string Deterministic(const google::protobuf::Message& message) {
-  std::string bytes;
-  {
-    google::protobuf::io::StringOutputStream stream(&bytes);
-    google::protobuf::io::CodedOutputStream coded(&stream);
-    coded.SetSerializationDeterministic(true);
-    message.SerializeToCodedStream(&coded);
-  }
-  return bytes;
 }
 
 void ProgressToProto(const TaskProgress& progress, v1::TaskProgress* proto) {
@@ -237,7 +223,7 @@ absl::StatusOr<CreateJobEvent> CreateJobFromProto(const v1::CreateJobRequest& re
   v1::CreateJobRequest content = request;
   content.clear_request_id();
   content.clear_validate_only();
-  job.request_digest = Sha256Hex(Deterministic(content));
+  job.request_digest = Sha256Hex(DeterministicBytes(content));
 
   UQ_ASSIGN_OR_RETURN(QuantizationSpec spec, SpecFromProto(wish.spec()));
   if (spec.output_uri.empty()) spec.output_uri = layout.ArtifactUri(job.id);
@@ -246,7 +232,7 @@ absl::StatusOr<CreateJobEvent> CreateJobFromProto(const v1::CreateJobRequest& re
   UQ_RETURN_IF_ERROR(CheckUri("calibration_uri", spec.calibration_uri, false));
   UQ_RETURN_IF_ERROR(CheckUri("output_uri", spec.output_uri, true));
   UQ_RETURN_IF_ERROR(CheckUri("evaluation_uri", spec.evaluation_uri, false));
-  job.spec = Deterministic(SpecToProto(spec));
+  job.spec = DeterministicBytes(SpecToProto(spec));
 
   job.tenant = wish.tenant().empty() ? "default" : wish.tenant();
   if (!ParseWorkerName("job.tenant", WorkerName(job.tenant)).ok() || job.tenant.size() > 63) {
@@ -341,7 +327,7 @@ absl::StatusOr<SynchronizeEvent> SynchronizeFromProto(const v1::SynchronizeReque
               ArtifactRef{outcome.artifact().uri(), outcome.artifact().manifest_sha256(),
                           outcome.artifact().size_bytes()};
         }
-        r.outcome.report = Deterministic(outcome.report());
+        r.outcome.report = DeterministicBytes(outcome.report());
         break;
       }
       case v1::LeaseReport::kFailed: {

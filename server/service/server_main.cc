@@ -7,7 +7,6 @@
 #include <atomic>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -17,6 +16,7 @@
 #include "absl/synchronization/mutex.h"
 #include "common/base/clock.h"
 #include "common/base/ids.h"
+#include "common/base/ready_file.h"
 #include "common/base/status.h"
 #include "common/base/version.h"
 #include "common/telemetry/logger.h"
@@ -28,21 +28,6 @@
 
 namespace uniquanf::server {
 namespace {
-
-// Written whole and renamed, so that who waits for it never reads half an address.
-absl::Status WriteReadyFile(const std::string& path, const std::string& address) {
-  if (path.empty()) return absl::OkStatus();
-  const std::string temporary = absl::StrCat(path, ".tmp");
-  std::ofstream out(temporary, std::ios::trunc);
-  out << address << "\n";
-  out.close();
-  std::error_code error;
-  if (out) std::filesystem::rename(temporary, path, error);
-  if (!out || error) {
-    return FailedPrecondition("READY_FILE", absl::StrCat("cannot write --ready-file=", path));
-  }
-  return absl::OkStatus();
-}
 
 // Keeps the ready file: there while this server listens and is active. Thread-safe.
 class Readiness {

@@ -2,13 +2,12 @@
 // answered by a worker of this test's own, so that no model is needed.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <signal.h>
-#include <spawn.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
+#include <map>
+#include <memory>
 #include <string>
 #include <thread>
 #include <vector>
@@ -20,9 +19,8 @@
 #include "common/base/status.h"
 #include "common/base/version.h"
 #include "common/rpc/channel.h"
+#include "tests/support/child_process.h"
 #include "uniquanf/v1/worker_service.grpc.pb.h"
-
-extern char** environ;
 
 namespace uniquanf {
 namespace {
@@ -32,39 +30,30 @@ namespace fs = std::filesystem;
 class ServerProgram {
  public:
   explicit ServerProgram(const fs::path& directory) : directory_(directory) {}
-  ~ServerProgram() { Kill(); }
 
   // On the first call at a free port, afterwards at the same.
   void Start() {
     const fs::path ready = directory_ / "ready";
     fs::remove(ready);
-    std::vector<std::string> arguments = {
-        UNIQUANF_SERVER_PROGRAM, "--data-dir=" + directory_.string(), "--listen=" + address_,
-        "--metrics-listen=",     "--ready-file=" + ready.string(),    "--lease-duration=2s"};
-    std::vector<char*> argv;
-    for (std::string& argument : arguments) argv.push_back(argument.data());
-    argv.push_back(nullptr);
-    ASSERT_EQ(posix_spawn(&pid_, UNIQUANF_SERVER_PROGRAM, nullptr, nullptr, argv.data(), environ),
-              0);
+    process_ = std::make_unique<ChildProcess>(
+        UNIQUANF_SERVER_PROGRAM,
+        std::vector<std::string>{"--data-dir=" + directory_.string(), "--listen=" + address_,
+                                 "--metrics-listen=", "--ready-file=" + ready.string(),
+                                 "--lease-duration=2s"},
+        std::map<std::string, std::string>{}, (directory_ / "server.log").string());
     // The program says itself when it serves; it is only waited for, up to the test's limit.
-    while (!fs::exists(ready)) {
-      ASSERT_EQ(waitpid(pid_, nullptr, WNOHANG), 0) << "the server ended at its start";
-      absl::SleepFor(absl::Milliseconds(5));
-    }
+    ASSERT_TRUE(
+        WaitUntil([&] { return fs::exists(ready) || !process_->running(); }, absl::Seconds(60)));
+    ASSERT_TRUE(process_->running()) << "the server ended at its start:\n" << process_->Log();
     std::ifstream(ready) >> address_;
   }
-  void Kill() {
-    if (pid_ < 0) return;
-    kill(pid_, SIGKILL);
-    waitpid(pid_, nullptr, 0);
-    pid_ = -1;
-  }
+  void Kill() { process_.reset(); }
   const std::string& address() const { return address_; }
 
  private:
   const fs::path directory_;
   std::string address_ = "127.0.0.1:0";
-  pid_t pid_ = -1;
+  std::unique_ptr<ChildProcess> process_;
 };
 
 class ClientServerTest : public ::testing::Test {

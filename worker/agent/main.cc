@@ -18,6 +18,7 @@
 #include "common/base/check.h"
 #include "common/base/clock.h"
 #include "common/base/ids.h"
+#include "common/base/ready_file.h"
 #include "common/base/status.h"
 #include "common/base/version.h"
 #include "common/rpc/channel.h"
@@ -84,17 +85,6 @@ v1::WorkerCapabilities Capabilities(const WorkerOptions& options,
   capabilities.set_num_slots(static_cast<int>(backends.size()));
   for (const auto& [key, value] : options.labels) (*capabilities.mutable_labels())[key] = value;
   return capabilities;
-}
-
-// Appears whole: a reader that sees the file sees its content.
-void WriteReadyFile(const std::string& path, const std::string& text, Logger* logger) {
-  const std::string temporary = absl::StrCat(path, ".tmp");
-  FILE* file = std::fopen(temporary.c_str(), "w");
-  const bool written = file != nullptr && std::fputs(text.c_str(), file) >= 0;
-  const bool closed = file != nullptr && std::fclose(file) == 0;
-  if (!written || !closed || std::rename(temporary.c_str(), path.c_str()) != 0) {
-    logger->Error("cannot write the ready file", {{"file", path}});
-  }
 }
 
 // The end of a pipe that the signal handler writes to; handlers can reach nothing but globals.
@@ -217,8 +207,8 @@ int RunWorker(const WorkerOptions& options) {
 
   auto registry = std::make_shared<prometheus::Registry>();
   WorkerTelemetry telemetry(&logger, registry.get(), [&options, &logger] {
-    if (!options.ready_file.empty())
-      WriteReadyFile(options.ready_file, options.name + "\n", &logger);
+    const absl::Status written = WriteReadyFile(options.ready_file, options.name);
+    if (!written.ok()) logger.Error(written.message());
   });
   std::vector<std::unique_ptr<EngineExecutor>> executors;
   std::vector<TaskExecutor*> slots;

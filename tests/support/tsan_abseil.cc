@@ -1,5 +1,6 @@
-// Thread sanitizer builds only: tells the sanitizer about absl::Mutex. Debian's abseil is not
-// instrumented, so every access guarded by one would be reported as a race. These definitions take
+// Thread sanitizer builds only: tells the sanitizer about absl::Mutex, Notification and
+// Status. Debian's abseil is not instrumented, so every access guarded by them would be reported as
+// a race. These definitions take
 // the place of the library's for the program and for the shared libraries it loads (gRPC uses
 // absl::Mutex too); each marks the operation and calls the library's own.
 //
@@ -15,6 +16,7 @@
 #include <type_traits>
 
 #include "absl/base/config.h"
+#include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
@@ -33,7 +35,7 @@ void* Library(const char* name) {
   symbol.replace(symbol.find("%s"), 2, scope);
   void* const function = dlsym(RTLD_NEXT, symbol.c_str());
   if (function == nullptr) {
-    std::fprintf(stderr, "tsan_absl_mutex.cc: the abseil in use has no %s\n", symbol.c_str());
+    std::fprintf(stderr, "tsan_abseil.cc: the abseil in use has no %s\n", symbol.c_str());
     std::abort();
   }
   return function;
@@ -44,18 +46,41 @@ Result Call(void* function, Arguments... arguments) {
   return reinterpret_cast<Result (*)(Arguments...)>(function)(arguments...);
 }
 
+// The library calls some of these functions from others (AwaitWithTimeout from AwaitWithDeadline);
+// only the outermost call of a thread is marked.
+thread_local int depth = 0;
+class Marked {
+ public:
+  Marked() { ++depth; }
+  ~Marked() { --depth; }
+};
+
+void PreLock(absl::Mutex* mutex, unsigned flags = 0) {
+  if (depth == 1) __tsan_mutex_pre_lock(mutex, flags);
+}
+void PostLock(absl::Mutex* mutex, unsigned flags = 0) {
+  if (depth == 1) __tsan_mutex_post_lock(mutex, flags, 0);
+}
+void PreUnlock(absl::Mutex* mutex, unsigned flags = 0) {
+  if (depth == 1) __tsan_mutex_pre_unlock(mutex, flags);
+}
+void PostUnlock(absl::Mutex* mutex, unsigned flags = 0) {
+  if (depth == 1) __tsan_mutex_post_unlock(mutex, flags);
+}
+
 // Marks a wait that lets go of `mutex` and holds it again at its end.
 template <typename Wait>
 auto Waiting(absl::Mutex* mutex, const Wait& wait) {
-  __tsan_mutex_pre_unlock(mutex, 0);
-  __tsan_mutex_post_unlock(mutex, 0);
-  __tsan_mutex_pre_lock(mutex, 0);
+  const Marked marked;
+  PreUnlock(mutex);
+  PostUnlock(mutex);
+  PreLock(mutex);
   if constexpr (std::is_void_v<decltype(wait())>) {
     wait();
-    __tsan_mutex_post_lock(mutex, 0, 0);
+    PostLock(mutex);
   } else {
     const auto result = wait();
-    __tsan_mutex_post_lock(mutex, 0, 0);
+    PostLock(mutex);
     return result;
   }
 }
@@ -67,52 +92,58 @@ ABSL_NAMESPACE_BEGIN
 
 Mutex::~Mutex() {
   static void* const function = Library("_ZN%s5MutexD1Ev");
+  const Marked marked;
   __tsan_mutex_destroy(this, 0);
   Call<void>(function, this);
 }
 
 void Mutex::Lock() {
   static void* const function = Library("_ZN%s5Mutex4LockEv");
-  __tsan_mutex_pre_lock(this, 0);
+  const Marked marked;
+  PreLock(this);
   Call<void>(function, this);
-  __tsan_mutex_post_lock(this, 0, 0);
+  PostLock(this);
 }
 
 void Mutex::Unlock() {
   static void* const function = Library("_ZN%s5Mutex6UnlockEv");
-  __tsan_mutex_pre_unlock(this, 0);
+  const Marked marked;
+  PreUnlock(this);
   Call<void>(function, this);
-  __tsan_mutex_post_unlock(this, 0);
+  PostUnlock(this);
 }
 
 bool Mutex::TryLock() {
   static void* const function = Library("_ZN%s5Mutex7TryLockEv");
-  __tsan_mutex_pre_lock(this, __tsan_mutex_try_lock);
+  const Marked marked;
+  PreLock(this, __tsan_mutex_try_lock);
   const bool locked = Call<bool>(function, this);
-  __tsan_mutex_post_lock(this, __tsan_mutex_try_lock | (locked ? 0 : __tsan_mutex_try_lock_failed),
-                         0);
+  PostLock(this, __tsan_mutex_try_lock | (locked ? 0 : __tsan_mutex_try_lock_failed));
   return locked;
 }
 
 void Mutex::ReaderLock() {
   static void* const function = Library("_ZN%s5Mutex10ReaderLockEv");
-  __tsan_mutex_pre_lock(this, __tsan_mutex_read_lock);
+  const Marked marked;
+  PreLock(this, __tsan_mutex_read_lock);
   Call<void>(function, this);
-  __tsan_mutex_post_lock(this, __tsan_mutex_read_lock, 0);
+  PostLock(this, __tsan_mutex_read_lock);
 }
 
 void Mutex::ReaderUnlock() {
   static void* const function = Library("_ZN%s5Mutex12ReaderUnlockEv");
-  __tsan_mutex_pre_unlock(this, __tsan_mutex_read_lock);
+  const Marked marked;
+  PreUnlock(this, __tsan_mutex_read_lock);
   Call<void>(function, this);
-  __tsan_mutex_post_unlock(this, __tsan_mutex_read_lock);
+  PostUnlock(this, __tsan_mutex_read_lock);
 }
 
 void Mutex::LockWhen(const Condition& condition) {
   static void* const function = Library("_ZN%s5Mutex8LockWhenERKNS0_9ConditionE");
-  __tsan_mutex_pre_lock(this, 0);
+  const Marked marked;
+  PreLock(this);
   Call<void>(function, this, &condition);
-  __tsan_mutex_post_lock(this, 0, 0);
+  PostLock(this);
 }
 
 void Mutex::Await(const Condition& condition) {
@@ -146,6 +177,15 @@ bool CondVar::WaitWithTimeout(Mutex* mutex, Duration timeout) {
 bool CondVar::WaitWithDeadline(Mutex* mutex, Time deadline) {
   static void* const function = Library("_ZN%s7CondVar16WaitWithDeadlineEPNS0_5MutexENS0_4TimeE");
   return Waiting(mutex, [&] { return Call<bool>(function, this, mutex, deadline); });
+}
+
+// The count of references is an atomic of the library's; the last to let go frees what others read.
+void Status::UnrefNonInlined(uintptr_t representation) {
+  static void* const function = Library("_ZN%s6Status15UnrefNonInlinedEm");
+  void* const shared = reinterpret_cast<void*>(representation);
+  __tsan_release(shared);
+  __tsan_acquire(shared);
+  Call<void>(function, representation);
 }
 
 // Its fast path is an atomic of the library's.
