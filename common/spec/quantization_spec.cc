@@ -1,5 +1,6 @@
 #include "common/spec/quantization_spec.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "absl/strings/match.h"
@@ -81,6 +82,24 @@ absl::StatusOr<QuantizationMethod> ParseQuantizationMethod(absl::string_view nam
                               "\" is unknown; allowed: uniquanf, flexround, alternating, rtn"));
 }
 
+absl::string_view LayerScheduleName(LayerSchedule schedule) {
+  switch (schedule) {
+    case LayerSchedule::kSequential:
+      return "sequential";
+    case LayerSchedule::kTwoPhase:
+      return "two_phase";
+  }
+  return "unknown";
+}
+
+absl::StatusOr<LayerSchedule> ParseLayerSchedule(absl::string_view name) {
+  for (const LayerSchedule schedule : {LayerSchedule::kSequential, LayerSchedule::kTwoPhase}) {
+    if (LayerScheduleName(schedule) == name) return schedule;
+  }
+  return Invalid(absl::StrCat("schedule = \"", name,
+                              "\" is unknown; allowed: sequential, two_phase"));
+}
+
 absl::Status QuantizationSpec::Validate() const {
   UQ_RETURN_IF_ERROR(CheckText("model_uri", model_uri, /*required=*/true));
   const bool reconstructs =
@@ -121,7 +140,22 @@ absl::Status QuantizationSpec::Validate() const {
   UQ_RETURN_IF_ERROR(CheckReal("binary_learning_rate", binary_learning_rate, 0, 1));
   UQ_RETURN_IF_ERROR(CheckRange("grid_steps", grid_steps, 0, 1000));
   UQ_RETURN_IF_ERROR(CheckRange("alternating_rounds", alternating_rounds, 0, 1000));
-  return CheckRange("remap_period", remap_period, 1, 1000000);
+  UQ_RETURN_IF_ERROR(CheckRange("remap_period", remap_period, 1, 1000000));
+  if (schedule == LayerSchedule::kSequential) {
+    if (refine_epochs == 0) return absl::OkStatus();
+    return Invalid(absl::StrCat("refine_epochs = ", refine_epochs,
+                                " needs schedule = two_phase; leave it out, or set the schedule"));
+  }
+  if (reconstructs && epochs < 2) {
+    return Invalid("schedule = two_phase needs epochs of at least 2, one for each phase");
+  }
+  if (reconstructs && input_prob == 0) {
+    return Invalid(
+        "schedule = two_phase has nothing to refine with input_prob = 0, whose layers are "
+        "independent already; use schedule = sequential");
+  }
+  return CheckRange("refine_epochs", refine_epochs, 0, std::max(0, epochs - 1),
+                    "(0: a fifth of epochs)");
 }
 
 ModuleSettings SettingsForModule(const QuantizationSpec& spec, absl::string_view module_name) {

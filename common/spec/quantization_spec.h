@@ -26,6 +26,16 @@ enum class QuantizationMethod {
 absl::string_view QuantizationMethodName(QuantizationMethod method);
 absl::StatusOr<QuantizationMethod> ParseQuantizationMethod(absl::string_view name);
 
+// In which order the layers of a job are optimized, where they depend on each other (input_prob > 0).
+enum class LayerSchedule {
+  kSequential,  // "sequential": one after the other, each on what the stored ones before it produce
+  // "two_phase": all at once on full-precision inputs, then all at once for `refine_epochs` on what
+  // the stored layers of the first phase produce. worker/task/README.md has its price.
+  kTwoPhase,
+};
+absl::string_view LayerScheduleName(LayerSchedule schedule);
+absl::StatusOr<LayerSchedule> ParseLayerSchedule(absl::string_view name);
+
 // Settings for the modules whose name matches `pattern`; the first override that matches wins.
 struct ModuleOverride {
   // Glob over the module's full name ("model.layers.3.mlp.down_proj"): '*' matches any run of
@@ -64,6 +74,9 @@ struct QuantizationSpec {
   int alternating_rounds = 15;          // T, 0..1000
   int remap_period = 2;                 // p, >= 1
   uint64_t seed = 0;
+  LayerSchedule schedule = LayerSchedule::kSequential;
+  // Of `epochs`, how many two_phase gives its second phase: below `epochs`; 0: a fifth, at least 1.
+  int refine_epochs = 0;
 
   // Checks every range that needs no model. Group size against layer shapes is checked in prepare.
   absl::Status Validate() const;

@@ -35,6 +35,7 @@ void VisitHow(Spec* spec, Visit visit) {
   visit("alternating_rounds", &spec->alternating_rounds);
   visit("remap_period", &spec->remap_period);
   visit("seed", &spec->seed);
+  visit("refine_epochs", &spec->refine_epochs);
 }
 
 class FieldWriter {
@@ -100,6 +101,8 @@ std::string QuantizationSpec::ToJson() const {
   }
   json.EndArray();
   VisitHow(this, write);
+  json.Key("schedule");
+  json.String(LayerScheduleName(schedule));
   json.EndObject();
   return json.Finish();
 }
@@ -121,9 +124,12 @@ absl::StatusOr<QuantizationSpec> QuantizationSpec::FromJson(absl::string_view js
   read("group_size", &spec.group_size);
   std::string method(QuantizationMethodName(spec.method));
   read("method", &method);
+  std::string schedule(LayerScheduleName(spec.schedule));
+  read("schedule", &schedule);
   const nlohmann::json* overrides = reader.ReadArray("overrides", JsonObjectReader::kOptional);
   UQ_RETURN_IF_ERROR(reader.Finish());
   UQ_ASSIGN_OR_RETURN(spec.method, ParseQuantizationMethod(method));
+  UQ_ASSIGN_OR_RETURN(spec.schedule, ParseLayerSchedule(schedule));
   for (size_t i = 0; overrides != nullptr && i < overrides->size(); ++i) {
     UQ_ASSIGN_OR_RETURN(ModuleOverride entry, ParseOverride((*overrides)[i], i));
     spec.overrides.push_back(std::move(entry));
