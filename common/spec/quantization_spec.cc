@@ -96,8 +96,8 @@ absl::StatusOr<LayerSchedule> ParseLayerSchedule(absl::string_view name) {
   for (const LayerSchedule schedule : {LayerSchedule::kSequential, LayerSchedule::kTwoPhase}) {
     if (LayerScheduleName(schedule) == name) return schedule;
   }
-  return Invalid(absl::StrCat("schedule = \"", name,
-                              "\" is unknown; allowed: sequential, two_phase"));
+  return Invalid(
+      absl::StrCat("schedule = \"", name, "\" is unknown; allowed: sequential, two_phase"));
 }
 
 absl::Status QuantizationSpec::Validate() const {

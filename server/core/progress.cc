@@ -12,7 +12,7 @@ double Work(const Task& task) {
     case TaskKind::kPrepare:
       return 0.2;
     case TaskKind::kLayer:
-      return 1.0;
+      return task.round == 0 ? 1.0 : 0.4;  // refinement takes a part of the epochs
     case TaskKind::kFinalize:
       return 0.5;
   }
@@ -43,7 +43,7 @@ JobProgress ComputeProgress(const Job& job, const std::vector<std::shared_ptr<co
     if (task->state != TaskState::kSucceeded) continue;
     ++progress.num_tasks_succeeded;
     if (task->kind == TaskKind::kLayer) {
-      ++progress.num_layers_succeeded;
+      if (task->round == job.num_rounds - 1) ++progress.num_layers_succeeded;
       if (task->start_time.has_value() && task->end_time.has_value()) {
         measured_work += work;
         measured_time += std::max(*task->end_time - *task->start_time, absl::ZeroDuration());

@@ -46,16 +46,20 @@ Assignment MakeAssignment(const JobEntry& entry, const Task& task) {
   assignment.task = task.id;
   assignment.kind = task.kind;
   assignment.layer = task.layer;
+  assignment.round = task.round;
   assignment.spec = entry.job.spec;
   if (task.kind == TaskKind::kPrepare) return assignment;
   assignment.plan_sha256 = entry.tasks[0].result_sha256;
-  const bool all = task.kind == TaskKind::kFinalize;
-  const bool earlier = task.kind == TaskKind::kLayer && !entry.job.layers_independent;
-  for (const Task& other : entry.tasks) {
-    if (other.kind != TaskKind::kLayer) continue;
-    if (all || (earlier && other.layer < task.layer)) {
-      assignment.layer_sha256.push_back(other.result_sha256);
-    }
+  // What the task reads: all layers of the last round, the layers before it in a sequential round,
+  // or of the round before all up to its own.
+  int32_t round = entry.job.num_rounds - 1, num_layers = entry.job.num_layers;
+  if (task.kind == TaskKind::kLayer) {
+    round = std::max(0, task.round - 1);
+    num_layers = task.round > 0 ? task.layer + 1 : entry.job.layers_independent ? 0 : task.layer;
+  }
+  for (int32_t layer = 0; layer < num_layers; ++layer) {
+    const int32_t index = entry.task_of_layer.at({round, layer});
+    assignment.layer_sha256.push_back(entry.tasks[index].result_sha256);
   }
   return assignment;
 }

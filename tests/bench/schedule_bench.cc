@@ -2,11 +2,12 @@
 // evaluates it. The figures in worker/task/README.md come from here.
 //
 // A schedule is rounds joined by '+', each EPOCHS,RATE,PROB,INPUTS: passes, factor on the learning
-// rates, input_prob, and where x_q comes from: fp (none), s (this round's stored layers: sequential),
-// j (the stored layers of the round before: parallel). A round goes on from the state of the one
-// before; a '!' in front starts from the initialization again.
-#include <chrono>
+// rates, input_prob, and where x_q comes from: fp (none), s (this round's stored layers:
+// sequential), j (the stored layers of the round before: parallel). A round goes on from the state
+// of the one before; a '!' in front starts from the initialization again. A '~' in front of a
+// schedule: one cosine over all its rounds, instead of one for each.
 #include <array>
+#include <chrono>
 #include <cstdio>
 #include <optional>
 
@@ -80,20 +81,18 @@ class StoredModel : public Checkpoint {
 class Study {
  public:
   explicit Study(const Flags& flags)
-      : backend_(BackendOf(flags)),
-        act_(ActOf(flags, *backend_)),
-        seed_(flags.Number("seed", 0)) {
+      : backend_(BackendOf(flags)), act_(ActOf(flags, *backend_)), seed_(flags.Number("seed", 0)) {
     checkpoint_ = Take(Checkpoint::Open(Take(OpenObjectStore(flags.Text("model", ""))), false));
     const ModelConfig& config = checkpoint_->config();
-    calibration_ = Take(ReadCalibrationTokens(flags.Text("calibration", ""), 0, 0,
-                                              config.vocab_size));
-    evaluation_ = Take(ReadEvaluationTokens(flags.Text("evaluation", ""), "valid", 1024,
-                                            200 * 1024, config.vocab_size));
+    calibration_ =
+        Take(ReadCalibrationTokens(flags.Text("calibration", ""), 0, 0, config.vocab_size));
+    evaluation_ = Take(ReadEvaluationTokens(flags.Text("evaluation", ""), "valid", 1024, 200 * 1024,
+                                            config.vocab_size));
     rope_ = Take(MakeRopeTables(backend_.get(), config.rope, config.blocks[0].head_dim,
                                 calibration_.sequence_length));
-    SequenceBuffer x = Take(EmbedSequences(backend_.get(), *checkpoint_, act_, kPlacement,
-                                           calibration_.ids, calibration_.num_samples,
-                                           calibration_.sequence_length));
+    SequenceBuffer x =
+        Take(EmbedSequences(backend_.get(), *checkpoint_, act_, kPlacement, calibration_.ids,
+                            calibration_.num_samples, calibration_.sequence_length));
     for (int layer = 0; layer < config.num_layers; ++layer) {
       original_.push_back(Take(checkpoint_->LoadBlock(layer)));
       x_fp_.push_back(Take(x.Clone()));
@@ -102,8 +101,12 @@ class Study {
     x_fp_.push_back(std::move(x));
   }
 
-  double Run(int bits, const std::vector<Round>& rounds) {
+  double Run(int bits, const std::vector<Round>& rounds, bool one_cosine) {
     bits_ = bits;
+    double total = 0;
+    for (const Round& round : rounds) total += round.epochs;
+    num_steps_ = one_cosine ? Steps(total) : 0;
+    first_step_ = 0;
     const int num_layers = checkpoint_->config().num_layers;
     states_.clear();
     states_.resize(num_layers);
@@ -116,6 +119,7 @@ class Study {
         stored[layer] = std::move(block);
         if (rounds[r].inputs == "s") Through(layer, stored[layer], &x_q);
       }
+      first_step_ += Steps(rounds[r].epochs);
     }
     const StoredModel model(checkpoint_.get(), &stored);
     PerplexityOptions options;
@@ -125,6 +129,10 @@ class Study {
 
  private:
   static constexpr auto kPlacement = SequenceBuffer::Placement::kDevice;
+
+  int64_t Steps(double epochs) const {
+    return static_cast<int64_t>(epochs * calibration_.num_samples + 0.5);
+  }
 
   void Through(int layer, const HostBlock& block, SequenceBuffer* x) {
     const BlockConfig& config = checkpoint_->config().blocks[layer];
@@ -145,17 +153,21 @@ class Study {
         state = Take(quant::NewQuantizerState(backend_.get(), std::move(weight), bits_, width, {}));
         quant::InitializeUnified(backend_.get(), {}, &*state);
       } else {
-        for (Tensor* moment :
-             {&state->m_log_delta, &state->v_log_delta, &state->m_log_scale_group,
-              &state->v_log_scale_group, &state->m_log_scale_weight, &state->v_log_scale_weight,
-              &state->m_alpha, &state->v_alpha}) {
+        for (Tensor* moment : {&state->m_log_delta, &state->v_log_delta, &state->m_log_scale_group,
+                               &state->v_log_scale_group, &state->m_log_scale_weight,
+                               &state->v_log_scale_weight, &state->m_alpha, &state->v_alpha}) {
           Check(backend_->FillZero(moment->data(), moment->size_bytes()));
         }
       }
       states[i] = &*state;
     }
     quant::ReconstructOptions options;
-    options.num_steps = static_cast<int64_t>(round.epochs * calibration_.num_samples);
+    options.num_steps = num_steps_ > 0 ? num_steps_ : Steps(round.epochs);
+    if (num_steps_ > 0) {
+      round_index = 0;  // one order of sequences, too
+      options.first_step = first_step_;
+      options.end_step = first_step_ + Steps(round.epochs);
+    }
     options.input_prob = round.inputs == "fp" ? 0 : round.prob;
     options.uniform_learning_rate *= round.rate;
     options.binary_learning_rate *= round.rate;
@@ -178,6 +190,7 @@ class Study {
   const DType act_;
   const uint64_t seed_;
   int bits_ = 0;
+  int64_t num_steps_ = 0, first_step_ = 0;
   std::unique_ptr<Checkpoint> checkpoint_;
   CalibrationTokens calibration_;
   std::vector<int32_t> evaluation_;
@@ -201,10 +214,12 @@ int Main(int argc, char** argv) {
   Study study(flags);
   const int bits = static_cast<int>(flags.Number("bits", 3));
   double first = 0;
-  for (const std::string& schedule :
-       std::vector<std::string>(absl::StrSplit(flags.Text("schedules", "5,1,0.5,s/5,1,0,fp"), '/'))) {
+  for (const std::string& schedule : std::vector<std::string>(
+           absl::StrSplit(flags.Text("schedules", "5,1,0.5,s/5,1,0,fp"), '/'))) {
     const auto start = std::chrono::steady_clock::now();
-    const double perplexity = study.Run(bits, ParseSchedule(schedule));
+    const bool one_cosine = schedule[0] == '~';
+    const double perplexity =
+        study.Run(bits, ParseSchedule(schedule.substr(one_cosine ? 1 : 0)), one_cosine);
     if (first == 0) first = perplexity;
     std::printf("%d bits  %-40s %.4f  %+.2f%%  %.0f s\n", bits, schedule.c_str(), perplexity,
                 100 * (perplexity / first - 1),
