@@ -47,13 +47,13 @@ absl::StatusOr<LayerSchedule> ScheduleFromProto(v1::QuantizationSpec::Schedule s
     case v1::QuantizationSpec::SCHEDULE_UNSPECIFIED:
     case v1::QuantizationSpec::SEQUENTIAL:
       return LayerSchedule::kSequential;
-    case v1::QuantizationSpec::TWO_PHASE:
-      return LayerSchedule::kTwoPhase;
+    case v1::QuantizationSpec::PIPELINED:
+      return LayerSchedule::kPipelined;
     default:
       return InvalidInput("INVALID_SPEC",
                           absl::StrCat("spec.schedule is ", static_cast<int>(schedule),
                                        ", which this version does not know; allowed: SEQUENTIAL "
-                                       "(1), TWO_PHASE (2)"));
+                                       "(1), PIPELINED (2)"));
   }
 }
 
@@ -61,8 +61,8 @@ v1::QuantizationSpec::Schedule ScheduleToProto(LayerSchedule schedule) {
   switch (schedule) {
     case LayerSchedule::kSequential:
       return v1::QuantizationSpec::SEQUENTIAL;
-    case LayerSchedule::kTwoPhase:
-      return v1::QuantizationSpec::TWO_PHASE;
+    case LayerSchedule::kPipelined:
+      return v1::QuantizationSpec::PIPELINED;
   }
   return v1::QuantizationSpec::SCHEDULE_UNSPECIFIED;
 }
@@ -123,7 +123,7 @@ absl::StatusOr<QuantizationSpec> SpecFromProto(const v1::QuantizationSpec& proto
   UQ_TAKE(alternating_rounds);
   UQ_TAKE(remap_period);
   UQ_TAKE(seed);
-  UQ_TAKE(refine_epochs);
+  UQ_TAKE(pipeline_rounds);
 #undef UQ_TAKE
   return spec;
 }
@@ -159,7 +159,7 @@ v1::QuantizationSpec SpecToProto(const QuantizationSpec& spec) {
   proto.set_remap_period(spec.remap_period);
   proto.set_seed(spec.seed);
   proto.set_schedule(ScheduleToProto(spec.schedule));
-  proto.set_refine_epochs(spec.refine_epochs);
+  proto.set_pipeline_rounds(spec.pipeline_rounds);
   return proto;
 }
 

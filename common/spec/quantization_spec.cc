@@ -1,6 +1,5 @@
 #include "common/spec/quantization_spec.h"
 
-#include <algorithm>
 #include <cmath>
 
 #include "absl/strings/match.h"
@@ -86,18 +85,18 @@ absl::string_view LayerScheduleName(LayerSchedule schedule) {
   switch (schedule) {
     case LayerSchedule::kSequential:
       return "sequential";
-    case LayerSchedule::kTwoPhase:
-      return "two_phase";
+    case LayerSchedule::kPipelined:
+      return "pipelined";
   }
   return "unknown";
 }
 
 absl::StatusOr<LayerSchedule> ParseLayerSchedule(absl::string_view name) {
-  for (const LayerSchedule schedule : {LayerSchedule::kSequential, LayerSchedule::kTwoPhase}) {
+  for (const LayerSchedule schedule : {LayerSchedule::kSequential, LayerSchedule::kPipelined}) {
     if (LayerScheduleName(schedule) == name) return schedule;
   }
-  return Invalid(
-      absl::StrCat("schedule = \"", name, "\" is unknown; allowed: sequential, two_phase"));
+  return Invalid(absl::StrCat("schedule = \"", name,
+                              "\" is unknown; allowed: sequential, pipelined"));
 }
 
 absl::Status QuantizationSpec::Validate() const {
@@ -141,21 +140,7 @@ absl::Status QuantizationSpec::Validate() const {
   UQ_RETURN_IF_ERROR(CheckRange("grid_steps", grid_steps, 0, 1000));
   UQ_RETURN_IF_ERROR(CheckRange("alternating_rounds", alternating_rounds, 0, 1000));
   UQ_RETURN_IF_ERROR(CheckRange("remap_period", remap_period, 1, 1000000));
-  if (schedule == LayerSchedule::kSequential) {
-    if (refine_epochs == 0) return absl::OkStatus();
-    return Invalid(absl::StrCat("refine_epochs = ", refine_epochs,
-                                " needs schedule = two_phase; leave it out, or set the schedule"));
-  }
-  if (reconstructs && epochs < 2) {
-    return Invalid("schedule = two_phase needs epochs of at least 2, one for each phase");
-  }
-  if (reconstructs && input_prob == 0) {
-    return Invalid(
-        "schedule = two_phase has nothing to refine with input_prob = 0, whose layers are "
-        "independent already; use schedule = sequential");
-  }
-  return CheckRange("refine_epochs", refine_epochs, 0, std::max(0, epochs - 1),
-                    "(0: a fifth of epochs)");
+  return CheckRange("pipeline_rounds", pipeline_rounds, 1, 64);
 }
 
 ModuleSettings SettingsForModule(const QuantizationSpec& spec, absl::string_view module_name) {

@@ -29,9 +29,10 @@ absl::StatusOr<QuantizationMethod> ParseQuantizationMethod(absl::string_view nam
 // In which order the layers of a job are optimized, where they depend on each other (input_prob > 0).
 enum class LayerSchedule {
   kSequential,  // "sequential": one after the other, each on what the stored ones before it produce
-  // "two_phase": all at once on full-precision inputs, then all at once for `refine_epochs` on what
-  // the stored layers of the first phase produce. worker/task/README.md has its price.
-  kTwoPhase,
+  // "pipelined": the epochs are cut into `pipeline_rounds` parts, and a layer starts as soon as the
+  // layer before has finished its first part; so that many workers work at once. Each part sees what
+  // the layers before it produce after the same part. worker/task/README.md has its price.
+  kPipelined,
 };
 absl::string_view LayerScheduleName(LayerSchedule schedule);
 absl::StatusOr<LayerSchedule> ParseLayerSchedule(absl::string_view name);
@@ -75,8 +76,7 @@ struct QuantizationSpec {
   int remap_period = 2;                 // p, >= 1
   uint64_t seed = 0;
   LayerSchedule schedule = LayerSchedule::kSequential;
-  // Of `epochs`, how many two_phase gives its second phase: below `epochs`; 0: a fifth, at least 1.
-  int refine_epochs = 0;
+  int pipeline_rounds = 5;  // 1..64; used by "pipelined" only
 
   // Checks every range that needs no model. Group size against layer shapes is checked in prepare.
   absl::Status Validate() const;

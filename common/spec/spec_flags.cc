@@ -167,19 +167,19 @@ void AddSpecFlags(FlagSet* flags, QuantizationSpec* spec) {
   flags->Double("input-prob", &spec->input_prob, 0, 1,
                 "probability of an input element from the quantized model; 0 makes layers "
                 "independent of each other");
-  flags->Custom("schedule", "sequential|two_phase", LayerScheduleName(spec->schedule),
-                "sequential: layer after layer; two_phase: all layers side by side on several "
-                "workers or devices, at nearly the same accuracy",
+  flags->Custom("schedule", "sequential|pipelined", LayerScheduleName(spec->schedule),
+                "sequential: layer after layer; pipelined: layers overlap on several workers or "
+                "devices, at nearly the same accuracy",
                 [spec](absl::string_view text) {
                   const auto schedule = ParseLayerSchedule(text);
                   if (!schedule.ok()) {
-                    return InvalidInput(kReason, "allowed: sequential, two_phase");
+                    return InvalidInput(kReason, "allowed: sequential, pipelined");
                   }
                   spec->schedule = *schedule;
                   return absl::OkStatus();
                 });
-  flags->Int("refine-epochs", &spec->refine_epochs, 0, kMaxInt,
-             "of --epochs, those of two_phase's second phase; 0: a fifth of them");
+  flags->Int("pipeline-rounds", &spec->pipeline_rounds, 1, 64,
+             "parts that a pipelined layer's epochs are cut into; as many workers can work at once");
   flags->Double("uniform-learning-rate", &spec->uniform_learning_rate, 0, 1e6,
                 "learning rate of the uniform part (step size and rounding)");
   flags->Double("binary-learning-rate", &spec->binary_learning_rate, 0, 1e6,

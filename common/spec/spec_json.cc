@@ -35,7 +35,7 @@ void VisitHow(Spec* spec, Visit visit) {
   visit("alternating_rounds", &spec->alternating_rounds);
   visit("remap_period", &spec->remap_period);
   visit("seed", &spec->seed);
-  visit("refine_epochs", &spec->refine_epochs);
+  visit("pipeline_rounds", &spec->pipeline_rounds);
 }
 
 class FieldWriter {

@@ -50,17 +50,17 @@ Assignment MakeAssignment(const JobEntry& entry, const Task& task) {
   assignment.spec = entry.job.spec;
   if (task.kind == TaskKind::kPrepare) return assignment;
   assignment.plan_sha256 = entry.tasks[0].result_sha256;
-  // What the task reads: all layers of the last round, the layers before it in a sequential round,
-  // or of the round before all up to its own.
-  int32_t round = entry.job.num_rounds - 1, num_layers = entry.job.num_layers;
-  if (task.kind == TaskKind::kLayer) {
-    round = std::max(0, task.round - 1);
-    num_layers = task.round > 0 ? task.layer + 1 : entry.job.layers_independent ? 0 : task.layer;
-  }
-  for (int32_t layer = 0; layer < num_layers; ++layer) {
+  const auto add = [&](int32_t round, int32_t layer) {
     const int32_t index = entry.task_of_layer.at({round, layer});
     assignment.layer_sha256.push_back(entry.tasks[index].result_sha256);
+  };
+  if (task.kind == TaskKind::kFinalize) {
+    for (int32_t i = 0; i < entry.job.num_layers; ++i) add(entry.job.num_rounds - 1, i);
+    return assignment;
   }
+  const int32_t num_earlier = entry.job.layers_independent ? 0 : task.layer;
+  for (int32_t i = 0; i < num_earlier; ++i) add(task.round, i);
+  if (task.round > 0) add(task.round - 1, task.layer);
   return assignment;
 }
 

@@ -9,7 +9,7 @@ namespace uniquanf::server {
 namespace {
 
 // Far beyond what schedules use; bounds the graph.
-constexpr int32_t kMaxRounds = 8;
+constexpr int32_t kMaxRounds = 64;
 
 bool IsSha256(const std::string& text) {
   return text.size() == 64 && text.find_first_not_of("0123456789abcdef") == std::string::npos;
@@ -40,11 +40,10 @@ std::string MalformedOutcome(const Policy& policy, const Job& job, const Task& t
   return "";
 }
 
-// "layer-0003", then "refine-0003", "refine-0003-2", ...
+// "layer-0003", then "layer-0003-1", "layer-0003-2", ...
 std::string LayerTaskId(int32_t layer, int32_t round) {
   if (round == 0) return absl::StrFormat("layer-%04d", layer);
-  if (round == 1) return absl::StrFormat("refine-%04d", layer);
-  return absl::StrFormat("refine-%04d-%d", layer, round);
+  return absl::StrFormat("layer-%04d-%d", layer, round);
 }
 
 }  // namespace
@@ -201,7 +200,8 @@ void Mutation::Succeed(JobEntry* entry, int32_t index, const TaskOutcome& outcom
 }
 
 // The graph: prepare → layers → finalize. With independent layers each waits for prepare only. In
-// later rounds a layer's task waits for those of the round before, from the first layer to its own.
+// several rounds a layer's task waits for the layer before it in its round, and for its own task of
+// the round before: a wavefront.
 void Mutation::Expand(JobEntry* entry, const TaskOutcome& outcome) {
   Job& job = entry->job;
   job.num_layers = outcome.num_layers;
@@ -213,20 +213,17 @@ void Mutation::Expand(JobEntry* entry, const TaskOutcome& outcome) {
   finalize.id = "finalize";
   finalize.kind = TaskKind::kFinalize;
   for (int32_t round = 0; round < outcome.num_rounds; ++round) {
-    const int32_t before = 1 + (round - 1) * outcome.num_layers;  // where the last round starts
     for (int32_t layer = 0; layer < outcome.num_layers; ++layer) {
       Task task;
       task.id = LayerTaskId(layer, round);
       task.kind = TaskKind::kLayer;
       task.layer = layer;
       task.round = round;
-      if (round == 0) {
-        task.depends_on = {outcome.layers_independent ? 0 : layer};
-      } else {
-        for (int32_t i = 0; i <= layer; ++i) task.depends_on.push_back(before + i);
-      }
+      const auto index = static_cast<int32_t>(entry->tasks.size());
+      task.depends_on = {outcome.layers_independent || layer == 0 ? 0 : index - 1};
+      if (round > 0) task.depends_on.push_back(index - outcome.num_layers);
       if (round == outcome.num_rounds - 1) {
-        finalize.depends_on.push_back(static_cast<int32_t>(entry->tasks.size()));
+        finalize.depends_on.push_back(index);
       }
       entry->tasks.push_back(std::move(task));
     }

@@ -95,7 +95,7 @@ struct TaskFailure {
 inline constexpr size_t kMaxFailuresKept = 8;
 
 struct Task {
-  std::string id;  // "prepare", "layer-0003", "refine-0003", "finalize"; unique in its job
+  std::string id;  // "prepare", "layer-0003", "layer-0003-1", "finalize"; unique in its job
   TaskKind kind = TaskKind::kPrepare;
   int32_t layer = 0;  // kLayer only; with `round` the key of activation affinity
   int32_t round = 0;  // kLayer only: a layer has one task a round
@@ -173,7 +173,7 @@ struct Job {
 
   // From prepare's outcome.
   int32_t num_layers = 0;
-  bool layers_independent = false;  // in round 0; in later rounds they always are
+  bool layers_independent = false;
   int32_t num_rounds = 1;
   int64_t layer_memory_bytes = 0;
 

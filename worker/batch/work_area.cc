@@ -17,8 +17,8 @@
 namespace uniquanf::batch {
 namespace {
 
-std::string JournalKey(const std::string& plan_sha256, int layer) {
-  return absl::StrCat("journal/", plan_sha256, "/", layer);
+std::string JournalKey(const std::string& plan_sha256, LayerRound layer) {
+  return absl::StrCat("journal/", plan_sha256, "/", layer.layer, "-", layer.round);
 }
 
 }  // namespace
@@ -66,7 +66,7 @@ WorkArea::~WorkArea() {
   if (lock_fd_ >= 0) close(lock_fd_);
 }
 
-std::string WorkArea::FinishedLayer(const std::string& plan_sha256, int layer) const {
+std::string WorkArea::FinishedLayer(const std::string& plan_sha256, LayerRound layer) const {
   return store_->Read(JournalKey(plan_sha256, layer), 1024).value_or("");
 }
 

@@ -181,7 +181,11 @@ absl::StatusOr<ReconstructResult> Reconstruction::Run(
   ReconstructResult result;
   for (int l = 0; l < kNumLinears; ++l) {
     if (states_[l] == nullptr) continue;
-    Forward(backend_, Mapping::kDirect, states_[l], &weights_->linear[l]);
+    // The part before ended with the codes it had trained with; this is the pass that it left out.
+    const Mapping mapping = MapsDirectly()
+                                ? Mapping::kDirect
+                                : MappingForPass(options_.first_step + 1, options_.remap_period);
+    Forward(backend_, mapping, states_[l], &weights_->linear[l]);
   }
   UQ_ASSIGN_OR_RETURN(result.initial_loss, EvaluateLoss());
 

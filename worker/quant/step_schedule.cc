@@ -49,7 +49,7 @@ ops::StepParams StepSchedule::Next() {
                         2;
   params.uniform_learning_rate = static_cast<float>(options_.uniform_learning_rate * cosine);
   params.binary_learning_rate = static_cast<float>(options_.binary_learning_rate * cosine);
-  const auto num_updates = static_cast<double>(step_ - options_.first_step + 1);
+  const auto num_updates = static_cast<double>(step_ + 1);
   params.bias_correction1 = static_cast<float>(1 - std::pow(0.9, num_updates));
   params.bias_correction2 = static_cast<float>(1 - std::pow(0.999, num_updates));
   Mapping mapping =

@@ -28,8 +28,7 @@ class StepSchedule {
   // Learning rates follow PyTorch's CosineAnnealingLR with T_max = num_steps and minimum 0:
   // rate·(1 + cos(π·step/num_steps))/2. The mapping is that of the pass after this step's update:
   // pass step + 2, or kKeep after the last step, so that the final ŵ has the codes trained with.
-  // kKeep too after the last step of a part. Adam's bias corrections count from first_step, where
-  // its moments are zero.
+  // kKeep too after the last step of a part.
   // REQUIRES: called at most end_step − first_step times.
   ops::StepParams Next();
 

@@ -6,7 +6,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/base/status.h"
-#include "common/safetensors/float_conversion.h"
 #include "worker/model/checkpoint.h"
 #include "worker/task/content_store.h"
 
@@ -17,37 +16,34 @@ using quant::QuantizerState;
 
 struct Part {
   const char* suffix;
-  SafetensorsDType dtype;
   Tensor QuantizerState::*tensor;
 };
 constexpr Part kParts[] = {
-    {".alpha", SafetensorsDType::kF32, &QuantizerState::alpha},
-    {".log_delta", SafetensorsDType::kF32, &QuantizerState::log_delta},
-    {".log_scale_group", SafetensorsDType::kF32, &QuantizerState::log_scale_group},
-    {".log_scale_weight", SafetensorsDType::kF16, &QuantizerState::log_scale_weight},
-    {".shift", SafetensorsDType::kF32, &QuantizerState::shift},
-    {".zero_point", SafetensorsDType::kF32, &QuantizerState::zero_point},
+    {".alpha", &QuantizerState::alpha},
+    {".codes", &QuantizerState::codes},
+    {".log_delta", &QuantizerState::log_delta},
+    {".log_scale_group", &QuantizerState::log_scale_group},
+    {".log_scale_weight", &QuantizerState::log_scale_weight},
+    {".m_alpha", &QuantizerState::m_alpha},
+    {".m_log_delta", &QuantizerState::m_log_delta},
+    {".m_log_scale_group", &QuantizerState::m_log_scale_group},
+    {".m_log_scale_weight", &QuantizerState::m_log_scale_weight},
+    {".shift", &QuantizerState::shift},
+    {".v_alpha", &QuantizerState::v_alpha},
+    {".v_log_delta", &QuantizerState::v_log_delta},
+    {".v_log_scale_group", &QuantizerState::v_log_scale_group},
+    {".v_log_scale_weight", &QuantizerState::v_log_scale_weight},
+    {".zero_point", &QuantizerState::zero_point},
 };
 
-struct NamedTensor {
-  const Tensor* tensor;
-  SafetensorsDType dtype;
-};
-
-std::string BytesOf(const std::vector<float>& values, SafetensorsDType dtype) {
-  if (dtype == SafetensorsDType::kF32) {
-    return std::string(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float));
-  }
-  std::vector<uint16_t> halves(values.size());
-  for (size_t i = 0; i < values.size(); ++i) halves[i] = FloatToFloat16(values[i]);
-  return std::string(reinterpret_cast<const char*>(halves.data()),
-                     halves.size() * sizeof(uint16_t));
+SafetensorsDType DTypeOf(const Tensor& tensor) {
+  return tensor.dtype() == DType::kUint8 ? SafetensorsDType::kU8 : SafetensorsDType::kF32;
 }
 
 }  // namespace
 
 absl::StatusOr<std::string> SaveLayerState(int layer, const QuantizerStates& states) {
-  std::map<std::string, NamedTensor> tensors;
+  std::map<std::string, const Tensor*> tensors;
   std::vector<SafetensorsWriter::Declaration> declarations;
   for (Linear linear : kAllLinears) {
     const std::optional<QuantizerState>& state = states[static_cast<int>(linear)];
@@ -55,18 +51,20 @@ absl::StatusOr<std::string> SaveLayerState(int layer, const QuantizerStates& sta
     for (const Part& part : kParts) {
       const Tensor& tensor = (*state).*part.tensor;
       const std::string name = absl::StrCat(ModuleName(layer, linear), part.suffix);
-      declarations.push_back({name, part.dtype, tensor.shape()});
-      tensors[name] = {&tensor, part.dtype};
+      declarations.push_back({name, DTypeOf(tensor), tensor.shape()});
+      tensors[name] = &tensor;
     }
   }
   SafetensorsWriter::SortForAlignment(&declarations);
   StringWriter out;
   UQ_ASSIGN_OR_RETURN(const std::unique_ptr<SafetensorsWriter> writer,
                       SafetensorsWriter::Create(&out, declarations, {}));
+  std::string bytes;
   for (const SafetensorsWriter::Declaration& declaration : declarations) {
-    const NamedTensor& named = tensors.at(declaration.name);
-    UQ_ASSIGN_OR_RETURN(const std::vector<float> values, named.tensor->ToFloats());
-    const std::string bytes = BytesOf(values, named.dtype);
+    const Tensor& tensor = *tensors.at(declaration.name);
+    bytes.resize(tensor.size_bytes());
+    UQ_RETURN_IF_ERROR(
+        tensor.backend()->CopyToHost(bytes.data(), tensor.data(), tensor.size_bytes()));
     UQ_RETURN_IF_ERROR(writer->Append(declaration.name, bytes.data(), bytes.size()));
   }
   UQ_RETURN_IF_ERROR(writer->Finish());
@@ -75,6 +73,7 @@ absl::StatusOr<std::string> SaveLayerState(int layer, const QuantizerStates& sta
 
 absl::Status LoadQuantizerState(const SafetensorsFile& file, const std::string& module,
                                 QuantizerState* state) {
+  std::string bytes;
   for (const Part& part : kParts) {
     UQ_ASSIGN_OR_RETURN(const TensorInfo info, file.Find(absl::StrCat(module, part.suffix)));
     Tensor& tensor = state->*part.tensor;
@@ -84,9 +83,16 @@ absl::Status LoadQuantizerState(const SafetensorsFile& file, const std::string& 
                                        absl::StrJoin(info.shape, ", "), "], not [",
                                        absl::StrJoin(tensor.shape(), ", "), "]"));
     }
-    std::vector<float> values(tensor.num_elements());
-    UQ_RETURN_IF_ERROR(file.ReadFloat(info, values.data()));
-    UQ_RETURN_IF_ERROR(tensor.CopyFromFloats(values.data()));
+    if (info.dtype != DTypeOf(tensor)) {
+      return InvalidInput("TENSOR_DTYPE",
+                          absl::StrCat(info.name, " of object ", file.key(), " has dtype ",
+                                       SafetensorsDTypeName(info.dtype), ", not ",
+                                       SafetensorsDTypeName(DTypeOf(tensor))));
+    }
+    bytes.resize(tensor.size_bytes());
+    UQ_RETURN_IF_ERROR(file.ReadBytes(info, bytes.data()));
+    UQ_RETURN_IF_ERROR(
+        tensor.backend()->CopyFromHost(tensor.data(), bytes.data(), tensor.size_bytes()));
   }
   return absl::OkStatus();
 }

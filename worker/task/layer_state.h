@@ -1,12 +1,11 @@
-// Where the optimization of a layer stands between two rounds: the trained and the fixed parameters
-// of its quantizers, as one content-addressed safetensors object. Codes and the optimizer's moments
-// are not kept: a round starts by mapping directly, and with an optimizer of its own. Internal to
-// worker/task.
+// Where the optimization of a layer stands between two rounds: its quantizers' parameters, codes and
+// the optimizer's moments, as one content-addressed safetensors object. Exact: rounds on the same
+// inputs give the bits of one run. Internal to worker/task.
 //
-// Tensors, after the module's full name: `.log_delta`, `.log_scale_group`, `.zero_point`, `.shift`
-// f32 [N, Gr]; `.alpha` f32 [N, Gr, n]; `.log_scale_weight` f16 [N, K] (rounded: half the bytes,
-// and finer than what moves a code). Errors: kInvalidArgument (TENSOR_NOT_FOUND, TENSOR_SHAPE,
-// TENSOR_DTYPE) when the object is not the layer's; store errors pass through.
+// Tensors are the members of quant::QuantizerState, named MODULE.member: f32, and u8 for the codes.
+// 13 bytes a weight.
+// Errors: kInvalidArgument (TENSOR_NOT_FOUND, TENSOR_SHAPE, TENSOR_DTYPE) when the object is not
+// the layer's; store errors pass through.
 #ifndef UNIQUANF_WORKER_TASK_LAYER_STATE_H_
 #define UNIQUANF_WORKER_TASK_LAYER_STATE_H_
 
