@@ -70,7 +70,7 @@ std::string WorkArea::FinishedLayer(const std::string& plan_sha256, LayerRound l
   return store_->Read(JournalKey(plan_sha256, layer), 1024).value_or("");
 }
 
-absl::Status WorkArea::RecordFinishedLayer(const std::string& plan_sha256, int layer,
+absl::Status WorkArea::RecordFinishedLayer(const std::string& plan_sha256, LayerRound layer,
                                            const std::string& result_sha256) {
   return store_->Write(JournalKey(plan_sha256, layer), result_sha256);
 }
