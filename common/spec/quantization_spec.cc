@@ -95,8 +95,8 @@ absl::StatusOr<LayerSchedule> ParseLayerSchedule(absl::string_view name) {
   for (const LayerSchedule schedule : {LayerSchedule::kSequential, LayerSchedule::kPipelined}) {
     if (LayerScheduleName(schedule) == name) return schedule;
   }
-  return Invalid(absl::StrCat("schedule = \"", name,
-                              "\" is unknown; allowed: sequential, pipelined"));
+  return Invalid(
+      absl::StrCat("schedule = \"", name, "\" is unknown; allowed: sequential, pipelined"));
 }
 
 absl::Status QuantizationSpec::Validate() const {

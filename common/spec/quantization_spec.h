@@ -26,12 +26,13 @@ enum class QuantizationMethod {
 absl::string_view QuantizationMethodName(QuantizationMethod method);
 absl::StatusOr<QuantizationMethod> ParseQuantizationMethod(absl::string_view name);
 
-// In which order the layers of a job are optimized, where they depend on each other (input_prob > 0).
+// In which order the layers of a job are optimized, where they depend on each other (input_prob >
+// 0).
 enum class LayerSchedule {
   kSequential,  // "sequential": one after the other, each on what the stored ones before it produce
   // "pipelined": the epochs are cut into `pipeline_rounds` parts, and a layer starts as soon as the
-  // layer before has finished its first part; so that many workers work at once. Each part sees what
-  // the layers before it produce after the same part. worker/task/README.md has its price.
+  // layer before has finished its first part; so that many workers work at once. Each part sees
+  // what the layers before it produce after the same part. worker/task/README.md has its price.
   kPipelined,
 };
 absl::string_view LayerScheduleName(LayerSchedule schedule);

@@ -178,8 +178,9 @@ void AddSpecFlags(FlagSet* flags, QuantizationSpec* spec) {
                   spec->schedule = *schedule;
                   return absl::OkStatus();
                 });
-  flags->Int("pipeline-rounds", &spec->pipeline_rounds, 1, 64,
-             "parts that a pipelined layer's epochs are cut into; as many workers can work at once");
+  flags->Int(
+      "pipeline-rounds", &spec->pipeline_rounds, 1, 64,
+      "parts that a pipelined layer's epochs are cut into; as many workers can work at once");
   flags->Double("uniform-learning-rate", &spec->uniform_learning_rate, 0, 1e6,
                 "learning rate of the uniform part (step size and rounding)");
   flags->Double("binary-learning-rate", &spec->binary_learning_rate, 0, 1e6,

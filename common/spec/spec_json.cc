@@ -35,7 +35,6 @@ void VisitHow(Spec* spec, Visit visit) {
   visit("alternating_rounds", &spec->alternating_rounds);
   visit("remap_period", &spec->remap_period);
   visit("seed", &spec->seed);
-  visit("pipeline_rounds", &spec->pipeline_rounds);
 }
 
 class FieldWriter {
@@ -103,6 +102,7 @@ std::string QuantizationSpec::ToJson() const {
   VisitHow(this, write);
   json.Key("schedule");
   json.String(LayerScheduleName(schedule));
+  write("pipeline_rounds", &pipeline_rounds);
   json.EndObject();
   return json.Finish();
 }
@@ -122,6 +122,7 @@ absl::StatusOr<QuantizationSpec> QuantizationSpec::FromJson(absl::string_view js
   VisitHow(&spec, read);
   read("bits", &spec.bits);
   read("group_size", &spec.group_size);
+  read("pipeline_rounds", &spec.pipeline_rounds);
   std::string method(QuantizationMethodName(spec.method));
   read("method", &method);
   std::string schedule(LayerScheduleName(spec.schedule));

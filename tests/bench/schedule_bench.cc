@@ -2,12 +2,12 @@
 // evaluates it. The figures in worker/task/README.md come from here.
 //
 // A schedule is rounds joined by '+', each EPOCHS,RATE,PROB,INPUTS: passes, factor on the learning
-// rates, input_prob, and where x_q comes from: fp (none), s (this round's stored layers: sequential),
-// j (the stored layers of the round before: parallel). A round goes on from the state of the one
-// before; a '!' in front starts from the initialization again. A '~' in front of a schedule: one
-// cosine and one optimizer over all its rounds, instead of one for each.
-#include <chrono>
+// rates, input_prob, and where x_q comes from: fp (none), s (this round's stored layers:
+// sequential), j (the stored layers of the round before: parallel). A round goes on from the state
+// of the one before; a '!' in front starts from the initialization again. A '~' in front of a
+// schedule: one cosine and one optimizer over all its rounds, instead of one for each.
 #include <array>
+#include <chrono>
 #include <cstdio>
 #include <optional>
 
@@ -81,20 +81,18 @@ class StoredModel : public Checkpoint {
 class Study {
  public:
   explicit Study(const Flags& flags)
-      : backend_(BackendOf(flags)),
-        act_(ActOf(flags, *backend_)),
-        seed_(flags.Number("seed", 0)) {
+      : backend_(BackendOf(flags)), act_(ActOf(flags, *backend_)), seed_(flags.Number("seed", 0)) {
     checkpoint_ = Take(Checkpoint::Open(Take(OpenObjectStore(flags.Text("model", ""))), false));
     const ModelConfig& config = checkpoint_->config();
-    calibration_ = Take(ReadCalibrationTokens(flags.Text("calibration", ""), 0, 0,
-                                              config.vocab_size));
-    evaluation_ = Take(ReadEvaluationTokens(flags.Text("evaluation", ""), "valid", 1024,
-                                            200 * 1024, config.vocab_size));
+    calibration_ =
+        Take(ReadCalibrationTokens(flags.Text("calibration", ""), 0, 0, config.vocab_size));
+    evaluation_ = Take(ReadEvaluationTokens(flags.Text("evaluation", ""), "valid", 1024, 200 * 1024,
+                                            config.vocab_size));
     rope_ = Take(MakeRopeTables(backend_.get(), config.rope, config.blocks[0].head_dim,
                                 calibration_.sequence_length));
-    SequenceBuffer x = Take(EmbedSequences(backend_.get(), *checkpoint_, act_, kPlacement,
-                                           calibration_.ids, calibration_.num_samples,
-                                           calibration_.sequence_length));
+    SequenceBuffer x =
+        Take(EmbedSequences(backend_.get(), *checkpoint_, act_, kPlacement, calibration_.ids,
+                            calibration_.num_samples, calibration_.sequence_length));
     for (int layer = 0; layer < config.num_layers; ++layer) {
       original_.push_back(Take(checkpoint_->LoadBlock(layer)));
       x_fp_.push_back(Take(x.Clone()));
@@ -155,10 +153,9 @@ class Study {
         state = Take(quant::NewQuantizerState(backend_.get(), std::move(weight), bits_, width, {}));
         quant::InitializeUnified(backend_.get(), {}, &*state);
       } else if (num_steps_ == 0) {
-        for (Tensor* moment :
-             {&state->m_log_delta, &state->v_log_delta, &state->m_log_scale_group,
-              &state->v_log_scale_group, &state->m_log_scale_weight, &state->v_log_scale_weight,
-              &state->m_alpha, &state->v_alpha}) {
+        for (Tensor* moment : {&state->m_log_delta, &state->v_log_delta, &state->m_log_scale_group,
+                               &state->v_log_scale_group, &state->m_log_scale_weight,
+                               &state->v_log_scale_weight, &state->m_alpha, &state->v_alpha}) {
           Check(backend_->FillZero(moment->data(), moment->size_bytes()));
         }
       }
@@ -217,8 +214,8 @@ int Main(int argc, char** argv) {
   Study study(flags);
   const int bits = static_cast<int>(flags.Number("bits", 3));
   double first = 0;
-  for (const std::string& schedule :
-       std::vector<std::string>(absl::StrSplit(flags.Text("schedules", "5,1,0.5,s/5,1,0,fp"), '/'))) {
+  for (const std::string& schedule : std::vector<std::string>(
+           absl::StrSplit(flags.Text("schedules", "5,1,0.5,s/5,1,0,fp"), '/'))) {
     const auto start = std::chrono::steady_clock::now();
     const bool one_cosine = schedule[0] == '~';
     const double perplexity =

@@ -92,10 +92,9 @@ absl::StatusOr<v1::TaskOutcome> EngineExecutor::Dispatch(const v1::TaskAssignmen
       return PrepareToProto(outcome, backend_->kind());
     }
     case v1::Task::LAYER: {
-      UQ_ASSIGN_OR_RETURN(
-          const LayerOutcome outcome,
-          RunLayer(spec, assignment.plan_sha256(), assignment.layer(), layers, environment,
-                   assignment.round()));
+      UQ_ASSIGN_OR_RETURN(const LayerOutcome outcome,
+                          RunLayer(spec, assignment.plan_sha256(), assignment.layer(), layers,
+                                   environment, assignment.round()));
       v1::TaskOutcome proto;
       proto.set_result_sha256(outcome.result_sha256);
       return proto;

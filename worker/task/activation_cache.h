@@ -30,8 +30,8 @@ class ActivationCacheImpl : public ActivationCache {
   std::optional<LayerRound> CachedLayer(const std::string& plan_sha256) const override;
   void Clear() override;
 
-  // Hands over the inputs of the layer in that round if they are here, and empties the cache either way: a task is
-  // about to need the memory.
+  // Hands over the inputs of the layer in that round if they are here, and empties the cache either
+  // way: a task is about to need the memory.
   std::optional<LayerInputs> Take(const std::string& plan_sha256, LayerRound layer);
   void Put(const std::string& plan_sha256, LayerRound layer, LayerInputs inputs);
 

@@ -76,7 +76,8 @@ class FinalizeRun {
         start_(env.clock->Monotonic()) {}
 
   absl::StatusOr<FinalizeOutcome> Run(const std::vector<std::string>& layers) {
-    UQ_ASSIGN_OR_RETURN(results_, LoadLayerResults(plan_sha256_, NumRounds(plan_) - 1, layers, env_));
+    UQ_ASSIGN_OR_RETURN(results_,
+                        LoadLayerResults(plan_sha256_, NumRounds(plan_) - 1, layers, env_));
     if (static_cast<int>(results_.size()) != plan_.num_layers) {
       return InvalidInput("INVALID_LAYER_RESULT",
                           absl::StrCat("finalize was given ", results_.size(), " of ",

@@ -38,12 +38,10 @@ absl::StatusOr<HostBlock> LoadStoredBlock(const TaskContext& context, const Laye
   return block;
 }
 
-absl::StatusOr<LayerInputs> RecomputeLayerInputs(const TaskContext& context,
-                                                 const std::string& plan_sha256, LayerRound layer_round,
-                                                 const std::vector<std::string>& earlier,
-                                                 const RopeTables& rope,
-                                                 SequenceBuffer::Placement placement,
-                                                 const TaskEnvironment& env) {
+absl::StatusOr<LayerInputs> RecomputeLayerInputs(
+    const TaskContext& context, const std::string& plan_sha256, LayerRound layer_round,
+    const std::vector<std::string>& earlier, const RopeTables& rope,
+    SequenceBuffer::Placement placement, const TaskEnvironment& env) {
   const Plan& plan = context.plan;
   const int layer = layer_round.layer;
   const bool needs_quantized = NeedsQuantizedInputs(plan.spec);

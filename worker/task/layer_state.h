@@ -1,6 +1,6 @@
-// Where the optimization of a layer stands between two rounds: its quantizers' parameters, codes and
-// the optimizer's moments, as one content-addressed safetensors object. Exact: rounds on the same
-// inputs give the bits of one run. Internal to worker/task.
+// Where the optimization of a layer stands between two rounds: its quantizers' parameters, codes
+// and the optimizer's moments, as one content-addressed safetensors object. Exact: rounds on the
+// same inputs give the bits of one run. Internal to worker/task.
 //
 // Tensors are the members of quant::QuantizerState, named MODULE.member: f32, and u8 for the codes.
 // 13 bytes a weight.

@@ -103,8 +103,8 @@ class LayerRun {
                             absl::StrCat("round ", round_, " of layer ", layer_,
                                          " needs the layer's result of the round before"));
       }
-      UQ_ASSIGN_OR_RETURN(before_, LoadLayerResult(plan_sha256_, {layer_, round_ - 1},
-                                                   earlier.back(), env_));
+      UQ_ASSIGN_OR_RETURN(
+          before_, LoadLayerResult(plan_sha256_, {layer_, round_ - 1}, earlier.back(), env_));
       earlier.pop_back();
     }
     if (NeedsReconstruction(plan_.spec)) {
@@ -403,8 +403,8 @@ absl::StatusOr<LayerOutcome> RunLayer(const QuantizationSpec& spec, const std::s
   }
   const int num_rounds = NumRounds(context.plan);
   if (round < 0 || round >= num_rounds) {
-    return InvalidInput("ROUND_OUT_OF_RANGE", absl::StrCat("round ", round, " of a job with ",
-                                                           num_rounds, " rounds"));
+    return InvalidInput("ROUND_OUT_OF_RANGE",
+                        absl::StrCat("round ", round, " of a job with ", num_rounds, " rounds"));
   }
   LayerRun run(context, plan_sha256, {layer, round}, env);
   UQ_ASSIGN_OR_RETURN(LayerOutcome outcome, run.Run(earlier));

@@ -76,9 +76,8 @@ bool NeedsQuantizedInputs(const QuantizationSpec& spec) {
 }
 
 int64_t NumSteps(const Plan& plan) {
-  return NeedsReconstruction(plan.spec)
-             ? plan.spec.epochs * plan.num_samples / plan.spec.batch_size
-             : 0;
+  return NeedsReconstruction(plan.spec) ? plan.spec.epochs * plan.num_samples / plan.spec.batch_size
+                                        : 0;
 }
 
 int NumRounds(const Plan& plan) {

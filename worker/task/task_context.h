@@ -33,8 +33,7 @@ absl::StatusOr<TaskContext> OpenTaskContext(const QuantizationSpec& spec,
 absl::StatusOr<LayerResult> LoadLayerResult(const std::string& plan_sha256, LayerRound layer,
                                             const std::string& digest, const TaskEnvironment& env);
 // Those of layers 0..n−1 in one round.
-absl::StatusOr<std::vector<LayerResult>> LoadLayerResults(const std::string& plan_sha256,
-                                                          int round,
+absl::StatusOr<std::vector<LayerResult>> LoadLayerResults(const std::string& plan_sha256, int round,
                                                           const std::vector<std::string>& digests,
                                                           const TaskEnvironment& env);
 
