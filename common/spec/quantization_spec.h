@@ -77,7 +77,7 @@ struct QuantizationSpec {
   int remap_period = 2;                 // p, >= 1
   uint64_t seed = 0;
   LayerSchedule schedule = LayerSchedule::kSequential;
-  int pipeline_rounds = 5;  // 1..64; used by "pipelined" only
+  int pipeline_rounds = 4;  // 1..64; used by "pipelined" only
 
   // Checks every range that needs no model. Group size against layer shapes is checked in prepare.
   absl::Status Validate() const;

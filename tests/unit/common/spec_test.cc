@@ -64,7 +64,7 @@ TEST(SpecTest, CanonicalJson) {
       R"("num_samples":128,"sequence_length":2048,"epochs":20,"batch_size":1,"input_prob":0.5,)"
       R"("uniform_learning_rate":0.005,"binary_learning_rate":5e-04,"grid_steps":1,)"
       R"("alternating_rounds":15,"remap_period":2,"seed":18446744073709551615,)"
-      R"("schedule":"sequential","pipeline_rounds":5})");
+      R"("schedule":"sequential","pipeline_rounds":4})");
 }
 
 TEST(SpecTest, JsonReadsBack) {

@@ -191,9 +191,9 @@ TEST_F(LayerTaskTest, ARoundNeedsTheLayersResultOfTheRoundBefore) {
               FailsWith(absl::StatusCode::kInvalidArgument, "INVALID_LAYER_RESULT"));
   EXPECT_THAT(RunLayer(spec_, plan_sha256_, 0, {(*results)[0][0]}, env_, 2),
               FailsWith(absl::StatusCode::kInvalidArgument, "INVALID_LAYER_RESULT"));
-  EXPECT_THAT(RunLayer(spec_, plan_sha256_, 0, {}, env_, 5),
+  EXPECT_THAT(RunLayer(spec_, plan_sha256_, 0, {}, env_, 4),
               FailsWith(absl::StatusCode::kInvalidArgument, "ROUND_OUT_OF_RANGE"));
-  EXPECT_THAT(RunFinalize(spec_, plan_sha256_, (*results)[3], env_),
+  EXPECT_THAT(RunFinalize(spec_, plan_sha256_, (*results)[2], env_),
               FailsWith(absl::StatusCode::kInvalidArgument, "INVALID_LAYER_RESULT"));
 }
 
