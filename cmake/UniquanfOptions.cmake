@@ -2,7 +2,7 @@
 option(UNIQUANF_BUILD_SERVICE "Build server, worker and client (needs gRPC, SQLite, ...)" ON)
 option(UNIQUANF_BUILD_TESTS "Build the tests and benchmarks" ON)
 set(UNIQUANF_CUDA "AUTO" CACHE STRING "Build the CUDA backend: ON, OFF or AUTO (when nvcc is found)")
-set(UNIQUANF_SANITIZER "" CACHE STRING "address, thread or empty")
+set(UNIQUANF_SANITIZER "" CACHE STRING "What -fsanitize takes: address,undefined or thread")
 
 set(CMAKE_CXX_STANDARD 20)
 set(CMAKE_CXX_STANDARD_REQUIRED ON)
@@ -20,7 +20,9 @@ add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off>
                     $<$<COMPILE_LANGUAGE:CXX>:-Wall> $<$<COMPILE_LANGUAGE:CXX>:-Wextra>
                     $<$<COMPILE_LANGUAGE:CXX>:-Wno-unused-parameter>)
 if(UNIQUANF_SANITIZER)
-  add_compile_options(-fsanitize=${UNIQUANF_SANITIZER} -fno-omit-frame-pointer)
+  # -O1 halves the time to compile. Undefined behaviour ends the program, so that tests fail on it.
+  add_compile_options(-fsanitize=${UNIQUANF_SANITIZER} -fno-sanitize-recover=undefined
+                      -fno-omit-frame-pointer -O1)
   add_link_options(-fsanitize=${UNIQUANF_SANITIZER})
 endif()
 

@@ -61,7 +61,8 @@ bool IsGlobalFlagWithValue(absl::string_view name) {
 std::optional<int> CommandLine::Parse(const Arguments& arguments) {
   flags_.Section("Global flags");
   flags_.String("server", "HOST:PORT", &options_.server,
-                "the server; environment variable UNIQUANF_SERVER");
+                "the server, or several joined by commas (one is active); environment variable "
+                "UNIQUANF_SERVER");
   flags_.Bool("json", &json_, "print JSON for programs (client/cli/README.md)");
   flags_.Duration("timeout", &timeout_, absl::Milliseconds(1),
                   "deadline of each call, retries included; for a watch, how long a server that "

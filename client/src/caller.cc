@@ -1,14 +1,22 @@
 #include "client/src/caller.h"
 
 #include <algorithm>
+#include <chrono>
 #include <string>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/rpc/status_proto.h"
 
 namespace uniquanf {
+namespace {
+
+// With the default pauses about nine seconds.
+constexpr int kFailoverAttempts = 8;
+
+}  // namespace
 
 Caller::Caller(ClientOptions options, std::shared_ptr<grpc::Channel> channel)
     : options_(std::move(options)),
@@ -16,6 +24,22 @@ Caller::Caller(ClientOptions options, std::shared_ptr<grpc::Channel> channel)
       jobs_(v1::JobService::NewStub(channel_)),
       admin_(v1::AdminService::NewStub(channel_)),
       random_(std::random_device()()) {}
+
+int Caller::max_attempts() const {
+  const int attempts = options_.retry.max_attempts;
+  return attempts > 1 && absl::StrContains(options_.server, ',')
+             ? std::max(attempts, kFailoverAttempts)
+             : attempts;
+}
+
+void Caller::Pause(absl::Duration pause) {
+  const std::chrono::system_clock::time_point end = absl::ToChronoTime(absl::Now() + pause);
+  grpc_connectivity_state state = channel_->GetState(/*try_to_connect=*/true);
+  while (channel_->WaitForStateChange(state, end)) {
+    state = channel_->GetState(true);
+    if (state == GRPC_CHANNEL_READY) return;
+  }
+}
 
 void Caller::PrepareContext(grpc::ClientContext* context) const {
   if (!options_.traceparent.empty()) context->AddMetadata("traceparent", options_.traceparent);
@@ -62,11 +86,11 @@ absl::Status Caller::Run(const std::function<grpc::Status(grpc::ClientContext*)>
     if (num_attempts != nullptr) *num_attempts = i;
     if (status.ok()) return absl::OkStatus();
     const absl::Duration pause = Backoff(i);
-    if (status.error_code() != grpc::StatusCode::UNAVAILABLE || i >= options_.retry.max_attempts ||
+    if (status.error_code() != grpc::StatusCode::UNAVAILABLE || i >= max_attempts() ||
         absl::Now() + pause >= deadline) {
       return Explain(status, i);
     }
-    absl::SleepFor(pause);
+    Pause(pause);
   }
 }
 

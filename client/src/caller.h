@@ -52,6 +52,12 @@ class Caller {
     return reply;
   }
 
+  // With several servers another one is about to take over, so calls are tried for longer.
+  int max_attempts() const;
+  // Sleeps, less when a connection comes up meanwhile. Connections make progress only while a
+  // thread waits in gRPC, so a plain sleep would find them as they were.
+  void Pause(absl::Duration pause);
+
   void PrepareContext(grpc::ClientContext* context) const;
   // The pause before attempt `attempt` + 1 (attempt >= 1): doubling, capped, times 0.5..1.
   absl::Duration Backoff(int attempt);

@@ -1,4 +1,5 @@
 // WatchJob: one stream after another until a final state has been seen.
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <optional>
@@ -15,6 +16,9 @@
 #include "client/src/convert.h"
 
 namespace uniquanf {
+namespace {
+constexpr absl::Duration kCancelSlice = absl::Milliseconds(50);
+}  // namespace
 
 struct JobWatcher::Impl {
   Impl(std::shared_ptr<Caller> the_caller, std::string job)
@@ -128,7 +132,7 @@ absl::Status JobWatcher::Impl::Recover(const grpc::Status& status) {
   if (!status.ok() && status.error_code() != grpc::StatusCode::UNAVAILABLE) {
     return caller->Explain(status, num_failures);
   }
-  if (!seen ? num_failures >= retry.max_attempts
+  if (!seen ? num_failures >= caller->max_attempts()
             : absl::Now() - last_contact > retry.watch_patience) {
     if (status.ok()) {
       return MakeError(absl::StatusCode::kUnavailable, "SERVER_UNREACHABLE",
@@ -137,11 +141,12 @@ absl::Status JobWatcher::Impl::Recover(const grpc::Status& status) {
     }
     return caller->Explain(status, num_failures);
   }
-  {
+  // In slices, so that Cancel is noticed.
+  const absl::Time end = absl::Now() + caller->Backoff(num_failures);
+  for (absl::Time now = absl::Now(); now < end; now = absl::Now()) {
+    caller->Pause(std::min(end - now, kCancelSlice));
     absl::MutexLock lock(&mutex);
-    if (mutex.AwaitWithTimeout(absl::Condition(&cancelled), caller->Backoff(num_failures))) {
-      return CancelledError();
-    }
+    if (cancelled) return CancelledError();
   }
   return seen ? CheckSameJob() : absl::OkStatus();
 }

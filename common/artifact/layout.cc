@@ -113,44 +113,6 @@ int64_t PackScales(const UnifiedLinear& unified, int64_t first_row, int64_t end_
   return num_saturated;
 }
 
-void DequantizeRows(const PackedLinear& packed, int64_t first_row, int64_t end_row, float* out) {
-  const int n = packed.bits;
-  const int64_t N = packed.num_outputs, K = packed.num_inputs, g = packed.group_size;
-  const int64_t groups = packed.groups_per_row();
-  float levels[1 << kMaxPackedBits];
-  for (int64_t row = first_row; row < end_row; ++row) {
-    uint32_t planes[kMaxPackedBits] = {};
-    int64_t loaded_word = -1;
-    for (int64_t group = 0; group < groups; ++group) {
-      // levels[signs]: bit i of `signs` is plane i's. Built by doubling, so that every level is
-      // summed in plane order.
-      levels[0] = 0.0f;
-      for (int i = 0; i < n; ++i) {
-        const float alpha = Float16ToFloat(packed.alpha[(group * n + i) * N + row]);
-        for (int s = 0; s < (1 << i); ++s) {
-          const float sum = levels[s];
-          levels[s] = i == 0 ? -alpha : sum - alpha;
-          levels[s | (1 << i)] = i == 0 ? alpha : sum + alpha;
-        }
-      }
-      const float beta = Float16ToFloat(packed.beta[group * N + row]);
-      for (int s = 0; s < (1 << n); ++s) levels[s] += beta;
-
-      for (int64_t k = group * g; k < (group + 1) * g; ++k) {
-        if (k / 32 != loaded_word) {
-          loaded_word = k / 32;
-          for (int i = 0; i < n; ++i) {
-            planes[i] = static_cast<uint32_t>(packed.qweight[(loaded_word * n + i) * N + row]);
-          }
-        }
-        uint32_t signs = 0;
-        for (int i = 0; i < n; ++i) signs |= ((planes[i] >> (k % 32)) & 1u) << i;
-        out[row * K + k] = levels[signs];
-      }
-    }
-  }
-}
-
 }  // namespace
 
 PackedLinear Pack(const UnifiedLinear& unified) {
@@ -179,6 +141,45 @@ PackedLinear Pack(const UnifiedLinear& unified) {
   return packed;
 }
 
+void DequantizeRows(const PackedLinear& packed, int64_t first_row, int64_t end_row, float* out) {
+  const int n = packed.bits;
+  const int64_t N = packed.num_outputs, K = packed.num_inputs, g = packed.group_size;
+  const int64_t groups = packed.groups_per_row();
+  UQ_CHECK(0 <= first_row && first_row <= end_row && end_row <= N);
+  float levels[1 << kMaxPackedBits];
+  for (int64_t row = first_row; row < end_row; ++row) {
+    uint32_t planes[kMaxPackedBits] = {};
+    int64_t loaded_word = -1;
+    for (int64_t group = 0; group < groups; ++group) {
+      // levels[signs]: bit i of `signs` is plane i's. Built by doubling, so that every level is
+      // summed in plane order.
+      levels[0] = 0.0f;
+      for (int i = 0; i < n; ++i) {
+        const float alpha = Float16ToFloat(packed.alpha[(group * n + i) * N + row]);
+        for (int s = 0; s < (1 << i); ++s) {
+          const float sum = levels[s];
+          levels[s] = i == 0 ? -alpha : sum - alpha;
+          levels[s | (1 << i)] = i == 0 ? alpha : sum + alpha;
+        }
+      }
+      const float beta = Float16ToFloat(packed.beta[group * N + row]);
+      for (int s = 0; s < (1 << n); ++s) levels[s] += beta;
+
+      for (int64_t k = group * g; k < (group + 1) * g; ++k) {
+        if (k / 32 != loaded_word) {
+          loaded_word = k / 32;
+          for (int i = 0; i < n; ++i) {
+            planes[i] = static_cast<uint32_t>(packed.qweight[(loaded_word * n + i) * N + row]);
+          }
+        }
+        uint32_t signs = 0;
+        for (int i = 0; i < n; ++i) signs |= ((planes[i] >> (k % 32)) & 1u) << i;
+        out[(row - first_row) * K + k] = levels[signs];
+      }
+    }
+  }
+}
+
 void Dequantize(const PackedLinear& packed, float* out) {
   const int n = packed.bits;
   const int64_t N = packed.num_outputs, K = packed.num_inputs, g = packed.group_size;
@@ -189,7 +190,7 @@ void Dequantize(const PackedLinear& packed, float* out) {
   UQ_CHECK(static_cast<int64_t>(packed.beta.size()) == groups * N);
 
   ParallelRanges(N, kRowsPerPiece, [&](int64_t first_row, int64_t end_row) {
-    DequantizeRows(packed, first_row, end_row, out);
+    DequantizeRows(packed, first_row, end_row, out + first_row * packed.num_inputs);
   });
 }
 

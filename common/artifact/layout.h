@@ -44,6 +44,8 @@ PackedLinear Pack(const UnifiedLinear& unified);
 // out[N, K] = the weights as stored: per group all 2^n levels, summed in fp32 as
 // ((±α_0) ± α_1 ...) + β, are tabulated; so every reader of these bytes computes the same bits.
 void Dequantize(const PackedLinear& packed, float* out);
+// The same for rows [first_row, end_row) alone: out[end_row − first_row, K].
+void DequantizeRows(const PackedLinear& packed, int64_t first_row, int64_t end_row, float* out);
 
 // The layer's tensors under the module's full name, in the order of the format:
 // NAME.qweight, NAME.alpha_n, NAME.beta_n, NAME.q_bias (see FORMAT.md).

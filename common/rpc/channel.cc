@@ -3,14 +3,21 @@
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
 #include <grpcpp/support/channel_arguments.h>
+#include <netdb.h>
+#include <sys/socket.h>
 
 #include <cerrno>
 #include <cstring>
 #include <fstream>
 #include <iterator>
 #include <utility>
+#include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "common/base/status.h"
 
 namespace uniquanf {
@@ -60,6 +67,57 @@ absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeChannelCredentials
   return grpc::SslCredentials(ssl);
 }
 
+// The addresses of `host_port`, numeric, of one family (AF_INET or AF_INET6).
+std::vector<std::string> Resolve(const std::string& host, const std::string& port, int family) {
+  addrinfo hints = {};
+  hints.ai_family = family;
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* list = nullptr;
+  std::vector<std::string> addresses;
+  if (getaddrinfo(host.c_str(), port.c_str(), &hints, &list) != 0) return addresses;
+  for (const addrinfo* entry = list; entry != nullptr; entry = entry->ai_next) {
+    char name[NI_MAXHOST] = "";
+    if (getnameinfo(entry->ai_addr, entry->ai_addrlen, name, sizeof(name), nullptr, 0,
+                    NI_NUMERICHOST) == 0) {
+      addresses.push_back(absl::StrCat(family == AF_INET6 ? "[" : "", name,
+                                       family == AF_INET6 ? "]" : "", ":", port));
+    }
+  }
+  freeaddrinfo(list);
+  return addresses;
+}
+
+// "a:1,b:2" as gRPC's target of several addresses: "ipv4:10.0.0.1:1,10.0.0.2:2". Hosts that cannot
+// be resolved are left out while there are others.
+absl::StatusOr<std::string> ResolveList(absl::string_view target) {
+  std::vector<std::pair<std::string, std::string>> servers;
+  for (const absl::string_view server : absl::StrSplit(target, ',')) {
+    const size_t colon = server.rfind(':');
+    if (colon == absl::string_view::npos || colon == 0 || colon + 1 == server.size() ||
+        absl::StrContains(server, '/')) {
+      return InvalidInput("INVALID_TARGET",
+                          absl::StrCat("\"", server, "\" in the list of servers \"", target,
+                                       "\" is not HOST:PORT"));
+    }
+    absl::string_view host = server.substr(0, colon);
+    if (absl::ConsumePrefix(&host, "[")) absl::ConsumeSuffix(&host, "]");
+    servers.emplace_back(host, server.substr(colon + 1));
+  }
+  for (const int family : {AF_INET, AF_INET6}) {
+    std::vector<std::string> addresses;
+    for (const auto& [host, port] : servers) {
+      for (std::string& address : Resolve(host, port, family)) {
+        addresses.push_back(std::move(address));
+      }
+    }
+    if (!addresses.empty()) {
+      return absl::StrCat(family == AF_INET ? "ipv4:" : "ipv6:", absl::StrJoin(addresses, ","));
+    }
+  }
+  return Unavailable("UNKNOWN_HOST",
+                     absl::StrCat("no host of the list of servers \"", target, "\" is known"));
+}
+
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(absl::string_view target,
@@ -83,7 +141,19 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(absl::string_view tar
   if (!options.tls.server_name.empty()) {
     arguments.SetSslTargetNameOverride(options.tls.server_name);
   }
-  return grpc::CreateCustomChannel(std::string(target), credentials, arguments);
+  if (!absl::StrContains(target, ',')) {
+    return grpc::CreateCustomChannel(std::string(target), credentials, arguments);
+  }
+  if ((options.tls.enabled || !options.tls.ca_file.empty()) && options.tls.server_name.empty()) {
+    return InvalidInput("INVALID_TARGET",
+                        "a list of servers with TLS needs the name in their certificates: give the "
+                        "TLS server name");
+  }
+  UQ_ASSIGN_OR_RETURN(const std::string addresses, ResolveList(target));
+  // Standbys answer NOT_SERVING, and so get no calls.
+  arguments.SetServiceConfigJSON(
+      R"({"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}})");
+  return grpc::CreateCustomChannel(addresses, credentials, arguments);
 }
 
 absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(

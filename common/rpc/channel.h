@@ -42,7 +42,12 @@ struct ChannelOptions {
 };
 
 // Connects lazily: an unreachable target is an error of the first call. gRPC's own retries are off;
-// callers decide what is retried. `target` is host:port, or any gRPC name (dns:///, unix:...).
+// callers decide what is retried. `target` is host:port, or any gRPC name (dns:///, unix:...), or
+// several host:port joined by commas: servers of which one is active. Calls then go to the one
+// whose health service says SERVING, so that failover needs no load balancer. The names of a list
+// are resolved here, once. Errors: kInvalidArgument (INVALID_TARGET): a list with an element that
+// is not host:port, or with TLS but no server name; kUnavailable (UNKNOWN_HOST): no name of a list
+// resolves.
 absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(absl::string_view target,
                                                            const ChannelOptions& options = {});
 

@@ -166,7 +166,9 @@ void Mutation::ForgetSessions() {
 }
 
 absl::Duration NextTick(const State& state, const Now& now) {
-  absl::Duration next = now.mono + absl::Seconds(1);
+  // Well below the gap that Tick takes for a server that stood still: with short leases and nobody
+  // calling, a quiet second would else prolong every lease, over and over.
+  absl::Duration next = now.mono + std::min(absl::Seconds(1), state.policy.lease_duration / 4);
   if (!state.timers.empty()) next = std::min(next, std::get<0>(*state.timers.begin()));
   if (!state.job_timers.empty()) {
     next = std::min(next, now.mono + (std::get<0>(*state.job_timers.begin()) - now.wall));

@@ -13,9 +13,18 @@ namespace {
 
 // Bounds a transaction, and so the wait of its first event.
 constexpr size_t kMaxBatch = 4096;
+// A standby asks for the state this often; a server with nothing to write asks this often whether
+// it still has it.
+constexpr absl::Duration kStandbyPoll = absl::Milliseconds(250);
+constexpr absl::Duration kActiveCheck = absl::Seconds(1);
 
 bool IsFatal(const absl::Status& status) {
   return absl::IsAborted(status) || absl::IsDataLoss(status) || absl::IsFailedPrecondition(status);
+}
+
+absl::Status NotActive() {
+  return Unavailable("NOT_ACTIVE",
+                     "this server stands by for the active one; call that one, or again");
 }
 
 absl::Status ShuttingDown() {
@@ -45,13 +54,20 @@ absl::Status Runtime::Recover() {
   edits_ = {};
   unavailable_ = absl::OkStatus();
   num_failed_recoveries_ = 0;
+  store_seen_at_ = now.mono;
   watch_hub_.JobsChanged(published_.PublishAll(*state_).jobs);
+  SetAvailability(absl::OkStatus(), absl::OkStatus());
   if (observer_ != nullptr) observer_->OnRecovered(*state_, clock_->Monotonic() - start);
   return absl::OkStatus();
 }
 
 absl::Status Runtime::Start() {
-  UQ_RETURN_IF_ERROR(Recover());
+  SetAvailability(NotActive(), Unavailable("STARTING", "the state is being read"));
+  const absl::Status status = Recover();
+  if (!status.ok()) {
+    if (!store_->allows_standby() || !absl::IsUnavailable(status)) return status;
+    OnCommitError(nullptr, status);
+  }
   thread_ = std::thread([this] { Run(); });
   return absl::OkStatus();
 }
@@ -64,15 +80,31 @@ void Runtime::Stop() {
   if (thread_.joinable()) thread_.join();
 }
 
-void Runtime::Enqueue(Item item) {
+absl::Status Runtime::availability() const {
+  absl::MutexLock lock(&mutex_);
+  return availability_;
+}
+
+void Runtime::SetAvailability(const absl::Status& availability, const absl::Status& why) {
   {
     absl::MutexLock lock(&mutex_);
-    if (!stopped_) {
+    if (availability_.ok() == availability.ok()) return;
+    availability_ = availability;
+  }
+  if (options_.on_active != nullptr) options_.on_active(why);
+}
+
+void Runtime::Enqueue(Item item) {
+  absl::Status refusal;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!stopped_ && availability_.ok()) {
       queue_.push_back(std::move(item));
       return;
     }
+    refusal = stopped_ ? ShuttingDown() : availability_;
   }
-  Refuse(&item, ShuttingDown());
+  Refuse(&item, refusal);
 }
 
 void Runtime::ChangeJob(Event event, JobCallback done) {
@@ -175,6 +207,14 @@ void Runtime::Run() {
         continue;
       }
       ++sequence_;
+      store_seen_at_ = start;
+    } else if (store_->allows_standby() && start - store_seen_at_ >= kActiveCheck) {
+      const absl::Status status = store_->CheckActive(state_->epoch);
+      if (!status.ok()) {
+        OnCommitError(&items, status);
+        continue;
+      }
+      store_seen_at_ = start;
     }
     const PublishedState::Changes changes = published_.Publish(*state_, edits_);
     UQ_CRASH_POINT("runtime.before_reply");
@@ -275,8 +315,15 @@ void Runtime::ReleaseDueReplies(const Now& now) {
   }
 }
 
+void Runtime::StandBy(const absl::Status& status) {
+  unavailable_ = NotActive();
+  SetAvailability(unavailable_, status);
+  watch_hub_.EndStreams();
+}
+
 void Runtime::OnCommitError(std::vector<Item>* items, const absl::Status& status) {
-  if (observer_ != nullptr) observer_->OnCommitFailed(status);
+  const bool stands_by = ErrorReason(status) == "NOT_ACTIVE";
+  if (observer_ != nullptr && !stands_by) observer_->OnCommitFailed(status);
   unavailable_ =
       Unavailable("STATE_UNAVAILABLE", "the server cannot write its state now; call again");
   state_.reset();
@@ -284,13 +331,19 @@ void Runtime::OnCommitError(std::vector<Item>* items, const absl::Status& status
   const absl::Duration backoff = std::min(
       absl::Milliseconds(50) * (1 << std::min(num_failed_recoveries_, 6)), absl::Seconds(2));
   ++num_failed_recoveries_;
-  recover_at_ = clock_->Monotonic() + (items != nullptr ? absl::ZeroDuration() : backoff);
+  recover_at_ = clock_->Monotonic() + (items != nullptr ? absl::ZeroDuration()
+                                       : stands_by      ? kStandbyPoll
+                                                        : backoff);
+  // Another server may have become active, or will: who cannot reach the state any more does not
+  // speak for it.
+  if (store_->allows_standby() && (items == nullptr || absl::IsAborted(status))) StandBy(status);
   if (items != nullptr) {
     for (Item& item : *items) Refuse(&item, unavailable_);
   }
   for (auto& [session, parked] : parked_) parked.done(unavailable_);
   parked_.clear();
-  if (IsFatal(status) && options_.on_fatal != nullptr) {
+  const bool replaced = absl::IsAborted(status) && store_->allows_standby();
+  if (IsFatal(status) && !replaced && options_.on_fatal != nullptr) {
     recover_at_ = absl::InfiniteDuration();
     options_.on_fatal(status);
   }

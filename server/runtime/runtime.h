@@ -4,7 +4,9 @@
 //
 // When a commit fails, nobody hears of its events (they are answered kUnavailable, reason
 // STATE_UNAVAILABLE, and may or may not have happened), and the state is built again from the
-// store, which alone knows. A store that another server has taken ends this one (on_fatal).
+// store, which alone knows. A store that another server has taken ends this one (on_fatal), unless
+// servers may stand by for it: then this one answers kUnavailable (NOT_ACTIVE) until the store is
+// its own again.
 //
 // Thread safety: thread-safe. Callbacks run on the writer's thread and must not block.
 // Lifetime: borrows everything it is given; Stop answers whatever is still open.
@@ -50,6 +52,9 @@ struct RuntimeOptions {
   uint64_t random_seed = 1;
   // The state cannot be written any more and never will be: end the process.
   std::function<void(const absl::Status&)> on_fatal;
+  // This server has become the active one (OK), or stands by and why. Called on the writer's
+  // thread, the first time by Start.
+  std::function<void(const absl::Status&)> on_active;
 };
 
 class Runtime {
@@ -57,8 +62,12 @@ class Runtime {
   Runtime(RuntimeOptions options, JobStore* store, const Clock* clock, RuntimeObserver* observer);
   ~Runtime();
 
-  // Opens the store, rebuilds the state and starts the writer.
+  // Opens the store, rebuilds the state and starts the writer. OK as well when this server stands
+  // by for another.
   absl::Status Start();
+  // OK, or kUnavailable (NOT_ACTIVE): this server stands by, and what published() holds is not the
+  // state. Readers of published() ask first; everything else is refused by itself.
+  absl::Status availability() const;
   // Answers what is open (kUnavailable, SHUTTING_DOWN) and ends the writer. Idempotent.
   void Stop();
 
@@ -113,6 +122,8 @@ class Runtime {
   void Refuse(Item* item, const absl::Status& status);
   void ReplyToSession(const std::string& session);
   void OnCommitError(std::vector<Item>* items, const absl::Status& status);
+  void StandBy(const absl::Status& status);
+  void SetAvailability(const absl::Status& availability, const absl::Status& why);
   void ReleaseDueReplies(const Now& now);
   absl::Duration NextWake(const Now& now) const;
 
@@ -123,7 +134,8 @@ class Runtime {
   PublishedState published_;
   WatchHub watch_hub_;
 
-  absl::Mutex mutex_;
+  mutable absl::Mutex mutex_;
+  absl::Status availability_ ABSL_GUARDED_BY(mutex_);
   std::vector<Item> queue_ ABSL_GUARDED_BY(mutex_);
   bool wake_ ABSL_GUARDED_BY(mutex_) = false;
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
@@ -137,7 +149,8 @@ class Runtime {
   std::map<std::string, Parked> parked_;  // by session
   absl::Duration recover_at_;
   int num_failed_recoveries_ = 0;
-  absl::Status unavailable_;  // why there is no state
+  absl::Duration store_seen_at_;  // when the store last confirmed this server's epoch
+  absl::Status unavailable_;      // why there is no state
 
   std::thread thread_;
 };

@@ -47,10 +47,17 @@ void WatchHub::JobsChanged(const std::set<uint64_t>& jobs) {
 }
 
 void WatchHub::Shutdown() {
-  std::vector<std::shared_ptr<JobWatcher>> all;
   {
     absl::MutexLock lock(&mutex_);
     shutdown_ = true;
+  }
+  EndStreams();
+}
+
+void WatchHub::EndStreams() {
+  std::vector<std::shared_ptr<JobWatcher>> all;
+  {
+    absl::MutexLock lock(&mutex_);
     for (const auto& [job, watchers] : watchers_) {
       for (const auto& [key, watcher] : watchers) all.push_back(watcher);
     }

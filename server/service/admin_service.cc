@@ -9,7 +9,8 @@
 namespace uniquanf::server {
 namespace {
 
-absl::Status NoState() {
+absl::Status NoState(const Runtime& runtime) {
+  UQ_RETURN_IF_ERROR(runtime.availability());  // a standby says so
   return Unavailable("STATE_UNAVAILABLE", "the server cannot read its state now; call again");
 }
 
@@ -30,15 +31,15 @@ grpc::ServerUnaryReactor* AdminServiceImpl::ListWorkers(grpc::CallbackServerCont
                                                         const v1::ListWorkersRequest* request,
                                                         v1::ListWorkersResponse* response) {
   auto* call = new UnaryCall("ListWorkers", context_.observer);
-  context_.runtime->Read([call, request, response, clock = context_.clock](const State* state) {
+  context_.runtime->Read([call, request, response, context = &context_](const State* state) {
     const auto list = [&]() -> absl::Status {
-      if (state == nullptr) return NoState();
+      if (state == nullptr) return NoState(*context->runtime);
       UQ_ASSIGN_OR_RETURN(const int32_t size, CheckPageSize(request->page_size()));
       std::string after;
       if (!request->page_token().empty()) {
         UQ_ASSIGN_OR_RETURN(after, ParsePageToken("workers", request->page_token()));
       }
-      const Now now{clock->Now(), clock->Monotonic()};
+      const Now now{context->clock->Now(), context->clock->Monotonic()};
       auto it = after.empty() ? state->sessions_of_worker.begin()
                               : state->sessions_of_worker.upper_bound(after);
       std::string last;
@@ -79,7 +80,7 @@ grpc::ServerUnaryReactor* AdminServiceImpl::SetDrain(const char* method, const s
               session = LatestSession(*state, it->second);
             }
           }
-          if (session == nullptr) return call->Done(NoState());
+          if (session == nullptr) return call->Done(NoState(*context->runtime));
           WorkerToProto(*state, *session, {context->clock->Now(), context->clock->Monotonic()},
                         response);
           call->Done(absl::OkStatus());

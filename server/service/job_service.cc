@@ -15,6 +15,7 @@ absl::Status NoSuchJob(absl::string_view name) {
 absl::StatusOr<JobView> FindJob(const Runtime& runtime, absl::string_view field,
                                 const std::string& name) {
   UQ_ASSIGN_OR_RETURN(const std::string id, ParseJobName(field, name));
+  UQ_RETURN_IF_ERROR(runtime.availability());
   std::optional<JobView> view = runtime.published().Find(id);
   if (!view.has_value()) return NoSuchJob(name);
   return *std::move(view);
@@ -75,6 +76,10 @@ grpc::ServerUnaryReactor* JobServiceImpl::ListJobs(grpc::CallbackServerContext*,
                                                    const v1::ListJobsRequest* request,
                                                    v1::ListJobsResponse* response) {
   auto* call = new UnaryCall("ListJobs", context_.observer);
+  if (const absl::Status available = context_.runtime->availability(); !available.ok()) {
+    call->Done(available);
+    return call;
+  }
   const PublishedState& published = context_.runtime->published();
   absl::StatusOr<Page> page = ListPage(published.Jobs(), request->filter(), request->order_by(),
                                        request->page_size(), request->page_token());
@@ -146,6 +151,10 @@ grpc::ServerUnaryReactor* JobServiceImpl::GetTask(grpc::CallbackServerContext*,
   const absl::StatusOr<TaskName> name = ParseTaskName("name", request->name());
   if (!name.ok()) {
     call->Done(name.status());
+    return call;
+  }
+  if (const absl::Status available = context_.runtime->availability(); !available.ok()) {
+    call->Done(available);
     return call;
   }
   const std::optional<JobView> view = context_.runtime->published().Find(name->job);

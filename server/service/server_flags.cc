@@ -22,15 +22,19 @@ absl::StatusOr<ServerFlags> ParseServerFlags(const std::vector<std::string>& arg
              "HTTP address of /metrics, /healthz and /readyz; empty: off");
   set.String("ready-file", "FILE", &flags.ready_file,
              "written with the gRPC address once the server serves");
-  set.String("tls-certificate-file", "FILE", &flags.tls.certificate_file, "PEM; turns TLS on");
-  set.String("tls-key-file", "FILE", &flags.tls.key_file, "PEM");
-  set.String("tls-client-ca-file", "FILE", &flags.tls.client_ca_file,
-             "PEM; clients must prove themselves with a certificate of this authority");
+  set.String("tls-cert", "FILE", &flags.tls.certificate_file,
+             "PEM certificate of this server; turns TLS on");
+  set.String("tls-key", "FILE", &flags.tls.key_file, "PEM key of that certificate");
+  set.String("tls-ca", "FILE", &flags.tls.client_ca_file,
+             "PEM; clients and workers must prove themselves with a certificate of this authority");
   set.Duration("shutdown-timeout", &flags.shutdown_timeout, absl::ZeroDuration(),
                "open calls are cancelled this long after SIGTERM");
   set.Section("State and objects");
   set.String("data-dir", "DIR", &flags.data_dir, "where state and objects live by default");
-  set.String("state", "FILE", &flags.state, "SQLite file; default: DATA_DIR/state.sqlite");
+  set.String(
+      "state", "FILE|URI", &flags.state,
+      "SQLite file, or postgresql://user@host/database, which several servers may share: one "
+      "is active, the others stand by; default: DATA_DIR/state.sqlite");
   set.String(
       "object-root", "URI", &flags.object_root,
       "artifacts and working objects (file:///dir or s3://bucket/prefix), reachable for every "

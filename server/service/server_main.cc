@@ -12,7 +12,9 @@
 #include <thread>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "common/base/clock.h"
 #include "common/base/ids.h"
 #include "common/base/status.h"
@@ -41,6 +43,30 @@ absl::Status WriteReadyFile(const std::string& path, const std::string& address)
   }
   return absl::OkStatus();
 }
+
+// Keeps the ready file: there while this server listens and is active. Thread-safe.
+class Readiness {
+ public:
+  explicit Readiness(std::string path) : path_(std::move(path)) {}
+  absl::Status SetAddress(const std::string& address) {
+    absl::MutexLock lock(&mutex_);
+    address_ = address;
+    return active_ ? WriteReadyFile(path_, address_) : absl::OkStatus();
+  }
+  void SetActive(bool active) {
+    absl::MutexLock lock(&mutex_);
+    active_ = active;
+    std::error_code error;
+    if (!active && !path_.empty()) std::filesystem::remove(path_, error);
+    if (active && !address_.empty()) WriteReadyFile(path_, address_).IgnoreError();
+  }
+
+ private:
+  const std::string path_;
+  absl::Mutex mutex_;
+  std::string address_ ABSL_GUARDED_BY(mutex_);
+  bool active_ ABSL_GUARDED_BY(mutex_) = false;
+};
 
 int Run(const ServerFlags& flags) {
   // Every thread inherits this mask, so signals come to sigwait alone.
@@ -84,6 +110,16 @@ int Run(const ServerFlags& flags) {
     fatal = true;
     kill(getpid(), SIGTERM);
   };
+  // The ready file says that this server takes calls, so a standby has none.
+  Readiness readiness(flags.ready_file);
+  options.runtime.on_active = [&readiness, &logger](const absl::Status& status) {
+    if (status.ok()) {
+      logger.Info("this server is active");
+    } else {
+      logger.Info("this server stands by", {{"message", std::string(status.message())}});
+    }
+    readiness.SetActive(status.ok());
+  };
   ServerProcess server(std::move(options), *std::move(store), &SystemClock(), ids.get(), &metrics,
                        &metrics);
   absl::Status status = server.Start();
@@ -97,7 +133,7 @@ int Run(const ServerFlags& flags) {
       metrics.SetWatchStreams(server.runtime()->watch_hub().num_watchers());
     };
     telemetry_options.ready = [&] {
-      return serving && !fatal ? absl::OkStatus()
+      return serving && !fatal ? server.runtime()->availability()
                                : Unavailable("SHUTTING_DOWN", "the server shuts down");
     };
     absl::StatusOr<std::unique_ptr<TelemetryServer>> started =
@@ -107,16 +143,16 @@ int Run(const ServerFlags& flags) {
   }
   std::string address = flags.listen.substr(0, flags.listen.rfind(':'));
   absl::StrAppend(&address, ":", server.port());
-  if (status.ok()) status = WriteReadyFile(flags.ready_file, address);
+  if (status.ok()) status = readiness.SetAddress(address);
   if (!status.ok()) {
     std::fprintf(stderr, "uniquanf-server: %s\n", std::string(status.message()).c_str());
-    return 1;
+    return absl::IsInvalidArgument(status) ? 2 : 1;  // 2: a flag's value, such as a TLS file's
   }
   std::printf("listening on %s\n", address.c_str());
   std::fflush(stdout);
   logger.Info("serving", {{"address", address},
                           {"version", kSoftwareVersion},
-                          {"state", flags.state},
+                          {"state", DisplayState(flags.state)},
                           {"object_root", flags.object_root},
                           {"metrics_port", telemetry == nullptr ? 0 : telemetry->port()}});
   JanitorOptions janitor_options;

@@ -144,6 +144,10 @@ void ServerMetrics::OnCommit(size_t num_events, bool durable, absl::Duration dur
       logger_->Debug(
           "task leased",
           {{"job", job}, {"task", task->id}, {"attempt", task->attempt}, {"worker", task->worker}});
+    } else if (task->state == TaskState::kSucceeded) {
+      logger_->Debug(
+          "task succeeded",
+          {{"job", job}, {"task", task->id}, {"attempt", task->attempt}, {"worker", task->worker}});
     } else if (!task->failures.empty() && task->failures.back().attempt == task->attempt &&
                task->lease != LeaseStatus::kActive && !edits.failures.empty()) {
       const TaskFailure& failure = task->failures.back();

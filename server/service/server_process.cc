@@ -15,6 +15,15 @@ ServerProcess::ServerProcess(ServerProcessOptions options, std::unique_ptr<JobSt
                              const Clock* clock, IdGenerator* ids,
                              RuntimeObserver* runtime_observer, RpcObserver* rpc_observer)
     : options_(std::move(options)), store_(std::move(store)), clock_(clock) {
+  options_.runtime.on_active = [this, on_active =
+                                          options_.runtime.on_active](const absl::Status& status) {
+    {
+      absl::MutexLock lock(&health_mutex_);
+      active_ = status.ok();
+    }
+    SetHealth();
+    if (on_active != nullptr) on_active(status);
+  };
   runtime_ = std::make_unique<Runtime>(options_.runtime, store_.get(), clock, runtime_observer);
   context_.runtime = runtime_.get();
   context_.ids = ids;
@@ -55,8 +64,17 @@ absl::Status ServerProcess::Start() {
                        absl::StrCat("cannot listen on ", options_.listen,
                                     "; is another server running there? Choose another --listen"));
   }
-  server_->GetHealthCheckService()->SetServingStatus(true);
+  {
+    absl::MutexLock lock(&health_mutex_);
+    listening_ = true;
+  }
+  SetHealth();
   return absl::OkStatus();
+}
+
+void ServerProcess::SetHealth() {
+  absl::MutexLock lock(&health_mutex_);
+  if (listening_) server_->GetHealthCheckService()->SetServingStatus(active_);
 }
 
 std::shared_ptr<grpc::Channel> ServerProcess::InProcessChannel() {
@@ -67,6 +85,10 @@ void ServerProcess::Shutdown() {
   if (shut_down_) return;
   shut_down_ = true;
   if (server_ == nullptr) return;
+  {
+    absl::MutexLock lock(&health_mutex_);
+    active_ = listening_ = false;
+  }
   server_->GetHealthCheckService()->SetServingStatus(false);
   runtime_->StopLeasing();
   runtime_->watch_hub().Shutdown();

@@ -11,7 +11,9 @@
 #include <memory>
 #include <string>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "common/base/clock.h"
 #include "common/base/ids.h"
@@ -37,7 +39,8 @@ class ServerProcess {
                 IdGenerator* ids, RuntimeObserver* runtime_observer, RpcObserver* rpc_observer);
   ~ServerProcess();
 
-  // Errors: those of JobStore::Open; kUnavailable (LISTEN_FAILED) when the address cannot be bound.
+  // OK also when this server stands by for another: it answers NOT_SERVING and UNAVAILABLE until it
+  // is the active one. Errors: those of JobStore::Open; kUnavailable (LISTEN_FAILED) when the address cannot be bound.
   absl::Status Start();
   // NOT_SERVING → no new leases, held calls answered → streams ended → gRPC down (calls still open
   // at the deadline are cancelled) → writer and store closed.
@@ -48,7 +51,9 @@ class ServerProcess {
   std::shared_ptr<grpc::Channel> InProcessChannel();
 
  private:
-  const ServerProcessOptions options_;
+  void SetHealth() ABSL_LOCKS_EXCLUDED(health_mutex_);
+
+  ServerProcessOptions options_;
   const std::unique_ptr<JobStore> store_;
   const Clock* const clock_;
   std::unique_ptr<Runtime> runtime_;
@@ -57,6 +62,9 @@ class ServerProcess {
   std::unique_ptr<WorkerServiceImpl> worker_service_;
   std::unique_ptr<AdminServiceImpl> admin_service_;
   std::unique_ptr<grpc::Server> server_;
+  absl::Mutex health_mutex_;
+  bool active_ ABSL_GUARDED_BY(health_mutex_) = false;
+  bool listening_ ABSL_GUARDED_BY(health_mutex_) = false;
   int port_ = 0;
   bool shut_down_ = false;
 };

@@ -76,6 +76,10 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::WatchJobResponse> {
       FinishWith(id.status());
       return;
     }
+    if (const absl::Status available = context.runtime->availability(); !available.ok()) {
+      FinishWith(available);
+      return;
+    }
     const std::optional<JobView> view = context.runtime->published().Find(*id);
     if (!view.has_value()) {
       FinishWith(NotFound("JOB_NOT_FOUND", absl::StrCat("no job ", Quoted(request.name()))));
@@ -86,6 +90,8 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::WatchJobResponse> {
                                             &context.runtime->published());
     context.runtime->watch_hub().Add(job_, stream_);
     stream_->OnJobChanged();
+    // Between the two the streams may have been ended for a server that is active no more.
+    if (!context.runtime->availability().ok()) stream_->OnShutdown();
   }
 
   void FinishWith(const absl::Status& status) {

@@ -3,6 +3,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
+#include "server/store/postgres_connection.h"
 
 namespace uniquanf::server {
 
@@ -44,6 +45,11 @@ absl::StatusOr<std::unique_ptr<JobStore>> NewJobStore(absl::string_view state) {
                      "postgresql://user@host/database"));
   }
   return NewSqliteStore(state);
+}
+
+std::string DisplayState(absl::string_view state) {
+  if (!absl::StrContains(state, "://")) return std::string(state);
+  return PgConnection::DisplayName(std::string(state)).value_or("(not valid)");
 }
 
 }  // namespace uniquanf::server

@@ -81,6 +81,8 @@ absl::StatusOr<std::unique_ptr<JobStore>> NewPostgresStore(absl::string_view uri
 // The store that `state` names: a file's path, or postgresql://... .
 // Errors: kInvalidArgument (INVALID_STATE_URI).
 absl::StatusOr<std::unique_ptr<JobStore>> NewJobStore(absl::string_view state);
+// The same for logs: without user and password.
+std::string DisplayState(absl::string_view state);
 
 }  // namespace uniquanf::server
 

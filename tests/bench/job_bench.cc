@@ -48,7 +48,7 @@ absl::Status WriteRandomTokens(const std::string& dir, int64_t rows, int64_t wid
 // Seconds between the first report of each phase and the first of the next one.
 class PhaseTimer {
  public:
-  void Report(const TaskProgress& progress) {
+  void Report(const TaskStepProgress& progress) {
     const absl::Duration now = SystemClock().Monotonic();
     if (progress.phase == phase_) return;
     Close(now);
@@ -118,7 +118,7 @@ absl::Status Run(BenchFlags flags) {
   std::vector<std::string> results;
   for (int layer = 0; layer < num_layers; ++layer) {
     PhaseTimer timer;
-    env.progress = [&timer](const TaskProgress& progress) { timer.Report(progress); };
+    env.progress = [&timer](const TaskStepProgress& progress) { timer.Report(progress); };
     backend->ResetPeak();
     const int64_t blas_before = cuda ? 0 : CpuBackend::From(backend.get())->blas_nanoseconds();
     const absl::Duration start = SystemClock().Monotonic();

@@ -66,9 +66,9 @@ bool MiniCluster::StartServer(const ProgramOptions& options) {
   }
   address_ = Trimmed(ReadFile(ready_file));
   if (client_ == nullptr) {
-    ClientOptions client_options;
-    client_options.server = address_;
-    auto client = Client::Connect(client_options);
+    client_options_.retry.max_attempts = options_.client_attempts;
+    client_options_.server = address_;
+    auto client = Client::Connect(client_options_);
     UQ_CHECK(client.ok());
     client_ = *std::move(client);
   }
@@ -82,7 +82,8 @@ ChildProcess* MiniCluster::StartWorker(const std::string& name, const ProgramOpt
   UQ_CHECK(worker == nullptr || !worker->running());
   const std::string ready_file = File(absl::StrCat("worker-", name, ".ready"));
   std::remove(ready_file.c_str());
-  std::vector<std::string> arguments = {absl::StrCat("--server=", address_),
+  const std::string& server = options.server.empty() ? address_ : options.server;
+  std::vector<std::string> arguments = {absl::StrCat("--server=", server),
                                         absl::StrCat("--name=", name), "--device=cpu",
                                         absl::StrCat("--ready-file=", ready_file)};
   arguments.insert(arguments.end(), options.flags.begin(), options.flags.end());

@@ -24,11 +24,14 @@ struct MiniClusterOptions {
   // A worker that is gone is noticed after this.
   absl::Duration lease_duration = absl::Seconds(3);
   std::vector<std::string> server_flags = {};  // added to the cluster's own
+  // Of a client that is used while the server may be gone for longer.
+  int client_attempts = RetryOptions().max_attempts;
 };
 
 struct ProgramOptions {
   std::vector<std::string> flags = {};
   std::map<std::string, std::string> environment = {};
+  std::string server = {};  // where a worker finds the server, when not directly: a proxy
 };
 
 struct CommandResult {
@@ -58,6 +61,8 @@ class MiniCluster {
   CommandResult Run(const std::string& program, const std::vector<std::string>& arguments,
                     absl::Duration timeout = absl::Minutes(5));
 
+  // What client() is made with (but for the address); before the first StartServer.
+  void set_client_options(const ClientOptions& options) { client_options_ = options; }
   // Patient enough for a server that is being restarted.
   Client& client() { return *client_; }
   // A final job within `timeout`, or an error.
@@ -78,6 +83,7 @@ class MiniCluster {
   std::string address_;
   std::unique_ptr<ChildProcess> server_;
   std::map<std::string, std::unique_ptr<ChildProcess>> workers_;
+  ClientOptions client_options_;
   std::unique_ptr<Client> client_;
   int num_commands_ = 0;
 };

@@ -68,7 +68,7 @@ Agent::Agent(const AgentOptions& options, std::vector<std::shared_ptr<grpc::Chan
     const int slot = static_cast<int>(i);
     runners_.push_back(std::make_unique<SlotRunner>(
         executors_[i],
-        [this, slot](const TaskProgress& progress) { OnTaskProgress(slot, progress); },
+        [this, slot](const TaskStepProgress& progress) { OnTaskProgress(slot, progress); },
         [this, slot](absl::StatusOr<v1::TaskOutcome> result) {
           OnTaskFinished(slot, std::move(result));
         }));
@@ -269,7 +269,7 @@ absl::Duration Agent::NextBackoff() {
   return base * (0.5 + 0.5 * draw);
 }
 
-void Agent::OnTaskProgress(int slot, const TaskProgress& progress) {
+void Agent::OnTaskProgress(int slot, const TaskStepProgress& progress) {
   absl::MutexLock lock(&mutex_);
   const absl::Duration now = clock_->Monotonic();
   RunningTask& task = running_[static_cast<size_t>(slot)];

@@ -94,7 +94,7 @@ class Agent {
   void OnReply(absl::Duration now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Duration MaxWait() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Duration NextBackoff() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void OnTaskProgress(int slot, const TaskProgress& progress);
+  void OnTaskProgress(int slot, const TaskStepProgress& progress);
   void OnTaskFinished(int slot, absl::StatusOr<v1::TaskOutcome> result);
   void CancelCallAndWait();
 

@@ -258,6 +258,9 @@ int RunWorker(const WorkerOptions& options) {
 }
 
 int Main(int argc, char** argv) {
+  // gRPC attends to a connection only while a call is in flight, else at this interval, by default
+  // 5 s: longer than a lease may be. Read once, before the first channel; no thread runs yet.
+  setenv("GRPC_CLIENT_CHANNEL_BACKUP_POLL_INTERVAL_MS", "200", /*overwrite=*/0);
   const std::vector<std::string> arguments(argv + 1, argv + argc);
   std::string help;
   const auto options = ParseWorkerOptions(

@@ -4,7 +4,7 @@
 
 namespace uniquanf {
 
-v1::TaskProgress ProgressEstimator::Update(const TaskProgress& progress, absl::Duration now) {
+v1::TaskProgress ProgressEstimator::Update(const TaskStepProgress& progress, absl::Duration now) {
   if (phase_ != progress.phase || progress.step < first_step_) {
     phase_ = progress.phase;
     first_step_ = progress.step;

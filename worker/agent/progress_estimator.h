@@ -17,7 +17,7 @@ namespace uniquanf {
 class ProgressEstimator {
  public:
   // `remaining` is unset while the phase has shown no step, or counts none.
-  v1::TaskProgress Update(const TaskProgress& progress, absl::Duration now);
+  v1::TaskProgress Update(const TaskStepProgress& progress, absl::Duration now);
 
  private:
   std::string phase_;

@@ -21,7 +21,7 @@ namespace uniquanf {
 
 class SlotRunner {
  public:
-  using OnProgress = std::function<void(const TaskProgress&)>;
+  using OnProgress = std::function<void(const TaskStepProgress&)>;
   using OnFinished = std::function<void(absl::StatusOr<v1::TaskOutcome>)>;
   // Both are called from the slot's thread, without a lock held.
   SlotRunner(TaskExecutor* executor, OnProgress on_progress, OnFinished on_finished);

@@ -15,8 +15,9 @@
 namespace uniquanf {
 
 struct TaskCallbacks {
-  std::function<void(const TaskProgress&)> progress;  // also the sign of life that watchdogs need
-  std::function<bool()> cancelled;                    // poll often
+  std::function<void(const TaskStepProgress&)>
+      progress;                     // also the sign of life that watchdogs need
+  std::function<bool()> cancelled;  // poll often
 };
 
 class TaskExecutor {

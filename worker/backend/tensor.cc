@@ -1,5 +1,7 @@
 #include "worker/backend/tensor.h"
 
+#include <algorithm>
+#include <memory>
 #include <utility>
 
 #include "common/base/check.h"
@@ -8,7 +10,8 @@
 
 namespace uniquanf {
 namespace {
-constexpr int64_t kConversionGrain = 1 << 20;  // elements a thread converts at a time
+constexpr int64_t kConversionGrain = 1 << 18;  // elements a thread converts at a time
+constexpr int64_t kUploadPiece = 1 << 23;      // elements converted before they are copied
 }  // namespace
 
 size_t DTypeBytes(DType dtype) {
@@ -119,11 +122,19 @@ absl::StatusOr<std::vector<float>> Tensor::ToFloats() const {
 absl::Status Tensor::CopyFromFloats(const float* data) {
   if (dtype_ == DType::kFloat32) return backend_->CopyFromHost(data_, data, size_bytes());
   UQ_CHECK(dtype_ == DType::kBfloat16);
-  std::vector<uint16_t> raw(num_elements());
-  ParallelRanges(num_elements(), kConversionGrain, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) raw[i] = FloatToBfloat16(data[i]);
-  });
-  return backend_->CopyFromHost(data_, raw.data(), size_bytes());
+  // In pieces, so that the buffer stays in the cache's reach and is not as large as the tensor.
+  const int64_t piece = std::min(num_elements(), kUploadPiece);
+  const auto raw = std::make_unique_for_overwrite<uint16_t[]>(piece);
+  for (int64_t first = 0; first < num_elements(); first += piece) {
+    const int64_t count = std::min(piece, num_elements() - first);
+    ParallelRanges(count, kConversionGrain, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) raw[i] = FloatToBfloat16(data[first + i]);
+    });
+    absl::Status status = backend_->CopyFromHost(static_cast<uint16_t*>(data_) + first, raw.get(),
+                                                 count * sizeof(uint16_t));
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace uniquanf

@@ -204,7 +204,7 @@ class QuantizeRun {
 
   // Shows the progress of the task that starts now on the slot.
   void Watch(const std::string& task, TaskEnvironment* env) {
-    env->progress = [this, task](const TaskProgress& progress) {
+    env->progress = [this, task](const TaskStepProgress& progress) {
       std::lock_guard<std::mutex> lock(mutex_);
       const int num_layers = prepared_.num_layers;
       const double part =

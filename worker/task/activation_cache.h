@@ -38,6 +38,9 @@ class ActivationCacheImpl : public ActivationCache {
   // Starts reading a layer's weights in a thread of its own, for the task that likely comes next.
   void Prefetch(const std::string& plan_sha256, int layer,
                 std::function<absl::StatusOr<HostBlock>()> load);
+  bool IsPrefetched(const std::string& plan_sha256, int layer) const {
+    return prefetched_.valid() && prefetched_plan_ == plan_sha256 && prefetched_layer_ == layer;
+  }
   // The prefetched weights, waited for, if they are these; what else was prefetched is dropped.
   std::optional<absl::StatusOr<HostBlock>> TakePrefetched(const std::string& plan_sha256,
                                                           int layer);

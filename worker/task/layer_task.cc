@@ -51,24 +51,6 @@ std::string WeightsDigest(const HostBlock& block) {
   return Sha256Hex(absl::StrJoin(digests, "\n"));
 }
 
-// mean (a − b)², with a fixed order of summation: within a row, then over rows.
-double MeanSquaredDifference(const std::vector<float>& a, const std::vector<float>& b,
-                             int64_t num_rows) {
-  const int64_t width = static_cast<int64_t>(a.size()) / num_rows;
-  std::vector<double> sums(num_rows);
-  ParallelRanges(num_rows, 64, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      for (int64_t k = row * width; k < (row + 1) * width; ++k) {
-        const double error = static_cast<double>(a[k]) - b[k];
-        sums[row] += error * error;
-      }
-    }
-  });
-  double sum = 0;
-  for (double row : sums) sum += row;
-  return sum / static_cast<double>(a.size());
-}
-
 // Means of consecutive steps, so that a curve stays small.
 std::vector<float> Condense(const std::vector<float>& losses, size_t max_points) {
   const size_t stride = (losses.size() + max_points - 1) / max_points;
@@ -80,6 +62,29 @@ std::vector<float> Condense(const std::vector<float>& losses, size_t max_points)
     curve.push_back(static_cast<float>(sum / static_cast<double>(end - start)));
   }
   return curve;
+}
+
+// Replaces `weight` [N, K] by the stored weights and returns the mean squared difference. The order
+// of summation is fixed: within a row, then over rows.
+double ReplaceByStored(const PackedLinear& packed, std::vector<float>* weight) {
+  const int64_t width = packed.num_inputs;
+  std::vector<double> sums(packed.num_outputs);
+  ParallelRanges(packed.num_outputs, 64, [&](int64_t begin, int64_t end) {
+    std::vector<float> stored((end - begin) * width);
+    DequantizeRows(packed, begin, end, stored.data());
+    for (int64_t row = begin; row < end; ++row) {
+      float* original = weight->data() + row * width;
+      const float* now = stored.data() + (row - begin) * width;
+      for (int64_t k = 0; k < width; ++k) {
+        const double error = static_cast<double>(original[k]) - now[k];
+        sums[row] += error * error;
+      }
+      std::copy(now, now + width, original);
+    }
+  });
+  double sum = 0;
+  for (double row : sums) sum += row;
+  return sum / static_cast<double>(weight->size());
 }
 
 // One layer's run, step by step; the members are what the steps hand on.
@@ -97,6 +102,7 @@ class LayerRun {
         env_(env) {}
 
   absl::StatusOr<LayerOutcome> Run(std::vector<std::string> earlier) {
+    ReadAhead(layer_);
     if (round_ > 0) {
       if (earlier.empty()) {
         return InvalidInput("INVALID_LAYER_RESULT",
@@ -119,6 +125,7 @@ class LayerRun {
     // Hashed while the device works; Store waits for it before it changes the weights.
     weights_sha256_ = std::async(std::launch::async, WeightsDigest, std::cref(original_));
     if (NeedsReconstruction(plan_.spec)) {
+      ReportProgress(env_, "activations", 0, 2);
       const Shape& shape = inputs_.x_fp.shape();
       UQ_ASSIGN_OR_RETURN(y_fp_, SequenceBuffer::Allocate(env_.backend, placement_, env_.act,
                                                           shape[0], shape[1], shape[2]));
@@ -163,19 +170,23 @@ class LayerRun {
     } else {
       UQ_ASSIGN_OR_RETURN(original_, context_.checkpoint->LoadBlock(layer_));
     }
-    // On the CPU reading ahead would only take time and memory from the work itself.
-    if (cache() == nullptr || env_.backend->kind() == DeviceKind::kCpu ||
-        layer_ + 1 >= plan_.num_layers) {
-      return absl::OkStatus();
-    }
-    cache()->Prefetch(
-        plan_sha256_, layer_ + 1,
-        [store = context_.checkpoint->store(), next = layer_ + 1]() -> absl::StatusOr<HostBlock> {
-          UQ_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint,
-                              Checkpoint::Open(store, /*allow_quantized=*/false));
-          return checkpoint->LoadBlock(next);
-        });
+    ReadAhead(layer_ + 1);
     return absl::OkStatus();
+  }
+
+  // Starts reading a layer's weights, unless that was done already. On the CPU it would only take
+  // time and memory from the work itself.
+  void ReadAhead(int layer) {
+    if (cache() == nullptr || env_.backend->kind() == DeviceKind::kCpu ||
+        layer >= plan_.num_layers || cache()->IsPrefetched(plan_sha256_, layer)) {
+      return;
+    }
+    cache()->Prefetch(plan_sha256_, layer,
+                      [store = context_.checkpoint->store(), layer]() -> absl::StatusOr<HostBlock> {
+                        UQ_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint,
+                                            Checkpoint::Open(store, /*allow_quantized=*/false));
+                        return checkpoint->LoadBlock(layer);
+                      });
   }
 
   ActivationCacheImpl* cache() const { return static_cast<ActivationCacheImpl*>(env_.cache); }
@@ -271,39 +282,57 @@ class LayerRun {
       UQ_ASSIGN_OR_RETURN(const std::string state, SaveLayerState(layer_, states_));
       UQ_ASSIGN_OR_RETURN(result_.state_sha256, PutContent(env_.work.get(), state));
     }
-    std::map<std::string, PackedLinear> packed;
+    // One layer is packed while the next one's codes are fetched from the device.
+    std::array<PackedLinear, kNumLinears> packed;
+    std::array<std::future<void>, kNumLinears> packing;
     for (Linear linear : kAllLinears) {
       const int i = static_cast<int>(linear);
       ModuleResult module;
       module.name = ModuleName(layer_, linear);
       std::tie(module.num_outputs, module.num_inputs) = config_.LinearShape(linear);
-      if (states_[i]) {
-        UQ_ASSIGN_OR_RETURN(const UnifiedLinear unified, quant::Unify(env_.backend, *states_[i]));
-        states_[i].reset();
-        PackedLinear layer = Pack(unified);
+      result_.modules.push_back(std::move(module));
+    }
+    for (int i = 0; i < kNumLinears; ++i) {
+      if (!states_[i]) continue;
+      UQ_ASSIGN_OR_RETURN(UnifiedLinear unified, quant::Unify(env_.backend, *states_[i]));
+      states_[i].reset();
+      packing[i] = std::async(std::launch::async, [this, i, &packed, unified = std::move(unified)] {
+        packed[i] = Pack(unified);
+        ModuleResult& module = result_.modules[i];
         module.quantized = true;
         module.bits = unified.bits;
         module.group_size = unified.group_size;
-        module.num_saturated = layer.num_saturated;
-        std::vector<float>& weight = original_.linear[i];
-        std::vector<float> stored(weight.size());
-        Dequantize(layer, stored.data());
-        module.weight_error = MeanSquaredDifference(weight, stored, module.num_outputs);
-        weight = std::move(stored);  // original_ becomes the stored block
-        packed.emplace(module.name, std::move(layer));
-      }
-      result_.modules.push_back(std::move(module));
+        module.num_saturated = packed[i].num_saturated;
+        module.weight_error = ReplaceByStored(packed[i], &original_.linear[i]);
+      });
     }
-    UQ_ASSIGN_OR_RETURN(const std::string shard,
-                        BuildLayerShard(*context_.checkpoint, layer_, packed));
-    result_.shard_size_bytes = shard.size();
-    UQ_ASSIGN_OR_RETURN(result_.shard_sha256, PutContent(env_.work.get(), shard));
-    UQ_CRASH_POINT("layer.shard_stored");
+    for (int i = 0; i < kNumLinears; ++i) {
+      if (!packing[i].valid()) continue;
+      packing[i].get();
+      packed_.emplace(result_.modules[i].name, std::move(packed[i]));
+    }
+    // Written while the device measures what was stored; Finish waits for it.
+    shard_ = std::async(std::launch::async, [this] { return StoreShard(); });
     return absl::OkStatus();
+  }
+
+  struct StoredShard {
+    std::string sha256;
+    uint64_t size_bytes = 0;
+  };
+  absl::StatusOr<StoredShard> StoreShard() const {
+    UQ_ASSIGN_OR_RETURN(const std::string bytes,
+                        BuildLayerShard(*context_.checkpoint, layer_, packed_));
+    StoredShard shard;
+    shard.size_bytes = bytes.size();
+    UQ_ASSIGN_OR_RETURN(shard.sha256, PutContent(env_.work.get(), bytes));
+    UQ_CRASH_POINT("layer.shard_stored");
+    return shard;
   }
 
   // The stored block's output error, and the next layer's inputs for whoever runs it here.
   absl::Status MeasureAndHandOn() {
+    ReportProgress(env_, "activations", 1, 2);
     UQ_ASSIGN_OR_RETURN(weights_, UploadBlock(env_.backend, config_, env_.act, original_));
     SequenceBuffer y_q = std::move(inputs_.x_q.empty() ? inputs_.x_fp : inputs_.x_q);
     UQ_RETURN_IF_ERROR(
@@ -351,6 +380,9 @@ class LayerRun {
   }
 
   absl::StatusOr<LayerOutcome> Finish() {
+    UQ_ASSIGN_OR_RETURN(const StoredShard shard, shard_.get());
+    result_.shard_sha256 = shard.sha256;
+    result_.shard_size_bytes = shard.size_bytes;
     result_.plan_sha256 = plan_sha256_;
     result_.layer = layer_;
     result_.round = round_;
@@ -386,6 +418,8 @@ class LayerRun {
   SequenceBuffer y_fp_;
   QuantizerStates states_;
   std::optional<LayerResult> before_;  // this layer's, of the round before
+  std::map<std::string, PackedLinear> packed_;      // by module name
+  std::future<absl::StatusOr<StoredShard>> shard_;  // reads packed_: must be destroyed first
   LayerResult result_;
   std::optional<LayerInputs> next_;
 };

@@ -78,7 +78,7 @@ bool IsCancelled(const TaskEnvironment& env) { return env.cancelled && env.cance
 void ReportProgress(const TaskEnvironment& env, const char* phase, int64_t step, int64_t num_steps,
                     double loss) {
   if (!env.progress) return;
-  TaskProgress progress;
+  TaskStepProgress progress;
   progress.phase = phase;
   progress.step = step;
   progress.num_steps = num_steps;

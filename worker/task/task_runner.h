@@ -27,7 +27,7 @@
 
 namespace uniquanf {
 
-struct TaskProgress {
+struct TaskStepProgress {
   const char* phase =
       "";  // "loading", "activations", "initializing", "reconstructing", "storing", ...
   int64_t step = 0;
@@ -63,8 +63,9 @@ struct TaskEnvironment {
   ActivationCache* cache = nullptr;   // may be null
   std::shared_ptr<ObjectStore> work;  // the job's working objects
   ActivationPlacement activations = ActivationPlacement::kAuto;
-  std::function<void(const TaskProgress&)> progress;  // may be empty; called from the task's thread
-  std::function<bool()> cancelled;                    // may be empty; polled many times a second
+  std::function<void(const TaskStepProgress&)>
+      progress;                     // may be empty; called from the task's thread
+  std::function<bool()> cancelled;  // may be empty; polled many times a second
 };
 
 struct PrepareOutcome {

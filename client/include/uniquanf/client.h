@@ -42,6 +42,7 @@ struct RetryOptions {
 };
 
 struct ClientOptions {
+  // HOST:PORT, or several joined by commas: servers on one state, of which one is active.
   std::string server = "127.0.0.1:50051";
   // PEM files. TLS is on with `tls` (the system's authorities) or `tls_ca_file`.
   bool tls = false;

@@ -1,0 +1,110 @@
+// Mutual TLS between real processes: server, worker and command line prove themselves with
+// certificates of an authority made for the test, and whoever cannot is kept out.
+#include "gmock/gmock.h"
+#include "tests/e2e/service_test.h"
+#include "tests/support/status_matchers.h"
+#include "tests/support/tls_certificates.h"
+
+namespace uniquanf {
+namespace {
+
+using testing::HasSubstr;
+using Flags = std::vector<std::string>;
+
+constexpr int kExitUsage = 2, kExitUnreachable = 4;
+
+Flags TlsFlags(const std::string& ca_file, const TlsFiles& files) {
+  return {"--tls-ca=" + ca_file, "--tls-cert=" + files.certificate, "--tls-key=" + files.key};
+}
+
+class TlsTest : public ServiceTest {
+ protected:
+  TlsTest() : ours_(dir_.path(), "ours"), theirs_(dir_.path(), "theirs") {
+    ClientOptions client;
+    client.tls_ca_file = ours_.certificate_file();
+    const TlsFiles files = ours_.Issue("test");
+    client.tls_certificate_file = files.certificate;
+    client.tls_key_file = files.key;
+    cluster_.set_client_options(client);
+  }
+
+  bool StartServer() {
+    return cluster_.StartServer(
+        {.flags = TlsFlags(ours_.certificate_file(), ours_.Issue("server"))});
+  }
+
+  CommandResult List(Flags flags) {
+    flags.insert(flags.begin(), {"list", "--timeout=2s"});
+    return cluster_.Run("uniquanf", flags);
+  }
+
+  TempDir dir_;
+  TlsAuthority ours_, theirs_;
+};
+
+TEST_F(TlsTest, AJobRunsBetweenProgramsThatProveThemselves) {
+  ASSERT_TRUE(StartServer());
+  cluster_.StartWorker("w1", {.flags = TlsFlags(ours_.certificate_file(), ours_.Issue("worker"))});
+  const QuantizationSpec spec = Spec("out");
+  const std::string job = Submit(spec);
+  ExpectReferenceArtifact(job, spec);
+  const CommandResult listed =
+      List(TlsFlags(ours_.certificate_file(), ours_.Issue("command-line")));
+  EXPECT_EQ(listed.status, (ExitStatus{0, 0})) << listed.output;
+  EXPECT_THAT(listed.output, HasSubstr(job.substr(std::string("jobs/").size())));
+}
+
+TEST_F(TlsTest, CommandLinesThatCannotProveThemselvesAreKeptOut) {
+  ASSERT_TRUE(StartServer());
+  const std::string ca = ours_.certificate_file();
+  const std::pair<const char*, Flags> cases[] = {
+      {"no TLS", {}},
+      {"no certificate", {"--tls-ca=" + ca}},
+      {"another authority's certificate", TlsFlags(ca, theirs_.Issue("stranger"))},
+      {"an expired certificate", TlsFlags(ca, ours_.IssueExpired("old"))},
+  };
+  for (const auto& [name, flags] : cases) {
+    const CommandResult result = List(flags);
+    EXPECT_EQ(result.status, (ExitStatus{kExitUnreachable, 0})) << name << ": " << result.output;
+  }
+}
+
+TEST_F(TlsTest, AServerOfAnotherAuthorityIsNotTrusted) {
+  ASSERT_TRUE(StartServer());
+  const CommandResult result =
+      List(TlsFlags(theirs_.certificate_file(), ours_.Issue("command-line")));
+  EXPECT_EQ(result.status, (ExitStatus{kExitUnreachable, 0})) << result.output;
+}
+
+TEST_F(TlsTest, AWorkerOfAnotherAuthorityIsNotAccepted) {
+  ASSERT_TRUE(StartServer());
+  const std::string ca = ours_.certificate_file();
+  cluster_.StartWorker("stranger", {.flags = TlsFlags(ca, theirs_.Issue("stranger"))});
+  cluster_.StartWorker("w1", {.flags = TlsFlags(ca, ours_.Issue("worker"))});
+  ASSERT_TRUE(cluster_.WaitUntilReady("w1"));
+  EXPECT_TRUE(WaitUntil(
+      [&] {
+        return cluster_.worker("stranger")->Log().find("does not answer") != std::string::npos;
+      },
+      absl::Seconds(10)));
+  const auto workers = cluster_.client().ListWorkers();
+  ASSERT_OK(workers);
+  ASSERT_EQ(workers->size(), 1u);
+  EXPECT_EQ((*workers)[0].name, "workers/w1");
+}
+
+TEST_F(TlsTest, ACertificateWithoutItsKeyIsWrongUsage) {
+  const std::string flag = "--tls-cert=" + ours_.Issue("half").certificate;
+  const std::pair<const char*, Flags> cases[] = {
+      {"uniquanf-server", {flag, "--data-dir=" + dir_.File("data")}},
+      {"uniquanf-worker", {flag, "--device=cpu"}},
+  };
+  for (const auto& [program, flags] : cases) {
+    const CommandResult result = cluster_.Run(program, flags);
+    EXPECT_EQ(result.status, (ExitStatus{kExitUsage, 0})) << program << ": " << result.output;
+    EXPECT_THAT(result.output, HasSubstr("the key file is missing")) << program;
+  }
+}
+
+}  // namespace
+}  // namespace uniquanf

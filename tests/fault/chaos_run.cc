@@ -1,0 +1,500 @@
+#include "tests/fault/chaos_run.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/inotify.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <set>
+#include <sstream>
+#include <thread>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "client/include/uniquanf/client.h"
+#include "tests/fault/task_history.h"
+#include "tests/support/failing_http_proxy.h"
+#include "tests/support/mini_cluster.h"
+#include "tests/support/tcp_proxy.h"
+
+namespace uniquanf {
+namespace {
+
+constexpr int kNumWorkers = 2;
+constexpr absl::Duration kLease = absl::Seconds(1);
+constexpr absl::Duration kJobTimeout = absl::Seconds(90);
+constexpr absl::Duration kYouth = absl::Seconds(2);
+constexpr absl::Duration kTick = absl::Milliseconds(10);
+constexpr double kStoreFailureRate = 0.1;
+const char* const kServerPoints[] = {"store.before_begin", "store.before_commit",
+                                     "store.after_commit", "runtime.before_reply",
+                                     "runtime.after_reply"};
+const char* const kWorkerPoints[] = {
+    "finalize.before_manifest",  "finalize.after_manifest",  "layer.shard_stored",
+    "layer.result_stored",       "finalize.claimed",         "finalize.shard_copied",
+    "worker_before_task",        "worker_before_report",     "worker_after_report",
+    "local_store_before_rename", "local_store_after_rename", "worker_after_result_stored"};
+
+// Counts how often a file of this name appears in a directory, by whatever means.
+class AppearanceCounter {
+ public:
+  AppearanceCounter(const std::string& dir, std::string name) : name_(std::move(name)) {
+    fd_ = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+    inotify_add_watch(fd_, dir.c_str(), IN_CREATE | IN_MOVED_TO);
+  }
+  ~AppearanceCounter() { close(fd_); }
+  int Count() {
+    alignas(inotify_event) char buffer[16 << 10];
+    for (ssize_t size; (size = read(fd_, buffer, sizeof(buffer))) > 0;) {
+      for (char* at = buffer; at < buffer + size;) {
+        const auto* event = reinterpret_cast<const inotify_event*>(at);
+        if (event->len > 0 && name_ == event->name) ++count_;
+        at += sizeof(inotify_event) + event->len;
+      }
+    }
+    return count_;
+  }
+
+ private:
+  const std::string name_;
+  int fd_ = -1;
+  int count_ = 0;
+};
+
+class ChaosRun {
+ public:
+  ChaosRun(uint64_t seed, const ChaosWorld& world, const ChaosOptions& options)
+      : seed_(seed), options_(options), random_(seed), start_(absl::Now()) {
+    variant_ = static_cast<int>(Below(ChaosWorld::kNumVariants));
+    lossy_workers_ = Chance(0.5);
+    lossy_client_ = Chance(0.3);
+    const bool wants_s3 = Chance(0.15);  // drawn in any case, so that a seed means the same plan
+    on_s3_ = wants_s3 && !options.s3_address.empty();
+    world_ = on_s3_ ? options.s3_world : &world;
+    cancels_ = Chance(0.08);
+    pauses_ = !cancels_ && Chance(0.1);
+    num_actions_ = 1 + static_cast<int>(Below(5));
+    num_armed_server_ = static_cast<int>(Below(3));
+    num_armed_worker_ = static_cast<int>(Below(4));
+  }
+
+  ChaosResult Run() {
+    Setup();
+    if (result_.violations.empty()) {
+      std::thread watcher([this] { Watch(); });
+      Disturb();
+      watcher_done_.store(true);
+      watcher.join();
+      Check();
+    }
+    Finish();
+    return std::move(result_);
+  }
+
+ private:
+  struct Process {
+    std::string name;                                // "server", or a worker's
+    absl::Time restart_at = absl::InfiniteFuture();  // dead, to be started then
+    absl::Time resume_at = absl::InfiniteFuture();   // stopped until then
+    absl::Time started_at = absl::InfinitePast();
+  };
+
+  // ---- Randomness and the trace
+  double Uniform() { return std::uniform_real_distribution<double>(0, 1)(random_); }
+  bool Chance(double probability) { return Uniform() < probability; }
+  uint64_t Below(uint64_t limit) { return random_() % limit; }
+  absl::Duration Between(absl::Duration low, absl::Duration high) {
+    return low + (high - low) * Uniform();
+  }
+  void Trace(const std::string& what) {
+    result_.trace.push_back(
+        absl::StrFormat("%7.3f %s", absl::ToDoubleSeconds(absl::Now() - start_), what));
+  }
+  void Violation(const std::string& what) {
+    Trace("VIOLATION: " + what);
+    result_.violations.push_back(what);
+  }
+
+  // ---- The world
+  void Setup() {
+    MiniClusterOptions cluster_options;
+    cluster_options.binary_dir = options_.binary_dir;
+    cluster_options.lease_duration = kLease;
+    cluster_options.server_flags = {"--log-level=debug",
+                                    "--log-format=json",
+                                    "--retry-max-worker-lost=100",
+                                    "--retry-max-transient=100",
+                                    "--retry-backoff-initial=20ms",
+                                    "--retry-backoff-max=200ms"};
+    if (on_s3_) {
+      store_proxy_ =
+          std::make_unique<FailingHttpProxy>(options_.s3_address, seed_ + 1, kStoreFailureRate);
+      environment_["AWS_ENDPOINT_URL"] = absl::StrCat("http://", store_proxy_->address());
+      const std::string root = absl::StrCat("s3://uniquanf/chaos-", getpid(), "-", seed_, "-",
+                                            absl::ToUnixMicros(start_));
+      cluster_options.server_flags.push_back(absl::StrCat("--object-root=", root, "/objects"));
+      output_ = absl::StrCat(root, "/out");
+    }
+    cluster_ = std::make_unique<MiniCluster>(cluster_options);
+    if (!on_s3_) {
+      const std::string dir = cluster_->File("out");
+      std::filesystem::create_directory(dir);
+      publications_ = std::make_unique<AppearanceCounter>(dir, "manifest.json");
+      output_ = absl::StrCat("file://", dir);
+    }
+    processes_.push_back({"server"});
+    if (!cluster_->StartServer(ServerOptions(/*may_arm=*/false))) {
+      Violation("the server does not start");
+      return;
+    }
+    TcpFaults faults;
+    faults.cut = 0.3;
+    faults.truncate = 0.2;
+    faults.silence = 0.1;
+    faults.max_life = absl::Milliseconds(1500);
+    faults.max_delay = absl::Milliseconds(10);
+    if (lossy_workers_) {
+      worker_proxy_ = std::make_unique<TcpProxy>(cluster_->address(), seed_ + 2, faults);
+    }
+    ClientOptions client_options;
+    client_options.server = cluster_->address();
+    if (lossy_client_) {
+      client_proxy_ = std::make_unique<TcpProxy>(cluster_->address(), seed_ + 3, faults);
+      client_options.server = client_proxy_->address();
+    }
+    client_options.retry.max_attempts = 20;
+    client_options.retry.initial_backoff = absl::Milliseconds(50);
+    client_options.retry.max_backoff = absl::Milliseconds(500);
+    client_ = Client::Connect(client_options).value();
+    for (int i = 0; i < kNumWorkers; ++i) {
+      processes_.push_back({absl::StrCat("w", i)});
+      StartProcess(&processes_.back());
+    }
+    SubmitOptions submit;
+    submit.spec = world_->Spec(variant_);
+    submit.spec.output_uri = output_;
+    submit.request_id = absl::StrCat("chaos-", seed_);
+    const auto job = client_->SubmitJob(submit);
+    if (!job.ok()) {
+      Violation(absl::StrCat("submit: ", job.status().ToString()));
+      return;
+    }
+    job_ = job->name;
+    Trace(absl::StrCat("submitted ", job_, variant_ == 0 ? ", layers in a chain" : ", independent",
+                       lossy_workers_ ? ", lossy workers" : "",
+                       lossy_client_ ? ", lossy client" : "", on_s3_ ? ", failing S3" : "",
+                       cancels_ ? ", cancels" : "", pauses_ ? ", pauses" : ""));
+  }
+
+  ProgramOptions ServerOptions(bool may_arm) {
+    ProgramOptions options;
+    options.environment = environment_;
+    if (may_arm && num_armed_server_ > 0) {
+      --num_armed_server_;
+      const std::string point =
+          absl::StrCat(kServerPoints[Below(std::size(kServerPoints))], ":", 1 + Below(20));
+      Trace("server armed with " + point);
+      options.environment["UNIQUANF_CRASH_POINT"] = point;
+    }
+    return options;
+  }
+
+  ProgramOptions WorkerOptions() {
+    ProgramOptions options;
+    options.environment = environment_;
+    options.flags = {"--threads=1", "--drain-timeout=300ms"};
+    if (worker_proxy_ != nullptr) options.server = worker_proxy_->address();
+    if (num_armed_worker_ > 0 && Chance(0.7)) {
+      --num_armed_worker_;
+      const std::string point =
+          absl::StrCat(kWorkerPoints[Below(std::size(kWorkerPoints))], ":", 1 + Below(3));
+      Trace("worker armed with " + point);
+      options.environment["UNIQUANF_CRASH_POINT"] = point;
+    }
+    return options;
+  }
+
+  ChildProcess* ProcessOf(const Process& process) {
+    return process.name == "server" ? cluster_->server() : cluster_->worker(process.name);
+  }
+
+  void StartProcess(Process* process) {
+    process->restart_at = process->resume_at = absl::InfiniteFuture();
+    Trace("start " + process->name);
+    if (process->name == "server") {
+      // One that was armed may die before it serves; it is started again then.
+      cluster_->StartServer(ServerOptions(/*may_arm=*/true));
+    } else {
+      cluster_->StartWorker(process->name, WorkerOptions());
+    }
+    process->started_at = absl::Now();
+  }
+
+  // ---- The disturbance
+  void Disturb() {
+    absl::Time next_action = absl::Now() + Between(absl::ZeroDuration(), absl::Milliseconds(500));
+    const absl::Time user_at =
+        absl::Now() + Between(absl::ZeroDuration(), absl::Milliseconds(1500));
+    bool user_done = !cancels_ && !pauses_;
+    const absl::Time give_up = absl::Now() + kJobTimeout;
+    while (true) {
+      const absl::Time now = absl::Now();
+      if (history_.final_state().has_value()) return;
+      if (now > give_up) {
+        const auto job = cluster_->client().GetJob(job_);
+        Violation(
+            absl::StrCat("the job does not end: ",
+                         job.ok() ? absl::StrCat(JobStateName(job->state), " ", job->status_message)
+                                  : job.status().ToString()));
+        return;
+      }
+      Supervise(now);
+      if (num_actions_ > 0 && now >= next_action) {
+        --num_actions_;
+        next_action = now + Between(absl::ZeroDuration(), absl::Milliseconds(800));
+        Act(now);
+      }
+      if (!user_done && now >= user_at) {
+        user_done = true;
+        UserActs();
+      }
+      absl::SleepFor(kTick);
+    }
+  }
+
+  // Starts again what has died, resumes what was stopped for long enough.
+  void Supervise(absl::Time now) {
+    for (Process& process : processes_) {
+      if (process.restart_at <= now) {
+        StartProcess(&process);
+      } else if (process.resume_at <= now) {
+        Trace("resume " + process.name);
+        ProcessOf(process)->Signal(SIGCONT);
+        process.resume_at = absl::InfiniteFuture();
+      } else if (process.restart_at == absl::InfiniteFuture()) {
+        const std::optional<ExitStatus> status =
+            ProcessOf(process)->WaitForExit(absl::ZeroDuration());
+        if (!status.has_value()) continue;
+        Trace(absl::StrCat(process.name, " has ended: ", status->signal != 0 ? "signal " : "exit ",
+                           status->signal != 0 ? status->signal : status->code));
+        // SIGTERM ends a worker that has not come as far as to handle it; it holds nothing yet.
+        const bool was_young = now - process.started_at < kYouth && status->signal == SIGTERM;
+        if (status->signal != SIGKILL && *status != ExitStatus{0, 0} && !was_young) {
+          std::ostringstream how;
+          how << *status;
+          Violation(absl::StrCat(process.name, " ended by itself: ", how.str()));
+        }
+        process.restart_at = now + Between(absl::ZeroDuration(), absl::Milliseconds(400));
+      }
+    }
+  }
+
+  void Act(absl::Time now) {
+    Process& server = processes_[0];
+    Process& worker = processes_[1 + Below(kNumWorkers)];
+    const double draw = Uniform();
+    Process& victim = draw < 0.35 ? server : worker;
+    const bool is_running = victim.restart_at == absl::InfiniteFuture();
+    if (!is_running) return;
+    if (draw < 0.65) {
+      Trace("kill -9 " + victim.name);
+      ProcessOf(victim)->Signal(SIGKILL);
+    } else if (draw < 0.85) {
+      if (victim.resume_at != absl::InfiniteFuture()) return;
+      Trace("stop " + victim.name);
+      ProcessOf(victim)->Signal(SIGSTOP);
+      victim.resume_at = now + Between(kLease / 2, 2.5 * kLease);
+    } else if (draw < 0.93) {
+      Trace("drain " + victim.name);
+      ++num_drains_;
+      ProcessOf(victim)->Signal(SIGTERM);
+    } else if (worker_proxy_ != nullptr) {
+      Trace("cut every worker's connection");
+      worker_proxy_->CutAll();
+    }
+  }
+
+  void UserActs() {
+    if (cancels_) {
+      Trace("cancel");
+      // The server may be down, for the supervisor to start again: a thread of its own.
+      user_ = std::thread([this] { (void)client_->CancelJob(job_); });
+      return;
+    }
+    Trace("pause and resume");
+    user_ = std::thread([this] {
+      (void)client_->PauseJob(job_);
+      absl::SleepFor(absl::Milliseconds(200));
+      absl::Status status;
+      do {
+        status = client_->ResumeJob(job_).status();
+      } while (absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status));
+    });
+  }
+
+  void Watch() {
+    while (!watcher_done_.load() && !history_.final_state().has_value()) {
+      (void)client_->WatchJob(job_, [this](const JobUpdate& update) { history_.Add(update); });
+      absl::SleepFor(kTick);
+    }
+  }
+
+  // ---- The invariants
+  void Check() {
+    if (user_.joinable()) user_.join();
+    if (!history_.final_state().has_value()) return;
+    // What is final is durable: asked of a server that has just read its state.
+    cluster_->KillServer();
+    if (!cluster_->StartServer({.environment = environment_})) {
+      Violation("the server does not start on its state");
+      return;
+    }
+    for (Process& process : processes_) {
+      if (process.resume_at != absl::InfiniteFuture()) ProcessOf(process)->Signal(SIGCONT);
+    }
+    const auto update = CurrentState();
+    if (!update.has_value()) return;
+    const Job& job = update->job;
+    history_.Add(*update);
+    CheckTasks(*update);
+    for (const std::string& violation : history_.violations()) Violation(violation);
+    for (const std::string& violation : CheckServerLog(cluster_->server()->Log())) {
+      Violation(violation);
+    }
+    const int published =
+        on_s3_ ? store_proxy_->NumPuts("/out/manifest.json") : publications_->Count();
+    if (published > 1) Violation(absl::StrCat("the artifact was published ", published, " times"));
+    if (cancels_ && job.state == JobState::kCancelled) {
+      if (published > 0) CheckArtifact();  // the cancellation came late; still nothing half done
+    } else if (job.state != JobState::kSucceeded) {
+      Violation(absl::StrCat("the job ended ", JobStateName(job.state), ": ",
+                             job.error.has_value() ? job.error->message : "no error"));
+    } else {
+      if (published != 1) Violation(absl::StrCat("published ", published, " times"));
+      CheckArtifact();
+    }
+    const auto listed = cluster_->client().ListJobs({});
+    if (!listed.ok() || listed->jobs.size() != 1) Violation("submitting once made no one job");
+  }
+
+  std::optional<JobUpdate> CurrentState() {
+    const auto job = cluster_->client().GetJob(job_);
+    const auto tasks = cluster_->client().ListTasks(job_);
+    if (!job.ok() || !tasks.ok()) {
+      Violation(absl::StrCat("cannot read the final state: ", job.status().ToString(), ", ",
+                             tasks.status().ToString()));
+      return std::nullopt;
+    }
+    return JobUpdate{*job, *tasks};
+  }
+
+  void CheckTasks(const JobUpdate& update) {
+    if (update.job.state != history_.final_state()) {
+      Violation(absl::StrCat("the job was ", JobStateName(*history_.final_state()),
+                             " and is, after a restart, ", JobStateName(update.job.state)));
+    }
+    constexpr size_t kMaxFailuresKept = 8;
+    for (const Task& task : update.tasks) {
+      const int num_failures = static_cast<int>(task.failures.size());
+      num_attempts_ += task.attempt;
+      if (update.job.state != JobState::kSucceeded) continue;
+      if (task.state != TaskState::kSucceeded) {
+        Violation(
+            absl::StrCat(task.name, " is ", TaskStateName(task.state), " in a job that succeeded"));
+      }
+      // Every attempt but the last ended by a failure, or was given back by a drained worker.
+      if (task.failures.size() < kMaxFailuresKept &&
+          (task.attempt < 1 + num_failures || task.attempt > 1 + num_failures + num_drains_)) {
+        Violation(absl::StrCat(task.name, " had ", task.attempt, " attempts, but ", num_failures,
+                               " failures and at most ", num_drains_, " releases"));
+      }
+    }
+  }
+
+  void CheckArtifact() {
+    std::string dir = cluster_->File("out");
+    if (on_s3_) {
+      dir = cluster_->File("downloaded");
+      const auto downloaded = DownloadArtifact({output_, "", 0}, dir);
+      if (!downloaded.ok()) {
+        Violation(absl::StrCat("download: ", downloaded.status().ToString()));
+        return;
+      }
+    }
+    const CommandResult verified = cluster_->Run("uniquanf-batch", {"verify", dir});
+    if (verified.status != ExitStatus{0, 0}) Violation("verify: " + verified.output);
+    const std::map<std::string, std::string> bytes = ArtifactBytes(dir);
+    const std::map<std::string, std::string>& reference = world_->Reference(variant_);
+    for (const auto& [path, expected] : reference) {
+      const auto it = bytes.find(path);
+      if (it == bytes.end() || it->second != expected) {
+        Violation(path + (it == bytes.end() ? " is missing" : " differs from the undisturbed run"));
+      }
+    }
+    if (bytes.size() != reference.size()) Violation("the artifact has other files");
+  }
+
+  void Finish() {
+    if (user_.joinable()) user_.join();
+    result_.summary = absl::StrFormat(
+        "%s in %.1f s, %d attempts, %d connections broken, %d of %d store requests failed",
+        history_.final_state().has_value() ? JobStateName(*history_.final_state()) : "no end",
+        absl::ToDoubleSeconds(absl::Now() - start_), num_attempts_,
+        (worker_proxy_ != nullptr ? worker_proxy_->num_broken() : 0) +
+            (client_proxy_ != nullptr ? client_proxy_->num_broken() : 0),
+        store_proxy_ != nullptr ? store_proxy_->counts().failed() : 0,
+        store_proxy_ != nullptr ? store_proxy_->counts().requests : 0);
+    if (options_.failure_dir.empty()) return;
+    if (result_.violations.empty() && !options_.keep_all_logs) return;
+    const std::string dir = absl::StrCat(options_.failure_dir, "/seed-", seed_);
+    std::filesystem::create_directories(dir);
+    std::vector<std::string> logs = {"server.log"};
+    for (int i = 0; i < kNumWorkers; ++i) logs.push_back(absl::StrCat("worker-w", i, ".log"));
+    for (const std::string& log : logs) {
+      std::error_code error;
+      std::filesystem::copy_file(cluster_->File(log), absl::StrCat(dir, "/", log),
+                                 std::filesystem::copy_options::overwrite_existing, error);
+    }
+  }
+
+  const uint64_t seed_;
+  const ChaosOptions& options_;
+  const ChaosWorld* world_;
+  std::mt19937_64 random_;
+  const absl::Time start_;
+  int variant_;
+  bool lossy_workers_, lossy_client_, on_s3_, cancels_, pauses_;
+  int num_actions_, num_armed_server_, num_armed_worker_;
+  int num_drains_ = 0, num_attempts_ = 0;
+
+  ChaosResult result_;
+  std::map<std::string, std::string> environment_;
+  std::string output_;
+  std::string job_;
+  TaskHistory history_;
+  std::atomic<bool> watcher_done_{false};
+  std::unique_ptr<MiniCluster> cluster_;
+  std::unique_ptr<AppearanceCounter> publications_;
+  std::unique_ptr<FailingHttpProxy> store_proxy_;
+  std::unique_ptr<TcpProxy> worker_proxy_, client_proxy_;
+  std::unique_ptr<Client> client_;
+  std::vector<Process> processes_;
+  std::thread user_;
+};
+
+}  // namespace
+
+ChaosResult RunChaos(uint64_t seed, const ChaosWorld& world, const ChaosOptions& options) {
+  return ChaosRun(seed, world, options).Run();
+}
+
+}  // namespace uniquanf

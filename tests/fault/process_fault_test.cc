@@ -1,0 +1,361 @@
+// Single faults of real processes, each with its promise: what is lost, how soon it is made up for.
+#include <signal.h>
+
+#include <fstream>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "gmock/gmock.h"
+#include "grpcpp/create_channel.h"
+#include "tests/fault/chaos_world.h"
+#include "tests/support/mini_cluster.h"
+#include "tests/support/socket_util.h"
+#include "tests/support/status_matchers.h"
+#include "uniquanf/v1/worker_service.grpc.pb.h"
+
+namespace uniquanf {
+namespace {
+
+using ::testing::HasSubstr;
+
+const char kBinaries[] = UNIQUANF_BINARY_DIR "/bin";
+constexpr absl::Duration kLease = absl::Seconds(1);
+constexpr absl::Duration kPatience = absl::Seconds(60);
+constexpr int kMaxEpochs = 10000;  // minutes
+constexpr int kChain = 0, kIndependent = 1;
+
+class ProcessFaultTest : public testing::Test {
+ protected:
+  // A cluster whose server has these flags.
+  MiniCluster& Start(const std::vector<std::string>& server_flags = {},
+                     absl::Duration lease = kLease) {
+    MiniClusterOptions options;
+    options.binary_dir = kBinaries;
+    options.lease_duration = lease;
+    options.server_flags = server_flags;
+    cluster_ = std::make_unique<MiniCluster>(options);
+    EXPECT_TRUE(cluster_->StartServer());
+    return *cluster_;
+  }
+
+  static const ChaosWorld& World() {
+    static const ChaosWorld* const kWorld = new ChaosWorld(kBinaries);
+    return *kWorld;
+  }
+
+  QuantizationSpec Spec(int variant, int epochs = 0) {
+    QuantizationSpec spec = World().Spec(variant);
+    spec.output_uri = absl::StrCat("file://", cluster_->File("out"));
+    if (epochs > 0) spec.epochs = epochs;
+    return spec;
+  }
+
+  std::string Submit(const QuantizationSpec& spec) {
+    SubmitOptions options;
+    options.spec = spec;
+    const auto job = cluster_->client().SubmitJob(options);
+    EXPECT_OK(job);
+    return job.ok() ? job->name : "jobs/none";
+  }
+
+  void ExpectReference(const std::string& name, int variant) {
+    const auto job = cluster_->WaitForJob(name, kPatience);
+    ASSERT_OK(job);
+    ASSERT_EQ(job->state, JobState::kSucceeded) << (job->error ? job->error->message : "");
+    EXPECT_TRUE(ArtifactBytes(cluster_->File("out")) == World().Reference(variant));
+  }
+
+  std::optional<Task> FindTask(const std::string& job, const std::string& id) {
+    const auto tasks = cluster_->client().ListTasks(job);
+    if (!tasks.ok()) return std::nullopt;
+    for (const Task& task : *tasks) {
+      if (task.name == absl::StrCat(job, "/tasks/", id)) return task;
+    }
+    return std::nullopt;
+  }
+  bool WaitForTask(const std::string& job, const std::string& id,
+                   const std::function<bool(const Task&)>& condition) {
+    return WaitUntil(
+        [&] {
+          const auto task = FindTask(job, id);
+          return task.has_value() && condition(*task);
+        },
+        kPatience);
+  }
+  bool WaitUntilLeased(const std::string& job, const std::string& id) {
+    return WaitForTask(job, id, [](const Task& t) { return t.state == TaskState::kLeased; });
+  }
+
+  std::unique_ptr<MiniCluster> cluster_;
+};
+
+// Speaks the protocol by hand, to say what no correct worker says.
+class FakeWorker {
+ public:
+  explicit FakeWorker(const std::string& server)
+      : stub_(v1::WorkerService::NewStub(
+            grpc::CreateChannel(server, grpc::InsecureChannelCredentials()))) {}
+
+  v1::SynchronizeResponse Synchronize(const std::vector<v1::LeaseReport>& leases) {
+    v1::SynchronizeRequest request;
+    request.set_session_id("session-fake");
+    request.set_worker("workers/fake");
+    request.set_protocol_version(1);
+    request.set_sequence(++sequence_);
+    request.mutable_capabilities()->set_device("cpu");
+    request.mutable_capabilities()->set_num_slots(1);
+    request.mutable_capabilities()->set_memory_bytes(int64_t{1} << 33);
+    request.set_num_free_slots(leases.empty() ? 1 : 0);
+    for (const auto& lease : leases) *request.add_leases() = lease;
+    grpc::ClientContext context;
+    v1::SynchronizeResponse response;
+    const grpc::Status status = stub_->Synchronize(&context, request, &response);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    return response;
+  }
+
+  // Until there is one.
+  v1::TaskAssignment Lease() {
+    v1::TaskAssignment assignment;
+    EXPECT_TRUE(WaitUntil(
+        [&] {
+          const auto response = Synchronize({});
+          if (response.assignments_size() == 0) return false;
+          assignment = response.assignments(0);
+          return true;
+        },
+        kPatience));
+    return assignment;
+  }
+
+ private:
+  const std::unique_ptr<v1::WorkerService::Stub> stub_;
+  int64_t sequence_ = 0;
+};
+
+v1::LeaseReport ReportOn(const v1::TaskAssignment& assignment) {
+  v1::LeaseReport report;
+  report.set_lease_id(assignment.lease_id());
+  report.set_attempt(assignment.attempt());
+  report.set_task(assignment.task());
+  return report;
+}
+
+TEST_F(ProcessFaultTest, ADeadWorkersTaskRunsElsewhereWithinItsLeaseAndASecond) {
+  Start();
+  cluster_->StartWorker("w0", {.flags = {"--threads=1"}});
+  const std::string job = Submit(Spec(kChain, kMaxEpochs));
+  ASSERT_TRUE(WaitUntilLeased(job, "layer-0000"));
+  cluster_->StartWorker("w1", {.flags = {"--threads=1"}});
+  ASSERT_TRUE(cluster_->WaitUntilReady("w1"));
+  const absl::Time killed = absl::Now();
+  cluster_->worker("w0")->Kill();
+  ASSERT_TRUE(WaitForTask(job, "layer-0000", [](const Task& task) {
+    return task.state == TaskState::kLeased && task.worker == "w1";
+  }));
+  EXPECT_LT(absl::Now() - killed, kLease + absl::Seconds(1));
+}
+
+TEST_F(ProcessFaultTest, ACancelledJobFreesAllItsWorkersWithinTwoSeconds) {
+  Start();
+  cluster_->StartWorker("w0", {.flags = {"--threads=1"}});
+  cluster_->StartWorker("w1", {.flags = {"--threads=1"}});
+  const std::string job = Submit(Spec(kIndependent, kMaxEpochs));
+  const auto num_busy = [&] {
+    const auto workers = cluster_->client().ListWorkers();
+    int num = 0;
+    for (const Worker& worker : workers.value()) num += !worker.tasks.empty();
+    return num;
+  };
+  ASSERT_TRUE(WaitForTask(job, "layer-0001", [&](const Task&) { return num_busy() == 2; }));
+  const absl::Time start = absl::Now();
+  ASSERT_OK(cluster_->client().CancelJob(job));
+  ASSERT_TRUE(WaitUntil([&] { return num_busy() == 0; }, kPatience));
+  EXPECT_LT(absl::Now() - start, absl::Seconds(2));
+}
+
+// The result is ready, the server is away, and the worker is told to end: it waits with its result
+// until the server has it.
+TEST_F(ProcessFaultTest, ADrainingWorkerLosesNoFinishedWork) {
+  Start({}, /*lease=*/absl::Seconds(30));
+  cluster_->StartWorker("w0", {.flags = {"--threads=1"}});
+  const std::string job = Submit(Spec(kChain, 300));
+  ASSERT_TRUE(WaitUntilLeased(job, "layer-0000"));
+  cluster_->KillServer();
+  ChildProcess* const worker = cluster_->worker("w0");
+  worker->Signal(SIGTERM);
+  const auto is_done = [&] {
+    const std::string log = worker->Log();
+    const size_t done = log.find("task done", log.find("layer-0000"));
+    return done != std::string::npos;
+  };
+  ASSERT_TRUE(WaitUntil(is_done, kPatience));
+  EXPECT_TRUE(worker->running());
+  ASSERT_TRUE(cluster_->StartServer());
+  EXPECT_EQ(worker->WaitForExit(kPatience), (ExitStatus{0, 0}));
+  const auto task = FindTask(job, "layer-0000");
+  ASSERT_TRUE(task.has_value());
+  EXPECT_EQ(task->state, TaskState::kSucceeded);
+  EXPECT_EQ(task->attempt, 1);
+}
+
+// A worker whose object store accepts connections and says nothing, while the worker's heartbeat
+// lives.
+TEST_F(ProcessFaultTest, AWorkerWhoseTaskHangsReportsItAndExitsToBeStartedAgain) {
+  Start();
+  std::string silent;
+  const int listener = ListenOnLoopback(&silent);
+  cluster_->StartWorker("w0", {.flags = {"--task-stall-timeout=1s"},
+                               .environment = {{"AWS_ENDPOINT_URL", "http://" + silent},
+                                               {"AWS_ACCESS_KEY_ID", "key"},
+                                               {"AWS_SECRET_ACCESS_KEY", "secret"}}});
+  QuantizationSpec spec = Spec(kChain);
+  spec.model_uri = "s3://bucket/model";
+  const std::string job = Submit(spec);
+  EXPECT_EQ(cluster_->worker("w0")->WaitForExit(kPatience), (ExitStatus{4, 0}));
+  const auto task = FindTask(job, "prepare");
+  ASSERT_TRUE(task.has_value());
+  ASSERT_EQ(task->failures.size(), 1u);
+  EXPECT_EQ(task->failures[0].reason, "TASK_STALLED");
+  CloseWithReset(listener);
+}
+
+// ... and one that does not notice that itself: the server takes the task away.
+TEST_F(ProcessFaultTest, ATaskWithoutProgressIsTakenFromAWorkerThatCalls) {
+  Start({"--task-stall-timeout=1s"});
+  const std::string job = Submit(Spec(kChain));
+  FakeWorker fake(cluster_->address());
+  v1::LeaseReport report = ReportOn(fake.Lease());
+  report.mutable_running()->set_phase("reconstructing");
+  v1::SynchronizeResponse response;
+  ASSERT_TRUE(WaitUntil(
+      [&] {
+        response = fake.Synchronize({report});
+        return response.directives(0).action() == v1::LeaseDirective::LOST;
+      },
+      kPatience));
+  const auto task = FindTask(job, "prepare");
+  ASSERT_TRUE(task.has_value());
+  ASSERT_FALSE(task->failures.empty());
+  EXPECT_EQ(task->failures[0].reason, "TASK_STALLED");
+  cluster_->StartWorker("w0");
+  ExpectReference(job, kChain);
+}
+
+TEST_F(ProcessFaultTest, AResultUnderAnEndedLeaseIsRefused) {
+  Start();
+  const std::string job = Submit(Spec(kChain));
+  FakeWorker fake(cluster_->address());
+  v1::LeaseReport report = ReportOn(fake.Lease());
+  // Silent until the lease has ended, the task is another worker's, and that one is far from done.
+  ASSERT_TRUE(WaitForTask(job, "prepare", [](const Task& t) { return !t.failures.empty(); }));
+  FakeWorker* const late = &fake;
+  FakeWorker other(cluster_->address());
+  const v1::TaskAssignment again = other.Lease();
+  ASSERT_EQ(again.attempt(), 2);
+  v1::TaskOutcome* const outcome = report.mutable_succeeded();
+  outcome->set_result_sha256(std::string(64, 'a'));
+  outcome->set_num_layers(7);
+  outcome->set_device("cpu");
+  const v1::SynchronizeResponse response = late->Synchronize({report});
+  ASSERT_EQ(response.directives_size(), 1);
+  EXPECT_EQ(response.directives(0).action(), v1::LeaseDirective::LOST);
+  const auto task = FindTask(job, "prepare");
+  ASSERT_TRUE(task.has_value());
+  EXPECT_NE(task->state, TaskState::kSucceeded);
+}
+
+// What a crash-looping worker does to a job: it fails, after as many attempts as are allowed.
+TEST_F(ProcessFaultTest, ATaskThatKillsItsWorkersFailsItsJobAtTheLimit) {
+  constexpr int kLimit = 2;
+  Start({absl::StrCat("--retry-max-worker-lost=", kLimit), "--retry-backoff-initial=10ms"});
+  const std::string job = Submit(Spec(kChain));
+  const ProgramOptions deadly = {.environment = {{"UNIQUANF_CRASH_POINT", "worker_before_task"}}};
+  std::optional<Job> failed;
+  int num_deaths = 0;
+  ASSERT_TRUE(WaitUntil(
+      [&] {
+        const auto now = cluster_->client().GetJob(job);
+        if (now.ok() && IsFinal(now->state)) failed = *now;
+        if (failed.has_value() || num_deaths > 3 * kLimit) return true;
+        cluster_->StartWorker("w0", deadly);
+        // Alive at the end: there was nothing for it to do any more.
+        const bool died = cluster_->worker("w0")->WaitForExit(3 * kLease).has_value();
+        if (died) ++num_deaths;
+        cluster_->worker("w0")->Kill();
+        return false;
+      },
+      kPatience));
+  ASSERT_TRUE(failed.has_value()) << num_deaths << " workers died and the job goes on";
+  EXPECT_EQ(failed->state, JobState::kFailed);
+  EXPECT_EQ(num_deaths, kLimit);
+  const auto task = FindTask(job, "prepare");
+  ASSERT_TRUE(task.has_value());
+  EXPECT_EQ(task->attempt, kLimit);
+}
+
+class DiskFullTest : public ProcessFaultTest {
+ protected:
+  DiskFullTest() : disk_(kDiskBytes) {}
+  void SetUp() override {
+    if (!disk_.mounted()) GTEST_SKIP() << "this test needs to mount a tmpfs";
+  }
+  // Takes all the space there is, down to the last page.
+  void Fill() {
+    std::ofstream filler(disk_.path() + "/filler", std::ios::binary);
+    for (size_t block = 64 << 10; block >= 512; block /= 2) {
+      while (filler.write(std::string(block, 'x').data(), static_cast<std::streamsize>(block)) &&
+             filler.flush()) {
+      }
+      filler.clear();
+    }
+  }
+  void Empty() { std::remove((disk_.path() + "/filler").c_str()); }
+
+  static constexpr int64_t kDiskBytes = 8 << 20;
+  TinyDisk disk_;
+};
+
+TEST_F(DiskFullTest, AServerWithoutSpaceForItsStateSaysSoAndRecovers) {
+  Start({absl::StrCat("--state=", disk_.path(), "/state.sqlite")});
+  cluster_->StartWorker("w0");
+  const std::string first = Submit(Spec(kChain));
+  ASSERT_TRUE(WaitForTask(first, "prepare", [](const Task&) { return true; }));
+  Fill();
+  SubmitOptions options;
+  options.spec = Spec(kIndependent);
+  options.spec.output_uri += "-2";
+  absl::Status refused;
+  // Space that the log had already taken may still hold a few changes.
+  ASSERT_TRUE(WaitUntil(
+      [&] {
+        refused = cluster_->client().SubmitJob(options).status();
+        return !refused.ok();
+      },
+      kPatience));
+  EXPECT_TRUE(absl::IsUnavailable(refused)) << refused;
+  EXPECT_THAT(cluster_->server()->Log(), HasSubstr("free space on its disk"));
+  EXPECT_TRUE(cluster_->server()->running());
+  Empty();
+  ExpectReference(first, kChain);
+  EXPECT_OK(cluster_->client().SubmitJob(options));
+}
+
+TEST_F(DiskFullTest, AFullObjectStoreDelaysTheJobAndSaysWhy) {
+  Start({absl::StrCat("--object-root=", disk_.path(), "/objects"), "--retry-max-transient=1000",
+         "--retry-backoff-initial=50ms", "--retry-backoff-max=100ms"});
+  Fill();
+  cluster_->StartWorker("w0");
+  const std::string job = Submit(Spec(kChain));
+  ASSERT_TRUE(WaitForTask(job, "prepare", [](const Task& t) { return t.failures.size() > 1; }));
+  const auto task = FindTask(job, "prepare");
+  ASSERT_TRUE(task.has_value());
+  EXPECT_EQ(task->failures[0].failure_class, "TRANSIENT");
+  EXPECT_THAT(task->failures[0].message, HasSubstr("No space left"));
+  EXPECT_THAT(task->failures[0].message, HasSubstr(disk_.path())) << "says where";
+  Empty();
+  ExpectReference(job, kChain);
+}
+
+}  // namespace
+}  // namespace uniquanf

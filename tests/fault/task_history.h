@@ -1,0 +1,38 @@
+// What a job's watcher and the server's log may never show, whatever happens: a finished task that
+// is unfinished again or finished otherwise, a final job that changes, an attempt given out twice.
+//
+// Thread safety: thread-safe.
+#ifndef UNIQUANF_TESTS_FAULT_TASK_HISTORY_H_
+#define UNIQUANF_TESTS_FAULT_TASK_HISTORY_H_
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "client/include/uniquanf/client.h"
+
+namespace uniquanf {
+
+class TaskHistory {
+ public:
+  void Add(const JobUpdate& update);
+  std::optional<JobState> final_state() const;
+  std::vector<std::string> violations() const;
+
+ private:
+  mutable absl::Mutex mutex_;
+  std::map<std::string, Task> tasks_ ABSL_GUARDED_BY(mutex_);  // the last seen
+  std::optional<JobState> final_state_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::string> violations_ ABSL_GUARDED_BY(mutex_);
+};
+
+// Of a server that logs JSON at level debug, over any number of restarts: every attempt of a task
+// goes to one worker, and no task succeeds twice.
+std::vector<std::string> CheckServerLog(const std::string& log);
+
+}  // namespace uniquanf
+
+#endif  // UNIQUANF_TESTS_FAULT_TASK_HISTORY_H_
