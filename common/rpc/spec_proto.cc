@@ -42,6 +42,31 @@ v1::QuantizationSpec::Method MethodToProto(QuantizationMethod method) {
   return v1::QuantizationSpec::METHOD_UNSPECIFIED;
 }
 
+absl::StatusOr<LayerSchedule> ScheduleFromProto(v1::QuantizationSpec::Schedule schedule) {
+  switch (schedule) {
+    case v1::QuantizationSpec::SCHEDULE_UNSPECIFIED:
+    case v1::QuantizationSpec::SEQUENTIAL:
+      return LayerSchedule::kSequential;
+    case v1::QuantizationSpec::PIPELINED:
+      return LayerSchedule::kPipelined;
+    default:
+      return InvalidInput("INVALID_SPEC",
+                          absl::StrCat("spec.schedule is ", static_cast<int>(schedule),
+                                       ", which this version does not know; allowed: SEQUENTIAL "
+                                       "(1), PIPELINED (2)"));
+  }
+}
+
+v1::QuantizationSpec::Schedule ScheduleToProto(LayerSchedule schedule) {
+  switch (schedule) {
+    case LayerSchedule::kSequential:
+      return v1::QuantizationSpec::SEQUENTIAL;
+    case LayerSchedule::kPipelined:
+      return v1::QuantizationSpec::PIPELINED;
+  }
+  return v1::QuantizationSpec::SCHEDULE_UNSPECIFIED;
+}
+
 absl::StatusOr<ModuleOverride> OverrideFromProto(const v1::ModuleOverride& proto, int index) {
   ModuleOverride out;
   out.pattern = proto.pattern();
@@ -75,6 +100,7 @@ absl::StatusOr<QuantizationSpec> SpecFromProto(const v1::QuantizationSpec& proto
   spec.output_uri = proto.output_uri();
   spec.evaluation_uri = proto.evaluation_uri();
   UQ_ASSIGN_OR_RETURN(spec.method, MethodFromProto(proto.method()));
+  UQ_ASSIGN_OR_RETURN(spec.schedule, ScheduleFromProto(proto.schedule()));
   for (int i = 0; i < proto.overrides_size(); ++i) {
     UQ_ASSIGN_OR_RETURN(ModuleOverride module_override, OverrideFromProto(proto.overrides(i), i));
     spec.overrides.push_back(std::move(module_override));
@@ -97,6 +123,7 @@ absl::StatusOr<QuantizationSpec> SpecFromProto(const v1::QuantizationSpec& proto
   UQ_TAKE(alternating_rounds);
   UQ_TAKE(remap_period);
   UQ_TAKE(seed);
+  UQ_TAKE(pipeline_rounds);
 #undef UQ_TAKE
   return spec;
 }
@@ -131,6 +158,8 @@ v1::QuantizationSpec SpecToProto(const QuantizationSpec& spec) {
   proto.set_alternating_rounds(spec.alternating_rounds);
   proto.set_remap_period(spec.remap_period);
   proto.set_seed(spec.seed);
+  proto.set_schedule(ScheduleToProto(spec.schedule));
+  proto.set_pipeline_rounds(spec.pipeline_rounds);
   return proto;
 }
 

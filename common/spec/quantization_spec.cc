@@ -81,6 +81,24 @@ absl::StatusOr<QuantizationMethod> ParseQuantizationMethod(absl::string_view nam
                               "\" is unknown; allowed: uniquanf, flexround, alternating, rtn"));
 }
 
+absl::string_view LayerScheduleName(LayerSchedule schedule) {
+  switch (schedule) {
+    case LayerSchedule::kSequential:
+      return "sequential";
+    case LayerSchedule::kPipelined:
+      return "pipelined";
+  }
+  return "unknown";
+}
+
+absl::StatusOr<LayerSchedule> ParseLayerSchedule(absl::string_view name) {
+  for (const LayerSchedule schedule : {LayerSchedule::kSequential, LayerSchedule::kPipelined}) {
+    if (LayerScheduleName(schedule) == name) return schedule;
+  }
+  return Invalid(
+      absl::StrCat("schedule = \"", name, "\" is unknown; allowed: sequential, pipelined"));
+}
+
 absl::Status QuantizationSpec::Validate() const {
   UQ_RETURN_IF_ERROR(CheckText("model_uri", model_uri, /*required=*/true));
   const bool reconstructs =
@@ -121,7 +139,8 @@ absl::Status QuantizationSpec::Validate() const {
   UQ_RETURN_IF_ERROR(CheckReal("binary_learning_rate", binary_learning_rate, 0, 1));
   UQ_RETURN_IF_ERROR(CheckRange("grid_steps", grid_steps, 0, 1000));
   UQ_RETURN_IF_ERROR(CheckRange("alternating_rounds", alternating_rounds, 0, 1000));
-  return CheckRange("remap_period", remap_period, 1, 1000000);
+  UQ_RETURN_IF_ERROR(CheckRange("remap_period", remap_period, 1, 1000000));
+  return CheckRange("pipeline_rounds", pipeline_rounds, 1, 64);
 }
 
 ModuleSettings SettingsForModule(const QuantizationSpec& spec, absl::string_view module_name) {

@@ -26,6 +26,18 @@ enum class QuantizationMethod {
 absl::string_view QuantizationMethodName(QuantizationMethod method);
 absl::StatusOr<QuantizationMethod> ParseQuantizationMethod(absl::string_view name);
 
+// In which order the layers of a job are optimized, where they depend on each other (input_prob >
+// 0).
+enum class LayerSchedule {
+  kSequential,  // "sequential": one after the other, each on what the stored ones before it produce
+  // "pipelined": the epochs are cut into `pipeline_rounds` parts, and a layer starts as soon as the
+  // layer before has finished its first part; so that many workers work at once. Each part sees
+  // what the layers before it produce after the same part. worker/task/README.md has its price.
+  kPipelined,
+};
+absl::string_view LayerScheduleName(LayerSchedule schedule);
+absl::StatusOr<LayerSchedule> ParseLayerSchedule(absl::string_view name);
+
 // Settings for the modules whose name matches `pattern`; the first override that matches wins.
 struct ModuleOverride {
   // Glob over the module's full name ("model.layers.3.mlp.down_proj"): '*' matches any run of
@@ -64,6 +76,8 @@ struct QuantizationSpec {
   int alternating_rounds = 15;          // T, 0..1000
   int remap_period = 2;                 // p, >= 1
   uint64_t seed = 0;
+  LayerSchedule schedule = LayerSchedule::kSequential;
+  int pipeline_rounds = 4;  // 1..64; used by "pipelined" only
 
   // Checks every range that needs no model. Group size against layer shapes is checked in prepare.
   absl::Status Validate() const;

@@ -167,6 +167,20 @@ void AddSpecFlags(FlagSet* flags, QuantizationSpec* spec) {
   flags->Double("input-prob", &spec->input_prob, 0, 1,
                 "probability of an input element from the quantized model; 0 makes layers "
                 "independent of each other");
+  flags->Custom("schedule", "sequential|pipelined", LayerScheduleName(spec->schedule),
+                "sequential: layer after layer; pipelined: layers overlap on several workers or "
+                "devices, at nearly the same accuracy",
+                [spec](absl::string_view text) {
+                  const auto schedule = ParseLayerSchedule(text);
+                  if (!schedule.ok()) {
+                    return InvalidInput(kReason, "allowed: sequential, pipelined");
+                  }
+                  spec->schedule = *schedule;
+                  return absl::OkStatus();
+                });
+  flags->Int(
+      "pipeline-rounds", &spec->pipeline_rounds, 1, 64,
+      "parts that a pipelined layer's epochs are cut into; as many workers can work at once");
   flags->Double("uniform-learning-rate", &spec->uniform_learning_rate, 0, 1e6,
                 "learning rate of the uniform part (step size and rounding)");
   flags->Double("binary-learning-rate", &spec->binary_learning_rate, 0, 1e6,

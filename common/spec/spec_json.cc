@@ -100,6 +100,9 @@ std::string QuantizationSpec::ToJson() const {
   }
   json.EndArray();
   VisitHow(this, write);
+  json.Key("schedule");
+  json.String(LayerScheduleName(schedule));
+  write("pipeline_rounds", &pipeline_rounds);
   json.EndObject();
   return json.Finish();
 }
@@ -119,11 +122,15 @@ absl::StatusOr<QuantizationSpec> QuantizationSpec::FromJson(absl::string_view js
   VisitHow(&spec, read);
   read("bits", &spec.bits);
   read("group_size", &spec.group_size);
+  read("pipeline_rounds", &spec.pipeline_rounds);
   std::string method(QuantizationMethodName(spec.method));
   read("method", &method);
+  std::string schedule(LayerScheduleName(spec.schedule));
+  read("schedule", &schedule);
   const nlohmann::json* overrides = reader.ReadArray("overrides", JsonObjectReader::kOptional);
   UQ_RETURN_IF_ERROR(reader.Finish());
   UQ_ASSIGN_OR_RETURN(spec.method, ParseQuantizationMethod(method));
+  UQ_ASSIGN_OR_RETURN(spec.schedule, ParseLayerSchedule(schedule));
   for (size_t i = 0; overrides != nullptr && i < overrides->size(); ++i) {
     UQ_ASSIGN_OR_RETURN(ModuleOverride entry, ParseOverride((*overrides)[i], i));
     spec.overrides.push_back(std::move(entry));

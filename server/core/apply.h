@@ -47,6 +47,7 @@ struct Assignment {
   std::string task;  // {task}
   TaskKind kind = TaskKind::kPrepare;
   int32_t layer = 0;
+  int32_t round = 0;
   std::string spec;  // opaque
   std::string plan_sha256;
   std::vector<std::string> layer_sha256;

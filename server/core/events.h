@@ -50,6 +50,7 @@ struct LeaseReport {
 struct CachedActivations {
   std::string job;  // {job}
   int32_t layer = 0;
+  int32_t round = 0;
 };
 struct SynchronizeEvent {
   std::string session;

@@ -7,12 +7,12 @@ namespace {
 
 // Work of a task in units of one layer's: measured on small models, where reading and publishing
 // weigh most.
-double Work(const Task& task) {
+double Work(const Task& task, int32_t num_rounds) {
   switch (task.kind) {
     case TaskKind::kPrepare:
       return 0.2;
     case TaskKind::kLayer:
-      return 1.0;
+      return 1.0 / num_rounds;
     case TaskKind::kFinalize:
       return 0.5;
   }
@@ -36,14 +36,14 @@ JobProgress ComputeProgress(const Job& job, const std::vector<std::shared_ptr<co
   absl::Duration measured_time;
   int num_running = 0;
   for (const auto& task : tasks) {
-    const double work = Work(*task);
+    const double work = Work(*task, std::max(1, job.num_rounds));
     total += work;
     done += work * DoneFraction(*task);
     if (task->state == TaskState::kLeased) ++num_running;
     if (task->state != TaskState::kSucceeded) continue;
     ++progress.num_tasks_succeeded;
     if (task->kind == TaskKind::kLayer) {
-      ++progress.num_layers_succeeded;
+      if (task->round == job.num_rounds - 1) ++progress.num_layers_succeeded;
       if (task->start_time.has_value() && task->end_time.has_value()) {
         measured_work += work;
         measured_time += std::max(*task->end_time - *task->start_time, absl::ZeroDuration());

@@ -28,7 +28,7 @@ std::optional<int32_t> Mutation::TaskFor(const JobEntry& entry, const Session& s
   }
   for (const CachedActivations& cached : session.cached) {
     if (cached.job != job.id) continue;
-    const auto it = entry.task_of_layer.find(cached.layer);
+    const auto it = entry.task_of_layer.find({cached.round, cached.layer});
     if (it != entry.task_of_layer.end() && entry.ready.count(it->second) > 0 &&
         Mismatch(job, entry.tasks[it->second], session.capabilities).empty()) {
       return it->second;
@@ -116,7 +116,7 @@ void Mutation::MatchParked() {
         if (!CanTakeTasks(session)) continue;
         const bool cached =
             std::any_of(session.cached.begin(), session.cached.end(), [&](const auto& c) {
-              const auto layer = entry.task_of_layer.find(c.layer);
+              const auto layer = entry.task_of_layer.find({c.round, c.layer});
               return c.job == entry.job.id && layer != entry.task_of_layer.end() &&
                      entry.ready.count(layer->second) > 0;
             });

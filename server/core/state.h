@@ -38,10 +38,10 @@ struct JobEntry {
   Job job;
   std::vector<Task> tasks;
   // Derived.
-  std::vector<int32_t> num_open_dependencies;    // of each task
-  std::vector<std::vector<int32_t>> dependents;  // of each task
-  std::set<int32_t> ready;                       // kReady and not in backoff
-  std::map<int32_t, int32_t> task_of_layer;      // layer → index
+  std::vector<int32_t> num_open_dependencies;                    // of each task
+  std::vector<std::vector<int32_t>> dependents;                  // of each task
+  std::set<int32_t> ready;                                       // kReady and not in backoff
+  std::map<std::pair<int32_t, int32_t>, int32_t> task_of_layer;  // (round, layer) → index
   std::map<std::string, int32_t> task_of_id;
   int32_t num_leased = 0;
   int32_t num_succeeded = 0;

@@ -46,17 +46,21 @@ Assignment MakeAssignment(const JobEntry& entry, const Task& task) {
   assignment.task = task.id;
   assignment.kind = task.kind;
   assignment.layer = task.layer;
+  assignment.round = task.round;
   assignment.spec = entry.job.spec;
   if (task.kind == TaskKind::kPrepare) return assignment;
   assignment.plan_sha256 = entry.tasks[0].result_sha256;
-  const bool all = task.kind == TaskKind::kFinalize;
-  const bool earlier = task.kind == TaskKind::kLayer && !entry.job.layers_independent;
-  for (const Task& other : entry.tasks) {
-    if (other.kind != TaskKind::kLayer) continue;
-    if (all || (earlier && other.layer < task.layer)) {
-      assignment.layer_sha256.push_back(other.result_sha256);
-    }
+  const auto add = [&](int32_t round, int32_t layer) {
+    const int32_t index = entry.task_of_layer.at({round, layer});
+    assignment.layer_sha256.push_back(entry.tasks[index].result_sha256);
+  };
+  if (task.kind == TaskKind::kFinalize) {
+    for (int32_t i = 0; i < entry.job.num_layers; ++i) add(entry.job.num_rounds - 1, i);
+    return assignment;
   }
+  const int32_t num_earlier = entry.job.layers_independent ? 0 : task.layer;
+  for (int32_t i = 0; i < num_earlier; ++i) add(task.round, i);
+  if (task.round > 0) add(task.round - 1, task.layer);
   return assignment;
 }
 

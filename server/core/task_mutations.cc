@@ -8,6 +8,9 @@
 namespace uniquanf::server {
 namespace {
 
+// Far beyond what schedules use; bounds the graph.
+constexpr int32_t kMaxRounds = 64;
+
 bool IsSha256(const std::string& text) {
   return text.size() == 64 && text.find_first_not_of("0123456789abcdef") == std::string::npos;
 }
@@ -19,6 +22,9 @@ std::string MalformedOutcome(const Policy& policy, const Job& job, const Task& t
   if (task.kind == TaskKind::kPrepare) {
     if (outcome.num_layers < 1 || outcome.num_layers > policy.max_layers) {
       return absl::StrCat("num_layers ", outcome.num_layers, " is outside 1..", policy.max_layers);
+    }
+    if (outcome.num_rounds < 1 || outcome.num_rounds > kMaxRounds) {
+      return absl::StrCat("num_rounds ", outcome.num_rounds, " is outside 1..", kMaxRounds);
     }
     if (outcome.layer_memory_bytes < 0) return "layer_memory_bytes is negative";
     if (outcome.device != "cpu" && outcome.device != "cuda") {
@@ -34,6 +40,12 @@ std::string MalformedOutcome(const Policy& policy, const Job& job, const Task& t
   return "";
 }
 
+// "layer-0003", then "layer-0003-1", "layer-0003-2", ...
+std::string LayerTaskId(int32_t layer, int32_t round) {
+  if (round == 0) return absl::StrFormat("layer-%04d", layer);
+  return absl::StrFormat("layer-%04d-%d", layer, round);
+}
+
 }  // namespace
 
 void IndexTasks(JobEntry* entry) {
@@ -47,7 +59,9 @@ void IndexTasks(JobEntry* entry) {
   for (size_t i = 0; i < count; ++i) {
     const Task& task = entry->tasks[i];
     entry->task_of_id[task.id] = static_cast<int32_t>(i);
-    if (task.kind == TaskKind::kLayer) entry->task_of_layer[task.layer] = static_cast<int32_t>(i);
+    if (task.kind == TaskKind::kLayer) {
+      entry->task_of_layer[{task.round, task.layer}] = static_cast<int32_t>(i);
+    }
     if (task.state == TaskState::kLeased) ++entry->num_leased;
     if (task.state == TaskState::kSucceeded) ++entry->num_succeeded;
     for (const int32_t dependency : task.depends_on) {
@@ -185,27 +199,38 @@ void Mutation::Succeed(JobEntry* entry, int32_t index, const TaskOutcome& outcom
   FinishIfDone(entry);
 }
 
-// The graph: prepare → layers → finalize. With independent layers each waits for prepare only.
+// The graph: prepare → layers → finalize. With independent layers each waits for prepare only. In
+// several rounds a layer's task waits for the layer before it in its round, and for its own task of
+// the round before: a wavefront.
 void Mutation::Expand(JobEntry* entry, const TaskOutcome& outcome) {
   Job& job = entry->job;
   job.num_layers = outcome.num_layers;
   job.layers_independent = outcome.layers_independent;
+  job.num_rounds = outcome.num_rounds;
   job.device = outcome.device;
   job.layer_memory_bytes = outcome.layer_memory_bytes;
   Task finalize;
   finalize.id = "finalize";
   finalize.kind = TaskKind::kFinalize;
-  for (int32_t layer = 0; layer < outcome.num_layers; ++layer) {
-    Task task;
-    task.id = absl::StrFormat("layer-%04d", layer);
-    task.kind = TaskKind::kLayer;
-    task.layer = layer;
-    task.depends_on = {outcome.layers_independent ? 0 : layer};
-    finalize.depends_on.push_back(layer + 1);
-    entry->tasks.push_back(std::move(task));
+  for (int32_t round = 0; round < outcome.num_rounds; ++round) {
+    for (int32_t layer = 0; layer < outcome.num_layers; ++layer) {
+      Task task;
+      task.id = LayerTaskId(layer, round);
+      task.kind = TaskKind::kLayer;
+      task.layer = layer;
+      task.round = round;
+      const auto index = static_cast<int32_t>(entry->tasks.size());
+      task.depends_on = {outcome.layers_independent || layer == 0 ? 0 : index - 1};
+      if (round > 0) task.depends_on.push_back(index - outcome.num_layers);
+      if (round == outcome.num_rounds - 1) {
+        finalize.depends_on.push_back(index);
+      }
+      entry->tasks.push_back(std::move(task));
+    }
   }
   entry->tasks.push_back(std::move(finalize));
-  state_.num_tasks[static_cast<int>(TaskState::kBlocked)] += outcome.num_layers + 1;
+  state_.num_tasks[static_cast<int>(TaskState::kBlocked)] +=
+      static_cast<int64_t>(entry->tasks.size()) - 1;
   IndexTasks(entry);
   // prepare itself is done, but its dependents are released by the caller, one by one.
   for (const int32_t dependent : entry->dependents[0]) ++entry->num_open_dependencies[dependent];

@@ -95,9 +95,10 @@ struct TaskFailure {
 inline constexpr size_t kMaxFailuresKept = 8;
 
 struct Task {
-  std::string id;  // "prepare", "layer-0003", "finalize"; unique in its job
+  std::string id;  // "prepare", "layer-0003", "layer-0003-1", "finalize"; unique in its job
   TaskKind kind = TaskKind::kPrepare;
-  int32_t layer = 0;  // kLayer only; the key of activation affinity
+  int32_t layer = 0;  // kLayer only; with `round` the key of activation affinity
+  int32_t round = 0;  // kLayer only: a layer has one task a round
   TaskState state = TaskState::kBlocked;
   std::vector<int32_t> depends_on;  // indices into the job's tasks
   int64_t version = 0;              // the job's version when this task last changed
@@ -173,6 +174,7 @@ struct Job {
   // From prepare's outcome.
   int32_t num_layers = 0;
   bool layers_independent = false;
+  int32_t num_rounds = 1;
   int64_t layer_memory_bytes = 0;
 
   std::optional<ArtifactRef> artifact;
@@ -209,6 +211,7 @@ struct TaskOutcome {
   std::string result_sha256;
   int32_t num_layers = 0;
   bool layers_independent = false;
+  int32_t num_rounds = 1;
   std::string device;
   int64_t layer_memory_bytes = 0;
   std::optional<ArtifactRef> artifact;

@@ -71,6 +71,7 @@ void TaskToProto(const std::string& job, const Task& task, v1::Task* proto) {
   proto->set_name(TaskNameOf(job, task.id));
   proto->set_kind(static_cast<v1::Task::Kind>(task.kind));
   proto->set_layer(task.layer);
+  proto->set_round(task.round);
   proto->set_state(static_cast<v1::Task::State>(task.state));
   proto->set_attempt(task.attempt);
   if (!task.worker.empty()) proto->set_worker(WorkerName(task.worker));
@@ -184,6 +185,7 @@ void ReplyToProto(const SynchronizeReply& reply, const ObjectLayout& layout,
     a->set_task(TaskNameOf(assignment.job, assignment.task));
     a->set_kind(static_cast<v1::Task::Kind>(assignment.kind));
     a->set_layer(assignment.layer);
+    a->set_round(assignment.round);
     a->mutable_spec()->ParseFromString(assignment.spec);
     a->set_work_uri(layout.WorkUri(assignment.job_uid));
     a->set_plan_sha256(assignment.plan_sha256);
@@ -294,7 +296,7 @@ absl::StatusOr<SynchronizeEvent> SynchronizeFromProto(const v1::SynchronizeReque
   event.num_free_slots = request.num_free_slots();
   for (const v1::CachedActivations& cached : request.cached()) {
     UQ_ASSIGN_OR_RETURN(std::string job, ParseJobName("cached.job", cached.job()));
-    event.cached.push_back({std::move(job), cached.layer()});
+    event.cached.push_back({std::move(job), cached.layer(), cached.round()});
   }
   for (const v1::LeaseReport& report : request.leases()) {
     LeaseReport& r = event.leases.emplace_back();
@@ -320,6 +322,7 @@ absl::StatusOr<SynchronizeEvent> SynchronizeFromProto(const v1::SynchronizeReque
         r.outcome.result_sha256 = outcome.result_sha256();
         r.outcome.num_layers = outcome.num_layers();
         r.outcome.layers_independent = outcome.layers_independent();
+        r.outcome.num_rounds = outcome.num_rounds() == 0 ? 1 : outcome.num_rounds();
         r.outcome.device = outcome.device();
         r.outcome.layer_memory_bytes = outcome.layer_memory_bytes();
         if (outcome.has_artifact()) {

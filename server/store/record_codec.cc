@@ -4,6 +4,8 @@
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 #include <google/protobuf/message_lite.h>
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 #include "server/store/state.pb.h"
@@ -67,6 +69,7 @@ std::string EncodeTask(const Task& task) {
   if (task.next_attempt_time) r.set_next_attempt_time_ns(Ns(*task.next_attempt_time));
   r.set_worker_time_ns(Ns(task.worker_time));
   r.set_result_sha256(task.result_sha256);
+  r.set_round(task.round);
   return Serialize(r);
 }
 
@@ -104,6 +107,7 @@ absl::StatusOr<Task> DecodeTask(absl::string_view bytes) {
   if (r.has_next_attempt_time_ns()) task.next_attempt_time = TimeOf(r.next_attempt_time_ns());
   task.worker_time = absl::Nanoseconds(r.worker_time_ns());
   task.result_sha256 = r.result_sha256();
+  task.round = r.round();
   return task;
 }
 
@@ -135,6 +139,7 @@ std::string EncodeJob(const Job& job) {
   r.set_request_digest(job.request_digest);
   r.set_num_layers(job.num_layers);
   r.set_layers_independent(job.layers_independent);
+  r.set_num_rounds(job.num_rounds);
   r.set_layer_memory_bytes(job.layer_memory_bytes);
   if (job.artifact) {
     r.mutable_artifact()->set_uri(job.artifact->uri);
@@ -172,6 +177,7 @@ absl::StatusOr<Job> DecodeJob(absl::string_view bytes) {
   job.request_digest = r.request_digest();
   job.num_layers = r.num_layers();
   job.layers_independent = r.layers_independent();
+  job.num_rounds = std::max(1, r.num_rounds());
   job.layer_memory_bytes = r.layer_memory_bytes();
   if (r.has_artifact()) {
     job.artifact = {r.artifact().uri(), r.artifact().manifest_sha256(), r.artifact().size_bytes()};

@@ -1,6 +1,8 @@
 // Jobs that nothing disturbs but their users and operators.
 #include <signal.h>
 
+#include <set>
+
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "tests/e2e/service_test.h"
@@ -27,6 +29,30 @@ TEST_F(LifecycleTest, TwoWorkersGiveTheSameBytes) {
   cluster_.StartWorker("w2", {.flags = {"--threads=2"}});
   const QuantizationSpec spec = Spec("out");
   ExpectReferenceArtifact(Submit(spec), spec);
+}
+
+// Four workers on one job whose layers are independent, and on one whose layers are pipelined.
+TEST_F(LifecycleTest, FourWorkersOnOneParallelJobGiveTheBytesOfOne) {
+  ASSERT_TRUE(cluster_.StartServer());
+  for (const std::string worker : {"w1", "w2", "w3", "w4"}) {
+    cluster_.StartWorker(worker, {.flags = {"--threads=1"}});
+    ASSERT_TRUE(cluster_.WaitUntilReady(worker));
+  }
+  QuantizationSpec independent = Spec("independent"), pipelined = Spec("pipelined");
+  independent.input_prob = 0;
+  pipelined.schedule = LayerSchedule::kPipelined;
+  pipelined.pipeline_rounds = 4;
+  for (const auto& [spec, flags] :
+       {std::pair{independent, std::vector<std::string>{"--input-prob=0"}},
+        {pipelined, {"--schedule=pipelined", "--pipeline-rounds=4"}}}) {
+    const std::string job = Submit(spec);
+    ExpectArtifact(job, spec, BatchArtifact(flags));
+    const auto tasks = cluster_.client().ListTasks(job);
+    ASSERT_OK(tasks);
+    std::set<std::string> workers;
+    for (const Task& task : *tasks) workers.insert(task.worker);
+    EXPECT_GE(workers.size(), 2u) << "one worker did it all";
+  }
 }
 
 TEST_F(LifecycleTest, ACancelledJobFreesItsWorkerWithinTwoSeconds) {

@@ -33,19 +33,26 @@ QuantizationSpec ServiceTest::LongSpec(const std::string& output) const {
   return spec;
 }
 
+Artifact ServiceTest::BatchArtifact(const std::vector<std::string>& flags) {
+  TempDir dir;
+  std::vector<std::string> arguments = {
+      "quantize",
+      absl::StrCat("--model=", kExamples, "/tiny"),
+      absl::StrCat("--calibration=", kExamples, "/tokens/tiny_calib.safetensors"),
+      absl::StrCat("--output=", dir.File("artifact")),
+      "--bits=3",
+      "--num-samples=4",
+      "--sequence-length=128",
+      "--epochs=8"};
+  arguments.insert(arguments.end(), flags.begin(), flags.end());
+  ChildProcess batch(absl::StrCat(kBinaries, "/uniquanf-batch"), arguments, {}, dir.File("log"));
+  const auto status = batch.WaitForExit(kJobTimeout);
+  EXPECT_EQ(status, (ExitStatus{0, 0})) << batch.Log();
+  return ArtifactBytes(dir.File("artifact"));
+}
+
 const Artifact& ServiceTest::Reference() {
-  static const Artifact* const kReference = [] {
-    TempDir dir;
-    ChildProcess batch(absl::StrCat(kBinaries, "/uniquanf-batch"),
-                       {"quantize", absl::StrCat("--model=", kExamples, "/tiny"),
-                        absl::StrCat("--calibration=", kExamples, "/tokens/tiny_calib.safetensors"),
-                        absl::StrCat("--output=", dir.File("artifact")), "--bits=3",
-                        "--num-samples=4", "--sequence-length=128", "--epochs=8"},
-                       {}, dir.File("log"));
-    const auto status = batch.WaitForExit(kJobTimeout);
-    EXPECT_EQ(status, (ExitStatus{0, 0})) << batch.Log();
-    return new Artifact(ArtifactBytes(dir.File("artifact")));
-  }();
+  static const Artifact* const kReference = new Artifact(BatchArtifact({}));
   return *kReference;
 }
 
@@ -58,13 +65,17 @@ std::string ServiceTest::Submit(const QuantizationSpec& spec) {
 }
 
 void ServiceTest::ExpectReferenceArtifact(const std::string& name, const QuantizationSpec& spec) {
+  ExpectArtifact(name, spec, Reference());
+}
+
+void ServiceTest::ExpectArtifact(const std::string& name, const QuantizationSpec& spec,
+                                 const Artifact& reference) {
   const auto job = cluster_.WaitForJob(name, kJobTimeout);
   ASSERT_OK(job);
   ASSERT_EQ(job->state, JobState::kSucceeded)
       << (job->error.has_value() ? job->error->message : "no error");
   const std::string dir = spec.output_uri.substr(std::string("file://").size());
   const Artifact artifact = ArtifactBytes(dir);
-  const Artifact& reference = Reference();
   for (const auto& [path, bytes] : reference) {
     const auto it = artifact.find(path);
     ASSERT_NE(it, artifact.end()) << path << " is missing";

@@ -25,11 +25,15 @@ class ServiceTest : public testing::Test {
 
   // The batch program's artifact of Spec(); made once.
   static const Artifact& Reference();
+  // ... with these flags too.
+  static Artifact BatchArtifact(const std::vector<std::string>& flags);
 
   // Submits and returns the job's name.
   std::string Submit(const QuantizationSpec& spec);
   // The job succeeds and its artifact has Reference()'s bytes.
   void ExpectReferenceArtifact(const std::string& job, const QuantizationSpec& spec);
+  void ExpectArtifact(const std::string& job, const QuantizationSpec& spec,
+                      const Artifact& reference);
   // A layer of `job` runs on some worker.
   bool WaitUntilALayerRuns(const std::string& job);
   int NumFailures(const std::string& job, const std::string& failure_class);

@@ -345,6 +345,7 @@ class World {
         const uint64_t shape = std::hash<std::string>()(a.job_uid);
         report.outcome.num_layers = 1 + shape % 5;
         report.outcome.layers_independent = (shape >> 8) % 2 == 0;
+        report.outcome.num_rounds = 1 + (shape >> 16) % 3;
         report.outcome.device = worker->capabilities.device;
         report.outcome.layer_memory_bytes = (shape >> 9) % 2 == 0 ? int64_t{12} << 30 : 1 << 20;
       } else {
@@ -369,11 +370,24 @@ class World {
   // What a worker is given must be the stored results of what the task depends on.
   void CheckInputs(const Assignment& a) {
     if (a.plan_sha256 != Sha256Hex(absl::StrCat(a.job_uid, "prepare"))) Violate("wrong plan");
-    for (size_t i = 0; i < a.layer_sha256.size(); ++i) {
-      if (a.layer_sha256[i] != Sha256Hex(absl::StrCat(a.job_uid, "layer-000", i))) {
-        Violate("wrong layer results in an assignment");
+    const uint64_t shape = std::hash<std::string>()(a.job_uid);  // as in the prepare outcome
+    const int num_layers = 1 + shape % 5, num_rounds = 1 + (shape >> 16) % 3;
+    const bool independent = (shape >> 8) % 2 == 0;
+    const auto result = [&a](int layer, int round) {
+      return Sha256Hex(
+          absl::StrCat(a.job_uid, "layer-000", layer, round == 0 ? "" : absl::StrCat("-", round)));
+    };
+    std::vector<std::string> want;
+    if (a.kind == TaskKind::kFinalize) {
+      for (int layer = 0; layer < num_layers; ++layer)
+        want.push_back(result(layer, num_rounds - 1));
+    } else {
+      for (int layer = 0; layer < a.layer && !independent; ++layer) {
+        want.push_back(result(layer, a.round));
       }
+      if (a.round > 0) want.push_back(result(a.layer, a.round - 1));
     }
+    if (a.layer_sha256 != want) Violate("wrong layer results in an assignment");
   }
 
   void Deliver(size_t index) {

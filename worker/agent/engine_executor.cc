@@ -16,6 +16,7 @@ v1::TaskOutcome PrepareToProto(const PrepareOutcome& outcome, DeviceKind device)
   proto.set_result_sha256(outcome.plan_sha256);
   proto.set_num_layers(outcome.num_layers);
   proto.set_layers_independent(outcome.layers_independent);
+  proto.set_num_rounds(outcome.num_rounds);
   proto.set_device(device == DeviceKind::kCuda ? "cuda" : "cpu");
   proto.set_layer_memory_bytes(static_cast<int64_t>(outcome.layer_memory_bytes));
   return proto;
@@ -91,9 +92,9 @@ absl::StatusOr<v1::TaskOutcome> EngineExecutor::Dispatch(const v1::TaskAssignmen
       return PrepareToProto(outcome, backend_->kind());
     }
     case v1::Task::LAYER: {
-      UQ_ASSIGN_OR_RETURN(
-          const LayerOutcome outcome,
-          RunLayer(spec, assignment.plan_sha256(), assignment.layer(), layers, environment));
+      UQ_ASSIGN_OR_RETURN(const LayerOutcome outcome,
+                          RunLayer(spec, assignment.plan_sha256(), assignment.layer(), layers,
+                                   environment, assignment.round()));
       v1::TaskOutcome proto;
       proto.set_result_sha256(outcome.result_sha256);
       return proto;
@@ -111,14 +112,16 @@ absl::StatusOr<v1::TaskOutcome> EngineExecutor::Dispatch(const v1::TaskAssignmen
 }
 
 void EngineExecutor::NoteCached(const v1::TaskAssignment& assignment) {
-  const int layer =
-      assignment.plan_sha256().empty() ? -1 : cache_->CachedLayer(assignment.plan_sha256());
+  const std::optional<LayerRound> layer = assignment.plan_sha256().empty()
+                                              ? std::nullopt
+                                              : cache_->CachedLayer(assignment.plan_sha256());
   absl::MutexLock lock(&mutex_);
   cached_.clear();
-  if (layer < 0) return;
+  if (!layer.has_value()) return;
   v1::CachedActivations& cached = cached_.emplace_back();
   cached.set_job(JobOfTask(assignment.task()));
-  cached.set_layer(layer);
+  cached.set_layer(layer->layer);
+  cached.set_round(layer->round);
 }
 
 std::vector<v1::CachedActivations> EngineExecutor::Cached() const {

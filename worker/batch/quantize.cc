@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <condition_variable>
 #include <cstdio>
 #include <mutex>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <thread>
 #include <utility>
 
@@ -33,7 +35,7 @@ struct QuantizeFlags {
 };
 
 // Runs the job and shows its progress. Layers run one after the other on the first device, or,
-// where they do not depend on each other, side by side on all of them.
+// where they are independent or pipelined, on as many devices as can work at once.
 class QuantizeRun {
  public:
   explicit QuantizeRun(const QuantizeFlags& flags)
@@ -84,32 +86,28 @@ class QuantizeRun {
                                     " MiB; use fewer or shorter calibration sequences "
                                     "(--num-samples, --sequence-length)"));
     }
-    results_.resize(prepared_.num_layers);
-    if (prepared_.layers_independent && slots_.size() > 1) {
-      UQ_RETURN_IF_ERROR(RunLayersSideBySide());
-    } else {
-      for (int layer = 0; layer < prepared_.num_layers; ++layer) {
-        UQ_RETURN_IF_ERROR(RunOneLayer(layer, &slots_[0]));
-      }
-    }
+    results_.assign(prepared_.num_rounds, std::vector<std::string>(prepared_.num_layers));
+    started_.assign(prepared_.num_rounds, std::vector<bool>(prepared_.num_layers));
+    UQ_RETURN_IF_ERROR(RunLayers());
     Watch("finalize", &slots_[0]);
     absl::StatusOr<FinalizeOutcome> outcome =
-        RunFinalize(flags_.spec, prepared_.plan_sha256, results_, slots_[0]);
+        RunFinalize(flags_.spec, prepared_.plan_sha256, results_.back(), slots_[0]);
     if (!outcome.ok()) AbandonOutput(flags_.spec.output_uri, prepared_.plan_sha256).IgnoreError();
     return outcome;
   }
 
-  absl::Status RunLayersSideBySide() {
-    std::atomic<int> next_layer{0};
-    std::vector<absl::Status> statuses(slots_.size());
+  absl::Status RunLayers() {
+    const size_t most = prepared_.layers_independent ? prepared_.num_layers : prepared_.num_rounds;
+    std::vector<absl::Status> statuses(std::min(slots_.size(), most));
+    next_.assign(statuses.size(), std::nullopt);
     std::vector<std::thread> threads;
-    for (size_t slot = 0; slot < slots_.size(); ++slot) {
+    for (size_t slot = 0; slot < statuses.size(); ++slot) {
       threads.emplace_back([&, slot] {
-        for (int layer = next_layer++; layer < prepared_.num_layers && statuses[slot].ok();
-             layer = next_layer++) {
-          statuses[slot] = RunOneLayer(layer, &slots_[slot]);
-          if (!statuses[slot].ok()) failed_ = true;  // the others stop too
-        }
+        statuses[slot] = RunLayersOn(slot);
+        if (statuses[slot].ok()) return;
+        std::lock_guard<std::mutex> lock(schedule_mutex_);
+        failed_ = true;  // the others stop too
+        finished_one_.notify_all();
       });
     }
     for (std::thread& thread : threads) thread.join();
@@ -121,31 +119,87 @@ class QuantizeRun {
     return absl::OkStatus();
   }
 
-  absl::Status RunOneLayer(int layer, TaskEnvironment* env) {
-    std::string result = flags_.fresh ? "" : work_->FinishedLayer(prepared_.plan_sha256, layer);
+  // Takes one layer after the other until all are taken.
+  absl::Status RunLayersOn(size_t slot) {
+    std::unique_lock<std::mutex> lock(schedule_mutex_);
+    while (!failed_ && num_started_ < prepared_.num_layers * prepared_.num_rounds) {
+      const std::optional<LayerRound> taken = Choose(slot);
+      if (!taken.has_value()) {
+        finished_one_.wait(lock);
+        continue;
+      }
+      started_[taken->round][taken->layer] = true;
+      ++num_started_;
+      const std::vector<std::string> earlier = ResultsFor(*taken);
+      lock.unlock();
+      absl::StatusOr<std::string> result = RunOneLayer(*taken, earlier, &slots_[slot]);
+      lock.lock();
+      if (!result.ok()) return result.status();
+      results_[taken->round][taken->layer] = *std::move(result);
+      next_[slot] = LayerRound{taken->layer + 1, taken->round};
+      finished_one_.notify_all();
+    }
+    return absl::OkStatus();
+  }
+
+  // The next layer of the round that the slot is in, whose inputs it has at hand; else the first
+  // one that can run and that no other slot has the inputs of.
+  std::optional<LayerRound> Choose(size_t slot) const {
+    if (next_[slot].has_value() && CanRun(*next_[slot])) return next_[slot];
+    for (int round = 0; round < prepared_.num_rounds; ++round) {
+      for (int layer = 0; layer < prepared_.num_layers; ++layer) {
+        const LayerRound candidate = {layer, round};
+        if (!CanRun(candidate)) continue;
+        if (std::find(next_.begin(), next_.end(), candidate) == next_.end()) return candidate;
+      }
+    }
+    return std::nullopt;
+  }
+
+  bool CanRun(LayerRound task) const {
+    const auto [layer, round] = task;
+    if (layer >= prepared_.num_layers || started_[round][layer]) return false;
+    if (round > 0 && results_[round - 1][layer].empty()) return false;
+    return prepared_.layers_independent || layer == 0 || !results_[round][layer - 1].empty();
+  }
+
+  std::vector<std::string> ResultsFor(LayerRound task) const {
+    std::vector<std::string> earlier;
+    if (!prepared_.layers_independent) {
+      const std::vector<std::string>& round = results_[task.round];
+      earlier.assign(round.begin(), round.begin() + task.layer);
+    }
+    if (task.round > 0) earlier.push_back(results_[task.round - 1][task.layer]);
+    return earlier;
+  }
+
+  // The result's digest.
+  absl::StatusOr<std::string> RunOneLayer(LayerRound task, const std::vector<std::string>& earlier,
+                                          TaskEnvironment* env) {
+    const std::string name = prepared_.num_rounds == 1
+                                 ? absl::StrCat("layer ", task.layer)
+                                 : absl::StrCat("layer ", task.layer, " round ", task.round + 1,
+                                                "/", prepared_.num_rounds);
+    std::string result = flags_.fresh ? "" : work_->FinishedLayer(prepared_.plan_sha256, task);
     if (result.empty()) {
-      Watch(absl::StrCat("layer ", layer), env);
-      const std::vector<std::string> earlier =
-          prepared_.layers_independent
-              ? std::vector<std::string>()
-              : std::vector<std::string>(results_.begin(), results_.begin() + layer);
-      UQ_ASSIGN_OR_RETURN(const LayerOutcome outcome,
-                          RunLayer(flags_.spec, prepared_.plan_sha256, layer, earlier, *env));
+      Watch(name, env);
+      UQ_ASSIGN_OR_RETURN(
+          const LayerOutcome outcome,
+          RunLayer(flags_.spec, prepared_.plan_sha256, task.layer, earlier, *env, task.round));
       result = outcome.result_sha256;
-      UQ_RETURN_IF_ERROR(work_->RecordFinishedLayer(prepared_.plan_sha256, layer, result));
+      UQ_RETURN_IF_ERROR(work_->RecordFinishedLayer(prepared_.plan_sha256, task, result));
       std::lock_guard<std::mutex> lock(mutex_);
       if (outcome.initial_loss > 0) {
-        progress_.Print(absl::StrFormat("layer %d: output error %.3e -> %.3e", layer,
-                                        outcome.initial_loss, outcome.final_loss));
+        progress_.Print(absl::StrFormat("%s: output error %.3e -> %.3e", name, outcome.initial_loss,
+                                        outcome.final_loss));
       }
     } else {
       std::lock_guard<std::mutex> lock(mutex_);
-      progress_.Print(absl::StrCat("layer ", layer, ": done by an earlier run"));
+      progress_.Print(absl::StrCat(name, ": done by an earlier run"));
     }
-    results_[layer] = std::move(result);
     std::lock_guard<std::mutex> lock(mutex_);
     ++num_done_;
-    return absl::OkStatus();
+    return result;
   }
 
   // Shows the progress of the task that starts now on the slot.
@@ -159,11 +213,11 @@ class QuantizeRun {
       ProgressRow job, row;
       job.label = "job";
       if (num_layers > 0) {
-        job_fraction_ =
-            std::max(job_fraction_, (num_done_ + (reconstructing ? part : 0)) / num_layers);
+        job_fraction_ = std::max(job_fraction_, (num_done_ + (reconstructing ? part : 0)) /
+                                                    (num_layers * prepared_.num_rounds));
       }
       job.fraction = job_fraction_;
-      job.detail = absl::StrCat(num_done_, "/", num_layers, " layers");
+      job.detail = absl::StrCat(num_done_ / prepared_.num_rounds, "/", num_layers, " layers");
       row.label = task;
       row.fraction = part;
       row.detail = progress.loss > 0
@@ -183,8 +237,14 @@ class QuantizeRun {
   std::unique_ptr<WorkArea> work_;
   std::vector<TaskEnvironment> slots_;  // one a device
   PrepareOutcome prepared_;
-  std::vector<std::string> results_;  // by layer
   std::atomic<bool> failed_{false};
+
+  std::mutex schedule_mutex_;  // guards what follows
+  std::condition_variable finished_one_;
+  std::vector<std::vector<std::string>> results_;  // by round and layer; "" until finished
+  std::vector<std::vector<bool>> started_;         // likewise
+  int num_started_ = 0;
+  std::vector<std::optional<LayerRound>> next_;  // by slot: the layer whose inputs it has at hand
 
   std::mutex mutex_;  // guards what follows
   TerminalProgress progress_;

@@ -17,8 +17,8 @@
 namespace uniquanf::batch {
 namespace {
 
-std::string JournalKey(const std::string& plan_sha256, int layer) {
-  return absl::StrCat("journal/", plan_sha256, "/", layer);
+std::string JournalKey(const std::string& plan_sha256, LayerRound layer) {
+  return absl::StrCat("journal/", plan_sha256, "/", layer.layer, "-", layer.round);
 }
 
 }  // namespace
@@ -66,11 +66,11 @@ WorkArea::~WorkArea() {
   if (lock_fd_ >= 0) close(lock_fd_);
 }
 
-std::string WorkArea::FinishedLayer(const std::string& plan_sha256, int layer) const {
+std::string WorkArea::FinishedLayer(const std::string& plan_sha256, LayerRound layer) const {
   return store_->Read(JournalKey(plan_sha256, layer), 1024).value_or("");
 }
 
-absl::Status WorkArea::RecordFinishedLayer(const std::string& plan_sha256, int layer,
+absl::Status WorkArea::RecordFinishedLayer(const std::string& plan_sha256, LayerRound layer,
                                            const std::string& result_sha256) {
   return store_->Write(JournalKey(plan_sha256, layer), result_sha256);
 }

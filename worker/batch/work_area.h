@@ -13,6 +13,7 @@
 
 #include "absl/status/statusor.h"
 #include "common/object_store/object_store.h"
+#include "worker/task/task_runner.h"
 
 namespace uniquanf::batch {
 
@@ -26,9 +27,9 @@ class WorkArea {
   const std::shared_ptr<ObjectStore>& store() const { return store_; }
   const std::string& uri() const { return uri_; }
 
-  // The digest of the finished layer's result, or "" when it has to be run.
-  std::string FinishedLayer(const std::string& plan_sha256, int layer) const;
-  absl::Status RecordFinishedLayer(const std::string& plan_sha256, int layer,
+  // The digest of the finished layer's result in that round, or "" when it has to be run.
+  std::string FinishedLayer(const std::string& plan_sha256, LayerRound layer) const;
+  absl::Status RecordFinishedLayer(const std::string& plan_sha256, LayerRound layer,
                                    const std::string& result_sha256);
   // Any layer of any plan is finished: worth keeping.
   bool HasProgress() const;

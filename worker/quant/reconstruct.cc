@@ -24,7 +24,9 @@ class Reconstruction {
         activations_(activations),
         weights_(weights),
         states_(states),
-        num_sequences_(activations.x_fp.shape()[0]) {}
+        num_sequences_(activations.x_fp.shape()[0]),
+        num_steps_((options.end_step < 0 ? options.num_steps : options.end_step) -
+                   options.first_step) {}
 
   absl::Status Allocate(const BlockConfig& config, const RopeTables& rope);
   absl::StatusOr<ReconstructResult> Run(
@@ -51,13 +53,14 @@ class Reconstruction {
   BlockWeights* const weights_;
   const std::array<QuantizerState*, kNumLinears> states_;
   const int64_t num_sequences_;
+  const int64_t num_steps_;  // to run
   std::unique_ptr<BlockRunner> runner_;
   BlockGradients gradients_;
   Tensor x_, y_, dy_, loss_, loss_scratch_, params_;
   // What the ops gather from: the activations, or one step's worth of them, staged.
   const Tensor *x_fp_ = nullptr, *x_q_ = nullptr, *y_fp_ = nullptr;
   Tensor staged_x_fp_, staged_x_q_, staged_y_fp_;
-  Tensor losses_;  // [num_steps] on the device, so that a step does not wait for it
+  Tensor losses_;  // one a step that is run, on the device, so that a step does not wait for it
 };
 
 absl::Status Reconstruction::Allocate(const BlockConfig& config, const RopeTables& rope) {
@@ -89,8 +92,8 @@ absl::Status Reconstruction::Allocate(const BlockConfig& config, const RopeTable
   UQ_RETURN_IF_ERROR(attach(activations_.x_q, &staged_x_q_, &x_q_));
   UQ_RETURN_IF_ERROR(attach(activations_.y_fp, &staged_y_fp_, &y_fp_));
   UQ_ASSIGN_OR_RETURN(loss_, Tensor::Allocate(backend_, DType::kFloat32, {1}));
-  UQ_ASSIGN_OR_RETURN(losses_, Tensor::Allocate(backend_, DType::kFloat32,
-                                                {std::max<int64_t>(1, options_.num_steps)}));
+  UQ_ASSIGN_OR_RETURN(
+      losses_, Tensor::Allocate(backend_, DType::kFloat32, {std::max<int64_t>(1, num_steps_)}));
   const auto scratch_bytes =
       static_cast<int64_t>(ops::MseLossScratchBytes(*backend_, tokens * hidden));
   UQ_ASSIGN_OR_RETURN(loss_scratch_, Tensor::Allocate(backend_, DType::kUint8, {scratch_bytes}));
@@ -166,7 +169,7 @@ absl::Status Reconstruction::FetchLosses(int64_t begin, int64_t end, std::vector
     return MakeError(
         absl::StatusCode::kInternal, "LOSS_NOT_FINITE",
         absl::StrCat("the reconstruction loss is ", (*losses)[step], " at step ", step, " of ",
-                     options_.num_steps,
+                     num_steps_,
                      "; lower the learning rates, or quantize this layer with more bits"));
   }
   return absl::OkStatus();
@@ -178,31 +181,34 @@ absl::StatusOr<ReconstructResult> Reconstruction::Run(
   ReconstructResult result;
   for (int l = 0; l < kNumLinears; ++l) {
     if (states_[l] == nullptr) continue;
-    Forward(backend_, Mapping::kDirect, states_[l], &weights_->linear[l]);
+    // The part before ended with the codes it had trained with; this is the pass that it left out.
+    const Mapping mapping = MapsDirectly()
+                                ? Mapping::kDirect
+                                : MappingForPass(options_.first_step + 1, options_.remap_period);
+    Forward(backend_, mapping, states_[l], &weights_->linear[l]);
   }
   UQ_ASSIGN_OR_RETURN(result.initial_loss, EvaluateLoss());
 
   StepSchedule schedule(options_, num_sequences_, MapsDirectly());
   std::unique_ptr<CapturedSequence> sequence;
   int64_t num_fetched = 0;
-  for (int64_t step = 0; step < options_.num_steps; ++step) {
+  for (int64_t step = 0; step < num_steps_; ++step) {
     if (cancelled && cancelled()) {
       UQ_RETURN_IF_ERROR(backend_->Synchronize());
-      return absl::CancelledError(
-          absl::StrCat("cancelled at step ", step, " of ", options_.num_steps));
+      return absl::CancelledError(absl::StrCat("cancelled at step ", step, " of ", num_steps_));
     }
     const ops::StepParams params = schedule.Next();
     UQ_RETURN_IF_ERROR(PrepareStep(params));
     UQ_RETURN_IF_ERROR(backend_->RunCaptured(&sequence, [this] { IssueStep(); }));
     UQ_RETURN_IF_ERROR(backend_->CopyOnDevice(losses_.f32() + step, loss_.data(), sizeof(float)));
     const int64_t num_done = step + 1;
-    if (num_done - num_fetched < options_.report_every && num_done < options_.num_steps) continue;
+    if (num_done - num_fetched < options_.report_every && num_done < num_steps_) continue;
     UQ_RETURN_IF_ERROR(FetchLosses(num_fetched, num_done, &result.losses));
     double sum = 0;
     for (int64_t i = num_fetched; i < num_done; ++i) sum += result.losses[i];
     const auto mean = static_cast<float>(sum / static_cast<double>(num_done - num_fetched));
     num_fetched = num_done;
-    if (progress) progress({num_done, options_.num_steps, mean});
+    if (progress) progress({num_done, num_steps_, mean});
   }
   UQ_ASSIGN_OR_RETURN(result.final_loss, EvaluateLoss());
   if (!std::isfinite(result.initial_loss) || !std::isfinite(result.final_loss)) {
@@ -222,6 +228,8 @@ absl::StatusOr<ReconstructResult> ReconstructBlock(
     std::array<QuantizerState*, kNumLinears> states,
     const std::function<void(const ReconstructProgress&)>& progress,
     const std::function<bool()>& cancelled) {
+  UQ_CHECK(options.first_step >= 0 && options.end_step <= options.num_steps &&
+           options.first_step <= (options.end_step < 0 ? options.num_steps : options.end_step));
   UQ_CHECK(options.num_steps >= 0 && options.report_every >= 1 && options.remap_period >= 1);
   UQ_CHECK(options.batch_size >= 1 && options.batch_size <= ops::kMaxBatchSize);
   const SequenceSource &x_fp = activations.x_fp, &x_q = activations.x_q, &y_fp = activations.y_fp;

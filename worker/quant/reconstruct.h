@@ -23,7 +23,13 @@ namespace uniquanf::quant {
 
 struct ReconstructOptions {
   int64_t num_steps = 0;  // all of them; the cosine runs over this many
-  int batch_size = 1;     // sequences a step, 1..ops::kMaxBatchSize
+  // Runs the steps [first_step, end_step) only, for a layer that is optimized in rounds; end_step
+  // −1: to the end. Order of the sequences, mixing of the inputs and learning rates are those of
+  // the whole run. From first_step > 0 the states are taken as the part before left them, moments
+  // and codes included: parts on the same inputs give the bits of a run in one go.
+  int64_t first_step = 0;
+  int64_t end_step = -1;
+  int batch_size = 1;  // sequences a step, 1..ops::kMaxBatchSize
   double input_prob = 0.5;
   double uniform_learning_rate = 5e-3;
   double binary_learning_rate = 5e-4;
@@ -42,7 +48,7 @@ struct ReconstructProgress {
 inline constexpr int64_t kMaxEvaluationSequences = 32;
 
 struct ReconstructResult {
-  std::vector<float> losses;  // one a step, before the step's update
+  std::vector<float> losses;  // one for each step that was run, before its update
   // Mean loss before the first and after the last step: forward passes with the input x_q (x_fp
   // where there is none) over the first min(S, kMaxEvaluationSequences) sequences, rounded up to
   // whole batches by starting again at the first.
@@ -59,13 +65,14 @@ struct BlockActivations {
   SequenceSource y_fp;
 };
 
-// The states must be initialized. Learning rates, the order of the sequences and the mapping of
-// each step are those of worker/quant/step_schedule.h. `progress` and `cancelled` may be empty;
-// `cancelled` is asked before each step, `progress` called every report_every steps and after the
-// last. REQUIRES: num_steps >= 0; shapes agree; x_q is given unless input_prob is 0.
-// `states[l]` is null for a layer left in full precision, whose weight then stays as it is in
-// `weights`. For the others weights->linear[l] is used for ŵ and holds the final ŵ (codes kept) on
-// return. `losses` are those of steps counted from 0; quantizer passes count from 1.
+// The states must be initialized, or what an earlier part left. Learning rates, the order of the
+// sequences and the mapping of each step are those of worker/quant/step_schedule.h. `progress` and
+// `cancelled` may be empty; `cancelled` is asked before each step, `progress` called every
+// report_every steps and after the last. REQUIRES: 0 <= first_step <= end_step <= num_steps; shapes
+// agree; x_q is given unless input_prob is 0. `states[l]` is null for a layer left in full
+// precision, whose weight then stays as it is in `weights`. For the others weights->linear[l] is
+// used for ŵ and holds the final ŵ (codes kept) on return. `losses` are those of steps counted from
+// 0; quantizer passes count from 1.
 absl::StatusOr<ReconstructResult> ReconstructBlock(
     Backend* backend, const BlockConfig& config, const RopeTables& rope,
     const ReconstructOptions& options, const BlockActivations& activations, BlockWeights* weights,

@@ -26,13 +26,18 @@ std::vector<int64_t> EpochOrder(uint64_t seed, int64_t epoch, int64_t num_sequen
 
 StepSchedule::StepSchedule(const ReconstructOptions& options, int64_t num_sequences,
                            bool direct_mapping)
-    : options_(options), num_sequences_(num_sequences), direct_mapping_(direct_mapping) {}
+    : options_(options),
+      num_sequences_(num_sequences),
+      direct_mapping_(direct_mapping),
+      end_step_(options.end_step < 0 ? options.num_steps : options.end_step),
+      step_(options.first_step),
+      position_(options.first_step * options.batch_size) {}
 
 ops::StepParams StepSchedule::Next() {
   ops::StepParams params = {};
   for (int i = 0; i < options_.batch_size; ++i, ++position_) {
     const int64_t place = position_ % num_sequences_;
-    if (place == 0) {
+    if (place == 0 || order_.empty()) {
       order_ =
           EpochOrder(options_.seed, position_ / num_sequences_, num_sequences_, options_.shuffle);
     }
@@ -44,11 +49,12 @@ ops::StepParams StepSchedule::Next() {
                         2;
   params.uniform_learning_rate = static_cast<float>(options_.uniform_learning_rate * cosine);
   params.binary_learning_rate = static_cast<float>(options_.binary_learning_rate * cosine);
-  params.bias_correction1 = static_cast<float>(1 - std::pow(0.9, step_ + 1));
-  params.bias_correction2 = static_cast<float>(1 - std::pow(0.999, step_ + 1));
+  const auto num_updates = static_cast<double>(step_ + 1);
+  params.bias_correction1 = static_cast<float>(1 - std::pow(0.9, num_updates));
+  params.bias_correction2 = static_cast<float>(1 - std::pow(0.999, num_updates));
   Mapping mapping =
       direct_mapping_ ? Mapping::kDirect : MappingForPass(step_ + 2, options_.remap_period);
-  if (step_ + 1 == options_.num_steps) mapping = Mapping::kKeep;
+  if (step_ + 1 == end_step_) mapping = Mapping::kKeep;
   params.mapping = static_cast<int32_t>(mapping);
   ++step_;
   return params;

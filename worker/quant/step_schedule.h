@@ -17,9 +17,9 @@ namespace uniquanf::quant {
 // to the steps' input mixing. Without shuffling: in file order.
 std::vector<int64_t> EpochOrder(uint64_t seed, int64_t epoch, int64_t num_sequences, bool shuffle);
 
-// Hands out the parameters of steps 0, 1, 2, ... The orders of all epochs follow one another
-// without a seam, and each step takes the next batch_size sequences: there is no partial batch and
-// none is dropped; a batch may straddle two epochs.
+// Hands out the parameters of the steps from first_step on. The orders of all epochs follow one
+// another without a seam, and each step takes the next batch_size sequences: there is no partial
+// batch and none is dropped; a batch may straddle two epochs.
 class StepSchedule {
  public:
   // direct_mapping: every pass maps directly (FlexRound rounds anew each time).
@@ -28,15 +28,17 @@ class StepSchedule {
   // Learning rates follow PyTorch's CosineAnnealingLR with T_max = num_steps and minimum 0:
   // rate·(1 + cos(π·step/num_steps))/2. The mapping is that of the pass after this step's update:
   // pass step + 2, or kKeep after the last step, so that the final ŵ has the codes trained with.
-  // REQUIRES: called at most num_steps times.
+  // kKeep too after the last step of a part.
+  // REQUIRES: called at most end_step − first_step times.
   ops::StepParams Next();
 
  private:
   const ReconstructOptions options_;
   const int64_t num_sequences_;
   const bool direct_mapping_;
-  int64_t step_ = 0;
-  int64_t position_ = 0;  // in the endless sequence of epochs
+  const int64_t end_step_;
+  int64_t step_;
+  int64_t position_;  // in the endless sequence of epochs
   std::vector<int64_t> order_;
 };
 

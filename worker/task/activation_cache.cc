@@ -12,13 +12,14 @@ uint64_t LayerInputs::device_bytes() const {
   return bytes;
 }
 
-int ActivationCacheImpl::CachedLayer(const std::string& plan_sha256) const {
+std::optional<LayerRound> ActivationCacheImpl::CachedLayer(const std::string& plan_sha256) const {
   std::lock_guard<std::mutex> lock(mutex_);
-  return plan_sha256_ == plan_sha256 ? layer_ : -1;
+  if (layer_ == kNone || plan_sha256_ != plan_sha256) return std::nullopt;
+  return layer_;
 }
 
 void ActivationCacheImpl::Clear() {
-  Take("", -1);
+  Take("", kNone);
   TakePrefetched("", -1);
 }
 
@@ -37,17 +38,19 @@ std::optional<absl::StatusOr<HostBlock>> ActivationCacheImpl::TakePrefetched(
   return block;
 }
 
-std::optional<LayerInputs> ActivationCacheImpl::Take(const std::string& plan_sha256, int layer) {
+std::optional<LayerInputs> ActivationCacheImpl::Take(const std::string& plan_sha256,
+                                                     LayerRound layer) {
   std::lock_guard<std::mutex> lock(mutex_);
   std::optional<LayerInputs> taken;
-  if (layer_ >= 0 && plan_sha256_ == plan_sha256 && layer_ == layer) taken = std::move(inputs_);
+  if (layer_ != kNone && plan_sha256_ == plan_sha256 && layer_ == layer) taken = std::move(inputs_);
   inputs_ = LayerInputs();
   plan_sha256_.clear();
-  layer_ = -1;
+  layer_ = kNone;
   return taken;
 }
 
-void ActivationCacheImpl::Put(const std::string& plan_sha256, int layer, LayerInputs inputs) {
+void ActivationCacheImpl::Put(const std::string& plan_sha256, LayerRound layer,
+                              LayerInputs inputs) {
   std::lock_guard<std::mutex> lock(mutex_);
   plan_sha256_ = plan_sha256;
   layer_ = layer;

@@ -27,13 +27,13 @@ struct LayerInputs {
 
 class ActivationCacheImpl : public ActivationCache {
  public:
-  int CachedLayer(const std::string& plan_sha256) const override;
+  std::optional<LayerRound> CachedLayer(const std::string& plan_sha256) const override;
   void Clear() override;
 
-  // Hands over the inputs of `layer` if they are here, and empties the cache either way: a task is
-  // about to need the memory.
-  std::optional<LayerInputs> Take(const std::string& plan_sha256, int layer);
-  void Put(const std::string& plan_sha256, int layer, LayerInputs inputs);
+  // Hands over the inputs of the layer in that round if they are here, and empties the cache either
+  // way: a task is about to need the memory.
+  std::optional<LayerInputs> Take(const std::string& plan_sha256, LayerRound layer);
+  void Put(const std::string& plan_sha256, LayerRound layer, LayerInputs inputs);
 
   // Starts reading a layer's weights in a thread of its own, for the task that likely comes next.
   void Prefetch(const std::string& plan_sha256, int layer,
@@ -46,9 +46,10 @@ class ActivationCacheImpl : public ActivationCache {
                                                           int layer);
 
  private:
+  static constexpr LayerRound kNone = {-1, -1};
   mutable std::mutex mutex_;
   std::string plan_sha256_;  // guarded by mutex_, as are the next two
-  int layer_ = -1;
+  LayerRound layer_ = kNone;
   LayerInputs inputs_;
 
   // Touched by the task's thread only.

@@ -76,7 +76,8 @@ class FinalizeRun {
         start_(env.clock->Monotonic()) {}
 
   absl::StatusOr<FinalizeOutcome> Run(const std::vector<std::string>& layers) {
-    UQ_ASSIGN_OR_RETURN(results_, LoadLayerResults(plan_sha256_, layers, env_));
+    UQ_ASSIGN_OR_RETURN(results_,
+                        LoadLayerResults(plan_sha256_, NumRounds(plan_) - 1, layers, env_));
     if (static_cast<int>(results_.size()) != plan_.num_layers) {
       return InvalidInput("INVALID_LAYER_RESULT",
                           absl::StrCat("finalize was given ", results_.size(), " of ",
@@ -234,7 +235,9 @@ class FinalizeRun {
       summary.initial_loss = result.initial_loss;
       summary.final_loss = result.final_loss;
       summary.bits = MostCommonBits(result);
-      summary.seconds = ReadRunSeconds(env_, LayerTaskName(result.layer));
+      for (int round = 0; round < NumRounds(plan_); ++round) {
+        summary.seconds += ReadRunSeconds(env_, LayerTaskName({result.layer, round}));
+      }
       outcome.seconds += summary.seconds;
       outcome.layers.push_back(summary);
     }

@@ -38,17 +38,16 @@ absl::StatusOr<HostBlock> LoadStoredBlock(const TaskContext& context, const Laye
   return block;
 }
 
-absl::StatusOr<LayerInputs> RecomputeLayerInputs(const TaskContext& context,
-                                                 const std::string& plan_sha256, int layer,
-                                                 const std::vector<std::string>& earlier,
-                                                 const RopeTables& rope,
-                                                 SequenceBuffer::Placement placement,
-                                                 const TaskEnvironment& env) {
+absl::StatusOr<LayerInputs> RecomputeLayerInputs(
+    const TaskContext& context, const std::string& plan_sha256, LayerRound layer_round,
+    const std::vector<std::string>& earlier, const RopeTables& rope,
+    SequenceBuffer::Placement placement, const TaskEnvironment& env) {
   const Plan& plan = context.plan;
+  const int layer = layer_round.layer;
   const bool needs_quantized = NeedsQuantizedInputs(plan.spec);
   std::vector<LayerResult> results;
   if (needs_quantized) {
-    UQ_ASSIGN_OR_RETURN(results, LoadLayerResults(plan_sha256, earlier, env));
+    UQ_ASSIGN_OR_RETURN(results, LoadLayerResults(plan_sha256, layer_round.round, earlier, env));
     if (static_cast<int>(results.size()) < layer) {
       return InvalidInput("INVALID_LAYER_RESULT",
                           absl::StrCat("layer ", layer,

@@ -12,11 +12,10 @@
 
 namespace uniquanf {
 
-// Recomputed: x_fp through the original blocks, x_q through the stored, rounded
-// ones
-// (`earlier`: results of layers 0..layer−1). The same bits as those kept in the cache.
+// Recomputed: x_fp through the original blocks, x_q through the stored, rounded ones (`earlier`:
+// results of layers 0..layer−1 of the same round). The same bits as those kept in the cache.
 absl::StatusOr<LayerInputs> RecomputeLayerInputs(const TaskContext& context,
-                                                 const std::string& plan_sha256, int layer,
+                                                 const std::string& plan_sha256, LayerRound layer,
                                                  const std::vector<std::string>& earlier,
                                                  const RopeTables& rope,
                                                  SequenceBuffer::Placement placement,

@@ -15,8 +15,10 @@ std::string LayerResult::ToJson() const {
   json["uniquanf_layer_result"] = kLayerResultVersion;
   json["plan_sha256"] = plan_sha256;
   json["layer"] = layer;
+  json["round"] = round;
   json["shard_sha256"] = shard_sha256;
   json["shard_size_bytes"] = shard_size_bytes;
+  json["state_sha256"] = state_sha256;
   json["environment"] = environment;
   json["weights_sha256"] = weights_sha256;
   json["initial_loss"] = initial_loss;
@@ -46,8 +48,10 @@ absl::StatusOr<LayerResult> LayerResult::FromJson(absl::string_view text) {
   try {
     json.at("plan_sha256").get_to(result.plan_sha256);
     json.at("layer").get_to(result.layer);
+    json.at("round").get_to(result.round);
     json.at("shard_sha256").get_to(result.shard_sha256);
     json.at("shard_size_bytes").get_to(result.shard_size_bytes);
+    json.at("state_sha256").get_to(result.state_sha256);
     json.at("environment").get_to(result.environment);
     json.at("weights_sha256").get_to(result.weights_sha256);
     json.at("initial_loss").get_to(result.initial_loss);

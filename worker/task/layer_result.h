@@ -29,13 +29,17 @@ struct ModuleResult {
 struct LayerResult {
   std::string plan_sha256;
   int layer = 0;
+  int round = 0;
   std::string shard_sha256;
   uint64_t shard_size_bytes = 0;
+  // The quantizers' state for the next round (layer_state.h); empty after the last one.
+  std::string state_sha256;
   std::string environment;     // Backend::description() of whoever ran it
   std::string weights_sha256;  // of the original linear weights as float32
-  // Mean squared error of the block's output against the original's: as initialized, and as stored.
+  // Mean squared error of the block's output against the original's: as initialized (in round 0),
+  // and as stored.
   double initial_loss = 0, final_loss = 0;
-  std::vector<float> loss_curve;  // at most 256 means of consecutive steps
+  std::vector<float> loss_curve;  // at most 256 means of consecutive steps, of all rounds so far
   std::vector<ModuleResult> modules;
 
   std::string ToJson() const;

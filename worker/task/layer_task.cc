@@ -22,6 +22,7 @@
 #include "worker/task/content_store.h"
 #include "worker/task/layer_inputs.h"
 #include "worker/task/layer_shard.h"
+#include "worker/task/layer_state.h"
 #include "worker/task/memory_plan.h"
 #include "worker/task/run_facts.h"
 #include "worker/task/task_context.h"
@@ -51,8 +52,8 @@ std::string WeightsDigest(const HostBlock& block) {
 }
 
 // Means of consecutive steps, so that a curve stays small.
-std::vector<float> Condense(const std::vector<float>& losses) {
-  const size_t stride = (losses.size() + kMaxCurvePoints - 1) / kMaxCurvePoints;
+std::vector<float> Condense(const std::vector<float>& losses, size_t max_points) {
+  const size_t stride = (losses.size() + max_points - 1) / max_points;
   std::vector<float> curve;
   for (size_t start = 0; start < losses.size(); start += stride) {
     const size_t end = std::min(start + stride, losses.size());
@@ -89,17 +90,29 @@ double ReplaceByStored(const PackedLinear& packed, std::vector<float>* weight) {
 // One layer's run, step by step; the members are what the steps hand on.
 class LayerRun {
  public:
-  LayerRun(const TaskContext& context, std::string plan_sha256, int layer,
+  LayerRun(const TaskContext& context, std::string plan_sha256, LayerRound layer_round,
            const TaskEnvironment& env)
       : context_(context),
         plan_(context.plan),
         plan_sha256_(std::move(plan_sha256)),
-        layer_(layer),
-        config_(context.checkpoint->config().blocks[layer]),
+        layer_(layer_round.layer),
+        round_(layer_round.round),
+        num_rounds_(NumRounds(context.plan)),
+        config_(context.checkpoint->config().blocks[layer_round.layer]),
         env_(env) {}
 
-  absl::StatusOr<LayerOutcome> Run(const std::vector<std::string>& earlier) {
+  absl::StatusOr<LayerOutcome> Run(std::vector<std::string> earlier) {
     ReadAhead(layer_);
+    if (round_ > 0) {
+      if (earlier.empty()) {
+        return InvalidInput("INVALID_LAYER_RESULT",
+                            absl::StrCat("round ", round_, " of layer ", layer_,
+                                         " needs the layer's result of the round before"));
+      }
+      UQ_ASSIGN_OR_RETURN(
+          before_, LoadLayerResult(plan_sha256_, {layer_, round_ - 1}, earlier.back(), env_));
+      earlier.pop_back();
+    }
     if (NeedsReconstruction(plan_.spec)) {
       UQ_ASSIGN_OR_RETURN(rope_, MakeRopeTables(env_.backend, context_.checkpoint->config().rope,
                                                 config_.head_dim, plan_.sequence_length));
@@ -130,7 +143,7 @@ class LayerRun {
   // Plans the memory, then takes the inputs from the cache or recomputes them.
   absl::Status ObtainInputs(const std::vector<std::string>& earlier) {
     std::optional<LayerInputs> cached;
-    if (cache() != nullptr) cached = cache()->Take(plan_sha256_, layer_);
+    if (cache() != nullptr) cached = cache()->Take(plan_sha256_, {layer_, round_});
     const LayerMemory memory =
         EstimateLayerMemory(plan_, context_.checkpoint->config(), layer_, *env_.backend, env_.act);
     const MemoryInfo info = env_.backend->memory();
@@ -144,8 +157,8 @@ class LayerRun {
       return absl::OkStatus();
     }
     cached.reset();
-    UQ_ASSIGN_OR_RETURN(inputs_, RecomputeLayerInputs(context_, plan_sha256_, layer_, earlier,
-                                                      rope_, placement_, env_));
+    UQ_ASSIGN_OR_RETURN(inputs_, RecomputeLayerInputs(context_, plan_sha256_, {layer_, round_},
+                                                      earlier, rope_, placement_, env_));
     return absl::OkStatus();
   }
 
@@ -185,6 +198,11 @@ class LayerRun {
     options.alternating_rounds = spec.alternating_rounds;
     quant::TrainedParts trained;
     trained.binary = spec.method == QuantizationMethod::kUniquanf;
+    std::shared_ptr<const SafetensorsFile> state;
+    if (before_.has_value()) {
+      UQ_ASSIGN_OR_RETURN(state,
+                          SafetensorsFile::Open(env_.work, ContentKey(before_->state_sha256)));
+    }
     for (Linear linear : kAllLinears) {
       if (IsCancelled(env_)) return CancelledError();
       const int i = static_cast<int>(linear);
@@ -198,6 +216,10 @@ class LayerRun {
                           Tensor::Allocate(env_.backend, env_.act, {num_outputs, num_inputs}));
       UQ_ASSIGN_OR_RETURN(states_[i], quant::NewQuantizerState(env_.backend, std::move(weight),
                                                                settings.bits, group_size, trained));
+      if (state != nullptr) {
+        UQ_RETURN_IF_ERROR(LoadQuantizerState(*state, ModuleName(layer_, linear), &*states_[i]));
+        continue;
+      }
       switch (spec.method) {
         case QuantizationMethod::kUniquanf:
           quant::InitializeUnified(env_.backend, options, &*states_[i]);
@@ -218,7 +240,9 @@ class LayerRun {
     const QuantizationSpec& spec = plan_.spec;
     quant::ReconstructOptions options;
     options.batch_size = spec.batch_size;
-    options.num_steps = spec.epochs * plan_.num_samples / spec.batch_size;
+    options.num_steps = NumSteps(plan_);
+    options.first_step = options.num_steps * round_ / num_rounds_;
+    options.end_step = options.num_steps * (round_ + 1) / num_rounds_;
     options.input_prob = spec.input_prob;
     options.uniform_learning_rate = spec.uniform_learning_rate;
     options.binary_learning_rate = spec.binary_learning_rate;
@@ -239,7 +263,12 @@ class LayerRun {
                             },
                             env_.cancelled ? env_.cancelled : [] { return false; }));
     result_.initial_loss = reconstructed.initial_loss;
-    result_.loss_curve = Condense(reconstructed.losses);
+    std::vector<float> curve = Condense(reconstructed.losses, kMaxCurvePoints / num_rounds_);
+    if (before_.has_value()) {
+      result_.initial_loss = before_->initial_loss;
+      curve.insert(curve.begin(), before_->loss_curve.begin(), before_->loss_curve.end());
+    }
+    result_.loss_curve = std::move(curve);
     if (!inputs_.x_q.empty())
       inputs_.x_fp = SequenceBuffer();  // its memory is needed more than its bits
     return absl::OkStatus();
@@ -249,6 +278,10 @@ class LayerRun {
   absl::Status Store() {
     ReportProgress(env_, "storing", 0, 1);
     result_.weights_sha256 = weights_sha256_.get();
+    if (round_ + 1 < num_rounds_) {
+      UQ_ASSIGN_OR_RETURN(const std::string state, SaveLayerState(layer_, states_));
+      UQ_ASSIGN_OR_RETURN(result_.state_sha256, PutContent(env_.work.get(), state));
+    }
     // One layer is packed while the next one's codes are fetched from the device.
     std::array<PackedLinear, kNumLinears> packed;
     std::array<std::future<void>, kNumLinears> packing;
@@ -352,6 +385,7 @@ class LayerRun {
     result_.shard_size_bytes = shard.size_bytes;
     result_.plan_sha256 = plan_sha256_;
     result_.layer = layer_;
+    result_.round = round_;
     result_.environment = env_.backend->description();
     LayerOutcome outcome;
     outcome.initial_loss = result_.initial_loss;
@@ -360,7 +394,7 @@ class LayerRun {
     UQ_CRASH_POINT("layer.result_stored");
     if (next_) {
       static_cast<ActivationCacheImpl*>(env_.cache)
-          ->Put(plan_sha256_, layer_ + 1, std::move(*next_));
+          ->Put(plan_sha256_, {layer_ + 1, round_}, std::move(*next_));
     }
     return outcome;
   }
@@ -369,6 +403,8 @@ class LayerRun {
   const Plan& plan_;
   const std::string plan_sha256_;
   const int layer_;
+  const int round_;
+  const int num_rounds_;
   const BlockConfig& config_;
   const TaskEnvironment& env_;
 
@@ -380,7 +416,8 @@ class LayerRun {
   BlockWeights weights_;
   SequenceBuffer::Placement placement_ = SequenceBuffer::Placement::kDevice;
   SequenceBuffer y_fp_;
-  std::array<std::optional<QuantizerState>, kNumLinears> states_;
+  QuantizerStates states_;
+  std::optional<LayerResult> before_;  // this layer's, of the round before
   std::map<std::string, PackedLinear> packed_;      // by module name
   std::future<absl::StatusOr<StoredShard>> shard_;  // reads packed_: must be destroyed first
   LayerResult result_;
@@ -391,16 +428,21 @@ class LayerRun {
 
 absl::StatusOr<LayerOutcome> RunLayer(const QuantizationSpec& spec, const std::string& plan_sha256,
                                       int layer, const std::vector<std::string>& earlier,
-                                      const TaskEnvironment& env) {
+                                      const TaskEnvironment& env, int round) {
   const absl::Duration start = env.clock->Monotonic();
   UQ_ASSIGN_OR_RETURN(const TaskContext context, OpenTaskContext(spec, plan_sha256, env));
   if (layer < 0 || layer >= context.plan.num_layers) {
     return InvalidInput("LAYER_OUT_OF_RANGE", absl::StrCat("layer ", layer, " of a model with ",
                                                            context.plan.num_layers, " layers"));
   }
-  LayerRun run(context, plan_sha256, layer, env);
+  const int num_rounds = NumRounds(context.plan);
+  if (round < 0 || round >= num_rounds) {
+    return InvalidInput("ROUND_OUT_OF_RANGE",
+                        absl::StrCat("round ", round, " of a job with ", num_rounds, " rounds"));
+  }
+  LayerRun run(context, plan_sha256, {layer, round}, env);
   UQ_ASSIGN_OR_RETURN(LayerOutcome outcome, run.Run(earlier));
-  WriteRunFacts(env, LayerTaskName(layer), env.clock->Monotonic() - start);
+  WriteRunFacts(env, LayerTaskName({layer, round}), env.clock->Monotonic() - start);
   return outcome;
 }
 

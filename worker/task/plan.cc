@@ -1,5 +1,6 @@
 #include "worker/task/plan.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "common/base/digest.h"
@@ -72,6 +73,17 @@ bool NeedsReconstruction(const QuantizationSpec& spec) {
 
 bool NeedsQuantizedInputs(const QuantizationSpec& spec) {
   return NeedsReconstruction(spec) && spec.input_prob > 0;
+}
+
+int64_t NumSteps(const Plan& plan) {
+  return NeedsReconstruction(plan.spec) ? plan.spec.epochs * plan.num_samples / plan.spec.batch_size
+                                        : 0;
+}
+
+int NumRounds(const Plan& plan) {
+  if (plan.spec.schedule != LayerSchedule::kPipelined || !NeedsQuantizedInputs(plan.spec)) return 1;
+  return static_cast<int>(
+      std::clamp<int64_t>(NumSteps(plan), 1, std::max(1, plan.spec.pipeline_rounds)));
 }
 
 std::string TensorsDigest(const Checkpoint& checkpoint, uint64_t* total_bytes) {

@@ -44,6 +44,12 @@ bool NeedsReconstruction(const QuantizationSpec& spec);
 // Whether a layer's task needs the stored results of earlier layers.
 bool NeedsQuantizedInputs(const QuantizationSpec& spec);
 
+// Rounds that each layer's optimization is cut into: 1 unless the schedule is pipelined and layers
+// depend on each other. Never more than there are steps.
+int NumRounds(const Plan& plan);
+// Optimizer steps of a layer, over all rounds.
+int64_t NumSteps(const Plan& plan);
+
 // Digest of a checkpoint's tensor names, dtypes and shapes; and the sum of their bytes.
 std::string TensorsDigest(const Checkpoint& checkpoint, uint64_t* total_bytes);
 

@@ -130,6 +130,7 @@ absl::StatusOr<PrepareOutcome> RunPrepare(const QuantizationSpec& spec,
   PrepareOutcome outcome;
   outcome.num_layers = plan.num_layers;
   outcome.layers_independent = !NeedsQuantizedInputs(spec);
+  outcome.num_rounds = NumRounds(plan);
   outcome.layer_memory_bytes = LayerMemoryBytes(plan, config, env);
   const std::string plan_json = plan.ToJson();
   // The output is claimed last, when everything else is known to be good.

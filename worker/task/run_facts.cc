@@ -7,7 +7,10 @@
 
 namespace uniquanf {
 
-std::string LayerTaskName(int layer) { return absl::StrFormat("layer-%04d", layer); }
+std::string LayerTaskName(LayerRound layer) {
+  if (layer.round == 0) return absl::StrFormat("layer-%04d", layer.layer);
+  return absl::StrFormat("layer-%04d-%d", layer.layer, layer.round);
+}
 
 void WriteRunFacts(const TaskEnvironment& env, const std::string& task, absl::Duration elapsed) {
   nlohmann::ordered_json json;

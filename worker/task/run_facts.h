@@ -11,7 +11,7 @@
 
 namespace uniquanf {
 
-std::string LayerTaskName(int layer);  // "layer-0003"
+std::string LayerTaskName(LayerRound layer);  // "layer-0003", "layer-0003-1", ...
 void WriteRunFacts(const TaskEnvironment& env, const std::string& task, absl::Duration elapsed);
 // Seconds the task's latest run took, or 0 when that is not known.
 double ReadRunSeconds(const TaskEnvironment& env, const std::string& task);

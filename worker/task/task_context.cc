@@ -37,21 +37,30 @@ absl::StatusOr<TaskContext> OpenTaskContext(const QuantizationSpec& spec,
   return context;
 }
 
-absl::StatusOr<std::vector<LayerResult>> LoadLayerResults(const std::string& plan_sha256,
+absl::StatusOr<LayerResult> LoadLayerResult(const std::string& plan_sha256, LayerRound layer,
+                                            const std::string& digest, const TaskEnvironment& env) {
+  UQ_ASSIGN_OR_RETURN(const std::string json,
+                      GetContent(env.work.get(), digest, kMaxLayerResultBytes));
+  UQ_ASSIGN_OR_RETURN(LayerResult result, LayerResult::FromJson(json));
+  if (result.plan_sha256 != plan_sha256 || result.layer != layer.layer ||
+      result.round != layer.round) {
+    return InvalidInput(
+        "INVALID_LAYER_RESULT",
+        absl::StrCat("object ", digest, " is the result of layer ", result.layer, " in round ",
+                     result.round, " of plan ", result.plan_sha256, ", not of layer ", layer.layer,
+                     " in round ", layer.round, " of plan ", plan_sha256));
+  }
+  return result;
+}
+
+absl::StatusOr<std::vector<LayerResult>> LoadLayerResults(const std::string& plan_sha256, int round,
                                                           const std::vector<std::string>& digests,
                                                           const TaskEnvironment& env) {
   std::vector<LayerResult> results;
   results.reserve(digests.size());
   for (const std::string& digest : digests) {
-    UQ_ASSIGN_OR_RETURN(const std::string json,
-                        GetContent(env.work.get(), digest, kMaxLayerResultBytes));
-    UQ_ASSIGN_OR_RETURN(LayerResult result, LayerResult::FromJson(json));
-    if (result.plan_sha256 != plan_sha256 || result.layer != static_cast<int>(results.size())) {
-      return InvalidInput("INVALID_LAYER_RESULT",
-                          absl::StrCat("object ", digest, " is the result of layer ", result.layer,
-                                       " of plan ", result.plan_sha256, ", not of layer ",
-                                       results.size(), " of plan ", plan_sha256));
-    }
+    const LayerRound layer = {static_cast<int>(results.size()), round};
+    UQ_ASSIGN_OR_RETURN(LayerResult result, LoadLayerResult(plan_sha256, layer, digest, env));
     results.push_back(std::move(result));
   }
   return results;

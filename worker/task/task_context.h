@@ -29,8 +29,11 @@ absl::StatusOr<TaskContext> OpenTaskContext(const QuantizationSpec& spec,
                                             const std::string& plan_sha256,
                                             const TaskEnvironment& env);
 
-// Loads the results of layers 0..n−1; each must belong to the plan and its position.
-absl::StatusOr<std::vector<LayerResult>> LoadLayerResults(const std::string& plan_sha256,
+// Loads a layer's result, which must be of this plan, layer and round.
+absl::StatusOr<LayerResult> LoadLayerResult(const std::string& plan_sha256, LayerRound layer,
+                                            const std::string& digest, const TaskEnvironment& env);
+// Those of layers 0..n−1 in one round.
+absl::StatusOr<std::vector<LayerResult>> LoadLayerResults(const std::string& plan_sha256, int round,
                                                           const std::vector<std::string>& digests,
                                                           const TaskEnvironment& env);
 

@@ -35,12 +35,19 @@ struct TaskStepProgress {
   double loss = 0;
 };
 
+// A layer is optimized in one round, or in several where the schedule is pipelined.
+struct LayerRound {
+  int layer = 0;
+  int round = 0;
+  friend bool operator==(const LayerRound&, const LayerRound&) = default;
+};
+
 // Inputs of the next layer kept from the last one; a cache, recomputed when lost. One per Backend.
 class ActivationCache {
  public:
   virtual ~ActivationCache() = default;
-  // The layer whose inputs are at hand for the plan with this digest, or -1.
-  virtual int CachedLayer(const std::string& plan_sha256) const = 0;
+  // The layer whose inputs are at hand for the plan with this digest, if there is one.
+  virtual std::optional<LayerRound> CachedLayer(const std::string& plan_sha256) const = 0;
   virtual void Clear() = 0;
 };
 std::unique_ptr<ActivationCache> NewActivationCache();
@@ -65,6 +72,7 @@ struct PrepareOutcome {
   std::string plan_sha256;
   int num_layers = 0;
   bool layers_independent = false;  // input_prob is 0, or the method needs no quantized inputs
+  int num_rounds = 1;               // layer tasks of each layer
   uint64_t layer_memory_bytes = 0;  // device memory that a layer task needs
   std::vector<std::string> notes;   // for people: what is left unquantized and why
 };
@@ -74,11 +82,11 @@ struct LayerOutcome {
   std::string result_sha256;
   double initial_loss = 0, final_loss = 0;  // 0 where there was no reconstruction to measure
 };
-// `earlier` are the results of layers 0..layer−1 in order; may be empty when layers are
-// independent.
+// `earlier` are the results of layers 0..layer−1 of the same round, in order (may be left out when
+// layers are independent); then, after round 0, this layer's result of the round before.
 absl::StatusOr<LayerOutcome> RunLayer(const QuantizationSpec& spec, const std::string& plan_sha256,
                                       int layer, const std::vector<std::string>& earlier,
-                                      const TaskEnvironment& env);
+                                      const TaskEnvironment& env, int round = 0);
 
 struct LayerSummary {
   int layer = 0;
@@ -98,6 +106,7 @@ struct FinalizeOutcome {
   double seconds = 0;  // sum over tasks
   std::vector<std::string> warnings;
 };
+// `layers` are the results of all layers in the last round, in order.
 absl::StatusOr<FinalizeOutcome> RunFinalize(const QuantizationSpec& spec,
                                             const std::string& plan_sha256,
                                             const std::vector<std::string>& layers,

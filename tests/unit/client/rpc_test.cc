@@ -100,6 +100,8 @@ QuantizationSpec UnusualSpec() {
   spec.grid_steps = 0;
   spec.alternating_rounds = 0;
   spec.remap_period = 9;
+  spec.schedule = LayerSchedule::kPipelined;
+  spec.pipeline_rounds = 8;
   spec.seed = std::numeric_limits<uint64_t>::max();
   return spec;
 }

@@ -62,6 +62,8 @@ TEST(SpecFlagsTest, EveryFieldHasAFlag) {
                            "--grid-steps=11",
                            "--alternating-rounds=12",
                            "--remap-period=13",
+                           "--schedule=pipelined",
+                           "--pipeline-rounds=3",
                            "--seed=14"});
   ASSERT_TRUE(spec.ok()) << spec.status();
   QuantizationSpec want;
@@ -87,6 +89,8 @@ TEST(SpecFlagsTest, EveryFieldHasAFlag) {
   want.alternating_rounds = 12;
   want.remap_period = 13;
   want.seed = 14;
+  want.schedule = LayerSchedule::kPipelined;
+  want.pipeline_rounds = 3;
   EXPECT_EQ(spec->ToJson(), want.ToJson());
 }
 

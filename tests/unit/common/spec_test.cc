@@ -63,7 +63,8 @@ TEST(SpecTest, CanonicalJson) {
       R"({"pattern":"lm_head","bits":0,"group_size":-1,"full_precision":true}],)"
       R"("num_samples":128,"sequence_length":2048,"epochs":20,"batch_size":1,"input_prob":0.5,)"
       R"("uniform_learning_rate":0.005,"binary_learning_rate":5e-04,"grid_steps":1,)"
-      R"("alternating_rounds":15,"remap_period":2,"seed":18446744073709551615})");
+      R"("alternating_rounds":15,"remap_period":2,"seed":18446744073709551615,)"
+      R"("schedule":"sequential","pipeline_rounds":4})");
 }
 
 TEST(SpecTest, JsonReadsBack) {
@@ -139,6 +140,7 @@ TEST(SpecTest, EveryRangeIsCheckedAndNamed) {
   check("grid_steps = 1001", "0 to 1000", [](Spec s) { s->grid_steps = 1001; });
   check("alternating_rounds = -1", "0 to 1000", [](Spec s) { s->alternating_rounds = -1; });
   check("remap_period = 0", "1 to", [](Spec s) { s->remap_period = 0; });
+  check("pipeline_rounds = 65", "1 to 64", [](Spec s) { s->pipeline_rounds = 65; });
   check("overrides[1].bits = 1", "2 to 8", [](Spec s) {
     s->overrides = {{"a", 0, -1, false}, {"b", 1, -1, false}};
   });

@@ -43,6 +43,45 @@ TEST_F(SchedulingTest, AllTasksOfAJobRunOnOneKindOfDevice) {
   EXPECT_EQ(NextJob(&other), "a");
 }
 
+TEST_F(SchedulingTest, RoundsFormAWavefront) {
+  Create("a");
+  Worker w = NewWorker("w"), other = NewWorker("other");
+  Synchronize(&w);
+  Succeed(&w.reports[0], /*num_layers=*/2);
+  w.reports[0].outcome.num_rounds = 3;
+  std::vector<Assignment> got = Synchronize(&w);
+  ASSERT_EQ(got.size(), 1u);
+  EXPECT_EQ(got[0].task, "layer-0000");
+  EXPECT_TRUE(Synchronize(&other).empty()) << "nothing else can start yet";
+  // With the first layer's first round done, its second round and the next layer can run.
+  got = FinishAndSynchronize(&w);
+  ASSERT_EQ(got.size(), 1u);
+  EXPECT_EQ(got[0].task, "layer-0001");
+  EXPECT_EQ(got[0].layer_sha256, (std::vector<std::string>{Sha256Hex("layer-0000")}));
+  got = Synchronize(&other);
+  ASSERT_EQ(got.size(), 1u);
+  EXPECT_EQ(got[0].task, "layer-0000-1");
+  EXPECT_EQ(got[0].round, 1);
+  EXPECT_EQ(got[0].layer_sha256, (std::vector<std::string>{Sha256Hex("layer-0000")}));
+  got = FinishAndSynchronize(&other);
+  ASSERT_EQ(got.size(), 1u);
+  EXPECT_EQ(got[0].task, "layer-0000-2") << "layer-0001-1 waits for layer-0001";
+  got = FinishAndSynchronize(&w);
+  ASSERT_EQ(got.size(), 1u);
+  EXPECT_EQ(got[0].task, "layer-0001-1");
+  EXPECT_EQ(got[0].layer_sha256,
+            (std::vector<std::string>{Sha256Hex("layer-0000-1"), Sha256Hex("layer-0001")}));
+  EXPECT_TRUE(FinishAndSynchronize(&other).empty());
+  got = FinishAndSynchronize(&w);
+  ASSERT_EQ(got.size(), 1u);
+  EXPECT_EQ(got[0].task, "layer-0001-2");
+  got = FinishAndSynchronize(&w);
+  ASSERT_EQ(got.size(), 1u);
+  EXPECT_EQ(got[0].task, "finalize");
+  EXPECT_EQ(got[0].layer_sha256,
+            (std::vector<std::string>{Sha256Hex("layer-0000-2"), Sha256Hex("layer-0001-2")}));
+}
+
 TEST_F(SchedulingTest, LayersNeedTheirMemory) {
   Create("a");
   Worker large = NewWorker("large"), small = NewWorker("small");

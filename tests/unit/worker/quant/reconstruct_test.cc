@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
 #include <random>
 #include <set>
 #include <vector>
@@ -70,6 +71,26 @@ TEST(StepScheduleTest, RatesAnnealAndMappingsAlternate) {
   EXPECT_EQ(direct.Next().mapping, static_cast<int32_t>(Mapping::kKeep));
 }
 
+TEST(StepScheduleTest, PartsFollowOneAnotherWithoutASeam) {
+  ReconstructOptions options;
+  options.num_steps = 9;
+  options.batch_size = 2;
+  options.seed = 5;
+  StepSchedule whole(options, 4, false);
+  for (const auto& [first, end] : {std::pair{0, 3}, {3, 7}, {7, 9}}) {
+    options.first_step = first;
+    options.end_step = end;
+    StepSchedule part(options, 4, false);
+    for (int step = first; step < end; ++step) {
+      ops::StepParams want = whole.Next();
+      // The pass after a part's last step is the next part's first.
+      if (step + 1 == end) want.mapping = static_cast<int32_t>(Mapping::kKeep);
+      const ops::StepParams got = part.Next();
+      EXPECT_EQ(std::memcmp(&got, &want, sizeof(got)), 0) << "step " << step;
+    }
+  }
+}
+
 constexpr int64_t kSequences = 5, kLength = 8, kHidden = 32;
 
 class ReconstructTest : public testing::Test {
@@ -127,6 +148,10 @@ class ReconstructTest : public testing::Test {
     std::array<QuantizerState*, kNumLinears> pointers = {};
     for (int l = 0; l < kNumLinears; ++l) {
       if (l == skipped_) continue;
+      if (options.first_step > 0) {  // goes on from where the part before ended
+        pointers[l] = &states_[l];
+        continue;
+      }
       const Tensor& w = weights_.linear[l];
       states_[l] = *NewQuantizerState(
           backend_.get(), *Tensor::FromFloats(backend_.get(), DType::kFloat32, w.shape(), w.f32()),
@@ -177,6 +202,29 @@ TEST_F(ReconstructTest, LowersTheLossAndLeavesTheFinalWeights) {
   double sum = 0;
   for (int i = 0; i < 16; ++i) sum += result->losses[i];
   EXPECT_FLOAT_EQ(reports_[0].loss, sum / 16);
+}
+
+TEST_F(ReconstructTest, PartsGiveTheBitsOfOneRun) {
+  for (const bool binary : {true, false}) {
+    ReconstructOptions options = Options(30);
+    const auto whole = Run(options, {true, binary});
+    ASSERT_TRUE(whole.ok()) << whole.status();
+    std::vector<std::vector<float>> weights;
+    for (const Tensor& weight : weights_.linear) weights.push_back(*weight.ToFloats());
+    Reset(NewCpuBackend({2}));
+    std::vector<float> losses;
+    for (const auto& [first, end] : {std::pair{0, 7}, {7, 20}, {20, 30}}) {
+      options.first_step = first;
+      options.end_step = end;
+      const auto part = Run(options, {true, binary});
+      ASSERT_TRUE(part.ok()) << part.status();
+      EXPECT_EQ(part->losses.size(), static_cast<size_t>(end - first));
+      losses.insert(losses.end(), part->losses.begin(), part->losses.end());
+    }
+    EXPECT_EQ(losses, whole->losses);
+    for (int l = 0; l < kNumLinears; ++l) EXPECT_EQ(*weights_.linear[l].ToFloats(), weights[l]);
+    Reset(NewCpuBackend({2}));
+  }
 }
 
 TEST_F(ReconstructTest, FlexRoundLowersTheLossWithEquallySpacedLevels) {

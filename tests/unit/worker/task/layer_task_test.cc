@@ -23,6 +23,24 @@ class LayerTaskTest : public TaskTest {
     }
     return results;
   }
+  // The layers' results of every round. `by_round`: round after round, else layer after layer.
+  absl::StatusOr<std::vector<std::vector<std::string>>> RunRounds(const TaskEnvironment& env,
+                                                                  bool by_round) {
+    UQ_ASSIGN_OR_RETURN(const PrepareOutcome prepared, RunPrepare(spec_, env));
+    plan_sha256_ = prepared.plan_sha256;
+    const int num_rounds = prepared.num_rounds, num_layers = prepared.num_layers;
+    std::vector<std::vector<std::string>> results(num_rounds);
+    for (int i = 0; i < num_rounds * num_layers; ++i) {
+      const int round = by_round ? i / num_layers : i % num_rounds;
+      const int layer = by_round ? i % num_layers : i / num_rounds;
+      std::vector<std::string> earlier = results[round];
+      if (round > 0) earlier.push_back(results[round - 1][layer]);
+      UQ_ASSIGN_OR_RETURN(const LayerOutcome outcome,
+                          RunLayer(spec_, plan_sha256_, layer, earlier, env, round));
+      results[round].push_back(outcome.result_sha256);
+    }
+    return results;
+  }
   LayerResult Result(const std::string& sha256) {
     return *LayerResult::FromJson(*GetContent(env_.work.get(), sha256, 1 << 20));
   }
@@ -125,6 +143,67 @@ TEST_F(LayerTaskTest, IndependentLayersMayRunInAnyOrder) {
   cache_->Clear();
   EXPECT_EQ(RunLayer(spec_, plan_sha256_, 1, {}, env_)->result_sha256, (*in_order)[1]);
   EXPECT_EQ(RunLayer(spec_, plan_sha256_, 0, {}, env_)->result_sha256, (*in_order)[0]);
+}
+
+TEST_F(LayerTaskTest, PipelinedBytesDependNeitherOnTheOrderNorOnTheCache) {
+  spec_.schedule = LayerSchedule::kPipelined;
+  spec_.pipeline_rounds = 3;
+  model_.Write(spec_.model_uri);
+  const auto by_round = RunRounds(env_, true);
+  ASSERT_THAT(by_round, IsOk());
+  ASSERT_EQ(by_round->size(), 3u);
+  cache_->Clear();
+  EXPECT_EQ(*RunRounds(env_, false), *by_round);
+  TaskEnvironment uncached = env_;
+  uncached.cache = nullptr;
+  EXPECT_EQ(*RunRounds(uncached, true), *by_round);
+  EXPECT_NE(Result((*by_round)[2][1]).shard_sha256, Result((*by_round)[1][1]).shard_sha256);
+  EXPECT_THAT(RunFinalize(spec_, plan_sha256_, by_round->back(), env_), IsOk());
+}
+
+// The first layer's inputs are the same in every round, so cutting its run changes nothing.
+TEST_F(LayerTaskTest, RoundsGiveTheFirstLayerTheBytesOfOneRun) {
+  for (const auto method : {QuantizationMethod::kUniquanf, QuantizationMethod::kFlexround}) {
+    spec_.method = method;
+    spec_.schedule = LayerSchedule::kSequential;
+    model_.Write(spec_.model_uri);
+    const auto sequential = RunLayers(env_);
+    ASSERT_THAT(sequential, IsOk());
+    spec_.schedule = LayerSchedule::kPipelined;
+    spec_.pipeline_rounds = 3;
+    const auto pipelined = RunRounds(env_, true);
+    ASSERT_THAT(pipelined, IsOk());
+    const LayerResult want = Result((*sequential)[0]), got = Result(pipelined->back()[0]);
+    EXPECT_EQ(got.shard_sha256, want.shard_sha256);
+    EXPECT_EQ(got.initial_loss, want.initial_loss);
+    EXPECT_EQ(got.final_loss, want.final_loss);
+    EXPECT_EQ(got.loss_curve, want.loss_curve);
+    EXPECT_EQ(got.state_sha256, "") << "nobody goes on from the last round";
+  }
+}
+
+TEST_F(LayerTaskTest, ARoundNeedsTheLayersResultOfTheRoundBefore) {
+  spec_.schedule = LayerSchedule::kPipelined;
+  model_.Write(spec_.model_uri);
+  const auto results = RunRounds(env_, true);
+  ASSERT_THAT(results, IsOk());
+  EXPECT_THAT(RunLayer(spec_, plan_sha256_, 0, {}, env_, 1),
+              FailsWith(absl::StatusCode::kInvalidArgument, "INVALID_LAYER_RESULT"));
+  EXPECT_THAT(RunLayer(spec_, plan_sha256_, 0, {(*results)[0][0]}, env_, 2),
+              FailsWith(absl::StatusCode::kInvalidArgument, "INVALID_LAYER_RESULT"));
+  EXPECT_THAT(RunLayer(spec_, plan_sha256_, 0, {}, env_, 4),
+              FailsWith(absl::StatusCode::kInvalidArgument, "ROUND_OUT_OF_RANGE"));
+  EXPECT_THAT(RunFinalize(spec_, plan_sha256_, (*results)[2], env_),
+              FailsWith(absl::StatusCode::kInvalidArgument, "INVALID_LAYER_RESULT"));
+}
+
+TEST_F(LayerTaskTest, ThereAreNoMoreRoundsThanStepsAndOneWhereLayersAreIndependent) {
+  spec_.schedule = LayerSchedule::kPipelined;
+  spec_.pipeline_rounds = 64;
+  model_.Write(spec_.model_uri);
+  EXPECT_EQ(RunPrepare(spec_, env_)->num_rounds, 8);  // 2 epochs of 4 sequences
+  spec_.input_prob = 0;
+  EXPECT_EQ(RunPrepare(spec_, env_)->num_rounds, 1);
 }
 
 TEST_F(LayerTaskTest, OverridesAreObeyed) {

@@ -1,0 +1,36 @@
+// Where the optimization of a layer stands between two rounds: its quantizers' parameters, codes
+// and the optimizer's moments, as one content-addressed safetensors object. Exact: rounds on the
+// same inputs give the bits of one run. Internal to worker/task.
+//
+// Tensors are the members of quant::QuantizerState, named MODULE.member: f32, and u8 for the codes.
+// 13 bytes a weight.
+// Errors: kInvalidArgument (TENSOR_NOT_FOUND, TENSOR_SHAPE, TENSOR_DTYPE) when the object is not
+// the layer's; store errors pass through.
+#ifndef UNIQUANF_WORKER_TASK_LAYER_STATE_H_
+#define UNIQUANF_WORKER_TASK_LAYER_STATE_H_
+
+#include <array>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/safetensors/safetensors.h"
+#include "worker/block/block.h"
+#include "worker/quant/quantizer.h"
+
+namespace uniquanf {
+
+// By linear layer; empty: left in full precision.
+using QuantizerStates = std::array<std::optional<quant::QuantizerState>, kNumLinears>;
+
+// The object's bytes.
+absl::StatusOr<std::string> SaveLayerState(int layer, const QuantizerStates& states);
+// Fills a state made by NewQuantizerState.
+absl::Status LoadQuantizerState(const SafetensorsFile& file, const std::string& module,
+                                quant::QuantizerState* state);
+
+}  // namespace uniquanf
+
+#endif  // UNIQUANF_WORKER_TASK_LAYER_STATE_H_
