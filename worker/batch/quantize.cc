@@ -100,6 +100,10 @@ class QuantizeRun {
     const size_t most = prepared_.layers_independent ? prepared_.num_layers : prepared_.num_rounds;
     std::vector<absl::Status> statuses(std::min(slots_.size(), most));
     next_.assign(statuses.size(), std::nullopt);
+    // Independent layers in runs of neighbours, so that a device mostly has the next one's inputs.
+    for (size_t slot = 0; slot < next_.size() && prepared_.layers_independent; ++slot) {
+      next_[slot] = LayerRound{static_cast<int>(slot * prepared_.num_layers / next_.size()), 0};
+    }
     std::vector<std::thread> threads;
     for (size_t slot = 0; slot < statuses.size(); ++slot) {
       threads.emplace_back([&, slot] {

@@ -1,5 +1,6 @@
 #include "worker/task/layer_inputs.h"
 
+#include <future>
 #include <utility>
 
 #include "common/artifact/layout.h"
@@ -65,10 +66,17 @@ absl::StatusOr<LayerInputs> RecomputeLayerInputs(
   if (needs_quantized) {
     UQ_ASSIGN_OR_RETURN(inputs.x_q, inputs.x_fp.Clone());
   }
+  // A device computes while the next block is read; the CPU has nothing to gain from that.
+  const std::launch policy =
+      env.backend->kind() == DeviceKind::kCpu ? std::launch::deferred : std::launch::async;
+  const auto load = [&context](int l) { return context.checkpoint->LoadBlock(l); };
+  std::future<absl::StatusOr<HostBlock>> next;
+  if (layer > 0) next = std::async(policy, load, 0);
   for (int before = 0; before < layer; ++before) {
     if (IsCancelled(env)) return CancelledError();
     ReportProgress(env, "activations", before, layer);
-    UQ_ASSIGN_OR_RETURN(const HostBlock original, context.checkpoint->LoadBlock(before));
+    UQ_ASSIGN_OR_RETURN(const HostBlock original, next.get());
+    if (before + 1 < layer) next = std::async(policy, load, before + 1);
     UQ_RETURN_IF_ERROR(ForwardHostBlock(context, before, original, rope, env, &inputs.x_fp));
     if (!needs_quantized) continue;
     UQ_ASSIGN_OR_RETURN(const HostBlock stored, LoadStoredBlock(context, results[before], env));

@@ -286,7 +286,6 @@ class LayerRun {
     std::array<PackedLinear, kNumLinears> packed;
     std::array<std::future<void>, kNumLinears> packing;
     for (Linear linear : kAllLinears) {
-      const int i = static_cast<int>(linear);
       ModuleResult module;
       module.name = ModuleName(layer_, linear);
       std::tie(module.num_outputs, module.num_inputs) = config_.LinearShape(linear);
@@ -417,7 +416,7 @@ class LayerRun {
   SequenceBuffer::Placement placement_ = SequenceBuffer::Placement::kDevice;
   SequenceBuffer y_fp_;
   QuantizerStates states_;
-  std::optional<LayerResult> before_;  // this layer's, of the round before
+  std::optional<LayerResult> before_;               // this layer's, of the round before
   std::map<std::string, PackedLinear> packed_;      // by module name
   std::future<absl::StatusOr<StoredShard>> shard_;  // reads packed_: must be destroyed first
   LayerResult result_;
