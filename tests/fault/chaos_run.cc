@@ -105,7 +105,7 @@ class ChaosRun {
     std::string name;                                // "server", or a worker's
     absl::Time restart_at = absl::InfiniteFuture();  // dead, to be started then
     absl::Time resume_at = absl::InfiniteFuture();   // stopped until then
-    absl::Time started_at = absl::InfinitePast();
+    absl::Time started_at = absl::InfinitePast(), stopped_at = absl::InfinitePast();
   };
 
   // ---- Randomness and the trace
@@ -280,6 +280,7 @@ class ChaosRun {
         Trace("resume " + process.name);
         ProcessOf(process)->Signal(SIGCONT);
         process.resume_at = absl::InfiniteFuture();
+        process.started_at += now - process.stopped_at;  // it has not grown older meanwhile
       } else if (process.restart_at == absl::InfiniteFuture()) {
         const std::optional<ExitStatus> status =
             ProcessOf(process)->WaitForExit(absl::ZeroDuration());
@@ -312,6 +313,7 @@ class ChaosRun {
       if (victim.resume_at != absl::InfiniteFuture()) return;
       Trace("stop " + victim.name);
       ProcessOf(victim)->Signal(SIGSTOP);
+      victim.stopped_at = now;
       victim.resume_at = now + Between(kLease / 2, 2.5 * kLease);
     } else if (draw < 0.93) {
       Trace("drain " + victim.name);
