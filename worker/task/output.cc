@@ -1,13 +1,11 @@
 #include "worker/task/output.h"
 
+#include "common/artifact/manifest.h"
 #include "common/base/crash_point.h"
 #include "common/base/status.h"
 
 namespace uniquanf {
 namespace {
-
-constexpr char kManifestKey[] = "manifest.json";
-constexpr uint64_t kMaxManifestBytes = 256 << 20;
 
 absl::Status OutputExists(absl::string_view uri, absl::string_view what) {
   return MakeError(absl::StatusCode::kAlreadyExists, "OUTPUT_EXISTS",
