@@ -8,6 +8,18 @@
 
 namespace uniquanf {
 
+namespace {
+
+// The embedding table [V, H] on the device.
+absl::StatusOr<Tensor> UploadEmbedding(Backend* backend, const Checkpoint& checkpoint, DType act) {
+  const ModelConfig& config = checkpoint.config();
+  UQ_ASSIGN_OR_RETURN(const std::vector<float> rows, checkpoint.LoadEmbedding());
+  return Tensor::FromFloats(backend, act, {config.vocab_size, config.blocks.front().hidden_size},
+                            rows.data());
+}
+
+}  // namespace
+
 absl::Status CheckTokens(const std::vector<int32_t>& ids, size_t num_ids, int64_t vocab_size) {
   for (size_t i = 0; i < num_ids; ++i) {
     if (ids[i] >= 0 && ids[i] < vocab_size) continue;
@@ -28,12 +40,7 @@ absl::StatusOr<Tensor> EmbedTokens(Backend* backend, const Checkpoint& checkpoin
   UQ_RETURN_IF_ERROR(CheckTokens(ids, ids.size(), vocab_size));
   UQ_ASSIGN_OR_RETURN(Tensor hidden,
                       Tensor::Allocate(backend, act, {num_sequences, seq_len, hidden_size}));
-  Tensor table;
-  {
-    UQ_ASSIGN_OR_RETURN(const std::vector<float> rows, checkpoint.LoadEmbedding());
-    UQ_ASSIGN_OR_RETURN(table,
-                        Tensor::FromFloats(backend, act, {vocab_size, hidden_size}, rows.data()));
-  }
+  UQ_ASSIGN_OR_RETURN(const Tensor table, UploadEmbedding(backend, checkpoint, act));
   UQ_ASSIGN_OR_RETURN(Tensor device_ids,
                       Tensor::Allocate(backend, DType::kInt32, {num_sequences * seq_len}));
   UQ_RETURN_IF_ERROR(backend->CopyFromHost(device_ids.data(), ids.data(), device_ids.size_bytes()));
@@ -53,12 +60,7 @@ absl::StatusOr<SequenceBuffer> EmbedSequences(Backend* backend, const Checkpoint
   UQ_ASSIGN_OR_RETURN(
       SequenceBuffer hidden,
       SequenceBuffer::Allocate(backend, placement, act, num_sequences, seq_len, hidden_size));
-  Tensor table;
-  {
-    UQ_ASSIGN_OR_RETURN(const std::vector<float> rows, checkpoint.LoadEmbedding());
-    UQ_ASSIGN_OR_RETURN(table,
-                        Tensor::FromFloats(backend, act, {vocab_size, hidden_size}, rows.data()));
-  }
+  UQ_ASSIGN_OR_RETURN(const Tensor table, UploadEmbedding(backend, checkpoint, act));
   UQ_ASSIGN_OR_RETURN(Tensor device_ids, Tensor::Allocate(backend, DType::kInt32, {seq_len}));
   UQ_ASSIGN_OR_RETURN(Tensor row, Tensor::Allocate(backend, act, {seq_len, hidden_size}));
   for (int64_t s = 0; s < num_sequences; ++s) {
