@@ -31,6 +31,7 @@ struct Policy {
   // still calls: it hangs. Zero: never.
   absl::Duration stall_timeout = absl::Minutes(30);
   int max_layers = 10000;
+  // An assignment that its worker does not report is sent again, and its lease renewed, this often.
   int max_resends = 3;
 };
 
