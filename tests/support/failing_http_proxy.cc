@@ -118,7 +118,11 @@ uint64_t LengthOf(const std::string& head) {
   return std::strtoull(HeaderOf(head, "content-length").c_str(), nullptr, 10);
 }
 
-int StatusOf(const std::string& head) { return std::atoi(head.c_str() + head.find(' ') + 1); }
+// 0 when there is none.
+int StatusOf(const std::string& head) {
+  const size_t space = head.find(' ');
+  return space == std::string::npos ? 0 : std::atoi(head.c_str() + space + 1);
+}
 
 std::string Refusal(bool with_body) {
   const std::string body =
@@ -147,13 +151,23 @@ FailingHttpProxy::Counts FailingHttpProxy::counts() const {
   return counts_;
 }
 
-int FailingHttpProxy::NumPuts(const std::string& path_end) const {
-  absl::MutexLock lock(&mutex_);
+int FailingHttpProxy::CountOf(const std::map<std::string, int>& counts,
+                              const std::string& path_end) const {
   int num = 0;
-  for (const auto& [path, count] : puts_) {
+  for (const auto& [path, count] : counts) {
     if (absl::EndsWith(path, path_end)) num += count;
   }
   return num;
+}
+
+int FailingHttpProxy::NumPuts(const std::string& path_end) const {
+  absl::MutexLock lock(&mutex_);
+  return CountOf(puts_, path_end);
+}
+
+int FailingHttpProxy::NumUnknownPuts(const std::string& path_end) const {
+  absl::MutexLock lock(&mutex_);
+  return CountOf(unknown_puts_, path_end);
 }
 
 FailingHttpProxy::Fault FailingHttpProxy::Draw() {
@@ -233,14 +247,14 @@ void FailingHttpProxy::Serve(Connection* connection) {
     if (head.empty()) {
       if (!from_client.Pass(LengthOf(request), server)) break;
       head = from_server.ReadHead();
-      if (head.empty()) break;
     }
     const int status = StatusOf(head);
-    if (absl::StartsWith(request, "PUT ") && status / 100 == 2) {
+    if (absl::StartsWith(request, "PUT ") && (head.empty() || status / 100 == 2)) {
       const std::string target = request.substr(4, request.find(' ', 4) - 4);
       absl::MutexLock lock(&mutex_);
-      ++puts_[target.substr(0, target.find('?'))];
+      ++(head.empty() ? unknown_puts_ : puts_)[target.substr(0, target.find('?'))];
     }
+    if (head.empty()) break;
     if (fault == Fault::kUnanswered) {
       reset = true;
       break;
