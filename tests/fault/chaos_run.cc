@@ -1,18 +1,15 @@
 #include "tests/fault/chaos_run.h"
 
-#include <fcntl.h>
 #include <signal.h>
-#include <sys/inotify.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <atomic>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <memory>
-#include <nlohmann/json.hpp>
+#include <optional>
 #include <random>
-#include <set>
 #include <sstream>
 #include <thread>
 
@@ -24,6 +21,8 @@
 #include "absl/time/clock.h"
 #include "client/include/uniquanf/client.h"
 #include "common/object_store/object_store.h"
+#include "tests/fault/appearance_counter.h"
+#include "tests/fault/chaos_checks.h"
 #include "tests/fault/chaos_plan.h"
 #include "tests/fault/task_history.h"
 #include "tests/support/failing_http_proxy.h"
@@ -48,32 +47,6 @@ const char* const kWorkerPoints[] = {
     "layer.result_stored",       "finalize.claimed",         "finalize.shard_copied",
     "worker_before_task",        "worker_before_report",     "worker_after_report",
     "local_store_before_rename", "local_store_after_rename", "worker_after_result_stored"};
-
-// Counts how often a file of this name appears in a directory, by whatever means.
-class AppearanceCounter {
- public:
-  AppearanceCounter(const std::string& dir, std::string name) : name_(std::move(name)) {
-    fd_ = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
-    inotify_add_watch(fd_, dir.c_str(), IN_CREATE | IN_MOVED_TO);
-  }
-  ~AppearanceCounter() { close(fd_); }
-  int Count() {
-    alignas(inotify_event) char buffer[16 << 10];
-    for (ssize_t size; (size = read(fd_, buffer, sizeof(buffer))) > 0;) {
-      for (char* at = buffer; at < buffer + size;) {
-        const auto* event = reinterpret_cast<const inotify_event*>(at);
-        if (event->len > 0 && name_ == event->name) ++count_;
-        at += sizeof(inotify_event) + event->len;
-      }
-    }
-    return count_;
-  }
-
- private:
-  const std::string name_;
-  int fd_ = -1;
-  int count_ = 0;
-};
 
 class ChaosRun {
  public:
@@ -104,7 +77,7 @@ class ChaosRun {
     if (result_.violations.empty()) {
       std::thread watcher([this] { Watch(); });
       Disturb();
-      watcher_done_.store(true);
+      StopWatching();
       watcher.join();
       Check();
     }
@@ -135,6 +108,9 @@ class ChaosRun {
   void Violation(const std::string& what) {
     Trace("VIOLATION: " + what);
     result_.violations.push_back(what);
+  }
+  void Violations(const std::vector<std::string>& all) {
+    for (const std::string& what : all) Violation(what);
   }
 
   // ---- The world
@@ -433,15 +409,32 @@ class ChaosRun {
       absl::Status status;
       do {
         status = client_->ResumeJob(job_).status();
-      } while (absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status));
+      } while (!watcher_done_.load() &&
+               (absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status)));
     });
   }
 
   void Watch() {
     while (!watcher_done_.load() && !history_.final_state().has_value()) {
-      (void)client_->WatchJob(job_, [this](const JobUpdate& update) { history_.Add(update); });
+      auto watch = std::make_shared<JobWatcher>(client_->WatchJob(job_));
+      {
+        absl::MutexLock lock(&watch_mutex_);
+        watch_ = watch;
+      }
+      while (!watcher_done_.load()) {
+        const auto update = watch->Next();
+        if (!update.ok() || !update->has_value()) break;
+        history_.Add(**update);
+      }
       absl::SleepFor(kTick);
     }
+  }
+
+  // Also when the job has not ended, and the stream would not either.
+  void StopWatching() {
+    watcher_done_.store(true);
+    absl::MutexLock lock(&watch_mutex_);
+    if (watch_ != nullptr) watch_->Cancel();
   }
 
   // ---- The invariants
@@ -475,11 +468,16 @@ class ChaosRun {
     if (!update.has_value()) return;
     const Job& job = update->job;
     history_.Add(*update);
-    CheckTasks(*update);
-    for (const std::string& violation : history_.violations()) Violation(violation);
+    if (job.state != history_.final_state()) {
+      Violation(absl::StrCat("the job was ", JobStateName(*history_.final_state()),
+                             " and is, after a restart, ", JobStateName(job.state)));
+    }
+    for (const Task& task : update->tasks) num_attempts_ += task.attempt;
+    Violations(CheckTasks(*update, num_drains_));
+    Violations(history_.violations());
     std::string log;
     for (int i = 0; i < NumServers(); ++i) log += cluster_->server(i)->Log();
-    for (const std::string& violation : CheckServerLog(log)) Violation(violation);
+    Violations(CheckServerLog(log));
     CheckPublication(job);
     const auto listed = cluster_->client().ListJobs({});
     if (!listed.ok() || listed->jobs.size() != 1) Violation("submitting once made no one job");
@@ -542,29 +540,6 @@ class ChaosRun {
     return JobUpdate{*job, *tasks};
   }
 
-  void CheckTasks(const JobUpdate& update) {
-    if (update.job.state != history_.final_state()) {
-      Violation(absl::StrCat("the job was ", JobStateName(*history_.final_state()),
-                             " and is, after a restart, ", JobStateName(update.job.state)));
-    }
-    constexpr size_t kMaxFailuresKept = 8;
-    for (const Task& task : update.tasks) {
-      const int num_failures = static_cast<int>(task.failures.size());
-      num_attempts_ += task.attempt;
-      if (update.job.state != JobState::kSucceeded) continue;
-      if (task.state != TaskState::kSucceeded) {
-        Violation(
-            absl::StrCat(task.name, " is ", TaskStateName(task.state), " in a job that succeeded"));
-      }
-      // Every attempt but the last ended by a failure, or was given back by a drained worker.
-      if (task.failures.size() < kMaxFailuresKept &&
-          (task.attempt < 1 + num_failures || task.attempt > 1 + num_failures + num_drains_)) {
-        Violation(absl::StrCat(task.name, " had ", task.attempt, " attempts, but ", num_failures,
-                               " failures and at most ", num_drains_, " releases"));
-      }
-    }
-  }
-
   void CheckArtifact() {
     std::string dir = cluster_->File("out");
     if (on_s3_) {
@@ -577,15 +552,7 @@ class ChaosRun {
     }
     const CommandResult verified = cluster_->Run("uniquanf-batch", {"verify", dir});
     if (verified.status != ExitStatus{0, 0}) Violation("verify: " + verified.output);
-    const std::map<std::string, std::string> bytes = ArtifactBytes(dir);
-    const std::map<std::string, std::string>& reference = world_->Reference(variant_);
-    for (const auto& [path, expected] : reference) {
-      const auto it = bytes.find(path);
-      if (it == bytes.end() || it->second != expected) {
-        Violation(path + (it == bytes.end() ? " is missing" : " differs from the undisturbed run"));
-      }
-    }
-    if (bytes.size() != reference.size()) Violation("the artifact has other files");
+    Violations(CheckBytes(ArtifactBytes(dir), world_->Reference(variant_)));
   }
 
   void Finish() {
@@ -646,6 +613,8 @@ class ChaosRun {
   std::string job_;
   TaskHistory history_;
   std::atomic<bool> watcher_done_{false};
+  absl::Mutex watch_mutex_;
+  std::shared_ptr<JobWatcher> watch_ ABSL_GUARDED_BY(watch_mutex_);
   std::unique_ptr<MiniCluster> cluster_;
   std::unique_ptr<AppearanceCounter> publications_;
   std::unique_ptr<FailingHttpProxy> store_proxy_;
