@@ -1,6 +1,5 @@
 #include "tests/fault/chaos_plan.h"
 
-#include <algorithm>
 #include <random>
 
 namespace uniquanf {
@@ -8,8 +7,10 @@ namespace {
 
 constexpr uint64_t kPlanSeed = 0x9E3779B97F4A7C15;
 constexpr double kPostgresShare = 0.4;
-// An undisturbed job takes about a second, one that is held up several.
-constexpr absl::Duration kSpan = absl::Seconds(3);
+// Between actions, and before the first. An undisturbed job takes half a second on files, several
+// on S3.
+constexpr absl::Duration kMaxServiceGap = absl::Milliseconds(500);
+constexpr absl::Duration kMaxStoreGap = absl::Seconds(2);
 constexpr absl::Duration kMaxDatabaseDowntime = absl::Seconds(2);
 constexpr absl::Duration kMaxStoreDowntime = absl::Seconds(1);
 constexpr absl::Duration kMinStop = absl::Milliseconds(500);
@@ -29,9 +30,8 @@ class Draws {
   std::mt19937_64 random_;
 };
 
-PlannedAction DrawForPostgres(Draws* draws) {
+PlannedAction DrawForPostgres(Draws* draws, absl::Duration at) {
   using Kind = PlannedAction::Kind;
-  const absl::Duration at = draws->Between(absl::ZeroDuration(), kSpan);
   const int server = draws->Below(ChaosPlan::kNumServers);
   const double kind = draws->Uniform();
   const double length = draws->Uniform();
@@ -43,11 +43,6 @@ PlannedAction DrawForPostgres(Draws* draws) {
   return {Kind::kEndServer, at, absl::ZeroDuration(), server};
 }
 
-void SortByTime(std::vector<PlannedAction>* actions) {
-  std::stable_sort(actions->begin(), actions->end(),
-                   [](const PlannedAction& a, const PlannedAction& b) { return a.at < b.at; });
-}
-
 }  // namespace
 
 ChaosPlan DrawPlan(uint64_t seed) {
@@ -55,14 +50,17 @@ ChaosPlan DrawPlan(uint64_t seed) {
   ChaosPlan plan;
   plan.on_postgres = draws.Uniform() < kPostgresShare;
   const int num_postgres = 1 + draws.Below(5), num_s3 = draws.Below(3);
-  for (int i = 0; i < num_postgres; ++i) plan.with_postgres.push_back(DrawForPostgres(&draws));
+  absl::Duration at;
+  for (int i = 0; i < num_postgres; ++i) {
+    at += draws.Between(absl::ZeroDuration(), kMaxServiceGap);
+    plan.with_postgres.push_back(DrawForPostgres(&draws, at));
+  }
+  at = absl::ZeroDuration();
   for (int i = 0; i < num_s3; ++i) {
-    const absl::Duration at = draws.Between(absl::ZeroDuration(), kSpan);
+    at += draws.Between(absl::ZeroDuration(), kMaxStoreGap);
     plan.with_s3.push_back({PlannedAction::Kind::kKillStore, at,
                             draws.Between(absl::ZeroDuration(), kMaxStoreDowntime), 0});
   }
-  SortByTime(&plan.with_postgres);
-  SortByTime(&plan.with_s3);
   return plan;
 }
 

@@ -21,7 +21,7 @@ struct PlannedAction {
     kEndServer    // SIGTERM
   };
   Kind kind;
-  absl::Duration at;        // after the submission
+  absl::Duration at;        // after the submission, or as soon after that as it can be done
   absl::Duration duration;  // of the absence; of the servers', kStopServer's only
   int server = 0;           // which, for the servers' kinds
 };

@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <filesystem>
 #include <fstream>
@@ -291,11 +292,9 @@ class ChaosRun {
         next_action = now + Between(absl::ZeroDuration(), absl::Milliseconds(800));
         Act(now);
       }
-      for (PlannedAction& action : planned) {
-        if (now < begin + action.at) continue;
-        Perform(action, now);
-        action.at = absl::InfiniteDuration();
-      }
+      std::erase_if(planned, [&](const PlannedAction& action) {
+        return now >= begin + action.at && Perform(action, now);
+      });
       if (!user_done && now >= user_at) {
         user_done = true;
         UserActs();
@@ -368,28 +367,32 @@ class ChaosRun {
     return true;
   }
 
-  void Perform(const PlannedAction& action, absl::Time now) {
+  // False while its victim is dead, stopped, or still being loaded.
+  bool Perform(const PlannedAction& action, absl::Time now) {
     if (action.kind == PlannedAction::Kind::kKillDatabase) return Begin("PostgreSQL", action);
     if (action.kind == PlannedAction::Kind::kKillStore) return Begin("S3", action);
-    for (Process& process : processes_) {
-      if (process.server != action.server || process.restart_at != absl::InfiniteFuture()) continue;
-      if (action.kind == PlannedAction::Kind::kKillServer) {
-        Kill(&process);
-      } else if (process.resume_at != absl::InfiniteFuture()) {
-        continue;
-      } else if (action.kind == PlannedAction::Kind::kStopServer) {
-        Stop(&process, now + action.duration);
-      } else {
-        End(&process);
-      }
+    const auto victim =
+        std::find_if(processes_.begin(), processes_.end(),
+                     [&](const Process& process) { return process.server == action.server; });
+    if (victim->restart_at != absl::InfiniteFuture() || victim->ending ||
+        victim->resume_at != absl::InfiniteFuture()) {
+      return false;
     }
+    if (action.kind == PlannedAction::Kind::kEndServer) return End(&*victim);
+    if (action.kind == PlannedAction::Kind::kKillServer) {
+      Kill(&*victim);
+    } else {
+      Stop(&*victim, now + action.duration);
+    }
+    return true;
   }
 
-  void Begin(const std::string& what, const PlannedAction& action) {
+  bool Begin(const std::string& what, const PlannedAction& action) {
     Outage& outage = action.kind == PlannedAction::Kind::kKillStore ? *store_ : *database_;
-    if (outage.down()) return;
+    if (outage.down()) return false;
     Trace(absl::StrCat("kill -9 ", what, ", for ", absl::FormatDuration(action.duration)));
     outage.Begin(action.duration);
+    return true;
   }
   static absl::Duration DownFor(const std::unique_ptr<Outage>& outage) {
     return outage == nullptr ? absl::ZeroDuration() : outage->down_for();
