@@ -57,6 +57,11 @@ class Backend {
   virtual absl::Status CopyFromHost(void* dst, const void* src, size_t size_bytes) = 0;
   virtual absl::Status CopyToHost(void* dst, const void* src, size_t size_bytes) = 0;
   virtual absl::Status CopyOnDevice(void* dst, const void* src, size_t size_bytes) = 0;
+  // CopyFromHost beside the ops: from page-locked memory, after everything issued so far, at the
+  // same time as what is issued next. Ops issued after JoinCopies see the copy; nothing may touch
+  // `src` or `dst` between the two.
+  virtual absl::Status CopyFromHostAside(void* dst, const void* src, size_t size_bytes) = 0;
+  virtual absl::Status JoinCopies() = 0;
   virtual absl::Status FillZero(void* dst, size_t size_bytes) = 0;
   // Waits for everything issued; reports the first error since the last call.
   virtual absl::Status Synchronize() = 0;

@@ -144,14 +144,13 @@ class LayerRun {
   absl::Status ObtainInputs(const std::vector<std::string>& earlier) {
     std::optional<LayerInputs> cached;
     if (cache() != nullptr) cached = cache()->Take(plan_sha256_, {layer_, round_});
-    const LayerMemory memory =
-        EstimateLayerMemory(plan_, context_.checkpoint->config(), layer_, *env_.backend, env_.act);
     const MemoryInfo info = env_.backend->memory();
     // On the CPU free memory says little: the system gives page cache back when asked.
     uint64_t available =
         env_.backend->kind() == DeviceKind::kCpu ? info.total_bytes : info.free_bytes;
     if (cached) available += cached->device_bytes();
-    UQ_ASSIGN_OR_RETURN(placement_, PlaceActivations(memory, layer_, available, env_));
+    UQ_ASSIGN_OR_RETURN(placement_, PlaceActivations(plan_, context_.checkpoint->config(), layer_,
+                                                     available, env_));
     if (cached && cached->x_fp.on_device() == (placement_ == SequenceBuffer::Placement::kDevice)) {
       inputs_ = std::move(*cached);
       return absl::OkStatus();
@@ -370,7 +369,7 @@ class LayerRun {
       UQ_RETURN_IF_ERROR(y.Load(sequence, 0, &row));
       UQ_RETURN_IF_ERROR(y_fp_.Load(sequence, 0, &target));
       ops::MseLoss(env_.backend, static_cast<const ops::StepParams*>(params.data()), row, target,
-                   /*batch=*/1, &scratch, &gradient, &loss);
+                   /*batch=*/1, /*num_parts=*/1, &scratch, &gradient, &loss);
       float value = 0;
       UQ_RETURN_IF_ERROR(env_.backend->CopyToHost(&value, loss.data(), sizeof(value)));
       sum += value;

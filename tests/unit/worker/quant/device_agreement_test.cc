@@ -244,7 +244,7 @@ TEST_P(DeviceAgreementTest, GradientsAndStepsAgree) {
     ASSERT_TRUE(device_params.ok());
     for (int step = 0; step < 5; ++step) {
       SCOPED_TRACE(testing::Message() << "step " << step);
-      params.step = step;
+      params.draw = step;
       params.bias_correction1 = static_cast<float>(1 - std::pow(0.9, step + 1));
       params.bias_correction2 = static_cast<float>(1 - std::pow(0.999, step + 1));
       params.mapping = static_cast<int32_t>(step == 4       ? Mapping::kDirect
