@@ -9,6 +9,9 @@
 namespace uniquanf {
 namespace {
 
+// Norms, biases, losses, a step's parameters, and what allocations are rounded up by.
+constexpr uint64_t kSmallTensorBytes = 1 << 20;
+
 std::string MebiBytes(uint64_t bytes) { return absl::StrCat((bytes >> 20) + 1, " MiB"); }
 
 }  // namespace
@@ -27,6 +30,7 @@ LayerMemory EstimateLayerMemory(const Plan& plan, const ModelConfig& config, int
     weight_bytes += sizeof(float);
   }
   LayerMemory memory;
+  memory.fixed_bytes = kSmallTensorBytes;
   for (Linear linear : kAllLinears) {
     const auto [num_outputs, num_inputs] = block.LinearShape(linear);
     const ModuleSettings settings = SettingsForModule(spec, ModuleName(layer, linear));
@@ -39,7 +43,10 @@ LayerMemory EstimateLayerMemory(const Plan& plan, const ModelConfig& config, int
   if (!reconstructs) return memory;
   const uint64_t sequence_bytes =
       static_cast<uint64_t>(plan.sequence_length) * block.hidden_size * act_bytes;
-  memory.step_bytes = BlockRunnerBytes(backend, block, act, micro_batch, plan.sequence_length,
+  const uint64_t rope_bytes =
+      static_cast<uint64_t>(plan.sequence_length) * block.head_dim * sizeof(float);
+  memory.step_bytes = rope_bytes +
+                      BlockRunnerBytes(backend, block, act, micro_batch, plan.sequence_length,
                                        /*with_backward=*/true) +
                       3 * micro_batch * sequence_bytes;           // x, y and dy
   const uint64_t num_kinds = NeedsQuantizedInputs(spec) ? 3 : 2;  // x_fp, y_fp and perhaps x_q
@@ -66,16 +73,15 @@ int64_t LongestThatFits(Plan plan, const ModelConfig& config, int layer, const B
 
 }  // namespace
 
-absl::StatusOr<SequenceBuffer::Placement> PlaceActivations(const Plan& plan,
-                                                           const ModelConfig& config, int layer,
-                                                           uint64_t available_bytes,
-                                                           const TaskEnvironment& env) {
+absl::StatusOr<MemoryPlan> PlanLayerMemory(const Plan& plan, const ModelConfig& config, int layer,
+                                           uint64_t available_bytes, const TaskEnvironment& env) {
   using Placement = SequenceBuffer::Placement;
   const LayerMemory memory = EstimateLayerMemory(plan, config, layer, *env.backend, env.act);
-  const bool fits_on_device = memory.on_device() <= available_bytes;
-  if (env.activations != ActivationPlacement::kHost && fits_on_device) return Placement::kDevice;
+  if (env.activations != ActivationPlacement::kHost && memory.on_device() <= available_bytes) {
+    return MemoryPlan{Placement::kDevice, available_bytes - memory.on_device()};
+  }
   if (env.activations != ActivationPlacement::kDevice && memory.on_host() <= available_bytes) {
-    return Placement::kHost;
+    return MemoryPlan{Placement::kHost, available_bytes - memory.on_host()};
   }
   const bool device_only = env.activations == ActivationPlacement::kDevice;
   const int64_t length =

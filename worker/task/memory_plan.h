@@ -28,13 +28,16 @@ struct LayerMemory {
 LayerMemory EstimateLayerMemory(const Plan& plan, const ModelConfig& config, int layer,
                                 const Backend& backend, DType act);
 
+struct MemoryPlan {
+  SequenceBuffer::Placement activations = SequenceBuffer::Placement::kDevice;
+  uint64_t spare_bytes = 0;  // available beyond what the layer needs
+};
+
 // Where the calibration activations of the layer go: as env.activations says, or on the device when
 // they fit in `available_bytes`, else on the host. Micro-batches need no choice: their size is
 // fixed by the job, so that the result's bits are (quant::MicroBatchSize).
-absl::StatusOr<SequenceBuffer::Placement> PlaceActivations(const Plan& plan,
-                                                           const ModelConfig& config, int layer,
-                                                           uint64_t available_bytes,
-                                                           const TaskEnvironment& env);
+absl::StatusOr<MemoryPlan> PlanLayerMemory(const Plan& plan, const ModelConfig& config, int layer,
+                                           uint64_t available_bytes, const TaskEnvironment& env);
 
 }  // namespace uniquanf
 

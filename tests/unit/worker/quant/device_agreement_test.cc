@@ -10,6 +10,7 @@
 #include <random>
 #include <vector>
 
+#include "common/artifact/layout.h"
 #include "common/safetensors/float_conversion.h"
 #include "worker/quant/quantizer.h"
 
@@ -316,6 +317,31 @@ TEST_P(DeviceAgreementTest, StepsRepeatBitForBit) {
         EXPECT_EQ(result, first);
       }
     }
+  }
+}
+
+TEST_P(DeviceAgreementTest, StoredWeightsAreTheBitsOfThePackedLayer) {
+  for (const Case& c : kCases) {
+    if (Skipped(c)) continue;
+    const std::vector<float> weights = Random(c.num_outputs * c.num_inputs, 0.02, kSeed);
+    QuantizerState state = NewState(cuda_.get(), c, weights);
+    InitializeUnified(cuda_.get(), {}, &state);
+    const UnifiedLinear unified = *Unify(cuda_.get(), state);
+    std::vector<float> alpha = unified.alpha, beta = unified.shift;
+    for (float& value : alpha) value = StoredScale(value);
+    for (float& value : beta) value = StoredScale(value);
+    const Tensor device_alpha =
+        *Tensor::FromFloats(cuda_.get(), DType::kFloat32, state.alpha.shape(), alpha.data());
+    const Tensor device_beta =
+        *Tensor::FromFloats(cuda_.get(), DType::kFloat32, state.shift.shape(), beta.data());
+    Tensor stored = Upload(cuda_.get(), state.weight.shape(), weights);
+    WriteStored(cuda_.get(), state, device_alpha, device_beta, &stored);
+    std::vector<float> expected(weights.size());
+    Dequantize(Pack(unified), expected.data());
+    if (GetParam() == DType::kBfloat16) {
+      for (float& value : expected) value = Bfloat16ToFloat(FloatToBfloat16(value));
+    }
+    EXPECT_EQ(Download(stored), expected) << c.bits << " bits, groups of " << c.group_size;
   }
 }
 

@@ -22,9 +22,10 @@ class MemoryPlanTest : public TaskTest {
   LayerMemory Estimate(DType act = DType::kFloat32) const {
     return EstimateLayerMemory(plan_, checkpoint_->config(), 0, *backend_, act);
   }
-  absl::StatusOr<Placement> Place(uint64_t available_bytes) const {
-    return PlaceActivations(plan_, checkpoint_->config(), 0, available_bytes, env_);
+  absl::StatusOr<MemoryPlan> PlanFor(uint64_t available_bytes) const {
+    return PlanLayerMemory(plan_, checkpoint_->config(), 0, available_bytes, env_);
   }
+  Placement Place(uint64_t available_bytes) const { return PlanFor(available_bytes)->activations; }
 
   std::unique_ptr<Checkpoint> checkpoint_;
   Plan plan_;
@@ -32,26 +33,27 @@ class MemoryPlanTest : public TaskTest {
 
 TEST_F(MemoryPlanTest, ActivationsLieOnTheDeviceWhereTheyFit) {
   const LayerMemory memory = Estimate();
-  EXPECT_EQ(*Place(memory.on_device()), Placement::kDevice);
-  EXPECT_EQ(*Place(memory.on_device() - 1), Placement::kHost);
-  EXPECT_EQ(*Place(memory.on_host()), Placement::kHost);
+  EXPECT_EQ(Place(memory.on_device()), Placement::kDevice);
+  EXPECT_EQ(Place(memory.on_device() - 1), Placement::kHost);
+  EXPECT_EQ(Place(memory.on_host()), Placement::kHost);
+  EXPECT_EQ(PlanFor(memory.on_device() + 17)->spare_bytes, 17);
   env_.activations = ActivationPlacement::kHost;
-  EXPECT_EQ(*Place(memory.on_device()), Placement::kHost);
+  EXPECT_EQ(Place(memory.on_device()), Placement::kHost);
 }
 
 TEST_F(MemoryPlanTest, SaysWhatIsMissingAndWhatWouldFit) {
   plan_.sequence_length = 1000;
-  EXPECT_THAT(Place(Estimate().on_host() - 1),
+  EXPECT_THAT(PlanFor(Estimate().on_host() - 1),
               FailsWith(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY",
                         HasSubstr("sequences of up to 900 tokens")));
   plan_.sequence_length = 900;
   const uint64_t enough = Estimate().on_host();
-  EXPECT_EQ(*Place(enough), Placement::kHost) << "the length that was named does fit";
-  EXPECT_THAT(Place(1), FailsWith(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY",
-                                  HasSubstr("free; use a device with more memory")));
+  EXPECT_EQ(Place(enough), Placement::kHost) << "the length that was named does fit";
+  EXPECT_THAT(PlanFor(1), FailsWith(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY",
+                                    HasSubstr("free; use a device with more memory")));
   env_.activations = ActivationPlacement::kDevice;
-  EXPECT_THAT(Place(enough), FailsWith(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY",
-                                       HasSubstr("keep the activations on the host")));
+  EXPECT_THAT(PlanFor(enough), FailsWith(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY",
+                                         HasSubstr("keep the activations on the host")));
 }
 
 TEST_F(MemoryPlanTest, TheBatchCostsNoMemoryBeyondTheSumOfGradients) {
