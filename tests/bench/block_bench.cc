@@ -197,7 +197,7 @@ Split MeasureSplit(Bench* b) {
       ops::MixInputs(backend, b->step_params(), 1, 0.5, &b->x_q, b->x_fp,
                      static_cast<int>(b->batch), &b->x);
       ops::Add(backend, a, d, &y);
-      ops::MseLoss(backend, b->step_params(), y, b->y_fp, static_cast<int>(b->batch),
+      ops::MseLoss(backend, b->step_params(), y, b->y_fp, static_cast<int>(b->batch), 1,
                    &b->loss_scratch, &b->dy, &b->loss);
       Check(backend->CopyOnDevice(sum.data(), a.data(), a.size_bytes()));
     });

@@ -48,7 +48,8 @@ class Backend {
   // At least 256-byte aligned; contents are undefined. Size 0 gives a non-null unique pointer.
   virtual absl::StatusOr<void*> Allocate(size_t size_bytes) = 0;
   virtual void Free(void* pointer) = 0;
-  // Page-locked host memory where the device has such a thing, plain memory elsewhere.
+  // Page-locked host memory where the device has such a thing, plain memory elsewhere. These two
+  // may be called from any thread.
   virtual absl::StatusOr<void*> AllocateHost(size_t size_bytes) = 0;
   virtual void FreeHost(void* pointer) = 0;
 

@@ -155,9 +155,9 @@ void CudaBackend::Free(void* pointer) {
 }
 
 absl::StatusOr<void*> CudaBackend::AllocateHost(size_t size_bytes) {
-  Note(cudaSetDevice(device_));
   void* pointer = nullptr;
-  const cudaError_t error = cudaMallocHost(&pointer, std::max<size_t>(size_bytes, 1));
+  cudaError_t error = cudaSetDevice(device_);
+  if (error == cudaSuccess) error = cudaMallocHost(&pointer, std::max<size_t>(size_bytes, 1));
   if (error == cudaErrorMemoryAllocation) {
     cudaGetLastError();
     return MakeError(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY",
@@ -169,8 +169,9 @@ absl::StatusOr<void*> CudaBackend::AllocateHost(size_t size_bytes) {
   return pointer;
 }
 
+// An error here is an earlier one, which the next call reports.
 void CudaBackend::FreeHost(void* pointer) {
-  if (pointer != nullptr) Note(cudaFreeHost(pointer));
+  if (pointer != nullptr) cudaFreeHost(pointer);
 }
 
 absl::StatusOr<const void*> CudaBackend::Stage(const void* src, size_t size_bytes) {

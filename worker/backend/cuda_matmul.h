@@ -13,6 +13,8 @@
 
 #include "worker/backend/tensor.h"
 
+struct nvtxDomainRegistration_st;  // of NVTX, whose headers only the source needs
+
 namespace uniquanf {
 
 class CudaMatmul {
@@ -42,6 +44,7 @@ class CudaMatmul {
   cublasStatus_t MakePlan(const Key& key, Plan* plan);
 
   cublasLtHandle_t handle_ = nullptr;
+  nvtxDomainRegistration_st* domain_ = nullptr;  // see MarkInitialized
   void* workspace_ = nullptr;
   std::map<Key, Plan> plans_;
 };

@@ -58,23 +58,24 @@ void NextBlock::Start(const std::string& plan_sha256, int layer, Load load, Back
   backend_ = backend;
   config_ = config;
   act_ = act;
-  // Without page-locked memory the block is still read ahead.
-  copy_ = copy && ReservePinned(DeviceBytes(config, act));
-  reading_ = std::async(std::launch::async,
-                        [load = std::move(load), act, to = copy_ ? pinned_ : nullptr]() mutable {
-                          absl::StatusOr<HostBlock> block = load();
-                          if (!block.ok() || to == nullptr) return block;
-                          for (const std::vector<float>& weight : block->linear) {
-                            ConvertTo(act, weight, to);
-                            to += weight.size() * DTypeBytes(act);
-                          }
-                          return block;
-                        });
+  copy_ = copy;
+  reading_ = std::async(std::launch::async, [this, load = std::move(load), copy] {
+    absl::StatusOr<HostBlock> block = load();
+    // Without page-locked memory the block is still read ahead.
+    if (!block.ok() || !copy || !ReservePinned(DeviceBytes(config_, act_))) return block;
+    char* to = pinned_;
+    for (const std::vector<float>& weight : block->linear) {
+      ConvertTo(act_, weight, to);
+      to += weight.size() * DTypeBytes(act_);
+    }
+    return block;
+  });
 }
 
 void NextBlock::Poll() {
   if (!copy_ || reading_.wait_for(std::chrono::seconds(0)) != std::future_status::ready) return;
   copy_ = false;
+  if (pinned_ == nullptr) return;
   const char* from = pinned_;
   std::array<Tensor, kNumLinears> linear;
   for (Linear l : kAllLinears) {

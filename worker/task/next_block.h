@@ -52,7 +52,7 @@ class NextBlock {
   static uint64_t DeviceBytes(const BlockConfig& config, DType act);
 
  private:
-  // Room for `size_bytes` of page-locked memory; false where there is none.
+  // Room for `size_bytes` of page-locked memory; false where there is none. The reading thread's.
   bool ReservePinned(size_t size_bytes);
 
   std::string plan_sha256_;
