@@ -35,7 +35,7 @@ struct Dispatch {
   }
   Outcome operator()(const StopLeasingEvent&) {
     state->leasing = false;
-    edits->wake.insert(state->parked.begin(), state->parked.end());
+    for (const auto& [id, session] : state->parked) edits->wake.insert(id);
     for (const std::string& id : edits->wake) m.Unpark(id);
     return {};
   }

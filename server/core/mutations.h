@@ -6,6 +6,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "server/core/apply.h"
 #include "server/core/state.h"
@@ -68,9 +69,14 @@ class Mutation {
   void EndSupersededSessions(const Session& session);
   void RenewUnreported(Session* session);
   bool CanTakeTasks(const Session& session) const;
+  // The first job of `queue` that has a task for `session`, and that task.
+  std::optional<TaskRef> FirstOf(const QueueKey& key, const std::set<uint64_t>& queue,
+                                 const Session& session) const;
   std::optional<int32_t> TaskFor(const JobEntry& entry, const Session& session) const;
   void Wake(const std::string& session);
   void CheckUnschedulable();
+  // "", or why no worker of `live` can run the job's next task.
+  std::string NoWorkerFor(const JobEntry& entry, const std::vector<const Session*>& live) const;
   void DecayUsage();
   void ForgetSessions();
   double Random();

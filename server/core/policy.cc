@@ -29,6 +29,32 @@ RetryDecision Bounded(int count, int limit, absl::Duration delay, FailureClass f
   return decision;
 }
 
+// The first requirement that a worker does not meet.
+struct Lack {
+  enum class Kind { kNone, kDevice, kLabel, kMemory, kMoreMemory };
+  Kind kind = Kind::kNone;
+  std::string label, value;  // kLabel
+};
+
+Lack FirstLack(const Job& job, const Task& task, const WorkerCapabilities& capabilities) {
+  if (!job.device.empty() && job.device != capabilities.device)
+    return {Lack::Kind::kDevice, "", ""};
+  for (auto& [label, value] : RequiredLabels(job)) {
+    const auto it = capabilities.labels.find(label);
+    if (it == capabilities.labels.end() || it->second != value) {
+      return {Lack::Kind::kLabel, label, value};
+    }
+  }
+  const int64_t memory_bytes = capabilities.memory_bytes;
+  if (memory_bytes > 0 && memory_bytes < MemoryNeeded(job, task)) {
+    return {Lack::Kind::kMemory, "", ""};
+  }
+  if (task.exceeded_memory_bytes > 0 && memory_bytes <= task.exceeded_memory_bytes) {
+    return {Lack::Kind::kMoreMemory, "", ""};
+  }
+  return {};
+}
+
 }  // namespace
 
 RetryDecision DecideRetry(const Policy& policy, const Task& task, FailureClass failure_class,
@@ -59,25 +85,34 @@ int64_t MemoryNeeded(const Job& job, const Task& task) {
   return task.kind == TaskKind::kPrepare ? 0 : job.layer_memory_bytes;
 }
 
+std::vector<std::pair<std::string, std::string>> RequiredLabels(const Job& job) {
+  std::vector<std::pair<std::string, std::string>> required;
+  for (auto it = job.labels.lower_bound(kRequireLabelPrefix);
+       it != job.labels.end() && absl::StartsWith(it->first, kRequireLabelPrefix); ++it) {
+    required.emplace_back(it->first.substr(sizeof(kRequireLabelPrefix) - 1), it->second);
+  }
+  return required;
+}
+
+bool Fits(const Job& job, const Task& task, const WorkerCapabilities& capabilities) {
+  return FirstLack(job, task, capabilities).kind == Lack::Kind::kNone;
+}
+
 std::string Mismatch(const Job& job, const Task& task, const WorkerCapabilities& capabilities) {
-  if (!job.device.empty() && job.device != capabilities.device) {
-    return absl::StrCat("device ", job.device);
-  }
-  for (const auto& [key, value] : job.labels) {
-    if (!absl::StartsWith(key, kRequireLabelPrefix)) continue;
-    const auto it = capabilities.labels.find(key.substr(sizeof(kRequireLabelPrefix) - 1));
-    if (it == capabilities.labels.end() || it->second != value) {
-      return absl::StrCat("label ", key.substr(sizeof(kRequireLabelPrefix) - 1), "=", value);
-    }
-  }
   constexpr double kGiB = 1024.0 * 1024 * 1024;
-  const int64_t needed = MemoryNeeded(job, task);
-  if (capabilities.memory_bytes > 0 && capabilities.memory_bytes < needed) {
-    return absl::StrFormat("%.1f GiB of device memory", needed / kGiB);
-  }
-  if (task.exceeded_memory_bytes > 0 && capabilities.memory_bytes <= task.exceeded_memory_bytes) {
-    return absl::StrFormat("more than %.1f GiB of device memory, with which task %s ran out",
-                           task.exceeded_memory_bytes / kGiB, task.id);
+  const Lack lack = FirstLack(job, task, capabilities);
+  switch (lack.kind) {
+    case Lack::Kind::kNone:
+      break;
+    case Lack::Kind::kDevice:
+      return absl::StrCat("device ", job.device);
+    case Lack::Kind::kLabel:
+      return absl::StrCat("label ", lack.label, "=", lack.value);
+    case Lack::Kind::kMemory:
+      return absl::StrFormat("%.1f GiB of device memory", MemoryNeeded(job, task) / kGiB);
+    case Lack::Kind::kMoreMemory:
+      return absl::StrFormat("more than %.1f GiB of device memory, with which task %s ran out",
+                             task.exceeded_memory_bytes / kGiB, task.id);
   }
   return "";
 }

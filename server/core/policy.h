@@ -5,6 +5,8 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/time/time.h"
 #include "server/core/types.h"
@@ -48,6 +50,10 @@ RetryDecision DecideRetry(const Policy& policy, const Task& task, FailureClass f
 // "" when a worker with `capabilities` may run `task` of `job`, else why not, for people:
 // "device cuda", "more than 8.0 GiB of device memory".
 std::string Mismatch(const Job& job, const Task& task, const WorkerCapabilities& capabilities);
+// Whether it may, without the words.
+bool Fits(const Job& job, const Task& task, const WorkerCapabilities& capabilities);
+// The job's labels that are requirements on a worker's labels, without their prefix.
+std::vector<std::pair<std::string, std::string>> RequiredLabels(const Job& job);
 // Device and memory needed by any of the job's tasks that run after prepare; 0 for prepare itself.
 int64_t MemoryNeeded(const Job& job, const Task& task);
 

@@ -9,7 +9,15 @@ void Mutation::RefreshQueue(JobEntry* entry) {
   const bool wanted =
       !entry->ready.empty() && (job.state == JobState::kQueued || job.state == JobState::kRunning);
   std::optional<QueueKey> key;
-  if (wanted) key = QueueKey{-job.priority, job.tenant, job.device};
+  if (wanted) {
+    key = QueueKey{-job.priority,
+                   job.tenant,
+                   job.device,
+                   job.state == JobState::kQueued,
+                   MemoryNeeded(job, entry->tasks[*entry->ready.begin()]),
+                   RequiredLabels(job),
+                   entry->num_ready_exceeded > 0};
+  }
   if (key == entry->queued_as) return;
   if (entry->queued_as.has_value()) {
     const auto it = state_.queue.find(*entry->queued_as);
@@ -30,15 +38,26 @@ std::optional<int32_t> Mutation::TaskFor(const JobEntry& entry, const Session& s
     if (cached.job != job.id) continue;
     const auto it = entry.task_of_layer.find({cached.round, cached.layer});
     if (it != entry.task_of_layer.end() && entry.ready.count(it->second) > 0 &&
-        Mismatch(job, entry.tasks[it->second], session.capabilities).empty()) {
+        Fits(job, entry.tasks[it->second], session.capabilities)) {
       return it->second;
     }
   }
   for (const int32_t index : entry.ready) {
     const Task& task = entry.tasks[index];
-    if (Mismatch(job, task, session.capabilities).empty()) return index;
+    if (Fits(job, task, session.capabilities)) return index;
     // Only a task that ran out of memory wants more than its siblings do.
     if (task.exceeded_memory_bytes == 0) return std::nullopt;
+  }
+  return std::nullopt;
+}
+
+std::optional<TaskRef> Mutation::FirstOf(const QueueKey& key, const std::set<uint64_t>& queue,
+                                         const Session& session) const {
+  for (const uint64_t seq : queue) {
+    if (const auto index = TaskFor(state_.jobs.at(seq), session); index.has_value()) {
+      return TaskRef{seq, *index};
+    }
+    if (!key.uneven) break;  // what does not fit the first fits none
   }
   return std::nullopt;
 }
@@ -46,7 +65,7 @@ std::optional<int32_t> Mutation::TaskFor(const JobEntry& entry, const Session& s
 std::optional<TaskRef> Mutation::Pick(const Session& session) const {
   struct Candidate {
     double used_seconds;
-    std::vector<const std::set<uint64_t>*> queues;
+    std::vector<std::map<QueueKey, std::set<uint64_t>>::const_iterator> queues;
   };
   auto it = state_.queue.begin();
   while (it != state_.queue.end()) {
@@ -58,7 +77,7 @@ std::optional<TaskRef> Mutation::Pick(const Session& session) const {
       if (!key.device.empty() && key.device != session.capabilities.device) continue;
       Candidate& candidate = tenants[key.tenant];
       candidate.used_seconds = state_.tenants.at(key.tenant).UsedSeconds(now_.mono);
-      candidate.queues.push_back(&it->second);
+      candidate.queues.push_back(it);
     }
     std::vector<const Candidate*> order;
     for (const auto& [name, candidate] : tenants) order.push_back(&candidate);
@@ -66,22 +85,13 @@ std::optional<TaskRef> Mutation::Pick(const Session& session) const {
       return a->used_seconds < b->used_seconds;
     });
     for (const Candidate* candidate : order) {
-      // A tenant's jobs in order of creation, merged over its (at most two) queues.
-      std::vector<std::set<uint64_t>::const_iterator> heads;
-      for (const auto* queue : candidate->queues) heads.push_back(queue->begin());
-      while (true) {
-        int best = -1;
-        for (size_t i = 0; i < heads.size(); ++i) {
-          if (heads[i] == candidate->queues[i]->end()) continue;
-          if (best < 0 || *heads[i] < *heads[best]) best = static_cast<int>(i);
-        }
-        if (best < 0) break;
-        const JobEntry& entry = state_.jobs.at(*heads[best]);
-        if (const auto index = TaskFor(entry, session); index.has_value()) {
-          return TaskRef{entry.job.seq, *index};
-        }
-        ++heads[best];
+      // The tenant's oldest job that has a task for this worker.
+      std::optional<TaskRef> oldest;
+      for (const auto& queue : candidate->queues) {
+        const std::optional<TaskRef> first = FirstOf(queue->first, queue->second, session);
+        if (first.has_value() && (!oldest.has_value() || first->job < oldest->job)) oldest = first;
       }
+      if (oldest.has_value()) return oldest;
     }
   }
   return std::nullopt;
@@ -91,13 +101,12 @@ void Mutation::MatchParked() {
   if (state_.parked.empty() || !state_.leasing) return;
   std::set<std::string> assigned;
   if (rematch_all_) {
-    const std::set<std::string> parked = state_.parked;
-    for (const std::string& id : parked) {
-      Session& session = state_.sessions.at(id);
-      while (CanTakeTasks(session)) {
-        const std::optional<TaskRef> ref = Pick(session);
+    const std::map<std::string, Session*> parked = state_.parked;
+    for (const auto& [id, session] : parked) {
+      while (CanTakeTasks(*session)) {
+        const std::optional<TaskRef> ref = Pick(*session);
         if (!ref.has_value()) break;
-        Lease(&session, *ref);
+        Lease(session, *ref);
         assigned.insert(id);
       }
     }
@@ -111,19 +120,18 @@ void Mutation::MatchParked() {
       Session* best = nullptr;
       int32_t best_index = 0;
       bool best_cached = false;
-      for (const std::string& id : state_.parked) {
-        Session& session = state_.sessions.at(id);
-        if (!CanTakeTasks(session)) continue;
+      for (const auto& [id, session] : state_.parked) {
+        if (!CanTakeTasks(*session)) continue;
         const bool cached =
-            std::any_of(session.cached.begin(), session.cached.end(), [&](const auto& c) {
+            std::any_of(session->cached.begin(), session->cached.end(), [&](const auto& c) {
               const auto layer = entry.task_of_layer.find({c.round, c.layer});
               return c.job == entry.job.id && layer != entry.task_of_layer.end() &&
                      entry.ready.count(layer->second) > 0;
             });
         if (best != nullptr && (!cached || best_cached)) continue;
-        const auto index = TaskFor(entry, session);
+        const auto index = TaskFor(entry, *session);
         if (!index.has_value()) continue;
-        best = &session;
+        best = session;
         best_index = *index;
         best_cached = cached;
         if (cached) break;

@@ -202,6 +202,12 @@ absl::Status CheckInvariants(const State& state) {
     if (wanted != entry.queued_as.has_value()) return violated(entry, "queue membership");
     if (wanted) {
       ++num_queued;
+      const auto exceeded = std::count_if(entry.ready.begin(), entry.ready.end(), [&](int32_t i) {
+        return entry.tasks[i].exceeded_memory_bytes > 0;
+      });
+      if (exceeded != entry.num_ready_exceeded || (exceeded > 0) != entry.queued_as->uneven) {
+        return violated(entry, "tasks that want more memory than the others");
+      }
       const auto queue = state.queue.find(*entry.queued_as);
       if (queue == state.queue.end() || queue->second.count(seq) == 0) {
         return violated(entry, "not in its queue");
@@ -229,7 +235,9 @@ absl::Status CheckInvariants(const State& state) {
   for (const auto& [key, queue] : state.queue) in_queues += queue.size();
   for (const auto& [id, session] : state.sessions) {
     in_sessions += session.leases.size();
-    if (session.parked != (state.parked.count(id) > 0)) {
+    const auto parked = state.parked.find(id);
+    if (session.parked != (parked != state.parked.end()) ||
+        (session.parked && parked->second != &session)) {
       return absl::InternalError(absl::StrCat("session ", id, ": parked"));
     }
   }

@@ -26,11 +26,18 @@
 
 namespace uniquanf::server {
 
-// Jobs with tasks that wait for a worker, by priority (highest first), tenant and device.
+// Jobs with tasks that wait for a worker, by priority (highest first), tenant, and all that decides
+// which workers may run them: a worker that does not fit one job of a queue fits none, so that a
+// long queue costs no more to refuse than a short one. Jobs of an `uneven` queue are exceptions:
+// some of their tasks want more memory than the others.
 struct QueueKey {
   int32_t negative_priority = 0;
   std::string tenant;
   std::string device;
+  bool starts = false;  // the job is kQueued: quota of running jobs
+  int64_t memory_bytes = 0;
+  std::vector<std::pair<std::string, std::string>> required_labels;
+  bool uneven = false;
   friend auto operator<=>(const QueueKey&, const QueueKey&) = default;
 };
 
@@ -41,6 +48,7 @@ struct JobEntry {
   std::vector<int32_t> num_open_dependencies;                    // of each task
   std::vector<std::vector<int32_t>> dependents;                  // of each task
   std::set<int32_t> ready;                                       // kReady and not in backoff
+  int32_t num_ready_exceeded = 0;                                // with exceeded_memory_bytes
   std::map<std::pair<int32_t, int32_t>, int32_t> task_of_layer;  // (round, layer) → index
   std::map<std::string, int32_t> task_of_id;
   int32_t num_leased = 0;
@@ -91,6 +99,10 @@ enum class JobTimerKind { kDeadline, kTimeToLive };
 using JobTimer = std::tuple<absl::Time, JobTimerKind, uint64_t>;
 
 struct State {
+  State() = default;
+  State(State&&) = default;  // no copies: `parked` points into `sessions`
+  State& operator=(State&&) = default;
+
   Policy policy;
   uint64_t epoch = 0;         // grows with every start on a store
   uint64_t random_state = 1;  // jitter
@@ -108,7 +120,7 @@ struct State {
   std::set<std::string> garbage;
 
   std::map<QueueKey, std::set<uint64_t>> queue;
-  std::set<std::string> parked;
+  std::map<std::string, Session*> parked;  // by session id
   std::set<Timer> timers;
   std::set<JobTimer> job_timers;
   std::array<int64_t, kNumJobStates + 1> num_jobs{};

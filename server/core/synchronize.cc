@@ -134,7 +134,7 @@ Outcome Mutation::Synchronize(const SynchronizeEvent& event) {
   Outcome outcome;
   if (event.may_wait && !has_news && state_.leasing) {
     session.parked = true;
-    state_.parked.insert(session.id);
+    state_.parked[session.id] = &session;
     outcome.parked = true;
   }
   return outcome;

@@ -86,7 +86,7 @@ void Mutation::SetTaskState(JobEntry* entry, int32_t index, TaskEvent event) {
   --state_.num_tasks[static_cast<int>(task.state)];
   ++state_.num_tasks[static_cast<int>(*next)];
   if (task.state == TaskState::kReady) {
-    entry->ready.erase(index);
+    if (entry->ready.erase(index) > 0) entry->num_ready_exceeded -= task.exceeded_memory_bytes > 0;
     state_.timers.erase({task.not_before, TimerKind::kBackoff, {entry->job.seq, index}});
     task.next_attempt_time.reset();
   }
@@ -109,8 +109,10 @@ void Mutation::MakeReady(JobEntry* entry, int32_t index, absl::Duration delay) {
 }
 
 void Mutation::MarkReady(JobEntry* entry, int32_t index) {
-  entry->tasks[index].ready_since = now_.mono;
+  Task& task = entry->tasks[index];
+  task.ready_since = now_.mono;
   entry->ready.insert(index);
+  entry->num_ready_exceeded += task.exceeded_memory_bytes > 0;
   RefreshQueue(entry);
   matchable_.insert(entry->job.seq);
 }

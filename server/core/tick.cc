@@ -1,5 +1,8 @@
 #include <algorithm>
 #include <cmath>
+#include <map>
+#include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "server/core/mutations.h"
@@ -86,6 +89,18 @@ void Mutation::Tick() {
   }
 }
 
+std::string Mutation::NoWorkerFor(const JobEntry& entry,
+                                  const std::vector<const Session*>& live) const {
+  std::string message = "no worker is connected";
+  for (const Session* session : live) {
+    const std::string mismatch =
+        Mismatch(entry.job, entry.tasks[*entry.ready.begin()], session->capabilities);
+    if (mismatch.empty()) return "";
+    message = absl::StrCat("no worker offers ", mismatch);
+  }
+  return message;
+}
+
 // Says in a job's status why none of its tasks runs, when that is for want of a worker or of quota.
 void Mutation::CheckUnschedulable() {
   // Workers get a moment to come back after the server's own start.
@@ -98,26 +113,23 @@ void Mutation::CheckUnschedulable() {
       live.push_back(&session);
     }
   }
+  std::map<QueueKey, std::string> message_of_queue;  // the same for all its jobs
   int budget = kUnschedulableBatch;
   auto it = state_.jobs.lower_bound(state_.unschedulable_cursor);
   for (; it != state_.jobs.end() && budget > 0; ++it, --budget) {
     JobEntry* entry = &it->second;
     if (!entry->queued_as.has_value() || entry->num_leased > 0) continue;
     const Job& job = entry->job;
-    const Task& task = entry->tasks[*entry->ready.begin()];
     std::string message;
-    bool runnable = false;
-    for (const Session* session : live) {
-      const std::string mismatch = Mismatch(job, task, session->capabilities);
-      if (mismatch.empty()) {
-        runnable = true;
-        break;
-      }
-      message = absl::StrCat("no worker offers ", mismatch);
+    if (entry->queued_as->uneven) {
+      message = NoWorkerFor(*entry, live);
+    } else {
+      const auto [known, added] = message_of_queue.try_emplace(*entry->queued_as);
+      if (added) known->second = NoWorkerFor(*entry, live);
+      message = known->second;
     }
-    if (live.empty()) message = "no worker is connected";
+    const bool runnable = message.empty();
     if (runnable) {
-      message.clear();
       const int limit = state_.policy.max_running_jobs_per_tenant;
       if (job.state == JobState::kQueued && limit > 0 &&
           state_.tenants.at(job.tenant).num_running_jobs >= limit) {

@@ -72,6 +72,12 @@ std::optional<JobView> PublishedState::Find(uint64_t seq) const {
   return it->second;
 }
 
+std::shared_ptr<const Job> PublishedState::FindJob(uint64_t seq) const {
+  absl::MutexLock lock(&mutex_);
+  const auto it = jobs_.find(seq);
+  return it == jobs_.end() ? nullptr : it->second.job;
+}
+
 std::vector<std::shared_ptr<const Job>> PublishedState::Jobs() const {
   absl::MutexLock lock(&mutex_);
   std::vector<std::shared_ptr<const Job>> jobs;

@@ -39,6 +39,8 @@ class PublishedState {
 
   std::optional<JobView> Find(const std::string& id) const;
   std::optional<JobView> Find(uint64_t seq) const;
+  // The job alone, which costs the same for a job of any size; null when there is none.
+  std::shared_ptr<const Job> FindJob(uint64_t seq) const;
   // All jobs in order of creation.
   std::vector<std::shared_ptr<const Job>> Jobs() const;
   std::vector<std::string> Garbage() const;

@@ -54,6 +54,8 @@ class Readiness {
 };
 
 int Run(const ServerFlags& flags) {
+  // Debian builds Abseil with it on: a process-wide lock, and a search, at every lock of a Mutex.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   // Every thread inherits this mask, so signals come to sigwait alone.
   sigset_t signals;
   sigemptyset(&signals);

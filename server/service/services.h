@@ -13,6 +13,7 @@
 #include "server/runtime/runtime.h"
 #include "server/service/call.h"
 #include "server/service/converters.h"
+#include "server/service/watch_updates.h"
 #include "uniquanf/v1/admin_service.grpc.pb.h"
 #include "uniquanf/v1/job_service.grpc.pb.h"
 #include "uniquanf/v1/worker_service.grpc.pb.h"
@@ -31,7 +32,8 @@ struct ServiceContext {
 
 class JobServiceImpl final : public v1::JobService::CallbackService {
  public:
-  explicit JobServiceImpl(const ServiceContext* context) : context_(*context) {}
+  explicit JobServiceImpl(const ServiceContext* context)
+      : context_(*context), watch_updates_(&context->runtime->published()) {}
 
   grpc::ServerUnaryReactor* CreateJob(grpc::CallbackServerContext*, const v1::CreateJobRequest*,
                                       v1::Job*) override;
@@ -62,6 +64,7 @@ class JobServiceImpl final : public v1::JobService::CallbackService {
                                       v1::Job* response);
 
   const ServiceContext& context_;
+  WatchUpdates watch_updates_;
 };
 
 class WorkerServiceImpl final : public v1::WorkerService::CallbackService {

@@ -15,8 +15,8 @@ class WatchCall;
 // Outlives the call for as long as the hub may still notify it.
 class WatchStream : public JobWatcher {
  public:
-  WatchStream(WatchCall* call, uint64_t job, int64_t after_version, const PublishedState* published)
-      : job_(job), published_(published), call_(call), sent_version_(after_version) {}
+  WatchStream(WatchCall* call, uint64_t job, int64_t after_version, WatchUpdates* updates)
+      : job_(job), updates_(updates), call_(call), sent_version_(after_version) {}
 
   void OnJobChanged() override {
     absl::MutexLock lock(&mutex_);
@@ -30,6 +30,7 @@ class WatchStream : public JobWatcher {
   void OnWriteDone(bool ok) {
     absl::MutexLock lock(&mutex_);
     writing_ = false;
+    response_.reset();
     if (!ok) {
       End(absl::CancelledError("the caller went away"));
     } else if (pending_end_) {
@@ -54,7 +55,7 @@ class WatchStream : public JobWatcher {
   void End(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const uint64_t job_;
-  const PublishedState* const published_;
+  WatchUpdates* const updates_;
   absl::Mutex mutex_;
   WatchCall* call_ ABSL_GUARDED_BY(mutex_);
   int64_t sent_version_ ABSL_GUARDED_BY(mutex_);
@@ -64,12 +65,14 @@ class WatchStream : public JobWatcher {
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
   bool pending_end_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status pending_status_ ABSL_GUARDED_BY(mutex_);
-  v1::WatchJobResponse response_ ABSL_GUARDED_BY(mutex_);
+  // Held while it is written.
+  std::shared_ptr<const v1::WatchJobResponse> response_ ABSL_GUARDED_BY(mutex_);
 };
 
 class WatchCall final : public grpc::ServerWriteReactor<v1::WatchJobResponse> {
  public:
-  WatchCall(const ServiceContext& context, const v1::WatchJobRequest& request)
+  WatchCall(const ServiceContext& context, const v1::WatchJobRequest& request,
+            WatchUpdates* updates)
       : context_(context), start_(context.clock->Monotonic()) {
     const absl::StatusOr<std::string> id = ParseJobName("name", request.name());
     if (!id.ok()) {
@@ -86,8 +89,7 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::WatchJobResponse> {
       return;
     }
     job_ = view->job->seq;
-    stream_ = std::make_shared<WatchStream>(this, job_, request.after_version(),
-                                            &context.runtime->published());
+    stream_ = std::make_shared<WatchStream>(this, job_, request.after_version(), updates);
     context.runtime->watch_hub().Add(job_, stream_);
     stream_->OnJobChanged();
     // Between the two the streams may have been ended for a server that is active no more.
@@ -124,27 +126,21 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::WatchJobResponse> {
 void WatchStream::Advance() {
   if (call_ == nullptr || ended_ || writing_ || !dirty_) return;
   dirty_ = false;
-  const std::optional<JobView> view = published_->Find(job_);
-  if (!view.has_value()) {
+  std::optional<WatchUpdates::Update> update =
+      updates_->After(job_, sent_version_, tasks_sent_version_);
+  if (!update.has_value()) {
     return End(NotFound("JOB_NOT_FOUND", "the job was deleted while it was watched"));
   }
-  const bool final = IsFinal(view->job->state);
-  if (view->job->version > sent_version_) {
-    response_.Clear();
-    JobToProto(*view, response_.mutable_job());
-    for (const auto& task : view->tasks) {
-      if (task->version > tasks_sent_version_) {
-        TaskToProto(view->job->id, *task, response_.add_tasks());
-      }
-    }
-    sent_version_ = tasks_sent_version_ = view->job->version;
+  if (update->response != nullptr) {
+    response_ = std::move(update->response);
+    sent_version_ = tasks_sent_version_ = response_->job().version();
     writing_ = true;
-    if (final) {
+    if (update->final) {
       pending_end_ = true;
       pending_status_ = absl::OkStatus();
     }
-    call_->StartWrite(&response_);
-  } else if (final) {
+    call_->StartWrite(response_.get());
+  } else if (update->final) {
     End(absl::OkStatus());
   }
 }
@@ -167,7 +163,7 @@ void WatchStream::End(const absl::Status& status) {
 
 grpc::ServerWriteReactor<v1::WatchJobResponse>* JobServiceImpl::WatchJob(
     grpc::CallbackServerContext*, const v1::WatchJobRequest* request) {
-  return new WatchCall(context_, *request);
+  return new WatchCall(context_, *request, &watch_updates_);
 }
 
 }  // namespace uniquanf::server

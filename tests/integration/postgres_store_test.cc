@@ -3,6 +3,9 @@
 #include <libpq-fe.h>
 
 #include <cstdio>
+#include <functional>
+#include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -140,6 +143,77 @@ TEST_F(PostgresStoreTest, ABatchLargerThanAnySocketBufferIsWritten) {
   ASSERT_OK(loaded);
   ASSERT_EQ(loaded->state.jobs.size(), 50u);
   EXPECT_EQ(loaded->state.jobs[49].spec, batch.jobs[49].spec);
+}
+
+// An update that stays on its page touches no index and leaves nothing for vacuum to collect there.
+TEST_F(PostgresStoreTest, TasksStayOnTheirPagesFromBlockedToSucceeded) {
+  constexpr int kTasks = 1000, kSteps = 20;
+  auto store = New();
+  const uint64_t epoch = *store->Open();
+  uint64_t sequence = 0;
+  WriteBatch batch = Batch(epoch, sequence++);
+  std::vector<Task> tasks(kTasks);
+  for (int i = 0; i < kTasks; ++i) {
+    tasks[i].id = absl::StrCat("layer-", i);
+    tasks[i].kind = TaskKind::kLayer;
+    tasks[i].version = int64_t{1} << 32;
+    batch.tasks.push_back({{1, i}, tasks[i]});
+  }
+  ASSERT_OK(store->Commit(batch));
+  const std::string kPages = "SELECT (ctid::text::point)[0]::int FROM uniquanf_tasks ORDER BY task";
+  const std::vector<std::string> before = postgres->Sql(state_, kPages);
+  const auto change = [&](const std::function<void(Task*)>& how) {
+    for (int step = 0; step < kSteps; ++step) {
+      WriteBatch part = Batch(epoch, sequence++);
+      for (int i = step; i < kTasks; i += kSteps) {
+        how(&tasks[i]);
+        part.tasks.push_back({{1, i}, tasks[i]});
+      }
+      ASSERT_OK(store->Commit(part));
+    }
+  };
+  change([](Task* task) {
+    task->state = TaskState::kLeased;
+    task->lease = LeaseStatus::kActive;
+    task->lease_id = absl::StrCat("0f8fad5b-d9cb-469f-a165-70867728950e/", task->id, "/1");
+    task->session = "7c9e6679-7425-40de-944b-e07fc1f90ae7";
+    task->worker = "gpu-machine-17";
+    task->start_time = absl::FromUnixNanos(1700000000123456789);
+  });
+  change([](Task* task) {
+    task->state = TaskState::kSucceeded;
+    task->lease = LeaseStatus::kReported;
+    task->end_time = absl::FromUnixNanos(1700000099123456789);
+    task->result_sha256 = std::string(64, 'a');
+  });
+  const std::vector<std::string> after = postgres->Sql(state_, kPages);
+  ASSERT_EQ(after.size(), before.size());
+  int num_moved = 0;
+  for (int i = 0; i < kTasks; ++i) num_moved += before[i] != after[i];
+  EXPECT_LE(num_moved, kTasks / 50);
+}
+
+TEST_F(PostgresStoreTest, AStateOfTheFirstSchemaIsBroughtUpToDate) {
+  {
+    auto store = New();
+    ASSERT_OK(store->Commit(Batch(*store->Open(), 0)));
+  }
+  postgres->Sql(state_, "UPDATE uniquanf_meta SET schema_version = 1");
+  postgres->Sql(state_, "ALTER TABLE uniquanf_tasks SET (fillfactor = 50)");
+  postgres->Sql(state_,
+                "ALTER TABLE uniquanf_tasks RESET (autovacuum_analyze_threshold,"
+                " autovacuum_vacuum_insert_threshold)");
+  auto store = New();
+  ASSERT_OK(store->Open());
+  EXPECT_EQ(store->Load()->state.jobs.size(), 1u);
+  EXPECT_EQ(postgres->Sql(state_, "SELECT schema_version FROM uniquanf_meta"),
+            (std::vector<std::string>{"2"}));
+  EXPECT_THAT(postgres->Sql(state_,
+                            "SELECT array_to_string(reloptions, ' ') FROM pg_class"
+                            " WHERE oid = 'uniquanf_tasks'::regclass"),
+              testing::ElementsAre(testing::AllOf(HasSubstr("fillfactor=20"),
+                                                  HasSubstr("analyze_threshold"),
+                                                  HasSubstr("insert_threshold"))));
 }
 
 TEST_F(PostgresStoreTest, NewerSchemaIsRefused) {

@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <ctime>
+
 #include "tests/unit/server/core_fixture.h"
 
 namespace uniquanf::server {
@@ -108,6 +111,73 @@ TEST_F(SchedulingTest, RequiredLabelsMustMatch) {
   EXPECT_EQ(state_.num_unschedulable, 1);
   EXPECT_EQ(NextJob(&right), "a");
   EXPECT_EQ(state_.num_unschedulable, 0);
+}
+
+// Jobs of a tenant that this worker cannot run stand before one that it can.
+TEST_F(SchedulingTest, ATaskThatDoesNotFitHidesNoOther) {
+  Create("needs-much");
+  Worker large = NewWorker("large"), small = NewWorker("small");
+  large.capabilities.memory_bytes = int64_t{64} << 30;
+  Synchronize(&large);
+  Succeed(&large.reports[0], 3, true, int64_t{32} << 30);
+  large.num_slots = 0;
+  Synchronize(&large);
+  Create("needs-little");
+  EXPECT_EQ(NextJob(&small), "needs-little");
+  FinishAndSynchronize(&small, 2, true);
+  ASSERT_EQ(small.reports.size(), 1u);
+  EXPECT_EQ(small.reports[0].job, "needs-little");
+  Create("younger");
+  // What ran out of memory goes elsewhere; its siblings and younger jobs stay open to the worker.
+  Fail(&small.reports[0], FailureClass::kOutOfMemory);
+  Synchronize(&small);
+  ASSERT_EQ(small.reports.size(), 1u);
+  EXPECT_EQ(small.reports[0].task, "layer-0001");
+  Fail(&small.reports[0], FailureClass::kOutOfMemory);
+  EXPECT_EQ(NextJob(&small), "younger");
+  // Nor does a job of which nothing fits any more hide one of which something does.
+  FinishAndSynchronize(&small, 2, true);
+  ASSERT_EQ(small.reports.size(), 1u);
+  Fail(&small.reports[0], FailureClass::kOutOfMemory);
+  EXPECT_EQ(NextJob(&small), "younger");
+}
+
+TEST_F(SchedulingTest, RefusingAWorkerCostsTheSameWithALongQueue) {
+  Worker worker = NewWorker("worker");
+  const auto cpu_seconds = [] { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; };
+  const auto call = [&] {
+    SynchronizeEvent event;
+    event.session = event.worker = "worker";
+    event.capabilities = worker.capabilities;
+    event.num_free_slots = 1;
+    double fastest = 1;
+    for (int round = 0; round < 20; ++round) {
+      const double start = cpu_seconds();
+      for (int i = 0; i < 50; ++i) {
+        ++event.sequence;
+        EXPECT_TRUE(Apply(&state_, event, now(), &edits_).status.ok());
+      }
+      fastest = std::min(fastest, cpu_seconds() - start);
+      event.sequence += 100;
+    }
+    EXPECT_TRUE(state_.sessions.at("worker").leases.empty());
+    state_.sessions.at("worker").sequence = -1;
+    return fastest;
+  };
+  const auto create = [&](int first, int last) {
+    for (int i = first; i < last; ++i) {
+      CreateJobEvent event;
+      event.job.id = event.job.uid = absl::StrCat("job-", i);
+      event.job.tenant = "t";
+      event.job.labels = {{"require/zone", "elsewhere"}};
+      EXPECT_TRUE(Apply(&state_, event, now(), &edits_).status.ok());
+    }
+  };
+  create(0, 10);
+  const double with_ten = call();
+  create(10, 20000);
+  const double with_many = call();
+  EXPECT_LT(with_many, 20 * with_ten + 0.001) << "2,000 times as many jobs are queued";
 }
 
 TEST_F(SchedulingTest, CachedActivationsArePreferredWithinAJob) {

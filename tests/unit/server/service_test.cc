@@ -486,5 +486,44 @@ TEST_F(ServiceTest, ShutdownEndsStreamsAndHeldCalls) {
   EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
 }
 
+TEST(WatchUpdatesTest, WatchersThatHaveSeenTheSameShareOneUpdate) {
+  const Now now{absl::FromUnixSeconds(1700000000), absl::Seconds(100)};
+  State state = *Rebuild(Policy(), {}, 1, 1, now);
+  PublishedState published;
+  const auto apply = [&](const Event& event) {
+    Edits edits;
+    EXPECT_THAT(Apply(&state, event, now, &edits).status, IsOk());
+    published.Publish(state, edits);
+  };
+  CreateJobEvent create;
+  create.job.id = create.job.uid = "a";
+  apply(create);
+  const uint64_t job = state.FindJob("a")->job.seq;
+  WatchUpdates updates(&published);
+  const auto first = updates.After(job, 0, -1);
+  ASSERT_TRUE(first.has_value() && first->response != nullptr);
+  EXPECT_EQ(first->response->tasks_size(), 1);
+  EXPECT_FALSE(first->final);
+  EXPECT_EQ(updates.After(job, 0, -1)->response, first->response);
+  EXPECT_EQ(updates.num_made(), 1);
+
+  const int64_t version = first->response->job().version();
+  EXPECT_EQ(updates.After(job, version, version)->response, nullptr);
+  EXPECT_EQ(updates.After(job, 0, version)->response->tasks_size(), 0);
+  EXPECT_EQ(updates.num_made(), 2);
+
+  apply(PauseJobEvent{"a"});
+  const auto second = updates.After(job, version, version);
+  ASSERT_NE(second->response, nullptr);
+  EXPECT_EQ(second->response->job().state(), v1::Job::PAUSED);
+  EXPECT_EQ(second->response->tasks_size(), 0) << "no task has changed";
+  apply(CancelJobEvent{"a"});
+  const auto last = updates.After(job, version, version);
+  EXPECT_TRUE(last->final);
+  EXPECT_EQ(last->response->tasks_size(), 1);
+  apply(DeleteJobEvent{"a"});
+  EXPECT_FALSE(updates.After(job, version, version).has_value());
+}
+
 }  // namespace
 }  // namespace uniquanf::server
