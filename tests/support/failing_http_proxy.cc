@@ -156,6 +156,15 @@ int FailingHttpProxy::NumPuts(const std::string& path_end) const {
   return num;
 }
 
+uint64_t FailingHttpProxy::BytesRead(const std::string& part) const {
+  absl::MutexLock lock(&mutex_);
+  uint64_t num_bytes = 0;
+  for (const auto& [path, bytes] : bytes_read_) {
+    if (absl::StrContains(path, part)) num_bytes += bytes;
+  }
+  return num_bytes;
+}
+
 FailingHttpProxy::Fault FailingHttpProxy::Draw() {
   absl::MutexLock lock(&mutex_);
   ++counts_.requests;
@@ -236,10 +245,12 @@ void FailingHttpProxy::Serve(Connection* connection) {
       if (head.empty()) break;
     }
     const int status = StatusOf(head);
-    if (absl::StartsWith(request, "PUT ") && status / 100 == 2) {
-      const std::string target = request.substr(4, request.find(' ', 4) - 4);
+    if (status / 100 == 2) {
+      const size_t start = request.find(' ') + 1;
+      const std::string path = request.substr(start, request.find_first_of(" ?", start) - start);
       absl::MutexLock lock(&mutex_);
-      ++puts_[target.substr(0, target.find('?'))];
+      if (absl::StartsWith(request, "PUT ")) ++puts_[path];
+      if (absl::StartsWith(request, "GET ")) bytes_read_[path] += LengthOf(head);
     }
     if (fault == Fault::kUnanswered) {
       reset = true;

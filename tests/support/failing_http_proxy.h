@@ -41,6 +41,8 @@ class FailingHttpProxy {
   Counts counts() const;
   // How often the server answered a PUT whose path ends so with success, relayed or not.
   int NumPuts(const std::string& path_end) const;
+  // Bytes of bodies with which the server answered GETs of paths that hold `part` (up to the '?').
+  uint64_t BytesRead(const std::string& part) const;
 
  private:
   enum class Fault { kNone, kRefuse, kReset, kUnanswered, kTruncate };
@@ -63,6 +65,7 @@ class FailingHttpProxy {
   std::mt19937_64 random_ ABSL_GUARDED_BY(mutex_);
   Counts counts_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, int> puts_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, uint64_t> bytes_read_ ABSL_GUARDED_BY(mutex_);
   std::list<Connection> connections_;  // the accepting thread's
   std::thread thread_;
 };
