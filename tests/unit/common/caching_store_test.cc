@@ -12,6 +12,7 @@
 #include <random>
 
 #include "absl/strings/match.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "common/object_store/cache_flags.h"
 #include "common/object_store/local_store.h"
@@ -124,6 +125,7 @@ class CachingStoreTest : public ::testing::Test {
     options.num_recent_pieces = 1;
     options.clock = &clock_;
     options.on_problem = [this](const absl::Status& problem) {
+      absl::MutexLock lock(&problems_mutex_);
       problems_.push_back(std::string(problem.message()));
     };
     return std::make_shared<ObjectCache>(std::move(options));
@@ -147,6 +149,7 @@ class CachingStoreTest : public ::testing::Test {
 
   TempDir dir_;
   ManualClock clock_;
+  absl::Mutex problems_mutex_;
   std::vector<std::string> problems_;
   const std::shared_ptr<ObjectStore> local_ = OpenLocalStore(dir_.File("store")).value();
   const std::shared_ptr<CountingStore> remote_ = std::make_shared<CountingStore>(local_);
@@ -249,8 +252,12 @@ TEST_F(CachingStoreTest, OneReadNeverMixesVersions) {
 
 TEST_F(CachingStoreTest, AnObjectThatChangesAllTheTimeIsReadPastTheCache) {
   ASSERT_OK(local_->Write("key", data_));
+  absl::Mutex mutex;  // pieces are read side by side
   int variant = 0;
-  remote_->before_read = [&] { ASSERT_OK(local_->Write("key", Pattern(900, ++variant))); };
+  remote_->before_read = [&] {
+    absl::MutexLock lock(&mutex);
+    ASSERT_OK(local_->Write("key", Pattern(900, ++variant)));
+  };
   const auto store = NewStore();
   ASSERT_OK_AND_ASSIGN(const std::string read, store->Read("key", 1 << 20));
   EXPECT_EQ(read, Pattern(900, variant));
