@@ -5,7 +5,7 @@
 #   scripts/gpu_check.sh BUILD_DIR [OUT_DIR] [PART...]
 #
 # BUILD_DIR is a build tree, or a folder that holds its programs side by side; logs go to OUT_DIR.
-# PARTs: tests goldens sanitizer bench (all of them when none is named).
+# PARTs: tests goldens sanitizer bench job (all but the last when none is named).
 set -u
 build=${1:?usage: gpu_check.sh BUILD_DIR [OUT_DIR] [PART...]}
 out=${2:-$(mktemp -d)}
@@ -30,6 +30,18 @@ check() {
   fi
 }
 
+# sanitize TOOL TEST SHARD SHARDS: one part of a test program's CUDA cases under the checker.
+sanitize() {
+  local log=$out/$1.$2.$3 options=
+  [ "$1" = memcheck ] && options='--report-api-errors no'  # one test asks for too much memory
+  # cuBLASLt's products are announced through NVTX (cuda_matmul.cc).
+  [ "$1" = initcheck ] && options='--nvtx yes'
+  GTEST_TOTAL_SHARDS=$4 GTEST_SHARD_INDEX=$3 timeout "${SANITIZER_SECONDS:-480}" \
+    compute-sanitizer --tool "$1" $options --error-exitcode 9 "$(program "$2")" \
+    --gtest_filter='*Cuda*:*Case*' --gtest_brief=1 > "$log.log" 2>&1
+  echo $? > "$log.exit"
+}
+
 tests="cuda_backend_test cuda_attention_test uniquanf_ops_test uniquanf_block_test quantizer_device_test"
 goldens="quantizer_golden_test reconstruct_golden_test"
 for part in $parts; do
@@ -38,36 +50,33 @@ for part in $parts; do
     goldens)
       for t in $goldens; do check "$t" 300 "$(program "$t")" '--gtest_filter=*cuda*'; done ;;
     sanitizer)
-      # The largest cases take minutes under the checker and show nothing that small ones do not.
-      # All at once: the checkers keep a core busy each, and the device hardly.
-      export UNIQUANF_SMALL_CASES=1
+      # A job a core: the checkers keep a core busy each, and the device hardly. The quantizer's
+      # cases are tests of their own, dealt out to jobs. "tool test shard shards" a line.
       for tool in memcheck racecheck initcheck; do
         for t in $tests; do
-          filter='*Cuda*:*DeviceAgreement*'
-          options=
-          # One test asks for more memory than there is.
-          [ $tool = memcheck ] && options='--report-api-errors no'
-          # initcheck does not see what cuBLASLt's bf16 kernels store (by the copy engine).
-          [ $tool.$t = initcheck.uniquanf_block_test ] && filter='*CudaF32*'
-          (timeout 280 compute-sanitizer --tool "$tool" $options --error-exitcode 9 \
-            "$(program "$t")" --gtest_filter="$filter" --gtest_brief=1 \
-            > "$out/$tool.$t.log" 2>&1; echo $? > "$out/$tool.$t.exit") &
+          shards=2
+          [ "$t" = quantizer_device_test ] && shards=12
+          for ((shard = 0; shard < shards; ++shard)); do echo "$tool $t $shard $shards"; done
         done
-      done
-      wait
+      done | sort -k2,2r -k1,1r > "$out/sanitizer.jobs"
+      export -f sanitize program
+      export build out
+      xargs -P "$(nproc)" -L 1 bash -c 'sanitize "$@"' _ < "$out/sanitizer.jobs"
       for tool in memcheck racecheck initcheck; do
         for t in $tests; do
-          code=$(cat "$out/$tool.$t.exit")
-          summary=$(grep -hE "SUMMARY" "$out/$tool.$t.log" | tail -1 | sed 's/=//g')
-          if [ "$code" = 0 ]; then
-            table+=("pass  $tool.$t  $summary")
+          codes=$(cat "$out/$tool.$t".*.exit | sort -u | tr '\n' ' ')
+          ran=$(cat "$out/$tool.$t".*.log | sed -n 's/^\[==========\] \([0-9]*\) tests.* ran.*/\1/p' |
+            awk '{ sum += $1 } END { print sum + 0 }')
+          summary=$(cat "$out/$tool.$t".*.log | grep -h SUMMARY | sed 's/=//g' | sort | uniq -c |
+            tr -s ' ' | paste -sd';')
+          if [ "$codes" = "0 " ]; then
+            table+=("pass  $tool.$t  $ran tests;$summary")
           else
-            table+=("FAIL  $tool.$t  (exit $code) $summary")
+            table+=("FAIL  $tool.$t  (exits $codes) $ran tests;$summary")
             failed=1
           fi
         done
-      done
-      unset UNIQUANF_SMALL_CASES ;;
+      done ;;
     bench)
       bench=$(program block_bench)
       init=$(program init_bench)
@@ -79,6 +88,14 @@ for part in $parts; do
       check block.70b.4bit 180 "$bench" --shape=llama3-70b --bits=4 --steps=20 --split=0
       check init.grid1 120 "$init" --grid=1
       check init.grid20 120 "$init" --grid=20 ;;
+    job)
+      "$(program synthetic_checkpoint)" --shape=llama3-8b --layers=4 --out="$out/model" > /dev/null
+      job=$(program job_bench)
+      paper="--model $out/model --calibration $out/model/tokens.safetensors --epochs 20 --bits 4"
+      check job.8b 200 "$job" $paper --work "$out/job"
+      check job.8b.host 100 "$job" $paper --work "$out/job-host" --activations host --layers 2
+      grep -h -A6 ^layer "$out"/job.*.log
+      rm -rf "$out/model" "$out/job" "$out/job-host" ;;
     *) echo "unknown part: $part" >&2; exit 2 ;;
   esac
 done

@@ -4,7 +4,8 @@
 #
 #   postgres-server.sh start DIR [PORT]   a new empty cluster on 127.0.0.1; prints the URI for uniquanf-server's --state
 #   postgres-server.sh crash DIR          kill -9 to all of it
-#   postgres-server.sh restart DIR        up again on the same data and port
+#   postgres-server.sh restart DIR        up again on the same data and port, from now on without fsync: its processes
+#                                         died, the machine did not, and syncing all files first takes seconds
 #   postgres-server.sh stop DIR           stops it and removes the cluster
 #
 # Exit status: 0; 77 when PostgreSQL is not installed; 1 for other failures.
@@ -28,8 +29,21 @@ unprivileged() {
   (cd / && setpriv --reuid="$user" --regid="$(id -g "$user")" --clear-groups "$@")
 }
 
+# Not of the range from which outgoing connections take theirs: one could lie there when a crashed
+# server starts again.
 free_port() {
-  python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+  python3 - <<'PY'
+import random, socket
+low = int(open("/proc/sys/net/ipv4/ip_local_port_range").read().split()[0])
+while True:
+    port = random.randrange(10000, low) if low > 20000 else random.randrange(1024, 65535)
+    try:
+        socket.socket().bind(("127.0.0.1", port))
+    except OSError:
+        continue
+    print(port)
+    break
+PY
 }
 
 start() {
@@ -58,19 +72,21 @@ unix_socket_directories = ''
 max_connections = 50
 logging_collector = off
 CONF
-  restart "$dir"
+  run "$dir"
   PGPASSWORD=uniquanf-password "$bin/psql" -q -h 127.0.0.1 -p "$port" -U uniquanf -d postgres \
     -c 'CREATE DATABASE uniquanf' || { stop "$dir"; die "cannot create the database"; }
   echo "postgresql://uniquanf:uniquanf-password@127.0.0.1:$port/uniquanf"
 }
 
-restart() {
+# Further arguments are the server's.
+run() {
   local dir=$1 bin data
+  shift
   bin=$(bin)
   data=$(readlink "$dir/data") || die "no cluster in $dir"
   # A killed server leaves this behind; a live one would not let another start on its data anyway.
   unprivileged rm -f "$data/postmaster.pid"
-  unprivileged "$bin/pg_ctl" -D "$data" -w -t 60 -l "$data/server.log" start >/dev/null ||
+  unprivileged "$bin/pg_ctl" -D "$data" -w -t 60 -l "$data/server.log" -o "$*" start >/dev/null ||
     die "PostgreSQL did not start: $(tail -5 "$data/server.log")"
 }
 
@@ -78,6 +94,7 @@ crash() {
   local dir=$1 data pid children
   data=$(readlink "$dir/data") || die "no cluster in $dir"
   pid=$(head -1 "$data/postmaster.pid")
+  kill -STOP "$pid" # from now on it has no new children
   children=$(ps -o pid= --ppid "$pid" || :)
   kill -9 $pid $children 2>/dev/null || :
   for child in $pid $children; do
@@ -100,6 +117,7 @@ stop() {
 [ -n "${2:-}" ] || die "usage: postgres-server.sh start DIR [PORT] | crash DIR | restart DIR | stop DIR"
 case "$1" in
   start) start "$2" "${3:-}" ;;
-  crash | restart | stop) "$1" "$2" ;;
+  restart) run "$2" -c fsync=off ;;
+  crash | stop) "$1" "$2" ;;
   *) die "usage: postgres-server.sh start DIR [PORT] | crash DIR | restart DIR | stop DIR" ;;
 esac

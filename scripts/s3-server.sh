@@ -6,6 +6,9 @@
 #   scripts/s3-server.sh start DIR [PORT]   start in DIR (emptied); PORT defaults to a free one.
 #                                           Prints the settings that clients need, as NAME=value:
 #                                             AWS_ENDPOINT_URL=http://127.0.0.1:PORT ...
+#   scripts/s3-server.sh start-durable DIR [PORT]   the same with its objects in files of DIR, for:
+#   scripts/s3-server.sh crash DIR          kill -9 to all of it
+#   scripts/s3-server.sh restart DIR        up again after that, on the same data and port
 #   scripts/s3-server.sh stop DIR           end the server that was started in DIR
 #   scripts/s3-server.sh fetch              only fill the cache
 #
@@ -50,16 +53,18 @@ fetch() {
 }
 
 free_port() {
-  # Two in a row: the gateway's, and above it the monitor's.
+  # Two in a row: the gateway's, and above it the monitor's. Not of the range from which outgoing
+  # connections take theirs: one could lie there when a crashed server starts again.
   python3 - <<'PY'
-import socket
+import random, socket
+low = int(open("/proc/sys/net/ipv4/ip_local_port_range").read().split()[0])
 while True:
+    port = random.randrange(10000, low - 1) if low > 20000 else random.randrange(1024, 65534)
     a, b = socket.socket(), socket.socket()
-    a.bind(("127.0.0.1", 0))
-    port = a.getsockname()[1]
     try:
+        a.bind(("127.0.0.1", port))
         b.bind(("127.0.0.1", port + 1))
-    except (OSError, OverflowError):
+    except OSError:
         continue
     print(port)
     break
@@ -81,7 +86,7 @@ stop() {
 }
 
 write_config() {
-  local dir="$1" port="$2" lib="$3"
+  local dir="$1" port="$2" store="$3" lib="$4"
   cat >"$dir/ceph.conf" <<CONF
 [global]
 fsid = $(cat /proc/sys/kernel/random/uuid)
@@ -96,9 +101,15 @@ osd crush chooseleaf type = 0
 osd pool default pg num = 4
 osd pool default pg autoscale mode = off
 mon max pg per osd = 1000
-# Objects live in memory: no disk, no block device, no privileges.
-osd objectstore = memstore
+# No block device, no privileges: objects live in memory, or in a sparse file.
+osd objectstore = $store
 memstore device bytes = 8589934592
+bluestore block size = 8589934592
+bluestore cache size = 134217728
+# After a crash nobody waits for what the dead might still do: answer reads, watch.
+osd pool default read lease ratio = 0.05
+paxos propose interval = 0.1
+osd client watch timeout = 3
 mon data = $dir/mon
 osd data = $dir/osd
 run dir = $dir/run
@@ -127,8 +138,62 @@ make_keys() {
   ceph-mon -c "$dir/ceph.conf" --mkfs -i a --monmap "$dir/monmap" --keyring "$dir/keyring"
 }
 
+# Sets lib, the folder of Ceph's libraries, and the environment that its programs need.
+use_packages() {
+  local multiarch
+  multiarch=$(cd "$ROOT/usr/lib" && echo *-linux-gnu)
+  lib="$ROOT/usr/lib/$multiarch"
+  export LD_LIBRARY_PATH="$lib:$lib/ceph:$ROOT/lib/$multiarch:$ROOT/usr/lib"
+  export PATH="$ROOT/usr/bin:$PATH" PYTHONPATH="$ROOT/usr/lib/python3/dist-packages"
+}
+
+run_mon() {
+  setsid ceph-mon -c "$1/ceph.conf" -i a -f </dev/null >>"$1/log/mon.out" 2>&1 &
+  echo $! >"$1/mon.pid"
+}
+
+# The rest, until the gateway answers.
+run_osd_and_rgw() {
+  local dir="$1" port
+  port=$(cat "$dir/port")
+  setsid ceph-osd -c "$dir/ceph.conf" -i 0 -f </dev/null >>"$dir/log/osd.out" 2>&1 &
+  echo $! >"$dir/osd.pid"
+  setsid radosgw -c "$dir/ceph.conf" -n client.rgw -f </dev/null >>"$dir/log/rgw.out" 2>&1 &
+  echo $! >"$dir/rgw.pid"
+  for _ in $(seq 240); do
+    curl -fs --noproxy '*' -o /dev/null "http://127.0.0.1:$port/" && return
+    kill -0 "$(cat "$dir/rgw.pid")" 2>/dev/null || break
+    sleep 0.25
+  done
+  stop "$dir"
+  die "radosgw does not answer; see $dir/log"
+}
+
+crash() {
+  local dir="$1" name
+  for name in rgw osd mon; do
+    [ -s "$dir/$name.pid" ] || die "no server in $dir"
+    kill -9 "$(cat "$dir/$name.pid")" 2>/dev/null || :
+  done
+  for name in rgw osd mon; do
+    for _ in $(seq 100); do
+      case "$(ps -o stat= -p "$(cat "$dir/$name.pid")" 2>/dev/null)" in ''|Z*) break ;; esac
+      sleep 0.05
+    done
+  done
+}
+
+restart() {
+  local dir lib
+  dir=$(cd "$1" && pwd)
+  [ -s "$dir/port" ] || die "no server in $dir"
+  use_packages
+  run_mon "$dir"
+  run_osd_and_rgw "$dir"
+}
+
 start() {
-  local dir="$1" port="${2:-}" lib conf setup uuid multiarch
+  local store="$1" dir="$2" port="${3:-}" lib conf setup uuid
   fetch
   mkdir -p "$dir"
   dir=$(cd "$dir" && pwd)
@@ -136,32 +201,21 @@ start() {
   rm -rf "$dir"/{mon,osd,log,run,rgw,keyring,monmap,ceph.conf}
   mkdir -p "$dir"/{mon,osd,log,run,rgw}
   [ -n "$port" ] || port=$(free_port)
-  multiarch=$(cd "$ROOT/usr/lib" && echo *-linux-gnu)
-  lib="$ROOT/usr/lib/$multiarch"
+  echo "$port" >"$dir/port"
   conf="$dir/ceph.conf" setup="$dir/log/setup.log"
-  export LD_LIBRARY_PATH="$lib:$lib/ceph:$ROOT/lib/$multiarch:$ROOT/usr/lib"
-  export PATH="$ROOT/usr/bin:$PATH" PYTHONPATH="$ROOT/usr/lib/python3/dist-packages"
-  write_config "$dir" "$port" "$lib"
+  use_packages
+  write_config "$dir" "$port" "$store" "$lib"
   # In a subshell of its own: "set -e" does not hold inside a condition.
   (set -e; make_keys "$dir" "$port") >"$setup" 2>&1 &
   wait $! || die "Ceph's tools do not run here; see $setup" 77
 
-  setsid ceph-mon -c "$conf" -i a -f </dev/null >"$dir/log/mon.out" 2>&1 &
-  echo $! >"$dir/mon.pid"
+  run_mon "$dir"
   uuid=$(cat /proc/sys/kernel/random/uuid)
   # This client waits for the monitor by itself.
   /usr/bin/python3 "$ROOT/usr/bin/ceph" --connect-timeout 60 -c "$conf" osd new "$uuid" \
     >>"$setup" 2>&1 || { stop "$dir"; die "the monitor did not start; see $dir/log"; }
   ceph-osd -c "$conf" -i 0 --mkfs --osd-uuid "$uuid" >>"$setup" 2>&1
-  setsid ceph-osd -c "$conf" -i 0 -f </dev/null >"$dir/log/osd.out" 2>&1 &
-  echo $! >"$dir/osd.pid"
-  setsid radosgw -c "$conf" -n client.rgw -f </dev/null >"$dir/log/rgw.out" 2>&1 &
-  echo $! >"$dir/rgw.pid"
-  for _ in $(seq 240); do
-    curl -fs --noproxy '*' -o /dev/null "http://127.0.0.1:$port/" && break
-    kill -0 "$(cat "$dir/rgw.pid")" 2>/dev/null || { stop "$dir"; die "radosgw ended; see $dir/log"; }
-    sleep 0.25
-  done
+  run_osd_and_rgw "$dir"
   radosgw-admin -c "$conf" -n client.rgw user create --uid=test --display-name=test \
     --access-key=$ACCESS_KEY --secret-key=$SECRET_KEY >>"$setup" 2>&1 ||
     { stop "$dir"; die "cannot create the user; see $dir/log"; }
@@ -176,9 +230,17 @@ start() {
   echo "AWS_REGION=us-east-1"
 }
 
+usage() {
+  die "usage: s3-server.sh start DIR [PORT] | start-durable DIR [PORT] | crash DIR | restart DIR | stop DIR | fetch"
+}
+
 case "${1:-}" in
-  start) [ -n "${2:-}" ] || die "usage: s3-server.sh start DIR [PORT]"; start "$2" "${3:-}" ;;
-  stop) [ -n "${2:-}" ] || die "usage: s3-server.sh stop DIR"; stop "$2" ;;
-  fetch) fetch ;;
-  *) die "usage: s3-server.sh start DIR [PORT] | stop DIR | fetch" ;;
+  fetch) fetch; exit ;;
+esac
+[ -n "${2:-}" ] || usage
+case "$1" in
+  start) start memstore "$2" "${3:-}" ;;
+  start-durable) start bluestore "$2" "${3:-}" ;;
+  crash | restart | stop) "$1" "$2" ;;
+  *) usage ;;
 esac

@@ -115,6 +115,11 @@ int64_t PackScales(const UnifiedLinear& unified, int64_t first_row, int64_t end_
 
 }  // namespace
 
+float StoredScale(float value) {
+  int64_t num_saturated = 0;
+  return Float16ToFloat(RoundSaturating(value, &num_saturated));
+}
+
 PackedLinear Pack(const UnifiedLinear& unified) {
   const int n = unified.bits;
   const int64_t N = unified.num_outputs, K = unified.num_inputs;

@@ -41,6 +41,9 @@ struct PackedLinear {
 // UnifiedLinear states, codes below 2^n.
 PackedLinear Pack(const UnifiedLinear& unified);
 
+// A scale factor or shift as Pack stores it.
+float StoredScale(float value);
+
 // out[N, K] = the weights as stored: per group all 2^n levels, summed in fp32 as
 // ((±α_0) ± α_1 ...) + β, are tabulated; so every reader of these bytes computes the same bits.
 void Dequantize(const PackedLinear& packed, float* out);

@@ -33,6 +33,7 @@ struct Policy {
   // Of jobs that say nothing about it. Zero: they are kept.
   absl::Duration default_time_to_live = absl::ZeroDuration();
   int max_layers = 10000;
+  // An assignment that its worker does not report is sent again, and its lease renewed, this often.
   int max_resends = 3;
 };
 

@@ -37,6 +37,12 @@ bool IsReported(const Session& session, const Task& task) {
                      [&](const LeaseReport& r) { return r.lease_id == task.lease_id; });
 }
 
+// Sent again often enough: the lease is left to run out. Its assignment must not be sent any more,
+// for whoever receives one trusts it for a whole lease from its call on.
+bool IsWithheld(const Policy& policy, const Task& task) {
+  return task.num_resends > policy.max_resends;
+}
+
 Assignment MakeAssignment(const JobEntry& entry, const Task& task) {
   Assignment assignment;
   assignment.lease_id = task.lease_id;
@@ -229,8 +235,8 @@ void Mutation::EndSupersededSessions(const Session& session) {
 void Mutation::RenewUnreported(Session* session) {
   for (const TaskRef& ref : session->leases) {
     Task& task = *state_.FindTask(ref);
-    if (IsReported(*session, task) || task.num_resends >= state_.policy.max_resends) continue;
-    ++task.num_resends;
+    if (IsReported(*session, task) || IsWithheld(state_.policy, task)) continue;
+    if (++task.num_resends > state_.policy.max_resends) continue;
     state_.timers.erase({task.lease_expiry, TimerKind::kLease, ref});
     task.lease_expiry = now_.mono + state_.policy.lease_duration;
     state_.timers.insert({task.lease_expiry, TimerKind::kLease, ref});
@@ -291,7 +297,8 @@ SynchronizeReply BuildReply(const State& state, const std::string& session_id) {
   for (const TaskRef& ref : session.leases) {
     const JobEntry& entry = state.jobs.at(ref.job);
     const Task& task = entry.tasks[ref.index];
-    if (!IsReported(session, task)) reply.assignments.push_back(MakeAssignment(entry, task));
+    if (IsReported(session, task) || IsWithheld(state.policy, task)) continue;
+    reply.assignments.push_back(MakeAssignment(entry, task));
   }
   // An idle worker waits in its call; a busy one calls often enough for progress and cancellation.
   reply.next_call = session.leases.empty() ? MaxHold(state.policy) : NextCall(state.policy);

@@ -36,7 +36,7 @@ struct Bench {
   void SetParams(int64_t step) {
     ops::StepParams p = {};
     for (int i = 0; i < batch; ++i) p.sequence_index[i] = (step * batch + i) % kSequences;
-    p.step = step;
+    p.draw = step;
     // Small rates: the values stay those of a converged step however long the run.
     p.uniform_learning_rate = 1e-5f;
     p.binary_learning_rate = 1e-6f;
@@ -47,9 +47,10 @@ struct Bench {
   void IssueStep() {
     ops::MixInputs(backend, step_params(), 1, 0.5, &x_q, x_fp, static_cast<int>(batch), &x);
     runner->Forward(weights, x, &y);
-    ops::MseLoss(backend, step_params(), y, y_fp, static_cast<int>(batch), &loss_scratch, &dy,
+    ops::MseLoss(backend, step_params(), y, y_fp, static_cast<int>(batch), 1, &loss_scratch, &dy,
                  &loss);
-    runner->Backward(weights, dy, &gradients, nullptr, [this](Linear linear) { Update(linear); });
+    runner->Backward(weights, dy, false, &gradients, nullptr,
+                     [this](Linear linear) { Update(linear); });
   }
   void Update(Linear linear) {
     const int l = static_cast<int>(linear);
@@ -124,7 +125,7 @@ Split MeasureSplit(Bench* b) {
     }
     split.weight_gradient = time([&] {
       for (int l = 0; l < kNumLinears; ++l) {
-        ops::LinearBackwardWeight(backend, outs[l], ins[l], &b->gradients[l]);
+        ops::LinearBackwardWeight(backend, outs[l], ins[l], /*accumulate=*/false, &b->gradients[l]);
       }
     });
     split.input_gradient = time([&] {
@@ -196,7 +197,7 @@ Split MeasureSplit(Bench* b) {
       ops::MixInputs(backend, b->step_params(), 1, 0.5, &b->x_q, b->x_fp,
                      static_cast<int>(b->batch), &b->x);
       ops::Add(backend, a, d, &y);
-      ops::MseLoss(backend, b->step_params(), y, b->y_fp, static_cast<int>(b->batch),
+      ops::MseLoss(backend, b->step_params(), y, b->y_fp, static_cast<int>(b->batch), 1,
                    &b->loss_scratch, &b->dy, &b->loss);
       Check(backend->CopyOnDevice(sum.data(), a.data(), a.size_bytes()));
     });

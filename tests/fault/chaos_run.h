@@ -1,6 +1,7 @@
 // One seeded run of a small job in a hostile world: server and workers are killed at random times
 // and at named crash points, stopped beyond their leases, drained; connections break; the object
-// store fails requests. Then the invariants are checked.
+// store fails requests, and so do, killed, the object store and the database. Then the invariants
+// are checked.
 //
 // The seed draws the whole plan; what the machine's timing makes of it differs a little from run to
 // run. Thread safety: runs are independent of each other.
@@ -12,6 +13,8 @@
 #include <vector>
 
 #include "tests/fault/chaos_world.h"
+#include "tests/fault/outage.h"
+#include "tests/support/postgres_server.h"
 
 namespace uniquanf {
 
@@ -21,6 +24,10 @@ struct ChaosOptions {
   // world with its inputs there: a part of the seeds works on it, through a failing proxy. Or none.
   std::string s3_address;
   const ChaosWorld* s3_world = nullptr;
+  // That server's; without them it is not killed.
+  Crashable s3;
+  // A part of the seeds keeps its state there, with two servers, and kills it. Or none.
+  PostgresServer* postgres = nullptr;
   // Where the logs of a run with a violation are copied to; "": nowhere.
   std::string failure_dir;
   bool keep_all_logs = false;  // there, of every run

@@ -1,6 +1,8 @@
-// Chaos runs by seed: chaos_runner [--seed=N] [--runs=M] [--s3] [--failure-dir=DIR] [--trace]
+// Chaos runs by seed:
+//   chaos_runner [--seed=N] [--runs=M] [--s3] [--postgres] [--failure-dir=DIR] [--trace]
 // Prints a line for each; exits with 1 when an invariant broke, with all that is needed to look.
-// --s3 starts the S3 server of scripts/s3-server.sh and lets a part of the seeds work on it.
+// --s3 and --postgres start the servers of scripts/{s3,postgres}-server.sh; a part of the seeds
+// works on them and kills them. Exits with 77, for "skip", where they are not to be had.
 #include <signal.h>
 
 #include <cstdio>
@@ -15,13 +17,16 @@
 int main(int argc, char** argv) {
   signal(SIGPIPE, SIG_IGN);
   int seed = 1, num_runs = 1;
-  bool s3 = false, trace = false;
+  bool s3 = false, postgres = false, trace = false;
   uniquanf::ChaosOptions options;
   options.binary_dir = UNIQUANF_BINARY_DIR "/bin";
   uniquanf::FlagSet flags("chaos_runner [flags]", "Small jobs in a hostile world, by seed.");
   flags.Int("seed", &seed, 0, 1000000000, "of the first run; each next one has the next");
   flags.Int("runs", &num_runs, 1, 1000000, "how many");
-  flags.Bool("s3", &s3, "start an S3 server and run a part of the seeds on it, failing");
+  flags.Bool("s3", &s3, "start an S3 server and run a part of the seeds on it, failing and killed");
+  flags.Bool(
+      "postgres", &postgres,
+      "start a PostgreSQL server; a part of the seeds keeps its state there, with two servers");
   flags.Bool("trace", &trace, "print what is done to every run");
   flags.String("failure-dir", "DIR", &options.failure_dir, "keep the logs of failed runs there");
   flags.Bool("keep-all-logs", &options.keep_all_logs, "there, also of runs that went well");
@@ -31,12 +36,18 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "%s\n%s", std::string(parsed.message()).c_str(), flags.Help().c_str());
     return parsed.ok() ? 0 : 2;
   }
+  uniquanf::PostgresServer database;
+  if (postgres) {
+    if (const int status = database.Start(); status != 0) return status;
+    options.postgres = &database;
+  }
   uniquanf::ChaosWorld world(options.binary_dir);
   std::unique_ptr<uniquanf::S3TestServer> server;
   std::unique_ptr<uniquanf::ChaosWorld> s3_world;
   if (s3) {
     server = std::make_unique<uniquanf::S3TestServer>();
-    if (const int status = server->Start(); status != 0) return status;
+    if (const int status = server->StartDurable(); status != 0) return status;
+    options.s3 = {[&server] { return server->Crash(); }, [&server] { return server->Restart(); }};
     const uniquanf::Environment environment = server->NewEnvironment();
     for (const char* name :
          {"AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"}) {

@@ -153,10 +153,11 @@ class World {
     parked_.clear();
     // The connections died with the old process, and what was under way in them.
     std::erase_if(network_, [](const Message& m) { return m.kind == Message::kRequest; });
-    for (const std::string& uid : acknowledged_jobs_) {
-      bool found = false;
-      for (const auto& [seq, entry] : state_.jobs) found = found || entry.job.uid == uid;
-      if (!found) Violate(absl::StrCat("acknowledged job ", uid, " is gone"));
+    for (const auto& [seq, uid] : committed_jobs_) {
+      const auto it = state_.jobs.find(seq);
+      if (it == state_.jobs.end() || it->second.job.uid != uid) {
+        Violate(absl::StrCat("job ", uid, " was committed and is gone"));
+      }
     }
   }
 
@@ -209,8 +210,10 @@ class World {
 
   void NoteCommitted(const WriteBatch& batch) {
     std::map<uint64_t, std::string> uids;
+    for (const uint64_t seq : batch.deleted_jobs) committed_jobs_.erase(seq);
     for (const Job& job : batch.jobs) {
       uids[job.seq] = job.uid;
+      committed_jobs_[job.seq] = job.uid;
       const bool was_final = final_.count(job.uid) > 0;
       if (IsFinal(job.state) && !was_final) {
         final_.insert(job.uid);
@@ -618,14 +621,15 @@ class World {
   int num_sessions_ = 0, num_created_ = 0, num_succeeded_ = 0, num_failed_ = 0, num_restarts_ = 0;
   int64_t num_acknowledged_ = 0, num_lost_ = 0;
   bool settling_ = false;
-  std::set<std::string> acknowledged_jobs_, retried_, final_, lost_on_purpose_;
+  std::set<std::string> retried_, final_, lost_on_purpose_;
+  std::map<uint64_t, std::string> committed_jobs_;  // uids by seq, but for the deleted ones
   std::map<std::string, std::string> completed_;
   std::map<std::string, int32_t> attempts_;
   std::map<std::string, int64_t> versions_;
 };
 
 TEST(CoreSimulationTest, NothingIsLostAndNothingIsDoneTwice) {
-  constexpr int64_t kEventsPerWorld = 20000;
+  constexpr int64_t kEventsPerWorld = 20000, kEventsPerReport = 1000000;
   const int64_t total = EnvOr("UNIQUANF_SIMULATION_EVENTS", 200000);
   uint64_t seed = static_cast<uint64_t>(EnvOr("UNIQUANF_SIMULATION_SEED", 1));
   for (int64_t done = 0; done < total; done += kEventsPerWorld, ++seed) {
@@ -633,9 +637,11 @@ TEST(CoreSimulationTest, NothingIsLostAndNothingIsDoneTwice) {
     const std::string violation = world.Run(std::min(kEventsPerWorld, total - done));
     ASSERT_EQ(violation, "") << "replay with UNIQUANF_SIMULATION_SEED=" << seed << "; "
                              << world.Summary();
-    if (done == 0)
+    if (done % kEventsPerReport == 0) {
       std::printf("seed %llu: %s\n", static_cast<unsigned long long>(seed),
                   world.Summary().c_str());
+      std::fflush(stdout);
+    }
   }
 }
 

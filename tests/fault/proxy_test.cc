@@ -152,6 +152,17 @@ TEST(FailingHttpProxyTest, PassesRequestsAndCountsPutsWhenNothingFails) {
   EXPECT_EQ(proxy.counts().failed(), 0);
 }
 
+TEST(FailingHttpProxyTest, CountsPutsThatAServerTookAndNeverAnswered) {
+  SmallServer server([](int fd) {
+    char bytes[4096];
+    (void)recv(fd, bytes, sizeof(bytes), 0);
+  });
+  FailingHttpProxy proxy(server.address(), 1, 0);
+  EXPECT_EQ(Fetch(proxy.address(), "PUT"), "");
+  EXPECT_EQ(proxy.NumPuts("/key"), 0);
+  EXPECT_EQ(proxy.NumUnknownPuts("/key"), 1);
+}
+
 TEST(FailingHttpProxyTest, FailsInEveryWayAndNeverPassesAWholeAnswer) {
   SmallServer server(ServeHttp);
   FailingHttpProxy proxy(server.address(), 1, 1);

@@ -1,6 +1,8 @@
 #include "tests/fault/task_history.h"
 
+#include <cstdint>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -50,11 +52,16 @@ std::vector<std::string> CheckServerLog(const std::string& log) {
   std::vector<std::string> violations;
   std::map<std::pair<std::string, int>, std::string> worker_of_attempt;
   std::map<std::string, int> success_of_task;
+  std::set<int64_t> epochs;
   for (const absl::string_view line : absl::StrSplit(log, '\n')) {
     const auto record = nlohmann::json::parse(line.begin(), line.end(), nullptr,
                                               /*allow_exceptions=*/false);
     if (!record.is_object()) continue;  // cut off by a kill
     const std::string event = record.value("event", "");
+    if (event == "state loaded" && !epochs.insert(record.value("epoch", int64_t{0})).second) {
+      violations.push_back(
+          absl::StrCat("epoch ", record.value("epoch", int64_t{0}), " was taken twice"));
+    }
     if (event != "task leased" && event != "task succeeded") continue;
     const std::string task = absl::StrCat(record.value("job", ""), "/", record.value("task", ""));
     const int attempt = record.value("attempt", 0);

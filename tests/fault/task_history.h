@@ -29,8 +29,9 @@ class TaskHistory {
   std::vector<std::string> violations_ ABSL_GUARDED_BY(mutex_);
 };
 
-// Of a server that logs JSON at level debug, over any number of restarts: every attempt of a task
-// goes to one worker, and no task succeeds twice.
+// Of servers on one state that log JSON at level debug, their logs joined, over any number of
+// restarts: every attempt of a task goes to one worker, no task succeeds twice, and no two of them
+// are active in the same epoch.
 std::vector<std::string> CheckServerLog(const std::string& log);
 
 }  // namespace uniquanf

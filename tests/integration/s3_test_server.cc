@@ -26,14 +26,16 @@ std::string NewDirectory() {
 S3TestServer::S3TestServer() : directory_(NewDirectory()) {}
 
 S3TestServer::~S3TestServer() {
-  if (started_) {
-    if (std::system(absl::StrCat(kScript, " stop ", directory_).c_str()) != 0) {
-      std::fprintf(stderr, "cannot stop the S3 server in %s\n", directory_.c_str());
-    }
+  if (started_ && !RunScript("stop")) {
+    std::fprintf(stderr, "cannot stop the S3 server in %s\n", directory_.c_str());
   }
   if (!directory_.empty() && std::system(absl::StrCat("rm -rf ", directory_).c_str()) != 0) {
     std::fprintf(stderr, "cannot remove %s\n", directory_.c_str());
   }
+}
+
+bool S3TestServer::RunScript(const std::string& command) {
+  return std::system(absl::StrCat(kScript, " ", command, " ", directory_).c_str()) == 0;
 }
 
 int S3TestServer::Start() {
@@ -41,24 +43,36 @@ int S3TestServer::Start() {
        {"AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"}) {
     if (const char* value = getenv(name); value != nullptr) settings_[name] = value;
   }
-  if (settings_.count("AWS_ENDPOINT_URL") == 0) {
-    FILE* out = popen(absl::StrCat(kScript, " start ", directory_).c_str(), "r");
-    if (out == nullptr) return 1;
-    std::string text;
-    char buffer[1024];
-    while (size_t count = fread(buffer, 1, sizeof(buffer), out)) text.append(buffer, count);
-    const int status = pclose(out);
-    if (status != 0) return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
-    started_ = true;
-    for (absl::string_view line : absl::StrSplit(text, '\n')) {
-      const std::pair<std::string, std::string> setting =
-          absl::StrSplit(line, absl::MaxSplits('=', 1));
-      if (!setting.first.empty()) settings_[setting.first] = setting.second;
-    }
+  if (settings_.count("AWS_ENDPOINT_URL") == 0) return RunStart("start");
+  SetPort();
+  return 0;
+}
+
+int S3TestServer::StartDurable() { return RunStart("start-durable"); }
+bool S3TestServer::Crash() { return RunScript("crash"); }
+bool S3TestServer::Restart() { return RunScript("restart"); }
+
+int S3TestServer::RunStart(const std::string& command) {
+  FILE* out = popen(absl::StrCat(kScript, " ", command, " ", directory_).c_str(), "r");
+  if (out == nullptr) return 1;
+  std::string text;
+  char buffer[1024];
+  while (size_t count = fread(buffer, 1, sizeof(buffer), out)) text.append(buffer, count);
+  const int status = pclose(out);
+  if (status != 0) return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+  started_ = true;
+  for (absl::string_view line : absl::StrSplit(text, '\n')) {
+    const std::pair<std::string, std::string> setting =
+        absl::StrSplit(line, absl::MaxSplits('=', 1));
+    if (!setting.first.empty()) settings_[setting.first] = setting.second;
   }
+  SetPort();
+  return 0;
+}
+
+void S3TestServer::SetPort() {
   const std::string& endpoint = settings_["AWS_ENDPOINT_URL"];
   port_ = endpoint.substr(endpoint.rfind(':') + 1);
-  return 0;
 }
 
 Environment S3TestServer::NewEnvironment(const std::map<std::string, std::string>& changes) const {

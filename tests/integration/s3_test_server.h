@@ -22,12 +22,21 @@ class S3TestServer {
   // 0, or the exit status with which the program should end: 77 for "skip". A server that runs
   // already is used when AWS_ENDPOINT_URL is set.
   int Start();
+  // The same with its objects in files, and always a server of its own.
+  int StartDurable();
+  // kill -9 to every process of it; and up again on the same data and port. REQUIRES: StartDurable.
+  bool Crash();
+  bool Restart();
 
   // An environment that names this server, and nothing else of the process's.
   Environment NewEnvironment(const std::map<std::string, std::string>& changes = {}) const;
   const std::string& port() const { return port_; }
 
  private:
+  int RunStart(const std::string& command);
+  bool RunScript(const std::string& command);
+  void SetPort();
+
   const std::string directory_;
   bool started_ = false;
   std::string port_;

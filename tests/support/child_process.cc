@@ -6,10 +6,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <iterator>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/base/check.h"
 
@@ -53,6 +56,18 @@ ChildProcess::~ChildProcess() { Kill(); }
 
 void ChildProcess::Signal(int signal) {
   if (!exit_status_.has_value()) kill(pid_, signal);
+}
+
+bool ChildProcess::Handles(int signal) const {
+  const auto has = [](uint64_t mask, int s) { return (mask >> (s - 1) & 1) != 0; };
+  std::ifstream file(absl::StrCat("/proc/", pid_, "/status"));
+  for (std::string name, value; file >> name && std::getline(file, value);) {
+    const uint64_t mask = std::strtoull(value.c_str(), nullptr, 16);
+    if (name == "SigCgt:" && has(mask, signal)) return true;
+    // The C library blocks all signals for the moment in which it makes a thread or a process.
+    if (name == "SigBlk:" && has(mask, signal) && !has(mask, SIGUSR1)) return true;
+  }
+  return false;
 }
 
 void ChildProcess::Kill() {

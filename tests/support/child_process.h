@@ -39,6 +39,9 @@ class ChildProcess {
   ChildProcess& operator=(const ChildProcess&) = delete;
 
   void Signal(int signal);
+  // Whether a handler of its own, or a thread that waits for it, would get the signal (other than
+  // SIGUSR1). One that has not come as far is ended by it.
+  bool Handles(int signal) const;
   // SIGKILL, and waits until it is gone.
   void Kill();
   // nullopt when it still runs after `timeout`.

@@ -118,7 +118,11 @@ uint64_t LengthOf(const std::string& head) {
   return std::strtoull(HeaderOf(head, "content-length").c_str(), nullptr, 10);
 }
 
-int StatusOf(const std::string& head) { return std::atoi(head.c_str() + head.find(' ') + 1); }
+// 0 when there is none.
+int StatusOf(const std::string& head) {
+  const size_t space = head.find(' ');
+  return space == std::string::npos ? 0 : std::atoi(head.c_str() + space + 1);
+}
 
 std::string Refusal(bool with_body) {
   const std::string body =
@@ -147,10 +151,10 @@ FailingHttpProxy::Counts FailingHttpProxy::counts() const {
   return counts_;
 }
 
-int FailingHttpProxy::NumPuts(const std::string& path_end) const {
-  absl::MutexLock lock(&mutex_);
+int FailingHttpProxy::CountOf(const std::map<std::string, int>& counts,
+                              const std::string& path_end) const {
   int num = 0;
-  for (const auto& [path, count] : puts_) {
+  for (const auto& [path, count] : counts) {
     if (absl::EndsWith(path, path_end)) num += count;
   }
   return num;
@@ -163,6 +167,16 @@ uint64_t FailingHttpProxy::BytesRead(const std::string& part) const {
     if (absl::StrContains(path, part)) num_bytes += bytes;
   }
   return num_bytes;
+}
+
+int FailingHttpProxy::NumPuts(const std::string& path_end) const {
+  absl::MutexLock lock(&mutex_);
+  return CountOf(puts_, path_end);
+}
+
+int FailingHttpProxy::NumUnknownPuts(const std::string& path_end) const {
+  absl::MutexLock lock(&mutex_);
+  return CountOf(unknown_puts_, path_end);
 }
 
 FailingHttpProxy::Fault FailingHttpProxy::Draw() {
@@ -242,16 +256,16 @@ void FailingHttpProxy::Serve(Connection* connection) {
     if (head.empty()) {
       if (!from_client.Pass(LengthOf(request), server)) break;
       head = from_server.ReadHead();
-      if (head.empty()) break;
     }
     const int status = StatusOf(head);
-    if (status / 100 == 2) {
+    if (head.empty() || status / 100 == 2) {
       const size_t start = request.find(' ') + 1;
       const std::string path = request.substr(start, request.find_first_of(" ?", start) - start);
       absl::MutexLock lock(&mutex_);
-      if (absl::StartsWith(request, "PUT ")) ++puts_[path];
+      if (absl::StartsWith(request, "PUT ")) ++(head.empty() ? unknown_puts_ : puts_)[path];
       if (absl::StartsWith(request, "GET ")) bytes_read_[path] += LengthOf(head);
     }
+    if (head.empty()) break;
     if (fault == Fault::kUnanswered) {
       reset = true;
       break;

@@ -41,6 +41,9 @@ class FailingHttpProxy {
   Counts counts() const;
   // How often the server answered a PUT whose path ends so with success, relayed or not.
   int NumPuts(const std::string& path_end) const;
+  // How often such a PUT reached the server whole, and the server went away without an answer: it
+  // may have done it or not.
+  int NumUnknownPuts(const std::string& path_end) const;
   // Bytes of bodies with which the server answered GETs of paths that hold `part` (up to the '?').
   uint64_t BytesRead(const std::string& part) const;
 
@@ -54,6 +57,8 @@ class FailingHttpProxy {
 
   void Run();
   void Serve(Connection* connection);
+  int CountOf(const std::map<std::string, int>& counts, const std::string& path_end) const
+      ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   Fault Draw();
 
   const std::string target_;
@@ -65,6 +70,7 @@ class FailingHttpProxy {
   std::mt19937_64 random_ ABSL_GUARDED_BY(mutex_);
   Counts counts_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, int> puts_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, int> unknown_puts_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, uint64_t> bytes_read_ ABSL_GUARDED_BY(mutex_);
   std::list<Connection> connections_;  // the accepting thread's
   std::thread thread_;

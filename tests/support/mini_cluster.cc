@@ -3,10 +3,17 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <cstdint>
 #include <cstdio>
+#include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
+#include <system_error>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "common/base/check.h"
 #include "common/base/status.h"
@@ -29,60 +36,119 @@ void PrintLogTail(const std::string& name, const ChildProcess& process) {
   std::fprintf(stderr, "---- the end of the log of %s\n%s\n", name.c_str(), log.c_str() + start);
 }
 
+// What a server that has just started says first on its standard output; "" before that.
+std::string ListeningAddress(const std::string& log, uintmax_t offset) {
+  constexpr absl::string_view kLine = "listening on ";
+  std::ifstream file(log, std::ios::binary);
+  file.seekg(static_cast<std::streamoff>(offset));
+  for (std::string line; std::getline(file, line) && !file.eof();) {
+    if (absl::StartsWith(line, kLine)) return line.substr(kLine.size());
+  }
+  return "";
+}
+
 }  // namespace
 
-MiniCluster::MiniCluster(const MiniClusterOptions& options)
-    : options_(options), address_("127.0.0.1:0") {}
+MiniCluster::MiniCluster(const MiniClusterOptions& options) : options_(options) {
+  for (int i = 0; i < options_.num_servers; ++i) {
+    servers_.push_back({i == 0 ? "server" : absl::StrCat("server-", i), "127.0.0.1:0", nullptr});
+  }
+}
 
 MiniCluster::~MiniCluster() {
   if (testing::Test::HasFailure()) {
-    if (server_ != nullptr) PrintLogTail("the server", *server_);
+    for (const Server& server : servers_) {
+      if (server.process != nullptr) PrintLogTail(server.name, *server.process);
+    }
     for (const auto& [name, worker] : workers_) PrintLogTail("worker " + name, *worker);
   }
   workers_.clear();
-  server_.reset();
+  servers_.clear();
 }
 
 std::string MiniCluster::Program(const std::string& name) const {
   return absl::StrCat(options_.binary_dir, "/", name);
 }
 
-bool MiniCluster::StartServer(const ProgramOptions& options) {
-  const std::string ready_file = File("server.ready");
+std::string MiniCluster::address() const {
+  return absl::StrJoin(servers_, ",",
+                       [](std::string* out, const Server& server) { out->append(server.address); });
+}
+
+void MiniCluster::SpawnServer(Server* server, const ProgramOptions& options) {
+  const std::string ready_file = File(server->name + ".ready");
   std::remove(ready_file.c_str());
   std::vector<std::string> arguments = {
-      absl::StrCat("--listen=", address_), absl::StrCat("--data-dir=", File("server")),
+      absl::StrCat("--listen=", server->address), absl::StrCat("--data-dir=", File(server->name)),
       absl::StrCat("--ready-file=", ready_file),
       absl::StrCat("--lease-duration=", absl::FormatDuration(options_.lease_duration))};
+  if (servers_.size() > 1) {
+    arguments.push_back(absl::StrCat("--object-root=file://", File("objects")));
+  }
   arguments.insert(arguments.end(), options_.server_flags.begin(), options_.server_flags.end());
   arguments.insert(arguments.end(), options.flags.begin(), options.flags.end());
-  server_ = std::make_unique<ChildProcess>(Program("uniquanf-server"), arguments,
-                                           options.environment, File("server.log"));
-  const bool up = WaitUntil(
-      [&] { return access(ready_file.c_str(), R_OK) == 0 || !server_->running(); }, kStartTimeout);
+  server->process = std::make_unique<ChildProcess>(
+      Program("uniquanf-server"), arguments, options.environment, File(server->name + ".log"));
+}
+
+bool MiniCluster::StartServer(const ProgramOptions& options) {
+  Server& server = servers_[0];
+  SpawnServer(&server, options);
+  const std::string ready_file = File(server.name + ".ready");
+  const bool up =
+      WaitUntil([&] { return access(ready_file.c_str(), R_OK) == 0 || !server.process->running(); },
+                kStartTimeout);
   if (!up || access(ready_file.c_str(), R_OK) != 0) {
-    PrintLogTail("the server", *server_);
+    PrintLogTail(server.name, *server.process);
     return false;
   }
-  address_ = Trimmed(ReadFile(ready_file));
-  if (client_ == nullptr) {
-    client_options_.retry.max_attempts = options_.client_attempts;
-    client_options_.server = address_;
-    auto client = Client::Connect(client_options_);
-    UQ_CHECK(client.ok());
-    client_ = *std::move(client);
-  }
+  server.address = Trimmed(ReadFile(ready_file));
+  ConnectClient();
   return true;
 }
 
-void MiniCluster::KillServer() { server_->Kill(); }
+bool MiniCluster::StartServer(int index, const ProgramOptions& options) {
+  Server& server = servers_[Index(index)];
+  const std::string log = File(server.name + ".log");
+  std::error_code none_yet;
+  const uintmax_t size = std::filesystem::file_size(log, none_yet);
+  SpawnServer(&server, options);
+  std::string address;
+  WaitUntil(
+      [&] {
+        address = ListeningAddress(log, none_yet ? 0 : size);
+        return !address.empty() || !server.process->running();
+      },
+      kStartTimeout);
+  if (address.empty()) return false;
+  server.address = address;
+  ConnectClient();
+  return true;
+}
+
+void MiniCluster::ConnectClient() {
+  for (const Server& server : servers_) {
+    if (client_ != nullptr || absl::EndsWith(server.address, ":0")) return;
+  }
+  client_options_.retry.max_attempts = options_.client_attempts;
+  client_options_.server = address();
+  auto client = Client::Connect(client_options_);
+  UQ_CHECK(client.ok());
+  client_ = *std::move(client);
+}
+
+void MiniCluster::KillServer(int index) { server(index)->Kill(); }
+
+bool MiniCluster::IsActive(int index) const {
+  return access(File(servers_[Index(index)].name + ".ready").c_str(), R_OK) == 0;
+}
 
 ChildProcess* MiniCluster::StartWorker(const std::string& name, const ProgramOptions& options) {
   std::unique_ptr<ChildProcess>& worker = workers_[name];
   UQ_CHECK(worker == nullptr || !worker->running());
   const std::string ready_file = File(absl::StrCat("worker-", name, ".ready"));
   std::remove(ready_file.c_str());
-  const std::string& server = options.server.empty() ? address_ : options.server;
+  const std::string server = options.server.empty() ? address() : options.server;
   std::vector<std::string> arguments = {absl::StrCat("--server=", server),
                                         absl::StrCat("--name=", name), "--device=cpu",
                                         absl::StrCat("--ready-file=", ready_file)};
@@ -101,7 +167,7 @@ bool MiniCluster::WaitUntilReady(const std::string& worker, absl::Duration timeo
 CommandResult MiniCluster::Run(const std::string& program,
                                const std::vector<std::string>& arguments, absl::Duration timeout) {
   const std::string log = File(absl::StrCat("command-", num_commands_++, ".log"));
-  ChildProcess process(Program(program), arguments, {{"UNIQUANF_SERVER", address_}}, log);
+  ChildProcess process(Program(program), arguments, {{"UNIQUANF_SERVER", address()}}, log);
   const std::optional<ExitStatus> status = process.WaitForExit(timeout);
   if (!status.has_value()) process.Kill();
   return {status.value_or(ExitStatus{-1, SIGKILL}), process.Log()};

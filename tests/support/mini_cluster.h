@@ -1,5 +1,6 @@
-// The whole service as real processes in a temporary directory: one server, any number of workers,
-// on free ports of the loopback interface. For tests that kill and restart them.
+// The whole service as real processes in a temporary directory: one server (or several on one
+// PostgreSQL state), any number of workers, on free ports of the loopback interface. For tests that
+// kill and restart them.
 //
 // Thread safety: none. Lifetime: the destructor kills every process and removes the directory;
 // when the test has failed it prints the ends of the logs first.
@@ -24,6 +25,8 @@ struct MiniClusterOptions {
   // A worker that is gone is noticed after this.
   absl::Duration lease_duration = absl::Seconds(3);
   std::vector<std::string> server_flags = {};  // added to the cluster's own
+  // More than one needs a state that servers share: --state among the flags.
+  int num_servers = 1;
   // Of a client that is used while the server may be gone for longer.
   int client_attempts = RetryOptions().max_attempts;
 };
@@ -45,11 +48,19 @@ class MiniCluster {
   ~MiniCluster();
 
   // Starts the server and waits until it serves. Again after KillServer: on the same state and
-  // port. False, with the log on stderr, when it does not come up.
+  // port. False, with the log on stderr, when it does not come up. Of several servers: the first
+  // one, and it must become the active one.
   bool StartServer(const ProgramOptions& options = {});
-  void KillServer();
-  ChildProcess* server() { return server_.get(); }
-  const std::string& address() const { return address_; }
+  // Starts one of the servers and waits only until it listens, standing by or not. False when it
+  // ends before that.
+  bool StartServer(int index, const ProgramOptions& options);
+  void KillServer(int index = 0);
+  ChildProcess* server(int index = 0) { return servers_[Index(index)].process.get(); }
+  // Whether its ready file says that it is the active one. One that was killed cannot take it back.
+  bool IsActive(int index) const;
+  // Of one server, or of all of them joined by commas. REQUIRES: all have been started once.
+  const std::string& address(int index) const { return servers_[Index(index)].address; }
+  std::string address() const;
 
   // Starts workers/`name`; a second one of that name takes the place of the first (which must have
   // ended or been killed). Does not wait until it is accepted.
@@ -63,7 +74,7 @@ class MiniCluster {
 
   // What client() is made with (but for the address); before the first StartServer.
   void set_client_options(const ClientOptions& options) { client_options_ = options; }
-  // Patient enough for a server that is being restarted.
+  // Patient enough for a server that is being restarted. REQUIRES: all servers have been started.
   Client& client() { return *client_; }
   // A final job within `timeout`, or an error.
   absl::StatusOr<Job> WaitForJob(const std::string& job, absl::Duration timeout);
@@ -76,12 +87,19 @@ class MiniCluster {
   std::string File(const std::string& name) const { return dir_.File(name); }
 
  private:
+  struct Server {
+    std::string name;  // of its files
+    std::string address;
+    std::unique_ptr<ChildProcess> process;
+  };
+  static size_t Index(int index) { return static_cast<size_t>(index); }
   std::string Program(const std::string& name) const;
+  void SpawnServer(Server* server, const ProgramOptions& options);
+  void ConnectClient();
 
   const MiniClusterOptions options_;
   TempDir dir_;
-  std::string address_;
-  std::unique_ptr<ChildProcess> server_;
+  std::vector<Server> servers_;
   std::map<std::string, std::unique_ptr<ChildProcess>> workers_;
   ClientOptions client_options_;
   std::unique_ptr<Client> client_;

@@ -27,6 +27,7 @@ class PostgresServer {
   // kill -9 to every process of it; and up again on the same data.
   bool Crash();
   bool Restart();
+  std::string LogFile() const { return dir_.File("data/server.log"); }
   // Runs SQL in the schema of `state` as the owner; the first column of every row. Aborts the test
   // when it fails.
   std::vector<std::string> Sql(const std::string& state, const std::string& sql);

@@ -48,7 +48,8 @@ class Backend {
   // At least 256-byte aligned; contents are undefined. Size 0 gives a non-null unique pointer.
   virtual absl::StatusOr<void*> Allocate(size_t size_bytes) = 0;
   virtual void Free(void* pointer) = 0;
-  // Page-locked host memory where the device has such a thing, plain memory elsewhere.
+  // Page-locked host memory where the device has such a thing, plain memory elsewhere. These two
+  // may be called from any thread.
   virtual absl::StatusOr<void*> AllocateHost(size_t size_bytes) = 0;
   virtual void FreeHost(void* pointer) = 0;
 
@@ -57,6 +58,11 @@ class Backend {
   virtual absl::Status CopyFromHost(void* dst, const void* src, size_t size_bytes) = 0;
   virtual absl::Status CopyToHost(void* dst, const void* src, size_t size_bytes) = 0;
   virtual absl::Status CopyOnDevice(void* dst, const void* src, size_t size_bytes) = 0;
+  // CopyFromHost beside the ops: from page-locked memory, after everything issued so far, at the
+  // same time as what is issued next. Ops issued after JoinCopies see the copy; nothing may touch
+  // `src` or `dst` between the two.
+  virtual absl::Status CopyFromHostAside(void* dst, const void* src, size_t size_bytes) = 0;
+  virtual absl::Status JoinCopies() = 0;
   virtual absl::Status FillZero(void* dst, size_t size_bytes) = 0;
   // Waits for everything issued; reports the first error since the last call.
   virtual absl::Status Synchronize() = 0;

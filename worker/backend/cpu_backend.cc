@@ -83,6 +83,10 @@ absl::Status CpuBackend::CopyToHost(void* dst, const void* src, size_t size_byte
 absl::Status CpuBackend::CopyOnDevice(void* dst, const void* src, size_t size_bytes) {
   return CopyFromHost(dst, src, size_bytes);
 }
+absl::Status CpuBackend::CopyFromHostAside(void* dst, const void* src, size_t size_bytes) {
+  return CopyFromHost(dst, src, size_bytes);
+}
+absl::Status CpuBackend::JoinCopies() { return absl::OkStatus(); }
 absl::Status CpuBackend::FillZero(void* dst, size_t size_bytes) {
   if (size_bytes > 0) std::memset(dst, 0, size_bytes);
   return absl::OkStatus();

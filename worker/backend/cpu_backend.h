@@ -35,6 +35,8 @@ class CpuBackend : public Backend {
   absl::Status CopyFromHost(void* dst, const void* src, size_t size_bytes) override;
   absl::Status CopyToHost(void* dst, const void* src, size_t size_bytes) override;
   absl::Status CopyOnDevice(void* dst, const void* src, size_t size_bytes) override;
+  absl::Status CopyFromHostAside(void* dst, const void* src, size_t size_bytes) override;
+  absl::Status JoinCopies() override;
   absl::Status FillZero(void* dst, size_t size_bytes) override;
   absl::Status Synchronize() override { return absl::OkStatus(); }
   absl::Status RunCaptured(std::unique_ptr<CapturedSequence>* sequence,

@@ -56,6 +56,8 @@ absl::Status CudaBackend::Initialize() {
   if (error == cudaSuccess) {
     error = cudaStreamCreateWithPriority(&side_stream_, cudaStreamNonBlocking, least);
   }
+  if (error == cudaSuccess) error = cudaStreamCreateWithFlags(&copy_stream_, cudaStreamNonBlocking);
+  if (error == cudaSuccess) error = cudaEventCreateWithFlags(&copy_event_, cudaEventDisableTiming);
   if (error == cudaSuccess) error = cudaEventCreateWithFlags(&fork_event_, cudaEventDisableTiming);
   if (error == cudaSuccess) error = cudaEventCreateWithFlags(&join_event_, cudaEventDisableTiming);
   if (error == cudaSuccess) {
@@ -82,7 +84,10 @@ absl::Status CudaBackend::Initialize() {
 CudaBackend::~CudaBackend() {
   cudaSetDevice(device_);
   if (stream_ != nullptr) cudaStreamSynchronize(stream_);
+  if (copy_stream_ != nullptr) cudaStreamSynchronize(copy_stream_);
   matmul_.reset();
+  if (copy_event_ != nullptr) cudaEventDestroy(copy_event_);
+  if (copy_stream_ != nullptr) cudaStreamDestroy(copy_stream_);
   if (fork_event_ != nullptr) cudaEventDestroy(fork_event_);
   if (join_event_ != nullptr) cudaEventDestroy(join_event_);
   if (side_stream_ != nullptr) cudaStreamDestroy(side_stream_);
@@ -150,9 +155,9 @@ void CudaBackend::Free(void* pointer) {
 }
 
 absl::StatusOr<void*> CudaBackend::AllocateHost(size_t size_bytes) {
-  Note(cudaSetDevice(device_));
   void* pointer = nullptr;
-  const cudaError_t error = cudaMallocHost(&pointer, std::max<size_t>(size_bytes, 1));
+  cudaError_t error = cudaSetDevice(device_);
+  if (error == cudaSuccess) error = cudaMallocHost(&pointer, std::max<size_t>(size_bytes, 1));
   if (error == cudaErrorMemoryAllocation) {
     cudaGetLastError();
     return MakeError(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY",
@@ -164,8 +169,9 @@ absl::StatusOr<void*> CudaBackend::AllocateHost(size_t size_bytes) {
   return pointer;
 }
 
+// An error here is an earlier one, which the next call reports.
 void CudaBackend::FreeHost(void* pointer) {
-  if (pointer != nullptr) Note(cudaFreeHost(pointer));
+  if (pointer != nullptr) cudaFreeHost(pointer);
 }
 
 absl::StatusOr<const void*> CudaBackend::Stage(const void* src, size_t size_bytes) {
@@ -203,6 +209,22 @@ absl::Status CudaBackend::CopyOnDevice(void* dst, const void* src, size_t size_b
   const cudaError_t error =
       cudaMemcpyAsync(dst, src, size_bytes, cudaMemcpyDeviceToDevice, stream());
   return error == cudaSuccess ? absl::OkStatus() : DeviceError(error, "copying on the device");
+}
+
+absl::Status CudaBackend::CopyFromHostAside(void* dst, const void* src, size_t size_bytes) {
+  if (size_bytes == 0) return absl::OkStatus();
+  cudaError_t error = cudaEventRecord(copy_event_, stream());
+  if (error == cudaSuccess) error = cudaStreamWaitEvent(copy_stream_, copy_event_, 0);
+  if (error == cudaSuccess) {
+    error = cudaMemcpyAsync(dst, src, size_bytes, cudaMemcpyHostToDevice, copy_stream_);
+  }
+  return error == cudaSuccess ? absl::OkStatus() : DeviceError(error, "copying to the device");
+}
+
+absl::Status CudaBackend::JoinCopies() {
+  cudaError_t error = cudaEventRecord(copy_event_, copy_stream_);
+  if (error == cudaSuccess) error = cudaStreamWaitEvent(stream(), copy_event_, 0);
+  return error == cudaSuccess ? absl::OkStatus() : DeviceError(error, "copying to the device");
 }
 
 absl::Status CudaBackend::FillZero(void* dst, size_t size_bytes) {

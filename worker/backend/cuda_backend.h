@@ -1,5 +1,5 @@
-// The CUDA backend: one stream, a side stream for the optimizer, cuBLASLt. For op implementations
-// only.
+// The CUDA backend: one stream, a side stream for the optimizer and one for copies, cuBLASLt. For
+// op implementations only.
 //
 // Determinism: matrix products use the first algorithm cuBLASLt's heuristic gives for a shape,
 // without atomics, and the same one ever after; kernels reduce in a fixed order. So bits depend on
@@ -66,6 +66,8 @@ class CudaBackend : public Backend {
   absl::Status CopyFromHost(void* dst, const void* src, size_t size_bytes) override;
   absl::Status CopyToHost(void* dst, const void* src, size_t size_bytes) override;
   absl::Status CopyOnDevice(void* dst, const void* src, size_t size_bytes) override;
+  absl::Status CopyFromHostAside(void* dst, const void* src, size_t size_bytes) override;
+  absl::Status JoinCopies() override;
   absl::Status FillZero(void* dst, size_t size_bytes) override;
   absl::Status Synchronize() override;
   // The first call issues the ops one by one (which loads every kernel), the second records and
@@ -85,8 +87,8 @@ class CudaBackend : public Backend {
 
   const int device_;
   cudaDeviceProp properties_{};
-  cudaStream_t stream_ = nullptr, side_stream_ = nullptr;
-  cudaEvent_t fork_event_ = nullptr, join_event_ = nullptr;
+  cudaStream_t stream_ = nullptr, side_stream_ = nullptr, copy_stream_ = nullptr;
+  cudaEvent_t fork_event_ = nullptr, join_event_ = nullptr, copy_event_ = nullptr;
   bool overlap_ = true, in_sequence_ = false, forked_ = false;
   cudaError_t first_error_ = cudaSuccess;
   cublasStatus_t first_matmul_error_ = CUBLAS_STATUS_SUCCESS;

@@ -60,6 +60,12 @@ absl::Status SequenceBuffer::Load(int64_t s, int64_t row, Tensor* out) const {
   return backend_->CopyOnDevice(to, static_cast<const char*>(device_.data()) + s * bytes, bytes);
 }
 
+absl::Status SequenceBuffer::LoadAside(int64_t s, int64_t row, Tensor* out) const {
+  const size_t bytes = sequence_bytes();
+  return backend_->CopyFromHostAside(static_cast<char*>(out->data()) + row * bytes,
+                                     host_ + s * bytes, bytes);
+}
+
 absl::Status SequenceBuffer::Store(int64_t s, const Tensor& in) {
   const size_t bytes = sequence_bytes();
   if (host_ != nullptr) return backend_->CopyToHost(host_ + s * bytes, in.data(), bytes);

@@ -38,6 +38,8 @@ class SequenceBuffer {
 
   // Copies sequence `s` to row `row` of `out` [rows·L, H] or [rows, L, H], in stream order.
   absl::Status Load(int64_t s, int64_t row, Tensor* out) const;
+  // Load beside the ops issued next (Backend::CopyFromHostAside). REQUIRES: !on_device().
+  absl::Status LoadAside(int64_t s, int64_t row, Tensor* out) const;
   // The other way, from the first row of `in`.
   absl::Status Store(int64_t s, const Tensor& in);
   absl::StatusOr<SequenceBuffer> Clone() const;

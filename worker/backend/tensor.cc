@@ -123,18 +123,23 @@ absl::Status Tensor::CopyFromFloats(const float* data) {
   if (dtype_ == DType::kFloat32) return backend_->CopyFromHost(data_, data, size_bytes());
   UQ_CHECK(dtype_ == DType::kBfloat16);
   // In pieces, so that the buffer stays in the cache's reach and is not as large as the tensor.
+  // Page-locked, which makes the copy several times as fast.
   const int64_t piece = std::min(num_elements(), kUploadPiece);
-  const auto raw = std::make_unique_for_overwrite<uint16_t[]>(piece);
-  for (int64_t first = 0; first < num_elements(); first += piece) {
+  const absl::StatusOr<void*> buffer = backend_->AllocateHost(piece * sizeof(uint16_t));
+  if (!buffer.ok()) return buffer.status();
+  auto* raw = static_cast<uint16_t*>(*buffer);
+  absl::Status status;
+  for (int64_t first = 0; first < num_elements() && status.ok(); first += piece) {
     const int64_t count = std::min(piece, num_elements() - first);
     ParallelRanges(count, kConversionGrain, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) raw[i] = FloatToBfloat16(data[first + i]);
     });
-    absl::Status status = backend_->CopyFromHost(static_cast<uint16_t*>(data_) + first, raw.get(),
-                                                 count * sizeof(uint16_t));
-    if (!status.ok()) return status;
+    status = backend_->CopyFromHost(static_cast<uint16_t*>(data_) + first, raw,
+                                    count * sizeof(uint16_t));
+    if (status.ok()) status = backend_->Synchronize();
   }
-  return absl::OkStatus();
+  backend_->FreeHost(raw);
+  return status;
 }
 
 }  // namespace uniquanf

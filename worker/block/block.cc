@@ -145,24 +145,25 @@ class BlockRunnerImpl : public BlockRunner {
   }
 
   // A weight may change as soon as on_gradient was called for it: every use of it comes before.
-  void Backward(const BlockWeights& weights, const Tensor& dy, BlockGradients* gradients,
-                Tensor* dx, const std::function<void(Linear)>& on_gradient) override {
+  void Backward(const BlockWeights& weights, const Tensor& dy, bool accumulate,
+                BlockGradients* gradients, Tensor* dx,
+                const std::function<void(Linear)>& on_gradient) override {
     UQ_CHECK(with_backward_ && x_ != nullptr);
     Buffers& b = buffers_;
-    auto input_gradient = [&](Linear linear, const Tensor& dout, bool accumulate, Tensor* din) {
-      ops::LinearBackwardInput(backend_, dout, weights.linear[Index(linear)], accumulate, din);
+    auto input_gradient = [&](Linear linear, const Tensor& dout, bool add, Tensor* din) {
+      ops::LinearBackwardInput(backend_, dout, weights.linear[Index(linear)], add, din);
     };
     auto weight_gradient = [&](Linear linear, const Tensor& dout, const Tensor& input) {
       Tensor* gradient = &(*gradients)[Index(linear)];
       if (gradient->empty()) return;
-      ops::LinearBackwardWeight(backend_, dout, input, gradient);
+      ops::LinearBackwardWeight(backend_, dout, input, accumulate, gradient);
       if (on_gradient != nullptr) on_gradient(linear);
     };
 
     // MLP. The gradient of the activation replaces it once down_proj's gradient has used it; that
     // gradient must then come first, and its weight is not to change before it is used: two calls.
     if (Tensor* gradient = &(*gradients)[Index(Linear::kDown)]; !gradient->empty()) {
-      ops::LinearBackwardWeight(backend_, dy, b.activated, gradient);
+      ops::LinearBackwardWeight(backend_, dy, b.activated, accumulate, gradient);
     }
     Tensor& dactivated = b.activated;
     input_gradient(Linear::kDown, dy, false, &dactivated);

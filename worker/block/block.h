@@ -59,7 +59,7 @@ struct BlockWeights {
   Tensor q_norm, k_norm;                   // [D], empty unless qk_norm
 };
 
-// Gradients of the linear weights, act, [N, K] each.
+// Gradients of the linear weights, [N, K] each; act, or f32 where they are summed over calls.
 using BlockGradients = std::array<Tensor, kNumLinears>;
 
 // Rotary tables [L, D/2] f32, made by worker/model from the model's config.
@@ -84,10 +84,12 @@ class BlockRunner {
   // computed only when dx is not null: nothing trained lies before it. `on_gradient(l)` is called
   // as soon as the gradient of linear layer l has been issued (so that its update can be issued
   // too): weights.linear[l] is not read after that and may change; may be null. An empty
-  // (*gradients)[l] is not computed, and on_gradient(l) is not called. Uses up what Forward kept.
-  // REQUIRES: with_backward; Forward was called with the same weights.
-  virtual void Backward(const BlockWeights& weights, const Tensor& dy, BlockGradients* gradients,
-                        Tensor* dx, const std::function<void(Linear)>& on_gradient) = 0;
+  // (*gradients)[l] is not computed, and on_gradient(l) is not called. With `accumulate` the
+  // gradients are added to what they hold. Uses up what Forward kept. REQUIRES: with_backward;
+  // Forward was called with the same weights.
+  virtual void Backward(const BlockWeights& weights, const Tensor& dy, bool accumulate,
+                        BlockGradients* gradients, Tensor* dx,
+                        const std::function<void(Linear)>& on_gradient) = 0;
 };
 
 // Device bytes a BlockRunner allocates; for planning.

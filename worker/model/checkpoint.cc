@@ -234,8 +234,10 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(std::shared_ptr<Obj
 }
 
 absl::StatusOr<BlockWeights> UploadBlock(Backend* backend, const BlockConfig& config, DType act,
-                                         const HostBlock& block) {
+                                         const HostBlock& block,
+                                         std::array<Tensor, kNumLinears> linear_weights) {
   BlockWeights weights;
+  weights.linear = std::move(linear_weights);
   auto upload_vector = [&](const std::vector<float>& values) -> absl::StatusOr<Tensor> {
     return Tensor::FromFloats(backend, DType::kFloat32, {static_cast<int64_t>(values.size())},
                               values.data());
@@ -243,8 +245,10 @@ absl::StatusOr<BlockWeights> UploadBlock(Backend* backend, const BlockConfig& co
   for (Linear linear : kAllLinears) {
     const int i = static_cast<int>(linear);
     const auto [n, k] = config.LinearShape(linear);
-    UQ_ASSIGN_OR_RETURN(weights.linear[i],
-                        Tensor::FromFloats(backend, act, {n, k}, block.linear[i].data()));
+    if (weights.linear[i].empty()) {
+      UQ_ASSIGN_OR_RETURN(weights.linear[i],
+                          Tensor::FromFloats(backend, act, {n, k}, block.linear[i].data()));
+    }
     if (config.HasBias(linear)) {
       UQ_ASSIGN_OR_RETURN(weights.bias[i], upload_vector(block.bias[i]));
     }

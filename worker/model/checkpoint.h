@@ -10,6 +10,7 @@
 #ifndef UNIQUANF_WORKER_MODEL_CHECKPOINT_H_
 #define UNIQUANF_WORKER_MODEL_CHECKPOINT_H_
 
+#include <array>
 #include <memory>
 #include <string>
 #include <vector>
@@ -57,9 +58,10 @@ class Checkpoint {
 std::string LayerPrefix(int layer);                // "model.layers.3."
 std::string ModuleName(int layer, Linear linear);  // "model.layers.3.mlp.down_proj"
 
-// Puts a host block on a device.
+// Puts a host block on a device; linear weights that are not empty in `linear` are there already.
 absl::StatusOr<BlockWeights> UploadBlock(Backend* backend, const BlockConfig& config, DType act,
-                                         const HostBlock& block);
+                                         const HostBlock& block,
+                                         std::array<Tensor, kNumLinears> linear = {});
 
 }  // namespace uniquanf
 

@@ -83,11 +83,13 @@ void LinearBackwardInput(Backend* backend, const Tensor& dy, const Tensor& w, bo
   UQ_DISPATCH(backend, LinearBackwardInput(backend, dy, w, accumulate, dx));
 }
 
-void LinearBackwardWeight(Backend* backend, const Tensor& dy, const Tensor& x, Tensor* dw) {
-  CheckActivations(backend, {&dy, &x, dw});
+void LinearBackwardWeight(Backend* backend, const Tensor& dy, const Tensor& x, bool accumulate,
+                          Tensor* dw) {
+  CheckActivations(backend, {&dy, &x});
+  CheckActivation(backend, *dw, dw->dtype() == DType::kFloat32 ? DType::kFloat32 : dy.dtype());
   UQ_CHECK(dw->shape().size() == 2 && LastDim(x) == dw->dim(1) && LastDim(dy) == dw->dim(0));
   UQ_CHECK(x.num_elements() / dw->dim(1) == dy.num_elements() / dw->dim(0));
-  UQ_DISPATCH(backend, LinearBackwardWeight(backend, dy, x, dw));
+  UQ_DISPATCH(backend, LinearBackwardWeight(backend, dy, x, accumulate, dw));
 }
 
 void RmsNormForward(Backend* backend, const Tensor& x, const Tensor& weight, float eps, Tensor* y,
@@ -188,14 +190,14 @@ size_t MseLossScratchBytes(const Backend& backend, int64_t num_elements) {
 }
 
 void MseLoss(Backend* backend, const StepParams* params, const Tensor& y, const Tensor& targets,
-             int batch, Tensor* scratch, Tensor* dy, Tensor* loss) {
+             int batch, int num_parts, Tensor* scratch, Tensor* dy, Tensor* loss) {
   CheckActivations(backend, {&y, &targets, dy});
   CheckSameSize({&y, dy});
   CheckFloats(backend, *loss, 1);
-  UQ_CHECK(targets.shape().size() == 3 && batch > 0 && batch <= kMaxBatchSize);
+  UQ_CHECK(targets.shape().size() == 3 && batch > 0 && batch <= kMaxBatchSize && num_parts > 0);
   UQ_CHECK(y.num_elements() == batch * targets.dim(1) * targets.dim(2));
   UQ_CHECK(scratch->size_bytes() >= MseLossScratchBytes(*backend, y.num_elements()));
-  UQ_DISPATCH(backend, MseLoss(backend, params, y, targets, batch, scratch, dy, loss));
+  UQ_DISPATCH(backend, MseLoss(backend, params, y, targets, batch, num_parts, scratch, dy, loss));
 }
 
 void Embedding(Backend* backend, const Tensor& ids, const Tensor& table, Tensor* out) {

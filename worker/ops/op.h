@@ -26,7 +26,7 @@ namespace uniquanf::ops {
 // that a captured sequence can be replayed with new values (Backend::RunCaptured).
 struct StepParams {
   int64_t sequence_index[64];  // rows of the activation caches used in this step; the first `batch`
-  uint64_t step;               // counted from 0; the counter of the input-mixing draws
+  uint64_t draw;               // stream of the input-mixing draws: micro-batches counted from 0
   float uniform_learning_rate;  // after the schedule
   float binary_learning_rate;
   float bias_correction1;  // 1 − β1^(step+1)
@@ -43,8 +43,9 @@ void LinearForward(Backend* backend, const Tensor& x, const Tensor& w, const Ten
 // dx[T,K] = (or += when accumulate) dy[T,N] · w[N,K].
 void LinearBackwardInput(Backend* backend, const Tensor& dy, const Tensor& w, bool accumulate,
                          Tensor* dx);
-// dw[N,K] = dy[T,N]ᵀ · x[T,K].
-void LinearBackwardWeight(Backend* backend, const Tensor& dy, const Tensor& x, Tensor* dw);
+// dw[N,K] = (or += when accumulate) dy[T,N]ᵀ · x[T,K]. dw: act, or f32 for sums over micro-batches.
+void LinearBackwardWeight(Backend* backend, const Tensor& dy, const Tensor& x, bool accumulate,
+                          Tensor* dw);
 
 // --- normalization
 // --------------------------------------------------------------------------------- y = x · inv_rms
@@ -100,17 +101,18 @@ void SwiGluBackward(Backend* backend, const Tensor& dy, const Tensor& gate, cons
 // out = a + b; out may alias a or b.
 void Add(Backend* backend, const Tensor& a, const Tensor& b, Tensor* out);
 // Gathers params->sequence_index[0..batch) rows of the caches and mixes them:
-// out[b, l, h] = u < prob ? x_q : x_fp, u from PhiloxAt(seed, stream = step, counter = element /
+// out[b, l, h] = u < prob ? x_q : x_fp, u from PhiloxAt(seed, stream = draw, counter = element /
 // 4), word element % 4, element counted inside out [batch·L, H]. x_q may be null (then out = x_fp).
 // x_q, x_fp: [S, L, H] act.
 void MixInputs(Backend* backend, const StepParams* params, uint64_t seed, double prob,
                const Tensor* x_q, const Tensor& x_fp, int batch, Tensor* out);
-// dy = 2 (y − target)/num_elements and *loss (f32, device, one element) = mean((y − target)²),
-// where target = rows params->sequence_index[0..batch) of targets [S, L, H]; y, dy [batch·L, H]
-// act. The sum is accumulated in fp64 or pairwise fp32. scratch: see MseLossScratchBytes.
+// dy = 2 (y − target)/(num_parts · num_elements) and *loss (f32, device, one element) =
+// mean((y − target)²), where target = rows params->sequence_index[0..batch) of targets [S, L, H];
+// y, dy [batch·L, H] act; num_parts micro-batches of this size make a step, whose loss is the mean
+// of theirs. The sum is accumulated in fp64 or pairwise fp32. scratch: see MseLossScratchBytes.
 size_t MseLossScratchBytes(const Backend& backend, int64_t num_elements);
 void MseLoss(Backend* backend, const StepParams* params, const Tensor& y, const Tensor& targets,
-             int batch, Tensor* scratch, Tensor* dy, Tensor* loss);
+             int batch, int num_parts, Tensor* scratch, Tensor* dy, Tensor* loss);
 
 // --- language model ends
 // --------------------------------------------------------------------------- out[T, H] act = rows

@@ -13,7 +13,8 @@ void LinearForward(Backend* backend, const Tensor& x, const Tensor& w, const Ten
                    Tensor* y);
 void LinearBackwardInput(Backend* backend, const Tensor& dy, const Tensor& w, bool accumulate,
                          Tensor* dx);
-void LinearBackwardWeight(Backend* backend, const Tensor& dy, const Tensor& x, Tensor* dw);
+void LinearBackwardWeight(Backend* backend, const Tensor& dy, const Tensor& x, bool accumulate,
+                          Tensor* dw);
 void RmsNormForward(Backend* backend, const Tensor& x, const Tensor& weight, float eps, Tensor* y,
                     Tensor* inv_rms);
 void RmsNormBackward(Backend* backend, const Tensor& dy, const Tensor& x, const Tensor& weight,
@@ -36,7 +37,7 @@ void MixInputs(Backend* backend, const StepParams* params, uint64_t seed, double
                const Tensor* x_q, const Tensor& x_fp, int batch, Tensor* out);
 size_t MseLossScratchBytes(const Backend& backend, int64_t num_elements);
 void MseLoss(Backend* backend, const StepParams* params, const Tensor& y, const Tensor& targets,
-             int batch, Tensor* scratch, Tensor* dy, Tensor* loss);
+             int batch, int num_parts, Tensor* scratch, Tensor* dy, Tensor* loss);
 void Embedding(Backend* backend, const Tensor& ids, const Tensor& table, Tensor* out);
 void CrossEntropy(Backend* backend, const Tensor& logits, const Tensor& targets, Tensor* nll);
 void Cast(Backend* backend, const Tensor& src, Tensor* dst);

@@ -112,13 +112,13 @@ void MixInputs(Backend* backend, const StepParams* params, uint64_t seed, double
                      // or a chunk.
                      auto mix_one = [&](int64_t i) {
                        const uint64_t element = first + i;
-                       const uint32_t u = PhiloxAt(seed, params->step, element / 4).v[element % 4];
+                       const uint32_t u = PhiloxAt(seed, params->draw, element / 4).v[element % 4];
                        target[i] = u < threshold ? quantized[i] : original[i];
                      };
                      int64_t i = begin;
                      while (i < end && (first + i) % 4 != 0) mix_one(i++);
                      const int64_t num_quads = (end - i) / 4;
-                     Mix(quantized + i, original + i, seed, params->step, (first + i) / 4,
+                     Mix(quantized + i, original + i, seed, params->draw, (first + i) / 4,
                          threshold, num_quads, target + i);
                      for (i += 4 * num_quads; i < end; ++i) mix_one(i);
                    });

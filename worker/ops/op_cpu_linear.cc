@@ -48,7 +48,8 @@ void LinearBackwardInput(Backend* backend, const Tensor& dy, const Tensor& w, bo
   Gemm(CpuBackend::From(backend), args);
 }
 
-void LinearBackwardWeight(Backend* backend, const Tensor& dy, const Tensor& x, Tensor* dw) {
+void LinearBackwardWeight(Backend* backend, const Tensor& dy, const Tensor& x, bool accumulate,
+                          Tensor* dw) {
   GemmArgs args;
   args.transpose_a = true;
   args.m = dw->dim(0);
@@ -58,6 +59,7 @@ void LinearBackwardWeight(Backend* backend, const Tensor& dy, const Tensor& x, T
   args.lda = args.m;
   args.b = x.f32();
   args.ldb = args.n;
+  args.beta = accumulate ? 1.0f : 0.0f;
   args.c = dw->f32();
   args.ldc = args.n;
   Gemm(CpuBackend::From(backend), args);

@@ -35,11 +35,11 @@ size_t MseLossScratchBytes(const Backend& backend, int64_t num_elements) {
 }
 
 void MseLoss(Backend* backend, const StepParams* params, const Tensor& y, const Tensor& targets,
-             int batch, Tensor* scratch, Tensor* dy, Tensor* loss) {
+             int batch, int num_parts, Tensor* scratch, Tensor* dy, Tensor* loss) {
   const int64_t sequence_elements = targets.dim(1) * targets.dim(2);
   const int64_t chunks_per_sequence = (sequence_elements + kElementChunk - 1) / kElementChunk;
   const double num_elements = static_cast<double>(y.num_elements());
-  const float slope = static_cast<float>(2.0 / num_elements);
+  const float slope = static_cast<float>(2.0 / (num_parts * num_elements));
   double* partial = reinterpret_cast<double*>(scratch->u8());
   for (int b = 0; b < batch; ++b) {
     UQ_CHECK(params->sequence_index[b] >= 0 && params->sequence_index[b] < targets.dim(0));

@@ -144,10 +144,10 @@ struct MixInputsFn {
       }
     }
     if (x_q != nullptr) {
-      const uint64_t step = params->step;
+      const uint64_t stream = params->draw;
 #pragma unroll
       for (int word = 0; word < kWidth / 4; ++word) {
-        const Philox4 draw = PhiloxAt(seed, step, static_cast<uint64_t>(first) / 4 + word);
+        const Philox4 draw = PhiloxAt(seed, stream, static_cast<uint64_t>(first) / 4 + word);
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           if (draw.v[i] < threshold) fp[4 * word + i] = q[4 * word + i];

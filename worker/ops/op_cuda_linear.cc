@@ -13,8 +13,9 @@ namespace {
 void Multiply(Backend* backend, bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k,
               const Tensor& a, const Tensor& b, bool accumulate, Tensor* c) {
   CudaBackend* cuda = CudaBackend::From(backend);
-  cuda->NoteMatmul(cuda->matmul().Multiply(a.dtype(), transpose_a, transpose_b, m, n, k, a.data(),
-                                           b.data(), accumulate, c->data(), cuda->stream()));
+  cuda->NoteMatmul(cuda->matmul().Multiply(a.dtype(), c->dtype(), transpose_a, transpose_b, m, n, k,
+                                           a.data(), b.data(), accumulate, c->data(),
+                                           cuda->stream()));
 }
 
 }  // namespace
@@ -34,10 +35,11 @@ void LinearBackwardInput(Backend* backend, const Tensor& dy, const Tensor& w, bo
            accumulate, dx);
 }
 
-void LinearBackwardWeight(Backend* backend, const Tensor& dy, const Tensor& x, Tensor* dw) {
+void LinearBackwardWeight(Backend* backend, const Tensor& dy, const Tensor& x, bool accumulate,
+                          Tensor* dw) {
   const int64_t num_outputs = dw->dim(0), num_inputs = dw->dim(1);
   Multiply(backend, true, false, num_outputs, num_inputs, x.num_elements() / num_inputs, dy, x,
-           false, dw);
+           accumulate, dw);
 }
 
 }  // namespace uniquanf::ops::cuda

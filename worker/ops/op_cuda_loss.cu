@@ -101,12 +101,12 @@ size_t MseLossScratchBytes(const Backend& backend, int64_t num_elements) {
 }
 
 void MseLoss(Backend* backend, const StepParams* params, const Tensor& y, const Tensor& targets,
-             int batch, Tensor* scratch, Tensor* dy, Tensor* loss) {
+             int batch, int num_parts, Tensor* scratch, Tensor* dy, Tensor* loss) {
   CudaBackend* cuda = CudaBackend::From(backend);
   const int64_t row = targets.num_elements() / targets.dim(0), n = row * batch;
   const int64_t count = NumPartials(n);
   auto* partials = static_cast<double*>(scratch->data());
-  const auto scale = static_cast<float>(2.0 / static_cast<double>(n));
+  const auto scale = static_cast<float>(2.0 / (num_parts * static_cast<double>(n)));
   DispatchAct(y.dtype(), [&](auto act) {
     using Act = decltype(act);
     auto kernel = row % kWidth == 0 ? &MseKernel<Act, true> : &MseKernel<Act, false>;

@@ -175,4 +175,12 @@ absl::StatusOr<UnifiedLinear> Unify(Backend* backend, const QuantizerState& stat
   return unified;
 }
 
+void WriteStored(Backend* backend, const QuantizerState& state, const Tensor& alpha,
+                 const Tensor& beta, Tensor* out) {
+  CheckState(*backend, state);
+  CheckLikeWeight(state, *out);
+  UQ_CHECK(alpha.shape() == state.alpha.shape() && beta.shape() == state.shift.shape());
+  UQ_DISPATCH(*backend, WriteStored(backend, state, alpha, beta, out));
+}
+
 }  // namespace uniquanf::quant

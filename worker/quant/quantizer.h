@@ -116,6 +116,12 @@ void UpdateAndForward(Backend* backend, const ops::StepParams* params, const Ten
 using uniquanf::UnifiedLinear;
 absl::StatusOr<UnifiedLinear> Unify(Backend* backend, const QuantizerState& state);
 
+// The weights as they are stored, on the device: out[N, K] act = ((±α_0) ± α_1 ...) + β by the
+// state's codes, for stored scales alpha [N, Gr, n] and beta [N, Gr], f32. Before rounding to act
+// the same bits as uniquanf::Dequantize gives for the packed layer.
+void WriteStored(Backend* backend, const QuantizerState& state, const Tensor& alpha,
+                 const Tensor& beta, Tensor* out);
+
 }  // namespace uniquanf::quant
 
 #endif  // UNIQUANF_WORKER_QUANT_QUANTIZER_H_

@@ -273,4 +273,32 @@ void UpdateAndForward(Backend* backend, const ops::StepParams* params, const Ten
   });
 }
 
+void WriteStored(Backend* backend, const QuantizerState& state, const Tensor& alpha,
+                 const Tensor& beta, Tensor* out) {
+  const int n = state.bits;
+  const int64_t g = state.group_size;
+  ForRowChunks(backend, state, [&](int64_t begin, int64_t end) {
+    float table[1 << kMaxBits];
+    for (int64_t group = begin; group < end; ++group) {
+      const float* scales = alpha.f32() + group * n;
+      const auto weight_of = [&](int code) {
+        float sum = 0;
+        for (int i = 0; i < n; ++i) {
+          const float term = (code >> (n - 1 - i)) & 1 ? -scales[i] : scales[i];
+          sum = i == 0 ? term : sum + term;
+        }
+        return sum + beta.f32()[group];
+      };
+      const uint8_t* codes = state.codes.u8() + group * g;
+      float* to = out->f32() + group * g;
+      if (g < (1 << n)) {  // a table would take longer than the weights
+        for (int64_t k = 0; k < g; ++k) to[k] = weight_of(codes[k]);
+        continue;
+      }
+      for (int code = 0; code < (1 << n); ++code) table[code] = weight_of(code);
+      for (int64_t k = 0; k < g; ++k) to[k] = table[codes[k]];
+    }
+  });
+}
+
 }  // namespace uniquanf::quant::cpu

@@ -19,6 +19,9 @@ void Backward(Backend* backend, const QuantizerState& state, const Tensor& upstr
 void UpdateAndForward(Backend* backend, const ops::StepParams* params, const Tensor& upstream,
                       QuantizerState* state, Tensor* w_hat);
 
+void WriteStored(Backend* backend, const QuantizerState& state, const Tensor& alpha,
+                 const Tensor& beta, Tensor* out);
+
 }  // namespace uniquanf::quant::cpu
 
 #endif  // UNIQUANF_WORKER_QUANT_QUANTIZER_CPU_H_

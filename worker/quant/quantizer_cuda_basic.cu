@@ -137,6 +137,20 @@ void DispatchTeam(const QuantizerState& s, const Launch& launch) {
   }
 }
 
+// One thread a weight.
+template <typename Act, int n>
+__global__ void __launch_bounds__(kThreads)
+    StoredKernel(const uint8_t* codes, const float* alpha, const float* beta, int64_t num_weights,
+                 int group_size, Act* out) {
+  const int64_t at = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (at >= num_weights) return;
+  const int64_t group = at / group_size;
+  float scales[n];
+#pragma unroll
+  for (int i = 0; i < n; ++i) scales[i] = alpha[group * n + i];
+  out[at] = FromFloat<Act>(LevelOf<n>(scales, codes[at]) + beta[group]);
+}
+
 }  // namespace
 
 uint64_t ScratchBytes(int64_t num_outputs, int64_t num_inputs, int bits, int64_t group_size) {
@@ -169,6 +183,22 @@ void Backward(Backend* backend, const QuantizerState& s, const Tensor& upstream,
         BackwardKernel<Act, bits.value, block.value><<<blocks, kThreads, 0, cuda->stream()>>>(
             ArgsOf<Act>(s, const_cast<uint8_t*>(s.codes.u8())), Data<Act>(upstream), out);
       });
+    });
+  });
+  cuda->NoteLaunch();
+}
+
+void WriteStored(Backend* backend, const QuantizerState& s, const Tensor& alpha, const Tensor& beta,
+                 Tensor* out) {
+  CudaBackend* cuda = CudaBackend::From(backend);
+  const int64_t num_weights = s.codes.num_elements();
+  DispatchAct(out->dtype(), [&](auto act) {
+    using Act = decltype(act);
+    DispatchBits(s.bits, [&](auto bits) {
+      StoredKernel<Act, bits.value>
+          <<<static_cast<unsigned>(CeilDiv(num_weights, int64_t{kThreads})), kThreads, 0,
+             cuda->stream()>>>(s.codes.u8(), alpha.f32(), beta.f32(), num_weights,
+                               static_cast<int>(s.group_size), Data<Act>(out));
     });
   });
   cuda->NoteLaunch();

@@ -9,10 +9,32 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "common/base/status.h"
+#include "worker/quant/staged_batch.h"
 #include "worker/quant/step_schedule.h"
 
 namespace uniquanf::quant {
 namespace {
+
+// The steps of a schedule, cut into micro-batches with sequences and draws of their own.
+class PartSchedule {
+ public:
+  PartSchedule(StepSchedule steps, int micro_batch, int num_parts)
+      : steps_(std::move(steps)), micro_batch_(micro_batch), num_parts_(num_parts) {}
+  ops::StepParams Next() {
+    if (part_ == 0) step_ = steps_.Next();
+    ops::StepParams params = step_;
+    std::copy_n(step_.sequence_index + part_ * micro_batch_, micro_batch_, params.sequence_index);
+    params.draw = step_.draw * num_parts_ + part_;
+    part_ = (part_ + 1) % num_parts_;
+    return params;
+  }
+
+ private:
+  StepSchedule steps_;
+  const int micro_batch_, num_parts_;
+  ops::StepParams step_ = {};
+  int part_ = 0;
+};
 
 class Reconstruction {
  public:
@@ -25,6 +47,10 @@ class Reconstruction {
         weights_(weights),
         states_(states),
         num_sequences_(activations.x_fp.shape()[0]),
+        micro_batch_(options.micro_batch_size > 0
+                         ? options.micro_batch_size
+                         : MicroBatchSize(options.batch_size, activations.x_fp.shape()[1])),
+        num_parts_(options.batch_size / micro_batch_),
         num_steps_((options.end_step < 0 ? options.num_steps : options.end_step) -
                    options.first_step) {}
 
@@ -39,12 +65,12 @@ class Reconstruction {
   }
   // Plain FlexRound when no layer trains α.
   bool MapsDirectly() const;
-  // Puts the step's sequences in the staging tensors where the activations lie on the host, and the
-  // step's parameters on the device.
-  absl::Status PrepareStep(ops::StepParams params);
-  void IssueStep();
+  // Forward and backward of part `part` of a step; the last one updates the quantizers.
+  absl::Status RunPart(int part, const ops::StepParams& params);
+  void IssuePart(bool is_first, bool is_last);
+  void Update(Linear linear);
   absl::StatusOr<double> EvaluateLoss();
-  // Copies the losses of steps [begin, end) to the result.
+  // Copies the losses of steps [begin, end) to the result: means over the step's parts.
   absl::Status FetchLosses(int64_t begin, int64_t end, std::vector<float>* losses);
 
   Backend* const backend_;
@@ -53,47 +79,42 @@ class Reconstruction {
   BlockWeights* const weights_;
   const std::array<QuantizerState*, kNumLinears> states_;
   const int64_t num_sequences_;
+  const int micro_batch_;    // sequences
+  const int num_parts_;      // micro-batches a step
   const int64_t num_steps_;  // to run
   std::unique_ptr<BlockRunner> runner_;
-  BlockGradients gradients_;
+  BlockGradients gradients_;          // f32 where they are sums of several parts
+  BlockGradients rounded_gradients_;  // act, made from those of another type
   Tensor x_, y_, dy_, loss_, loss_scratch_, params_;
-  // What the ops gather from: the activations, or one step's worth of them, staged.
-  const Tensor *x_fp_ = nullptr, *x_q_ = nullptr, *y_fp_ = nullptr;
-  Tensor staged_x_fp_, staged_x_q_, staged_y_fp_;
-  Tensor losses_;  // one a step that is run, on the device, so that a step does not wait for it
+  StagedBatch batch_;
+  Tensor losses_;  // one a part of a step, on the device, so that a step does not wait for it
+  std::unique_ptr<CapturedSequence> captured_[2][2];  // of IssuePart, by its arguments
 };
 
 absl::Status Reconstruction::Allocate(const BlockConfig& config, const RopeTables& rope) {
   const int64_t seq_len = activations_.x_fp.shape()[1], hidden = activations_.x_fp.shape()[2];
-  const int64_t tokens = options_.batch_size * seq_len;
+  const int64_t tokens = micro_batch_ * seq_len;
   const DType act = activations_.x_fp.dtype();
-  UQ_ASSIGN_OR_RETURN(runner_, BlockRunner::Create(backend_, config, act, options_.batch_size,
-                                                   seq_len, &rope, /*with_backward=*/true));
+  const DType gradient = num_parts_ > 1 ? DType::kFloat32 : act;
+  UQ_ASSIGN_OR_RETURN(runner_, BlockRunner::Create(backend_, config, act, micro_batch_, seq_len,
+                                                   &rope, /*with_backward=*/true));
   for (Linear linear : kAllLinears) {
     // A layer left in full precision needs no gradient: an empty tensor says so.
     if (states_[static_cast<int>(linear)] == nullptr) continue;
     const auto [n, k] = config.LinearShape(linear);
     UQ_ASSIGN_OR_RETURN(gradients_[static_cast<int>(linear)],
+                        Tensor::Allocate(backend_, gradient, {n, k}));
+    if (gradient == act) continue;
+    UQ_ASSIGN_OR_RETURN(rounded_gradients_[static_cast<int>(linear)],
                         Tensor::Allocate(backend_, act, {n, k}));
   }
   for (Tensor* tensor : {&x_, &y_, &dy_}) {
     UQ_ASSIGN_OR_RETURN(*tensor, Tensor::Allocate(backend_, act, {tokens, hidden}));
   }
-  const auto attach = [&](const SequenceSource& source, Tensor* staged,
-                          const Tensor** tensor) -> absl::Status {
-    *tensor = source.tensor();
-    if (source.empty() || *tensor != nullptr) return absl::OkStatus();
-    UQ_ASSIGN_OR_RETURN(*staged,
-                        Tensor::Allocate(backend_, act, {options_.batch_size, seq_len, hidden}));
-    *tensor = staged;
-    return absl::OkStatus();
-  };
-  UQ_RETURN_IF_ERROR(attach(activations_.x_fp, &staged_x_fp_, &x_fp_));
-  UQ_RETURN_IF_ERROR(attach(activations_.x_q, &staged_x_q_, &x_q_));
-  UQ_RETURN_IF_ERROR(attach(activations_.y_fp, &staged_y_fp_, &y_fp_));
+  UQ_ASSIGN_OR_RETURN(batch_, StagedBatch::Create(backend_, activations_, micro_batch_));
   UQ_ASSIGN_OR_RETURN(loss_, Tensor::Allocate(backend_, DType::kFloat32, {1}));
-  UQ_ASSIGN_OR_RETURN(
-      losses_, Tensor::Allocate(backend_, DType::kFloat32, {std::max<int64_t>(1, num_steps_)}));
+  UQ_ASSIGN_OR_RETURN(losses_, Tensor::Allocate(backend_, DType::kFloat32,
+                                                {std::max<int64_t>(1, num_steps_ * num_parts_)}));
   const auto scratch_bytes =
       static_cast<int64_t>(ops::MseLossScratchBytes(*backend_, tokens * hidden));
   UQ_ASSIGN_OR_RETURN(loss_scratch_, Tensor::Allocate(backend_, DType::kUint8, {scratch_bytes}));
@@ -108,36 +129,39 @@ bool Reconstruction::MapsDirectly() const {
   });
 }
 
-absl::Status Reconstruction::PrepareStep(ops::StepParams params) {
-  if (!staged_x_fp_.empty()) {
-    for (int b = 0; b < options_.batch_size; ++b) {
-      const int64_t s = params.sequence_index[b];
-      UQ_RETURN_IF_ERROR(activations_.x_fp.buffer()->Load(s, b, &staged_x_fp_));
-      UQ_RETURN_IF_ERROR(activations_.y_fp.buffer()->Load(s, b, &staged_y_fp_));
-      if (x_q_ != nullptr) {
-        UQ_RETURN_IF_ERROR(activations_.x_q.buffer()->Load(s, b, &staged_x_q_));
-      }
-      params.sequence_index[b] = b;
-    }
-  }
-  return backend_->CopyFromHost(params_.data(), &params, sizeof(params));
+absl::Status Reconstruction::RunPart(int part, const ops::StepParams& params) {
+  UQ_RETURN_IF_ERROR(backend_->CopyFromHost(params_.data(), &params, sizeof(params)));
+  const bool is_first = part == 0, is_last = part + 1 == num_parts_;
+  return backend_->RunCaptured(&captured_[is_first][is_last],
+                               [=, this] { IssuePart(is_first, is_last); });
 }
 
-void Reconstruction::IssueStep() {
+void Reconstruction::IssuePart(bool is_first, bool is_last) {
   ops::MixInputs(backend_, params(), options_.seed, options_.input_prob,
-                 options_.input_prob > 0 ? x_q_ : nullptr, *x_fp_, options_.batch_size, &x_);
+                 options_.input_prob > 0 ? batch_.x_q() : nullptr, *batch_.x_fp(), micro_batch_,
+                 &x_);
   runner_->Forward(*weights_, x_, &y_);
-  ops::MseLoss(backend_, params(), y_, *y_fp_, options_.batch_size, &loss_scratch_, &dy_, &loss_);
+  ops::MseLoss(backend_, params(), y_, *batch_.y_fp(), micro_batch_, num_parts_, &loss_scratch_,
+               &dy_, &loss_);
   // A layer's ŵ is replaced as soon as its gradient exists: Backward promises not to read the
   // layer's weight after it has called back.
-  runner_->Backward(*weights_, dy_, &gradients_, /*dx=*/nullptr, [this](Linear linear) {
-    const int l = static_cast<int>(linear);
-    UpdateAndForward(backend_, params(), gradients_[l], states_[l], &weights_->linear[l]);
-  });
+  std::function<void(Linear)> update;
+  if (is_last) update = [this](Linear linear) { Update(linear); };
+  runner_->Backward(*weights_, dy_, /*accumulate=*/!is_first, &gradients_, /*dx=*/nullptr, update);
+}
+
+void Reconstruction::Update(Linear linear) {
+  const int l = static_cast<int>(linear);
+  const Tensor* gradient = &gradients_[l];
+  if (!rounded_gradients_[l].empty()) {
+    ops::Cast(backend_, *gradient, &rounded_gradients_[l]);
+    gradient = &rounded_gradients_[l];
+  }
+  UpdateAndForward(backend_, params(), *gradient, states_[l], &weights_->linear[l]);
 }
 
 absl::StatusOr<double> Reconstruction::EvaluateLoss() {
-  const int batch = options_.batch_size;
+  const int batch = micro_batch_;
   const int64_t num_evaluated = std::min(num_sequences_, kMaxEvaluationSequences);
   const int64_t num_batches = (num_evaluated + batch - 1) / batch;
   Tensor losses;
@@ -146,11 +170,14 @@ absl::StatusOr<double> Reconstruction::EvaluateLoss() {
   for (int64_t b = 0; b < num_batches; ++b) {
     ops::StepParams params = {};
     for (int i = 0; i < batch; ++i) params.sequence_index[i] = (b * batch + i) % num_evaluated;
-    UQ_RETURN_IF_ERROR(PrepareStep(params));
+    UQ_RETURN_IF_ERROR(batch_.Take(params.sequence_index));
+    UQ_RETURN_IF_ERROR(backend_->CopyFromHost(params_.data(), &params, sizeof(params)));
     UQ_RETURN_IF_ERROR(backend_->RunCaptured(&sequence, [this, batch] {
-      ops::MixInputs(backend_, this->params(), /*seed=*/0, /*prob=*/1.0, x_q_, *x_fp_, batch, &x_);
+      ops::MixInputs(backend_, this->params(), /*seed=*/0, /*prob=*/1.0, batch_.x_q(),
+                     *batch_.x_fp(), batch, &x_);
       runner_->Forward(*weights_, x_, &y_);
-      ops::MseLoss(backend_, this->params(), y_, *y_fp_, batch, &loss_scratch_, &dy_, &loss_);
+      ops::MseLoss(backend_, this->params(), y_, *batch_.y_fp(), batch, /*num_parts=*/1,
+                   &loss_scratch_, &dy_, &loss_);
     }));
     UQ_RETURN_IF_ERROR(backend_->CopyOnDevice(losses.f32() + b, loss_.data(), sizeof(float)));
   }
@@ -161,9 +188,14 @@ absl::StatusOr<double> Reconstruction::EvaluateLoss() {
 }
 
 absl::Status Reconstruction::FetchLosses(int64_t begin, int64_t end, std::vector<float>* losses) {
-  losses->resize(end);
-  UQ_RETURN_IF_ERROR(backend_->CopyToHost(losses->data() + begin, losses_.f32() + begin,
-                                          (end - begin) * sizeof(float)));
+  std::vector<float> parts((end - begin) * num_parts_);
+  UQ_RETURN_IF_ERROR(backend_->CopyToHost(parts.data(), losses_.f32() + begin * num_parts_,
+                                          parts.size() * sizeof(float)));
+  for (size_t i = 0; i < parts.size(); i += num_parts_) {
+    double sum = 0;
+    for (int part = 0; part < num_parts_; ++part) sum += parts[i + part];
+    losses->push_back(static_cast<float>(sum / num_parts_));
+  }
   for (int64_t step = begin; step < end; ++step) {
     if (std::isfinite((*losses)[step])) continue;
     return MakeError(
@@ -189,18 +221,27 @@ absl::StatusOr<ReconstructResult> Reconstruction::Run(
   }
   UQ_ASSIGN_OR_RETURN(result.initial_loss, EvaluateLoss());
 
-  StepSchedule schedule(options_, num_sequences_, MapsDirectly());
-  std::unique_ptr<CapturedSequence> sequence;
+  PartSchedule parts(StepSchedule(options_, num_sequences_, MapsDirectly()), micro_batch_,
+                     num_parts_);
+  ops::StepParams next = {};
+  if (num_steps_ > 0) next = parts.Next();
   int64_t num_fetched = 0;
   for (int64_t step = 0; step < num_steps_; ++step) {
     if (cancelled && cancelled()) {
       UQ_RETURN_IF_ERROR(backend_->Synchronize());
       return absl::CancelledError(absl::StrCat("cancelled at step ", step, " of ", num_steps_));
     }
-    const ops::StepParams params = schedule.Next();
-    UQ_RETURN_IF_ERROR(PrepareStep(params));
-    UQ_RETURN_IF_ERROR(backend_->RunCaptured(&sequence, [this] { IssueStep(); }));
-    UQ_RETURN_IF_ERROR(backend_->CopyOnDevice(losses_.f32() + step, loss_.data(), sizeof(float)));
+    for (int part = 0; part < num_parts_; ++part) {
+      ops::StepParams params = next;
+      UQ_RETURN_IF_ERROR(batch_.Take(params.sequence_index));
+      if (step + 1 < num_steps_ || part + 1 < num_parts_) {
+        next = parts.Next();
+        UQ_RETURN_IF_ERROR(batch_.Prefetch(next.sequence_index));
+      }
+      UQ_RETURN_IF_ERROR(RunPart(part, params));
+      UQ_RETURN_IF_ERROR(backend_->CopyOnDevice(losses_.f32() + step * num_parts_ + part,
+                                                loss_.data(), sizeof(float)));
+    }
     const int64_t num_done = step + 1;
     if (num_done - num_fetched < options_.report_every && num_done < num_steps_) continue;
     UQ_RETURN_IF_ERROR(FetchLosses(num_fetched, num_done, &result.losses));
@@ -222,6 +263,14 @@ absl::StatusOr<ReconstructResult> Reconstruction::Run(
 
 }  // namespace
 
+int MicroBatchSize(int batch_size, int64_t sequence_length) {
+  int size = 1;
+  for (int divisor = 2; divisor <= batch_size; ++divisor) {
+    if (batch_size % divisor == 0 && divisor * sequence_length <= kMicroBatchTokens) size = divisor;
+  }
+  return size;
+}
+
 absl::StatusOr<ReconstructResult> ReconstructBlock(
     Backend* backend, const BlockConfig& config, const RopeTables& rope,
     const ReconstructOptions& options, const BlockActivations& activations, BlockWeights* weights,
@@ -232,6 +281,7 @@ absl::StatusOr<ReconstructResult> ReconstructBlock(
            options.first_step <= (options.end_step < 0 ? options.num_steps : options.end_step));
   UQ_CHECK(options.num_steps >= 0 && options.report_every >= 1 && options.remap_period >= 1);
   UQ_CHECK(options.batch_size >= 1 && options.batch_size <= ops::kMaxBatchSize);
+  UQ_CHECK(options.micro_batch_size == 0 || options.batch_size % options.micro_batch_size == 0);
   const SequenceSource &x_fp = activations.x_fp, &x_q = activations.x_q, &y_fp = activations.y_fp;
   UQ_CHECK(!x_fp.empty() && !y_fp.empty());
   UQ_CHECK(x_fp.shape().size() == 3 && x_fp.shape()[0] >= 1);

@@ -29,7 +29,8 @@ struct ReconstructOptions {
   // and codes included: parts on the same inputs give the bits of a run in one go.
   int64_t first_step = 0;
   int64_t end_step = -1;
-  int batch_size = 1;  // sequences a step, 1..ops::kMaxBatchSize
+  int batch_size = 1;        // sequences a step, 1..ops::kMaxBatchSize
+  int micro_batch_size = 0;  // sequences at once, a divisor of batch_size; 0: MicroBatchSize's
   double input_prob = 0.5;
   double uniform_learning_rate = 5e-3;
   double binary_learning_rate = 5e-4;
@@ -44,6 +45,13 @@ struct ReconstructProgress {
   float loss = 0;  // mean of the steps since the last call
 };
 
+// Sequences that are forwarded and backwarded at once: the largest divisor of batch_size that is at
+// most kMicroBatchTokens tokens, or one. A step sums the gradients of batch_size divided by this
+// many micro-batches in float32, so its memory does not grow with the batch. The rule knows nothing
+// of the device: the bits of a result do not depend on how much memory there was.
+inline constexpr int64_t kMicroBatchTokens = 2048;
+int MicroBatchSize(int batch_size, int64_t sequence_length);
+
 // At most this many calibration sequences (the first ones) measure initial_loss and final_loss.
 inline constexpr int64_t kMaxEvaluationSequences = 32;
 
@@ -51,7 +59,7 @@ struct ReconstructResult {
   std::vector<float> losses;  // one for each step that was run, before its update
   // Mean loss before the first and after the last step: forward passes with the input x_q (x_fp
   // where there is none) over the first min(S, kMaxEvaluationSequences) sequences, rounded up to
-  // whole batches by starting again at the first.
+  // whole micro-batches by starting again at the first.
   double initial_loss = 0;
   double final_loss = 0;
 };

@@ -43,7 +43,7 @@ ops::StepParams StepSchedule::Next() {
     }
     params.sequence_index[i] = order_[place];
   }
-  params.step = static_cast<uint64_t>(step_);
+  params.draw = static_cast<uint64_t>(step_);
   const double cosine = (1 + std::cos(std::numbers::pi * static_cast<double>(step_) /
                                       static_cast<double>(options_.num_steps))) /
                         2;

@@ -20,22 +20,7 @@ std::optional<LayerRound> ActivationCacheImpl::CachedLayer(const std::string& pl
 
 void ActivationCacheImpl::Clear() {
   Take("", kNone);
-  TakePrefetched("", -1);
-}
-
-void ActivationCacheImpl::Prefetch(const std::string& plan_sha256, int layer,
-                                   std::function<absl::StatusOr<HostBlock>()> load) {
-  prefetched_plan_ = plan_sha256;
-  prefetched_layer_ = layer;
-  prefetched_ = std::async(std::launch::async, std::move(load));
-}
-
-std::optional<absl::StatusOr<HostBlock>> ActivationCacheImpl::TakePrefetched(
-    const std::string& plan_sha256, int layer) {
-  if (!prefetched_.valid()) return std::nullopt;
-  absl::StatusOr<HostBlock> block = prefetched_.get();
-  if (prefetched_plan_ != plan_sha256 || prefetched_layer_ != layer) return std::nullopt;
-  return block;
+  next_block_.Drop();
 }
 
 std::optional<LayerInputs> ActivationCacheImpl::Take(const std::string& plan_sha256,

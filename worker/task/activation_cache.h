@@ -1,18 +1,16 @@
-// The inputs of one layer, kept between tasks on the same device. Internal to worker/task.
-// Thread safety: CachedLayer may be called from another thread (the agent's); the rest by the
-// task's.
+// The inputs of one layer and the next block, kept between tasks on the same device. Internal to
+// worker/task. Thread safety: CachedLayer may be called from another thread (the agent's); the rest
+// by the task's.
 #ifndef UNIQUANF_WORKER_TASK_ACTIVATION_CACHE_H_
 #define UNIQUANF_WORKER_TASK_ACTIVATION_CACHE_H_
 
-#include <functional>
-#include <future>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
 
 #include "worker/backend/sequence_buffer.h"
-#include "worker/model/checkpoint.h"
+#include "worker/task/next_block.h"
 #include "worker/task/task_runner.h"
 
 namespace uniquanf {
@@ -35,15 +33,8 @@ class ActivationCacheImpl : public ActivationCache {
   std::optional<LayerInputs> Take(const std::string& plan_sha256, LayerRound layer);
   void Put(const std::string& plan_sha256, LayerRound layer, LayerInputs inputs);
 
-  // Starts reading a layer's weights in a thread of its own, for the task that likely comes next.
-  void Prefetch(const std::string& plan_sha256, int layer,
-                std::function<absl::StatusOr<HostBlock>()> load);
-  bool IsPrefetched(const std::string& plan_sha256, int layer) const {
-    return prefetched_.valid() && prefetched_plan_ == plan_sha256 && prefetched_layer_ == layer;
-  }
-  // The prefetched weights, waited for, if they are these; what else was prefetched is dropped.
-  std::optional<absl::StatusOr<HostBlock>> TakePrefetched(const std::string& plan_sha256,
-                                                          int layer);
+  // Touched by the task's thread only.
+  NextBlock& next_block() { return next_block_; }
 
  private:
   static constexpr LayerRound kNone = {-1, -1};
@@ -52,10 +43,7 @@ class ActivationCacheImpl : public ActivationCache {
   LayerRound layer_ = kNone;
   LayerInputs inputs_;
 
-  // Touched by the task's thread only.
-  std::string prefetched_plan_;
-  int prefetched_layer_ = -1;
-  std::future<absl::StatusOr<HostBlock>> prefetched_;
+  NextBlock next_block_;
 };
 
 }  // namespace uniquanf

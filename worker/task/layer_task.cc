@@ -64,27 +64,26 @@ std::vector<float> Condense(const std::vector<float>& losses, size_t max_points)
   return curve;
 }
 
-// Replaces `weight` [N, K] by the stored weights and returns the mean squared difference. The order
-// of summation is fixed: within a row, then over rows.
-double ReplaceByStored(const PackedLinear& packed, std::vector<float>* weight) {
+// Mean squared difference between the stored weights and the original ones, `weight` [N, K]. The
+// order of summation is fixed: within a row, then over rows.
+double StoredError(const PackedLinear& packed, const std::vector<float>& weight) {
   const int64_t width = packed.num_inputs;
   std::vector<double> sums(packed.num_outputs);
   ParallelRanges(packed.num_outputs, 64, [&](int64_t begin, int64_t end) {
     std::vector<float> stored((end - begin) * width);
     DequantizeRows(packed, begin, end, stored.data());
     for (int64_t row = begin; row < end; ++row) {
-      float* original = weight->data() + row * width;
+      const float* original = weight.data() + row * width;
       const float* now = stored.data() + (row - begin) * width;
       for (int64_t k = 0; k < width; ++k) {
         const double error = static_cast<double>(original[k]) - now[k];
         sums[row] += error * error;
       }
-      std::copy(now, now + width, original);
     }
   });
   double sum = 0;
   for (double row : sums) sum += row;
-  return sum / static_cast<double>(weight->size());
+  return sum / static_cast<double>(weight.size());
 }
 
 // One layer's run, step by step; the members are what the steps hand on.
@@ -120,15 +119,17 @@ class LayerRun {
     }
     if (IsCancelled(env_)) return CancelledError();
     ReportProgress(env_, "loading", 0, 1);
-    UQ_RETURN_IF_ERROR(LoadOriginal());
-    UQ_ASSIGN_OR_RETURN(weights_, UploadBlock(env_.backend, config_, env_.act, original_));
-    // Hashed while the device works; Store waits for it before it changes the weights.
+    std::array<Tensor, kNumLinears> copied_ahead;
+    UQ_RETURN_IF_ERROR(LoadOriginal(&copied_ahead));
+    UQ_ASSIGN_OR_RETURN(
+        weights_, UploadBlock(env_.backend, config_, env_.act, original_, std::move(copied_ahead)));
+    // Hashed while the device works.
     weights_sha256_ = std::async(std::launch::async, WeightsDigest, std::cref(original_));
     if (NeedsReconstruction(plan_.spec)) {
       ReportProgress(env_, "activations", 0, 2);
       const Shape& shape = inputs_.x_fp.shape();
-      UQ_ASSIGN_OR_RETURN(y_fp_, SequenceBuffer::Allocate(env_.backend, placement_, env_.act,
-                                                          shape[0], shape[1], shape[2]));
+      UQ_ASSIGN_OR_RETURN(y_fp_, SequenceBuffer::Allocate(env_.backend, memory_.activations,
+                                                          env_.act, shape[0], shape[1], shape[2]));
       UQ_RETURN_IF_ERROR(ForwardBlock(env_.backend, config_, rope_, weights_, inputs_.x_fp, &y_fp_,
                                       env_.cancelled));
     }
@@ -144,29 +145,32 @@ class LayerRun {
   absl::Status ObtainInputs(const std::vector<std::string>& earlier) {
     std::optional<LayerInputs> cached;
     if (cache() != nullptr) cached = cache()->Take(plan_sha256_, {layer_, round_});
-    const LayerMemory memory =
-        EstimateLayerMemory(plan_, context_.checkpoint->config(), layer_, *env_.backend, env_.act);
     const MemoryInfo info = env_.backend->memory();
     // On the CPU free memory says little: the system gives page cache back when asked.
     uint64_t available =
         env_.backend->kind() == DeviceKind::kCpu ? info.total_bytes : info.free_bytes;
     if (cached) available += cached->device_bytes();
-    UQ_ASSIGN_OR_RETURN(placement_, PlaceActivations(memory, layer_, available, env_));
-    if (cached && cached->x_fp.on_device() == (placement_ == SequenceBuffer::Placement::kDevice)) {
+    if (cache() != nullptr) available += cache()->next_block().device_bytes();
+    UQ_ASSIGN_OR_RETURN(
+        memory_, PlanLayerMemory(plan_, context_.checkpoint->config(), layer_, available, env_));
+    if (cached &&
+        cached->x_fp.on_device() == (memory_.activations == SequenceBuffer::Placement::kDevice)) {
       inputs_ = std::move(*cached);
       return absl::OkStatus();
     }
     cached.reset();
     UQ_ASSIGN_OR_RETURN(inputs_, RecomputeLayerInputs(context_, plan_sha256_, {layer_, round_},
-                                                      earlier, rope_, placement_, env_));
+                                                      earlier, rope_, memory_.activations, env_));
     return absl::OkStatus();
   }
 
-  absl::Status LoadOriginal() {
-    std::optional<absl::StatusOr<HostBlock>> prefetched;
-    if (cache() != nullptr) prefetched = cache()->TakePrefetched(plan_sha256_, layer_);
-    if (prefetched && prefetched->ok()) {
-      original_ = **std::move(prefetched);
+  // copied_ahead: linear weights that are on the device already.
+  absl::Status LoadOriginal(std::array<Tensor, kNumLinears>* copied_ahead) {
+    std::optional<absl::StatusOr<NextBlock::Ready>> ready;
+    if (cache() != nullptr) ready = cache()->next_block().Take(plan_sha256_, layer_);
+    if (ready && ready->ok()) {
+      original_ = std::move((*ready)->host);
+      *copied_ahead = std::move((*ready)->linear);
     } else {
       UQ_ASSIGN_OR_RETURN(original_, context_.checkpoint->LoadBlock(layer_));
     }
@@ -178,15 +182,19 @@ class LayerRun {
   // time and memory from the work itself.
   void ReadAhead(int layer) {
     if (cache() == nullptr || env_.backend->kind() == DeviceKind::kCpu ||
-        layer >= plan_.num_layers || cache()->IsPrefetched(plan_sha256_, layer)) {
+        layer >= plan_.num_layers || cache()->next_block().Is(plan_sha256_, layer)) {
       return;
     }
-    cache()->Prefetch(plan_sha256_, layer,
-                      [store = context_.checkpoint->store(), layer]() -> absl::StatusOr<HostBlock> {
-                        UQ_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint,
-                                            Checkpoint::Open(store, /*allow_quantized=*/false));
-                        return checkpoint->LoadBlock(layer);
-                      });
+    const BlockConfig& config = context_.checkpoint->config().blocks[layer];
+    cache()->next_block().Start(
+        plan_sha256_, layer,
+        [store = context_.checkpoint->store(), layer]() -> absl::StatusOr<HostBlock> {
+          UQ_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint,
+                              Checkpoint::Open(store, /*allow_quantized=*/false));
+          return checkpoint->LoadBlock(layer);
+        },
+        env_.backend, config, env_.act,
+        /*copy=*/NextBlock::DeviceBytes(config, env_.act) <= memory_.spare_bytes);
   }
 
   ActivationCacheImpl* cache() const { return static_cast<ActivationCacheImpl*>(env_.cache); }
@@ -243,7 +251,7 @@ class LayerRun {
     options.num_steps = NumSteps(plan_);
     options.first_step = options.num_steps * round_ / num_rounds_;
     options.end_step = options.num_steps * (round_ + 1) / num_rounds_;
-    options.input_prob = spec.input_prob;
+    options.input_prob = InputProb(plan_, round_);
     options.uniform_learning_rate = spec.uniform_learning_rate;
     options.binary_learning_rate = spec.binary_learning_rate;
     options.remap_period = spec.remap_period;
@@ -261,7 +269,10 @@ class LayerRun {
                               ReportProgress(env_, "reconstructing", progress.step,
                                              progress.num_steps, progress.loss);
                             },
-                            env_.cancelled ? env_.cancelled : [] { return false; }));
+                            [this] {
+                              if (cache() != nullptr) cache()->next_block().Poll();
+                              return IsCancelled(env_);
+                            }));
     result_.initial_loss = reconstructed.initial_loss;
     std::vector<float> curve = Condense(reconstructed.losses, kMaxCurvePoints / num_rounds_);
     if (before_.has_value()) {
@@ -274,17 +285,14 @@ class LayerRun {
     return absl::OkStatus();
   }
 
-  // Unifies and packs every quantized layer; from here on only the packed form counts.
+  // Unifies every quantized layer; from here on only the stored form counts. The device goes on
+  // with the stored weights while they are packed and written; Finish waits for that.
   absl::Status Store() {
     ReportProgress(env_, "storing", 0, 1);
-    result_.weights_sha256 = weights_sha256_.get();
     if (round_ + 1 < num_rounds_) {
       UQ_ASSIGN_OR_RETURN(const std::string state, SaveLayerState(layer_, states_));
       UQ_ASSIGN_OR_RETURN(result_.state_sha256, PutContent(env_.work.get(), state));
     }
-    // One layer is packed while the next one's codes are fetched from the device.
-    std::array<PackedLinear, kNumLinears> packed;
-    std::array<std::future<void>, kNumLinears> packing;
     for (Linear linear : kAllLinears) {
       ModuleResult module;
       module.name = ModuleName(layer_, linear);
@@ -294,34 +302,52 @@ class LayerRun {
     for (int i = 0; i < kNumLinears; ++i) {
       if (!states_[i]) continue;
       UQ_ASSIGN_OR_RETURN(UnifiedLinear unified, quant::Unify(env_.backend, *states_[i]));
+      if (NeedsReconstruction(plan_.spec)) {  // else nobody asks what the block computes
+        UQ_RETURN_IF_ERROR(WriteStored(unified, *states_[i], &weights_.linear[i]));
+      }
       states_[i].reset();
-      packing[i] = std::async(std::launch::async, [this, i, &packed, unified = std::move(unified)] {
-        packed[i] = Pack(unified);
+      packing_[i] = std::async(std::launch::async, [this, i, unified = std::move(unified)] {
+        packed_[i] = Pack(unified);
         ModuleResult& module = result_.modules[i];
         module.quantized = true;
         module.bits = unified.bits;
         module.group_size = unified.group_size;
-        module.num_saturated = packed[i].num_saturated;
-        module.weight_error = ReplaceByStored(packed[i], &original_.linear[i]);
+        module.num_saturated = packed_[i].num_saturated;
+        module.weight_error = StoredError(packed_[i], original_.linear[i]);
       });
     }
-    for (int i = 0; i < kNumLinears; ++i) {
-      if (!packing[i].valid()) continue;
-      packing[i].get();
-      packed_.emplace(result_.modules[i].name, std::move(packed[i]));
-    }
-    // Written while the device measures what was stored; Finish waits for it.
     shard_ = std::async(std::launch::async, [this] { return StoreShard(); });
     return absl::OkStatus();
+  }
+
+  // The stored weights of one layer in place of those it was trained with.
+  absl::Status WriteStored(const UnifiedLinear& unified, const QuantizerState& state,
+                           Tensor* weight) {
+    const auto upload = [this](const std::vector<float>& values,
+                               const Shape& shape) -> absl::StatusOr<Tensor> {
+      std::vector<float> stored(values.size());
+      std::transform(values.begin(), values.end(), stored.begin(), StoredScale);
+      return Tensor::FromFloats(env_.backend, DType::kFloat32, shape, stored.data());
+    };
+    UQ_ASSIGN_OR_RETURN(const Tensor alpha, upload(unified.alpha, state.alpha.shape()));
+    UQ_ASSIGN_OR_RETURN(const Tensor beta, upload(unified.shift, state.shift.shape()));
+    quant::WriteStored(env_.backend, state, alpha, beta, weight);
+    return env_.backend->Synchronize();
   }
 
   struct StoredShard {
     std::string sha256;
     uint64_t size_bytes = 0;
   };
-  absl::StatusOr<StoredShard> StoreShard() const {
+  absl::StatusOr<StoredShard> StoreShard() {
+    std::map<std::string, PackedLinear> packed;
+    for (int i = 0; i < kNumLinears; ++i) {
+      if (!packing_[i].valid()) continue;
+      packing_[i].get();
+      packed.emplace(result_.modules[i].name, std::move(packed_[i]));
+    }
     UQ_ASSIGN_OR_RETURN(const std::string bytes,
-                        BuildLayerShard(*context_.checkpoint, layer_, packed_));
+                        BuildLayerShard(*context_.checkpoint, layer_, packed));
     StoredShard shard;
     shard.size_bytes = bytes.size();
     UQ_ASSIGN_OR_RETURN(shard.sha256, PutContent(env_.work.get(), bytes));
@@ -332,7 +358,6 @@ class LayerRun {
   // The stored block's output error, and the next layer's inputs for whoever runs it here.
   absl::Status MeasureAndHandOn() {
     ReportProgress(env_, "activations", 1, 2);
-    UQ_ASSIGN_OR_RETURN(weights_, UploadBlock(env_.backend, config_, env_.act, original_));
     SequenceBuffer y_q = std::move(inputs_.x_q.empty() ? inputs_.x_fp : inputs_.x_q);
     UQ_RETURN_IF_ERROR(
         ForwardBlock(env_.backend, config_, rope_, weights_, y_q, &y_q, env_.cancelled));
@@ -370,7 +395,7 @@ class LayerRun {
       UQ_RETURN_IF_ERROR(y.Load(sequence, 0, &row));
       UQ_RETURN_IF_ERROR(y_fp_.Load(sequence, 0, &target));
       ops::MseLoss(env_.backend, static_cast<const ops::StepParams*>(params.data()), row, target,
-                   /*batch=*/1, &scratch, &gradient, &loss);
+                   /*batch=*/1, /*num_parts=*/1, &scratch, &gradient, &loss);
       float value = 0;
       UQ_RETURN_IF_ERROR(env_.backend->CopyToHost(&value, loss.data(), sizeof(value)));
       sum += value;
@@ -380,6 +405,7 @@ class LayerRun {
 
   absl::StatusOr<LayerOutcome> Finish() {
     UQ_ASSIGN_OR_RETURN(const StoredShard shard, shard_.get());
+    result_.weights_sha256 = weights_sha256_.get();
     result_.shard_sha256 = shard.sha256;
     result_.shard_size_bytes = shard.size_bytes;
     result_.plan_sha256 = plan_sha256_;
@@ -413,14 +439,16 @@ class LayerRun {
   // After original_, so that it is waited for first when a run ends early.
   std::future<std::string> weights_sha256_;
   BlockWeights weights_;
-  SequenceBuffer::Placement placement_ = SequenceBuffer::Placement::kDevice;
+  MemoryPlan memory_;
   SequenceBuffer y_fp_;
   QuantizerStates states_;
-  std::optional<LayerResult> before_;               // this layer's, of the round before
-  std::map<std::string, PackedLinear> packed_;      // by module name
-  std::future<absl::StatusOr<StoredShard>> shard_;  // reads packed_: must be destroyed first
-  LayerResult result_;
+  std::optional<LayerResult> before_;  // this layer's, of the round before
   std::optional<LayerInputs> next_;
+  LayerResult result_;
+  std::array<PackedLinear, kNumLinears> packed_;
+  // Last, so that what runs in other threads is waited for before what it uses goes.
+  std::array<std::future<void>, kNumLinears> packing_;
+  std::future<absl::StatusOr<StoredShard>> shard_;
 };
 
 }  // namespace

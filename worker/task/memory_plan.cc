@@ -1,11 +1,16 @@
 #include "worker/task/memory_plan.h"
 
+#include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 #include "worker/model/checkpoint.h"
 #include "worker/quant/quantizer.h"
+#include "worker/quant/reconstruct.h"
 
 namespace uniquanf {
 namespace {
+
+// Norms, biases, losses, a step's parameters, and what allocations are rounded up by.
+constexpr uint64_t kSmallTensorBytes = 1 << 20;
 
 std::string MebiBytes(uint64_t bytes) { return absl::StrCat((bytes >> 20) + 1, " MiB"); }
 
@@ -17,50 +22,84 @@ LayerMemory EstimateLayerMemory(const Plan& plan, const ModelConfig& config, int
   const BlockConfig& block = config.blocks[layer];
   const uint64_t act_bytes = DTypeBytes(act);
   const bool reconstructs = NeedsReconstruction(spec);
+  const int micro_batch = quant::MicroBatchSize(spec.batch_size, plan.sequence_length);
+  // The original, ŵ and, where it is trained, its gradient; a sum of gradients is float32.
+  uint64_t weight_bytes = 2 * act_bytes;
+  if (reconstructs) weight_bytes += act_bytes;
+  if (reconstructs && micro_batch < spec.batch_size && act != DType::kFloat32) {
+    weight_bytes += sizeof(float);
+  }
   LayerMemory memory;
+  memory.fixed_bytes = kSmallTensorBytes;
   for (Linear linear : kAllLinears) {
     const auto [num_outputs, num_inputs] = block.LinearShape(linear);
     const ModuleSettings settings = SettingsForModule(spec, ModuleName(layer, linear));
-    // The original, ŵ and, where it is trained, its gradient.
-    memory.fixed_bytes +=
-        static_cast<uint64_t>(num_outputs) * num_inputs * act_bytes * (reconstructs ? 3 : 2);
+    memory.fixed_bytes += static_cast<uint64_t>(num_outputs) * num_inputs * weight_bytes;
     if (settings.full_precision) continue;
     memory.fixed_bytes +=
         quant::QuantizerStateBytes(backend, num_outputs, num_inputs, settings.bits,
                                    settings.group_size == 0 ? num_inputs : settings.group_size);
   }
   if (!reconstructs) return memory;
-  memory.fixed_bytes += BlockRunnerBytes(backend, block, act, spec.batch_size, plan.sequence_length,
-                                         /*with_backward=*/true);
   const uint64_t sequence_bytes =
       static_cast<uint64_t>(plan.sequence_length) * block.hidden_size * act_bytes;
-  memory.fixed_bytes += 3 * spec.batch_size * sequence_bytes;     // x, y and dy of a step
+  const uint64_t rope_bytes =
+      static_cast<uint64_t>(plan.sequence_length) * block.head_dim * sizeof(float);
+  memory.step_bytes = rope_bytes +
+                      BlockRunnerBytes(backend, block, act, micro_batch, plan.sequence_length,
+                                       /*with_backward=*/true) +
+                      3 * micro_batch * sequence_bytes;           // x, y and dy
   const uint64_t num_kinds = NeedsQuantizedInputs(spec) ? 3 : 2;  // x_fp, y_fp and perhaps x_q
   memory.calibration_bytes = num_kinds * plan.num_samples * sequence_bytes;
-  memory.staging_bytes = num_kinds * spec.batch_size * sequence_bytes;
+  memory.staging_bytes = 2 * num_kinds * micro_batch * sequence_bytes;
   return memory;
 }
 
-absl::StatusOr<SequenceBuffer::Placement> PlaceActivations(const LayerMemory& memory, int layer,
-                                                           uint64_t available_bytes,
-                                                           const TaskEnvironment& env) {
+namespace {
+
+// The longest sequences, in whole hundreds of tokens, with which the layer fits; 0: none.
+int64_t LongestThatFits(Plan plan, const ModelConfig& config, int layer, const Backend& backend,
+                        DType act, bool on_device, uint64_t available_bytes) {
+  int64_t fits = 0, too_long = plan.sequence_length / 100 + 1;
+  while (too_long - fits > 1) {
+    const int64_t middle = (fits + too_long) / 2;
+    plan.sequence_length = middle * 100;
+    const LayerMemory memory = EstimateLayerMemory(plan, config, layer, backend, act);
+    const uint64_t needed = on_device ? memory.on_device() : memory.on_host();
+    (needed <= available_bytes ? fits : too_long) = middle;
+  }
+  return fits * 100;
+}
+
+}  // namespace
+
+absl::StatusOr<MemoryPlan> PlanLayerMemory(const Plan& plan, const ModelConfig& config, int layer,
+                                           uint64_t available_bytes, const TaskEnvironment& env) {
   using Placement = SequenceBuffer::Placement;
-  const bool fits_on_device = memory.on_device() <= available_bytes;
-  if (env.activations != ActivationPlacement::kHost && fits_on_device) return Placement::kDevice;
+  const LayerMemory memory = EstimateLayerMemory(plan, config, layer, *env.backend, env.act);
+  if (env.activations != ActivationPlacement::kHost && memory.on_device() <= available_bytes) {
+    return MemoryPlan{Placement::kDevice, available_bytes - memory.on_device()};
+  }
   if (env.activations != ActivationPlacement::kDevice && memory.on_host() <= available_bytes) {
-    return Placement::kHost;
+    return MemoryPlan{Placement::kHost, available_bytes - memory.on_host()};
   }
   const bool device_only = env.activations == ActivationPlacement::kDevice;
-  return MakeError(
-      absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY",
-      absl::StrCat("layer ", layer, " needs about ",
-                   MebiBytes(device_only ? memory.on_device() : memory.on_host()),
-                   " of device memory (weights and optimizer state ", MebiBytes(memory.fixed_bytes),
-                   ", calibration activations ", MebiBytes(memory.calibration_bytes), " ",
-                   device_only ? "on the device" : "on the host", "), but ",
-                   MebiBytes(available_bytes),
-                   " are free; use a device with more memory, a smaller "
-                   "batch size or shorter sequences"));
+  const int64_t length =
+      LongestThatFits(plan, config, layer, *env.backend, env.act, device_only, available_bytes);
+  std::string remedy = "use a device with more memory";
+  if (length > 0) absl::StrAppend(&remedy, ", or sequences of up to ", length, " tokens");
+  if (device_only && memory.on_host() <= available_bytes) {
+    absl::StrAppend(&remedy, ", or keep the activations on the host");
+  }
+  return MakeError(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY",
+                   absl::StrCat("layer ", layer, " needs about ",
+                                MebiBytes(device_only ? memory.on_device() : memory.on_host()),
+                                " of device memory (weights and optimizer state ",
+                                MebiBytes(memory.fixed_bytes), ", a step on sequences of ",
+                                plan.sequence_length, " tokens ", MebiBytes(memory.step_bytes),
+                                ", calibration activations ", MebiBytes(memory.calibration_bytes),
+                                " ", device_only ? "on the device" : "on the host", "), but ",
+                                MebiBytes(available_bytes), " are free; ", remedy));
 }
 
 }  // namespace uniquanf

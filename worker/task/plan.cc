@@ -86,6 +86,11 @@ int NumRounds(const Plan& plan) {
       std::clamp<int64_t>(NumSteps(plan), 1, std::max(1, plan.spec.pipeline_rounds)));
 }
 
+double InputProb(const Plan& plan, int round) {
+  const int num_rounds = NumRounds(plan);
+  return num_rounds > 1 && round == num_rounds - 1 ? 1.0 : plan.spec.input_prob;
+}
+
 std::string TensorsDigest(const Checkpoint& checkpoint, uint64_t* total_bytes) {
   Sha256 sha256;
   *total_bytes = 0;

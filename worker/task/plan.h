@@ -47,6 +47,10 @@ bool NeedsQuantizedInputs(const QuantizationSpec& spec);
 // Rounds that each layer's optimization is cut into: 1 unless the schedule is pipelined and layers
 // depend on each other. Never more than there are steps.
 int NumRounds(const Plan& plan);
+// The part of the inputs that comes from the quantized model in that round: spec.input_prob, but 1
+// in the last of several rounds. Only there a layer sees what the artifact will produce, and what
+// it sees replaces what it learnt from the unfinished layers of the earlier rounds.
+double InputProb(const Plan& plan, int round);
 // Optimizer steps of a layer, over all rounds.
 int64_t NumSteps(const Plan& plan);
 

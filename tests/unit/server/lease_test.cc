@@ -104,6 +104,20 @@ TEST_F(LeaseTest, ALeaseNeverReportedRunsOutAlthoughItsSessionCalls) {
   EXPECT_EQ(task("a", "prepare").failures.at(0).reason, "LEASE_EXPIRED");
 }
 
+TEST_F(LeaseTest, AnAssignmentIsNotSentAgainUnderALeaseThatIsNotRenewed) {
+  Create("a");
+  Worker w = NewWorker("w");
+  for (int i = 0; i < 60 && task("a", "prepare").failures.empty(); ++i) {
+    Call(&w);
+    // Whoever hears this trusts the lease for its whole length from here on.
+    if (!BuildReply(state_, w.session).assignments.empty()) {
+      EXPECT_EQ(task("a", "prepare").lease_expiry, mono_ + policy_.lease_duration);
+    }
+    Pass(absl::Seconds(1));
+  }
+  EXPECT_EQ(task("a", "prepare").failures.at(0).reason, "LEASE_EXPIRED");
+}
+
 TEST_F(LeaseTest, RunningReportsRenew) {
   Create("a");
   Worker w = NewWorker("w");

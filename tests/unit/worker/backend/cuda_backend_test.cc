@@ -45,6 +45,26 @@ TEST_F(CudaBackendTest, CopiesRoundTripAtEverySize) {
   }
 }
 
+// Ops before a copy aside see the old values, ops after JoinCopies the new ones.
+TEST_F(CudaBackendTest, CopiesAsideAreOrderedByTheirJoin) {
+  constexpr int64_t kCount = 1 << 22;
+  float* host = static_cast<float*>(*backend_->AllocateHost(kCount * sizeof(float)));
+  Tensor values = Upload(std::vector<float>(kCount, 0.0f));
+  Tensor sum = Upload(std::vector<float>(kCount, 0.0f));
+  for (int run = 1; run <= 20; ++run) {
+    ops::Add(backend_.get(), values, sum, &sum);
+    std::fill_n(host, kCount, static_cast<float>(run));
+    ASSERT_TRUE(backend_->CopyFromHostAside(values.data(), host, kCount * sizeof(float)).ok());
+    ASSERT_TRUE(backend_->JoinCopies().ok());
+    ASSERT_TRUE(backend_->Synchronize().ok());
+  }
+  backend_->FreeHost(host);
+  const std::vector<float> sums = *sum.ToFloats();
+  EXPECT_EQ(sums.front(), 190);  // 0 + 1 + ... + 19
+  EXPECT_EQ(sums.back(), 190);
+  EXPECT_EQ((*values.ToFloats())[kCount / 2], 20);
+}
+
 TEST_F(CudaBackendTest, RecordedSequenceReadsNewValuesEachTime) {
   Tensor a = Upload({1, 2, 3, 4}), b = Upload({10, 20, 30, 40}), sum = Upload({0, 0, 0, 0});
   std::unique_ptr<CapturedSequence> sequence;

@@ -154,7 +154,8 @@ TEST_P(BlockTest, GradientsMatchFiniteDifferencesForEveryFamily) {
     BlockOnDevice setup(backend_.get(), act_, family.config, 2, 9);
     std::unique_ptr<BlockRunner> runner = setup.Runner(true);
     runner->Forward(setup.weights, setup.x, &setup.y);
-    runner->Backward(setup.weights, setup.dy, &setup.gradients, &setup.dx, nullptr);
+    runner->Backward(setup.weights, setup.dy, /*accumulate=*/false, &setup.gradients, &setup.dx,
+                     nullptr);
     BlockValues values = setup.HostWeights();
     Vector x = Values(setup.x);
     const Vector dy = Values(setup.dy);
@@ -192,17 +193,19 @@ TEST_P(BlockTest, WeightsMayChangeOnceTheirGradientIsReported) {
   BlockOnDevice setup(backend_.get(), act_, Families()[0].config, 1, 33);
   std::unique_ptr<BlockRunner> runner = setup.Runner(true);
   runner->Forward(setup.weights, setup.x, &setup.y);
-  runner->Backward(setup.weights, setup.dy, &setup.gradients, &setup.dx, nullptr);
+  runner->Backward(setup.weights, setup.dy, /*accumulate=*/false, &setup.gradients, &setup.dx,
+                   nullptr);
   std::vector<Vector> expected = {Values(setup.dx)};
   for (const Tensor& gradient : setup.gradients) expected.push_back(Values(gradient));
 
   runner->Forward(setup.weights, setup.x, &setup.y);
   std::vector<Linear> reported;
-  runner->Backward(setup.weights, setup.dy, &setup.gradients, &setup.dx, [&](Linear linear) {
-    reported.push_back(linear);
-    Tensor& weight = setup.weights.linear[static_cast<int>(linear)];
-    ASSERT_TRUE(backend_->FillZero(weight.data(), weight.size_bytes()).ok());
-  });
+  runner->Backward(setup.weights, setup.dy, /*accumulate=*/false, &setup.gradients, &setup.dx,
+                   [&](Linear linear) {
+                     reported.push_back(linear);
+                     Tensor& weight = setup.weights.linear[static_cast<int>(linear)];
+                     ASSERT_TRUE(backend_->FillZero(weight.data(), weight.size_bytes()).ok());
+                   });
   EXPECT_EQ(reported.size(), static_cast<size_t>(kNumLinears));
   std::vector<Vector> actual = {Values(setup.dx)};
   for (const Tensor& gradient : setup.gradients) actual.push_back(Values(gradient));
@@ -213,14 +216,15 @@ TEST_P(BlockTest, EmptyGradientsAreSkippedAndInputGradientIsOptional) {
   BlockOnDevice setup(backend_.get(), act_, Families()[0].config, 1, 7);
   std::unique_ptr<BlockRunner> runner = setup.Runner(true);
   runner->Forward(setup.weights, setup.x, &setup.y);
-  runner->Backward(setup.weights, setup.dy, &setup.gradients, &setup.dx, nullptr);
+  runner->Backward(setup.weights, setup.dy, /*accumulate=*/false, &setup.gradients, &setup.dx,
+                   nullptr);
   const Vector expected = Values(setup.gradients[static_cast<int>(Linear::kQ)]);
   BlockGradients only_q;
   const auto [n, k] = setup.config.LinearShape(Linear::kQ);
   only_q[static_cast<int>(Linear::kQ)] = Empty(backend_.get(), act_, {n, k});
   std::vector<Linear> reported;
   runner->Forward(setup.weights, setup.x, &setup.y);
-  runner->Backward(setup.weights, setup.dy, &only_q, nullptr,
+  runner->Backward(setup.weights, setup.dy, /*accumulate=*/false, &only_q, nullptr,
                    [&](Linear linear) { reported.push_back(linear); });
   EXPECT_EQ(reported, std::vector<Linear>{Linear::kQ});
   EXPECT_EQ(Values(only_q[static_cast<int>(Linear::kQ)]), expected);
@@ -254,7 +258,8 @@ TEST(BlockThreadCountTest, ForwardAndBackwardGiveTheSameBytes) {
     BlockOnDevice setup(backend.get(), DType::kFloat32, config, 1, 512);
     std::unique_ptr<BlockRunner> runner = setup.Runner(true);
     runner->Forward(setup.weights, setup.x, &setup.y);
-    runner->Backward(setup.weights, setup.dy, &setup.gradients, &setup.dx, nullptr);
+    runner->Backward(setup.weights, setup.dy, /*accumulate=*/false, &setup.gradients, &setup.dx,
+                     nullptr);
     std::vector<Vector> run = {Values(setup.y), Values(setup.dx)};
     for (const Tensor& gradient : setup.gradients) run.push_back(Values(gradient));
     runs.push_back(std::move(run));

@@ -104,7 +104,7 @@ TEST_P(ElementwiseTest, MixInputsDrawsFromPhilox) {
   const Tensor x_q = Upload(backend_.get(), act_, shape, q);
   const Tensor x_fp = Upload(backend_.get(), act_, shape, fp);
   ops::StepParams params = {};
-  params.step = 17;
+  params.draw = 17;
   const int batch = 3;
   params.sequence_index[0] = 4;
   params.sequence_index[1] = 0;
@@ -115,7 +115,7 @@ TEST_P(ElementwiseTest, MixInputsDrawsFromPhilox) {
     ops::MixInputs(backend_.get(), Params(device_params), 1234, prob, &x_q, x_fp, batch, &out);
     const Vector values = Values(out);
     for (size_t i = 0; i < values.size(); ++i) {
-      const uint32_t u = PhiloxAt(1234, params.step, i / 4).v[i % 4];
+      const uint32_t u = PhiloxAt(1234, params.draw, i / 4).v[i % 4];
       ASSERT_EQ(values[i], u < BernoulliThreshold(prob) ? 1.0 : 0.0) << i << " prob " << prob;
     }
   }
@@ -156,7 +156,8 @@ TEST_P(ElementwiseTest, MseLossMatchesReference) {
                            {static_cast<int64_t>(ops::MseLossScratchBytes(*backend_, count))});
     Tensor dy = Empty(backend_.get(), act_, {batch * seq_len, hidden});
     Tensor loss = Empty(backend_.get(), DType::kFloat32, {1});
-    ops::MseLoss(backend_.get(), Params(device_params), y, targets, batch, &scratch, &dy, &loss);
+    ops::MseLoss(backend_.get(), Params(device_params), y, targets, batch, /*num_parts=*/1,
+                 &scratch, &dy, &loss);
     const Vector outputs = Values(y), all = Values(targets);
     Vector expected_dy(count);
     double sum = 0;
@@ -167,6 +168,13 @@ TEST_P(ElementwiseTest, MseLossMatchesReference) {
       expected_dy[i] = 2 * difference / count;
     }
     ExpectClose(Values(dy), expected_dy, act_, 2, "dy");
+    EXPECT_NEAR(Values(loss)[0], sum / count, 1e-6 * sum / count);
+
+    // A fourth of a step: the gradient of the step's mean, the loss its own.
+    ops::MseLoss(backend_.get(), Params(device_params), y, targets, batch, /*num_parts=*/4,
+                 &scratch, &dy, &loss);
+    for (double& gradient : expected_dy) gradient /= 4;
+    ExpectClose(Values(dy), expected_dy, act_, 2, "dy of a part");
     EXPECT_NEAR(Values(loss)[0], sum / count, 1e-6 * sum / count);
   }
 }

@@ -54,9 +54,18 @@ TEST_P(LinearTest, MatchesReference) {
     ExpectClose(Values(dx), sum, act_, 2, "accumulated dx", Factor(n));
 
     Tensor dw = Empty(backend_.get(), act_, {n, k});
-    ops::LinearBackwardWeight(backend_.get(), dy, x, &dw);
-    ExpectClose(Values(dw), LinearWeightGradient(Values(dy), Values(x), t, n, k), act_, 2, "dw",
-                Factor(t));
+    ops::LinearBackwardWeight(backend_.get(), dy, x, /*accumulate=*/false, &dw);
+    const Vector expected_dw = LinearWeightGradient(Values(dy), Values(x), t, n, k);
+    ExpectClose(Values(dw), expected_dw, act_, 2, "dw", Factor(t));
+
+    // A sum over micro-batches, in float32 whatever the activations are.
+    Tensor dw_sum = Empty(backend_.get(), DType::kFloat32, {n, k});
+    Vector expected_sum(expected_dw.size());
+    for (int part = 1; part <= 3; ++part) {
+      ops::LinearBackwardWeight(backend_.get(), dy, x, /*accumulate=*/part > 1, &dw_sum);
+      for (size_t i = 0; i < expected_sum.size(); ++i) expected_sum[i] += expected_dw[i];
+      ExpectClose(Values(dw_sum), expected_sum, DType::kFloat32, 2, "accumulated dw", Factor(t));
+    }
   }
 }
 

@@ -29,7 +29,7 @@ std::vector<std::vector<float>> RunOps(int num_threads) {
   Tensor dw = Empty(backend, kF32, {n, k});
   ops::LinearForward(backend, x, w, &bias, &y);
   ops::LinearBackwardInput(backend, dy, w, false, &dx);
-  ops::LinearBackwardWeight(backend, dy, x, &dw);
+  ops::LinearBackwardWeight(backend, dy, x, /*accumulate=*/false, &dw);
   for (const Tensor* tensor : {&y, &dx, &dw}) keep(*tensor);
 
   ops::AttentionShape shape;
@@ -56,7 +56,7 @@ std::vector<std::vector<float>> RunOps(int num_threads) {
   Tensor loss = Empty(backend, kF32, {1}), dloss = Empty(backend, kF32, {t, n});
   Tensor loss_scratch = Empty(backend, DType::kUint8,
                               {static_cast<int64_t>(ops::MseLossScratchBytes(*backend, t * n))});
-  ops::MseLoss(backend, &params, y, targets, 1, &loss_scratch, &dloss, &loss);
+  ops::MseLoss(backend, &params, y, targets, 1, 1, &loss_scratch, &dloss, &loss);
   Tensor nll = Empty(backend, kF32, {t});
   ops::CrossEntropy(backend, y, reference::UploadInts(backend, std::vector<int32_t>(t, 5)), &nll);
   for (const Tensor* tensor : {&loss, &dloss, &nll}) keep(*tensor);

@@ -10,6 +10,7 @@
 #include <random>
 #include <vector>
 
+#include "common/artifact/layout.h"
 #include "worker/backend/backend.h"
 
 namespace uniquanf::quant {
@@ -439,6 +440,30 @@ TEST_F(QuantizerTest, UnifiedParametersGiveTheSameWeights) {
       for (int i = 0; i < c.bits; ++i) scale += std::fabs(unified.alpha[g * c.bits + i]);
       ASSERT_NEAR(out[k], value, 1e-6 * scale);
     }
+  }
+}
+
+// The stored scales [N, Gr, n] and [N, Gr] on the device, as WriteStored takes them.
+std::pair<Tensor, Tensor> StoredScales(Backend* backend, const QuantizerState& state,
+                                       UnifiedLinear unified) {
+  for (float& value : unified.alpha) value = StoredScale(value);
+  for (float& value : unified.shift) value = StoredScale(value);
+  return {*Tensor::FromFloats(backend, DType::kFloat32, state.alpha.shape(), unified.alpha.data()),
+          *Tensor::FromFloats(backend, DType::kFloat32, state.shift.shape(), unified.shift.data())};
+}
+
+TEST_F(QuantizerTest, StoredWeightsAreTheBitsOfThePackedLayer) {
+  for (const Case& c : kCases) {
+    const std::vector<float> w = Normal(c.rows * c.columns, 0.02f);
+    QuantizerState state = MakePerturbed(w, c);
+    Tensor stored = Like(state, w);
+    Forward(backend_.get(), Mapping::kDirect, &state, &stored);
+    const UnifiedLinear unified = *Unify(backend_.get(), state);
+    const auto [alpha, beta] = StoredScales(backend_.get(), state, unified);
+    WriteStored(backend_.get(), state, alpha, beta, &stored);
+    std::vector<float> expected(w.size());
+    Dequantize(Pack(unified), expected.data());
+    EXPECT_EQ(Floats(stored), expected) << c.bits << " bits, groups of " << c.group_size;
   }
 }
 

@@ -44,7 +44,7 @@ TEST(StepScheduleTest, BatchesRunOnAcrossEpochs) {
   std::vector<int64_t> visited;
   for (int step = 0; step < 4; ++step) {
     const ops::StepParams params = schedule.Next();
-    EXPECT_EQ(params.step, static_cast<uint64_t>(step));
+    EXPECT_EQ(params.draw, static_cast<uint64_t>(step));
     visited.insert(visited.end(), params.sequence_index, params.sequence_index + 3);
   }
   EXPECT_EQ(visited, (std::vector<int64_t>{0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3}));
@@ -241,6 +241,49 @@ TEST_F(ReconstructTest, BatchesOfSeveralSequencesWork) {
   auto result = Run(options);
   ASSERT_TRUE(result.ok()) << result.status();
   EXPECT_LT(result->final_loss, 0.7 * result->initial_loss);
+}
+
+TEST(MicroBatchTest, IsTheLargestDivisorOfTheBatchWithinTheLimit) {
+  EXPECT_EQ(MicroBatchSize(1, 100000), 1);
+  EXPECT_EQ(MicroBatchSize(8, 2048), 1);
+  EXPECT_EQ(MicroBatchSize(8, 1024), 2);
+  EXPECT_EQ(MicroBatchSize(8, 700), 2);
+  EXPECT_EQ(MicroBatchSize(9, 512), 3);
+  EXPECT_EQ(MicroBatchSize(7, 512), 1);
+  EXPECT_EQ(MicroBatchSize(64, 32), 64);
+}
+
+// Float32 sums in another order: the first steps agree closely, and nothing is left out or counted
+// twice in the later ones.
+TEST_F(ReconstructTest, MicroBatchesMakeTheStepOfTheWholeBatch) {
+  ReconstructOptions options = Options(12);
+  options.batch_size = 4;
+  options.input_prob = 0;
+  std::vector<float> whole;
+  for (int micro_batch : {4, 2, 1}) {
+    Reset(NewCpuBackend({2}));
+    options.micro_batch_size = micro_batch;
+    const auto result = Run(options);
+    ASSERT_TRUE(result.ok()) << result.status();
+    ASSERT_EQ(result->losses.size(), 12u);
+    if (whole.empty()) whole = result->losses;
+    for (int step = 0; step < 12; ++step) {
+      EXPECT_NEAR(result->losses[step], whole[step], (step < 2 ? 1e-5 : 2e-2) * whole[step])
+          << micro_batch << " at once, step " << step;
+    }
+  }
+}
+
+TEST_F(ReconstructTest, MicroBatchesDrawTheirOwnMixing) {
+  ReconstructOptions options = Options(4);
+  options.batch_size = 4;
+  options.micro_batch_size = 2;
+  const auto first = Run(options);
+  ASSERT_TRUE(first.ok()) << first.status();
+  Reset(NewCpuBackend({1}));
+  const auto again = Run(options);
+  ASSERT_TRUE(again.ok());
+  EXPECT_EQ(first->losses, again->losses);
 }
 
 TEST_F(ReconstructTest, SameSeedGivesTheSameBitsOnAnyNumberOfThreads) {

@@ -1,0 +1,96 @@
+#include "worker/task/memory_plan.h"
+
+#include "tests/unit/worker/task/task_fixture.h"
+#include "worker/task/content_store.h"
+
+namespace uniquanf {
+namespace {
+
+using ::testing::HasSubstr;
+using Placement = SequenceBuffer::Placement;
+
+class MemoryPlanTest : public TaskTest {
+ protected:
+  void SetUp() override {
+    model_.Write(spec_.model_uri);
+    checkpoint_ = *Checkpoint::Open(*OpenObjectStore(spec_.model_uri), false);
+    plan_.spec = spec_;
+    plan_.num_layers = checkpoint_->config().num_layers;
+    plan_.num_samples = spec_.num_samples;
+    plan_.sequence_length = spec_.sequence_length;
+  }
+  LayerMemory Estimate(DType act = DType::kFloat32) const {
+    return EstimateLayerMemory(plan_, checkpoint_->config(), 0, *backend_, act);
+  }
+  absl::StatusOr<MemoryPlan> PlanFor(uint64_t available_bytes) const {
+    return PlanLayerMemory(plan_, checkpoint_->config(), 0, available_bytes, env_);
+  }
+  Placement Place(uint64_t available_bytes) const { return PlanFor(available_bytes)->activations; }
+
+  std::unique_ptr<Checkpoint> checkpoint_;
+  Plan plan_;
+};
+
+TEST_F(MemoryPlanTest, ActivationsLieOnTheDeviceWhereTheyFit) {
+  const LayerMemory memory = Estimate();
+  EXPECT_EQ(Place(memory.on_device()), Placement::kDevice);
+  EXPECT_EQ(Place(memory.on_device() - 1), Placement::kHost);
+  EXPECT_EQ(Place(memory.on_host()), Placement::kHost);
+  EXPECT_EQ(PlanFor(memory.on_device() + 17)->spare_bytes, 17);
+  env_.activations = ActivationPlacement::kHost;
+  EXPECT_EQ(Place(memory.on_device()), Placement::kHost);
+}
+
+TEST_F(MemoryPlanTest, SaysWhatIsMissingAndWhatWouldFit) {
+  plan_.sequence_length = 1000;
+  EXPECT_THAT(PlanFor(Estimate().on_host() - 1),
+              FailsWith(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY",
+                        HasSubstr("sequences of up to 900 tokens")));
+  plan_.sequence_length = 900;
+  const uint64_t enough = Estimate().on_host();
+  EXPECT_EQ(Place(enough), Placement::kHost) << "the length that was named does fit";
+  EXPECT_THAT(PlanFor(1), FailsWith(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY",
+                                    HasSubstr("free; use a device with more memory")));
+  env_.activations = ActivationPlacement::kDevice;
+  EXPECT_THAT(PlanFor(enough), FailsWith(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY",
+                                         HasSubstr("keep the activations on the host")));
+}
+
+TEST_F(MemoryPlanTest, TheBatchCostsNoMemoryBeyondTheSumOfGradients) {
+  plan_.sequence_length = 2048;
+  plan_.num_samples = 64;
+  const LayerMemory one = Estimate(DType::kBfloat16);
+  plan_.spec.batch_size = 8;
+  const LayerMemory eight = Estimate(DType::kBfloat16);
+  plan_.spec.batch_size = 64;
+  EXPECT_EQ(Estimate(DType::kBfloat16).on_host(), eight.on_host());
+  EXPECT_EQ(eight.step_bytes, one.step_bytes);
+  uint64_t num_weights = 0;
+  for (Linear linear : kAllLinears) {
+    const auto [n, k] = checkpoint_->config().blocks[0].LinearShape(linear);
+    num_weights += n * k;
+  }
+  EXPECT_EQ(eight.fixed_bytes - one.fixed_bytes, num_weights * sizeof(float));
+}
+
+// What a task really takes stays below what was planned, for one micro-batch a step and for four.
+TEST_F(MemoryPlanTest, ATaskTakesNoMoreThanPlanned) {
+  spec_.sequence_length = 1024;
+  WriteTokenFile(spec_.calibration_uri, {{"input_ids", RandomTokens({4, 1024}, 128, 1)}});
+  model_.config["max_position_embeddings"] = 1024;
+  model_.Write(spec_.model_uri);
+  for (int batch_size : {1, 4}) {
+    spec_.batch_size = batch_size;
+    const auto prepared = RunPrepare(spec_, env_);
+    ASSERT_THAT(prepared, IsOk());
+    backend_->ResetPeak();
+    ASSERT_THAT(RunLayer(spec_, prepared->plan_sha256, 0, {}, env_), IsOk());
+    cache_->Clear();
+    const uint64_t peak = backend_->memory().peak_allocated_bytes;
+    EXPECT_LE(peak, prepared->layer_memory_bytes) << "batch size " << batch_size;
+    EXPECT_GE(peak, prepared->layer_memory_bytes / 2) << "batch size " << batch_size;
+  }
+}
+
+}  // namespace
+}  // namespace uniquanf

@@ -1,0 +1,133 @@
+#include "worker/task/next_block.h"
+
+#include <chrono>
+#include <cstring>
+#include <utility>
+
+#include "common/base/parallel.h"
+#include "common/safetensors/float_conversion.h"
+
+namespace uniquanf {
+namespace {
+
+constexpr int64_t kGrain = 1 << 18;  // elements a thread converts at a time
+
+void ConvertTo(DType act, const std::vector<float>& values, char* out) {
+  ParallelRanges(static_cast<int64_t>(values.size()), kGrain, [&](int64_t begin, int64_t end) {
+    if (act == DType::kFloat32) {
+      std::memcpy(out + begin * sizeof(float), values.data() + begin,
+                  (end - begin) * sizeof(float));
+      return;
+    }
+    auto* to = reinterpret_cast<uint16_t*>(out);
+    for (int64_t i = begin; i < end; ++i) to[i] = FloatToBfloat16(values[i]);
+  });
+}
+
+uint64_t LinearBytes(const BlockConfig& config, Linear linear, DType act) {
+  const auto [num_outputs, num_inputs] = config.LinearShape(linear);
+  return static_cast<uint64_t>(num_outputs) * num_inputs * DTypeBytes(act);
+}
+
+}  // namespace
+
+uint64_t NextBlock::DeviceBytes(const BlockConfig& config, DType act) {
+  uint64_t bytes = 0;
+  for (Linear linear : kAllLinears) bytes += LinearBytes(config, linear, act);
+  return bytes;
+}
+
+bool NextBlock::ReservePinned(size_t size_bytes) {
+  if (size_bytes <= pinned_bytes_) return true;
+  if (pinned_ != nullptr) backend_->FreeHost(pinned_);
+  pinned_ = nullptr;
+  pinned_bytes_ = 0;
+  absl::StatusOr<void*> memory = backend_->AllocateHost(size_bytes);
+  if (!memory.ok()) return false;
+  pinned_ = static_cast<char*>(*memory);
+  pinned_bytes_ = size_bytes;
+  return true;
+}
+
+void NextBlock::Start(const std::string& plan_sha256, int layer, Load load, Backend* backend,
+                      const BlockConfig& config, DType act, bool copy) {
+  if (reading_.valid()) reading_.wait();
+  linear_ = {};
+  plan_sha256_ = plan_sha256;
+  layer_ = layer;
+  backend_ = backend;
+  config_ = config;
+  act_ = act;
+  copy_ = copy;
+  reading_ = std::async(std::launch::async, [this, load = std::move(load), copy] {
+    absl::StatusOr<HostBlock> block = load();
+    // Without page-locked memory the block is still read ahead.
+    if (!block.ok() || !copy || !ReservePinned(DeviceBytes(config_, act_))) return block;
+    char* to = pinned_;
+    for (const std::vector<float>& weight : block->linear) {
+      ConvertTo(act_, weight, to);
+      to += weight.size() * DTypeBytes(act_);
+    }
+    return block;
+  });
+}
+
+void NextBlock::Poll() {
+  if (!copy_ || reading_.wait_for(std::chrono::seconds(0)) != std::future_status::ready) return;
+  copy_ = false;
+  if (pinned_ == nullptr) return;
+  const char* from = pinned_;
+  std::array<Tensor, kNumLinears> linear;
+  for (Linear l : kAllLinears) {
+    const auto [num_outputs, num_inputs] = config_.LinearShape(l);
+    absl::StatusOr<Tensor> tensor = Tensor::Allocate(backend_, act_, {num_outputs, num_inputs});
+    if (!tensor.ok()) return;  // no room after all: the next task copies them itself
+    Tensor& to = linear[static_cast<int>(l)] = *std::move(tensor);
+    if (!backend_->CopyFromHostAside(to.data(), from, to.size_bytes()).ok()) return;
+    from += to.size_bytes();
+  }
+  linear_ = std::move(linear);
+}
+
+std::optional<absl::StatusOr<NextBlock::Ready>> NextBlock::Take(const std::string& plan_sha256,
+                                                                int layer) {
+  if (!Is(plan_sha256, layer)) {
+    Drop();
+    return std::nullopt;
+  }
+  absl::StatusOr<HostBlock> block = reading_.get();
+  copy_ = false;
+  if (!block.ok()) {
+    linear_ = {};
+    return block.status();
+  }
+  Ready ready;
+  ready.host = *std::move(block);
+  if (device_bytes() > 0) {
+    // Waited for, since the page-locked memory is about to be filled anew.
+    absl::Status status = backend_->JoinCopies();
+    if (status.ok()) status = backend_->Synchronize();
+    if (!status.ok()) return status;
+    ready.linear = std::exchange(linear_, {});
+  }
+  return ready;
+}
+
+void NextBlock::Drop() {
+  if (reading_.valid()) reading_.get().IgnoreError();
+  copy_ = false;
+  linear_ = {};
+  if (pinned_ != nullptr) backend_->FreeHost(pinned_);
+  pinned_ = nullptr;
+  pinned_bytes_ = 0;
+}
+
+uint64_t NextBlock::device_bytes() const {
+  uint64_t bytes = 0;
+  for (const Tensor& tensor : linear_) {
+    if (!tensor.empty()) bytes += tensor.size_bytes();
+  }
+  return bytes;
+}
+
+}  // namespace uniquanf
