@@ -1,6 +1,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -54,6 +55,16 @@ void AddJobFlags(FlagSet* flags, SubmitOptions* options) {
   flags->String("tenant", "NAME", &options->tenant, "whose job it is");
   flags->Custom("label", "KEY=VALUE", "", "a label for filters; may repeat",
                 [options](absl::string_view text) { return ParseLabel(text, &options->labels); });
+  flags->Custom("require", "KEY=VALUE", "",
+                "run only on workers with this label (uniquanf-worker --label); may repeat",
+                [options](absl::string_view text) -> absl::Status {
+                  std::map<std::string, std::string> required;
+                  UQ_RETURN_IF_ERROR(ParseLabel(text, &required));
+                  for (const auto& [key, value] : required) {
+                    options->labels[absl::StrCat("require/", key)] = value;
+                  }
+                  return absl::OkStatus();
+                });
   flags->Custom(
       "deadline", "WHEN", "",
       "fail the job if it is not finished then: 12h or 2026-01-31T12:00:00Z",

@@ -1,4 +1,5 @@
-// File descriptors below a store's root, and errno as a status. For local_store.cc only.
+// File descriptors below a store's root, and errno as a status. For local_store.cc and
+// piece_files.cc only.
 // Thread safety: FileDescriptor is owned by one thread; functions are thread-safe.
 #ifndef UNIQUANF_COMMON_OBJECT_STORE_LOCAL_PATH_H_
 #define UNIQUANF_COMMON_OBJECT_STORE_LOCAL_PATH_H_

@@ -164,6 +164,17 @@ class LocalStore : public ObjectStore {
     return ReadRange(fd, key, offset, size_bytes, out);
   }
 
+  absl::Status ReadVersionAt(absl::string_view key, absl::string_view version, uint64_t offset,
+                             uint64_t size_bytes, char* out) override {
+    UQ_RETURN_IF_ERROR(ValidateObjectKey(key));
+    UQ_ASSIGN_OR_RETURN(FileDescriptor fd, local::OpenObject(root_, key, NameOf(key), O_RDONLY));
+    const absl::Status read = ReadRange(fd, key, offset, size_bytes, out);
+    struct stat info;  // after reading: a file that is written in place shows it
+    if (fstat(fd.get(), &info) != 0) return ErrnoToStatus(errno, "stat", NameOf(key));
+    if (VersionOf(info) != version) return ObjectChanged(NameOf(key));
+    return read;
+  }
+
   absl::StatusOr<std::string> Read(absl::string_view key, uint64_t max_bytes) override {
     UQ_RETURN_IF_ERROR(ValidateObjectKey(key));
     UQ_ASSIGN_OR_RETURN(FileDescriptor fd, local::OpenObject(root_, key, NameOf(key), O_RDONLY));
@@ -248,9 +259,15 @@ class LocalStore : public ObjectStore {
  private:
   std::string NameOf(absl::string_view key) const { return absl::StrCat(uri(), "/", key); }
 
+  static std::string VersionOf(const struct stat& info) {
+    return absl::StrCat(info.st_ino, "-", info.st_size, "-",
+                        absl::ToUnixNanos(absl::TimeFromTimespec(info.st_mtim)), "-",
+                        absl::ToUnixNanos(absl::TimeFromTimespec(info.st_ctim)));
+  }
+
   static ObjectInfo ToObjectInfo(std::string key, const struct stat& info) {
     return {std::move(key), static_cast<uint64_t>(info.st_size),
-            absl::TimeFromTimespec(info.st_mtim)};
+            absl::TimeFromTimespec(info.st_mtim), VersionOf(info)};
   }
 
   absl::Status ReadRange(const FileDescriptor& fd, absl::string_view key, uint64_t offset,

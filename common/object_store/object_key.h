@@ -21,6 +21,8 @@ absl::Status ValidateWriteOptions(const WriteOptions& options);
 absl::Status ObjectTooLarge(absl::string_view object, uint64_t size_bytes, uint64_t max_bytes);
 absl::Status ObjectTooShort(absl::string_view object, uint64_t actual_bytes, uint64_t offset,
                             uint64_t size_bytes);
+// kAborted (OBJECT_CHANGED).
+absl::Status ObjectChanged(absl::string_view object);
 
 }  // namespace uniquanf
 

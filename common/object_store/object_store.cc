@@ -63,6 +63,19 @@ absl::Status ObjectTooShort(absl::string_view object, uint64_t actual_bytes, uin
                                 " bytes at offset ", offset, " were asked for"));
 }
 
+absl::Status ObjectChanged(absl::string_view object) {
+  return MakeError(absl::StatusCode::kAborted, "OBJECT_CHANGED",
+                   absl::StrCat(object, " was replaced meanwhile"));
+}
+
+absl::Status ObjectStore::ReadVersionAt(absl::string_view key, absl::string_view version,
+                                        uint64_t offset, uint64_t size_bytes, char* out) {
+  const absl::Status read = ReadAt(key, offset, size_bytes, out);
+  UQ_ASSIGN_OR_RETURN(const ObjectInfo after, Stat(key));
+  if (after.version != version) return ObjectChanged(absl::StrCat(uri(), "/", key));
+  return read;
+}
+
 absl::StatusOr<std::string> ObjectStore::Read(absl::string_view key, uint64_t max_bytes) {
   UQ_ASSIGN_OR_RETURN(const ObjectInfo info, Stat(key));
   if (info.size_bytes > max_bytes) {

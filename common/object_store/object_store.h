@@ -7,9 +7,9 @@
 // Thread safety: stores are thread-safe; a writer is used by one thread at a time.
 // Errors: kNotFound (OBJECT_NOT_FOUND), kAlreadyExists (OBJECT_EXISTS) for a refused conditional
 // write, kPermissionDenied (PERMISSION_DENIED), kResourceExhausted (STORAGE_FULL) for a full disk
-// or quota, kDataLoss (DIGEST_MISMATCH), kUnavailable (STORE_UNAVAILABLE) after bounded retries. A
-// failed write leaves no object and never a partial one. Messages name the object, never
-// credentials.
+// or quota, kDataLoss (DIGEST_MISMATCH), kAborted (OBJECT_CHANGED) from ReadVersionAt alone,
+// kUnavailable (STORE_UNAVAILABLE) after bounded retries. A failed write leaves no object and never
+// a partial one. Messages name the object, never credentials.
 #ifndef UNIQUANF_COMMON_OBJECT_STORE_OBJECT_STORE_H_
 #define UNIQUANF_COMMON_OBJECT_STORE_OBJECT_STORE_H_
 
@@ -29,6 +29,10 @@ struct ObjectInfo {
   std::string key;
   uint64_t size_bytes = 0;
   absl::Time modified;
+  // From Stat: opaque, another one whenever the object was written anew (S3's entity tag; a local
+  // file's inode, size and time of change, as exact as the file system's clock). Empty when the
+  // store cannot tell, and in listings.
+  std::string version;
 };
 
 struct WriteOptions {
@@ -73,6 +77,11 @@ class ObjectStore {
   // kOutOfRange (OBJECT_TOO_SHORT) when the object ends before.
   virtual absl::Status ReadAt(absl::string_view key, uint64_t offset, uint64_t size_bytes,
                               char* out) = 0;
+  // As ReadAt, of the object in the version that Stat returned (not empty): kAborted
+  // (OBJECT_CHANGED) when it is another one by now; `out` then holds anything. The default compares
+  // with a Stat after reading.
+  virtual absl::Status ReadVersionAt(absl::string_view key, absl::string_view version,
+                                     uint64_t offset, uint64_t size_bytes, char* out);
   // The whole object; kOutOfRange (OBJECT_TOO_LARGE) when it is larger than `max_bytes`.
   virtual absl::StatusOr<std::string> Read(absl::string_view key, uint64_t max_bytes);
 

@@ -27,6 +27,10 @@ class PrefixedStore : public ObjectStore {
                       char* out) override {
     return store_->ReadAt(FullKey(key), offset, size_bytes, out);
   }
+  absl::Status ReadVersionAt(absl::string_view key, absl::string_view version, uint64_t offset,
+                             uint64_t size_bytes, char* out) override {
+    return store_->ReadVersionAt(FullKey(key), version, offset, size_bytes, out);
+  }
   absl::StatusOr<std::string> Read(absl::string_view key, uint64_t max_bytes) override {
     return store_->Read(FullKey(key), max_bytes);
   }

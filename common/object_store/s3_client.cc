@@ -110,7 +110,8 @@ HttpRequest S3Client::Prepare(const S3Request& request, const Progress& progress
     signing.headers.emplace_back(
         "range", absl::StrCat("bytes=", request.range_offset + progress.received, "-",
                               request.range_offset + request.range_size_bytes - 1));
-    if (progress.received > 0) signing.headers.emplace_back("if-match", progress.etag);
+    const std::string& etag = progress.received > 0 ? progress.etag : request.if_match;
+    if (!etag.empty()) signing.headers.emplace_back("if-match", etag);
   }
   HttpRequest http;
   http.method = request.method;
@@ -149,7 +150,7 @@ absl::StatusOr<S3Client::Verdict> S3Client::JudgeRange(const S3Request& request,
     return FailedPrecondition(
         "S3_PROTOCOL", absl::StrCat(Describe(request), ": the server ignores Range headers"));
   }
-  if (http.status == 412 && progress->received > 0) {
+  if (http.status == 412 && progress->received > 0 && request.if_match.empty()) {
     progress->received = 0;
     progress->reason = "the object was replaced while it was read";
     return Verdict::kRetry;

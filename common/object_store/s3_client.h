@@ -49,10 +49,12 @@ struct S3Request {
 
   // A ranged GET: bytes [range_offset, range_offset + range_size_bytes) into `sink`. An attempt
   // that breaks off is continued where it ended, with If-Match on the entity tag, so that bytes of
-  // two versions of an object are never mixed.
+  // two versions of an object are never mixed. With `if_match`, an entity tag, another version of
+  // the object is answered by 412 from the first attempt on.
   char* sink = nullptr;
   uint64_t range_offset = 0;
   uint64_t range_size_bytes = 0;
+  std::string if_match;
 
   uint64_t max_body_bytes = 64u << 20;
   absl::Duration stall_timeout = absl::ZeroDuration();  // zero: the client's

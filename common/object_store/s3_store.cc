@@ -35,6 +35,8 @@ class S3Store : public ObjectStore {
   absl::StatusOr<ObjectInfo> Stat(absl::string_view key) override;
   absl::Status ReadAt(absl::string_view key, uint64_t offset, uint64_t size_bytes,
                       char* out) override;
+  absl::Status ReadVersionAt(absl::string_view key, absl::string_view version, uint64_t offset,
+                             uint64_t size_bytes, char* out) override;
   absl::StatusOr<std::string> Read(absl::string_view key, uint64_t max_bytes) override;
   absl::StatusOr<std::unique_ptr<ObjectWriter>> NewWriter(absl::string_view key,
                                                           const WriteOptions& options) override;
@@ -87,14 +89,23 @@ absl::StatusOr<ObjectInfo> S3Store::Stat(absl::string_view key) {
                        &info.modified, nullptr)) {
     return NotS3(Name(key), "has no Last-Modified");
   }
+  // A weak tag does not promise the same bytes.
+  const absl::string_view etag = response.http.Header("etag");
+  if (!absl::StartsWith(etag, "W/")) info.version = std::string(etag);
   return info;
 }
 
 absl::Status S3Store::ReadAt(absl::string_view key, uint64_t offset, uint64_t size_bytes,
                              char* out) {
+  return ReadVersionAt(key, /*version=*/"", offset, size_bytes, out);
+}
+
+absl::Status S3Store::ReadVersionAt(absl::string_view key, absl::string_view version,
+                                    uint64_t offset, uint64_t size_bytes, char* out) {
   const bool overflows = size_bytes > std::numeric_limits<uint64_t>::max() - offset;
   if (size_bytes == 0 || overflows) {  // neither can be said in a Range header
     UQ_ASSIGN_OR_RETURN(const ObjectInfo info, Stat(key));
+    if (!version.empty() && info.version != version) return ObjectChanged(Name(key));
     if (overflows || offset > info.size_bytes) {
       return ObjectTooShort(Name(key), info.size_bytes, offset, size_bytes);
     }
@@ -105,7 +116,13 @@ absl::Status S3Store::ReadAt(absl::string_view key, uint64_t offset, uint64_t si
   request.sink = out;
   request.range_offset = offset;
   request.range_size_bytes = size_bytes;
+  request.if_match = std::string(version);
   UQ_ASSIGN_OR_RETURN(const S3Response response, client_->Send(request));
+  // A server that does not know If-Match for reading still says which version it sent.
+  if (!version.empty() &&
+      (response.http.status == 412 || (response.ok() && response.http.Header("etag") != version))) {
+    return ObjectChanged(Name(key));
+  }
   if (!response.ok() && response.http.status != 416) return client_->ErrorOf(request, response);
   // The client checks that the answer begins at the offset; how much there is stands after '/'.
   const absl::string_view range = response.http.Header("content-range");

@@ -46,6 +46,20 @@ absl::Status CheckText(absl::string_view field, absl::string_view value, bool re
   return absl::OkStatus();
 }
 
+// A spec is stored, listed and shown: a key and its secret must not get there. Bucket names hold
+// neither ':' nor '@'. The message does not repeat the URI.
+absl::Status CheckUri(absl::string_view field, absl::string_view uri, bool required) {
+  UQ_RETURN_IF_ERROR(CheckText(field, uri, required));
+  const size_t scheme = uri.find("://");
+  if (scheme == uri.npos || uri.substr(0, scheme) == "file") return absl::OkStatus();
+  const absl::string_view rest = uri.substr(scheme + 3);
+  if (rest.substr(0, rest.find('/')).find_first_of(":@") == rest.npos) return absl::OkStatus();
+  return Invalid(absl::StrCat(field, " names a user or a port before its first '/'; give ",
+                              uri.substr(0, scheme),
+                              "://bucket/path: workers take credentials and endpoint from their "
+                              "own environment"));
+}
+
 absl::Status ValidateOverride(const ModuleOverride& entry, size_t index) {
   const std::string field = absl::StrCat("overrides[", index, "].");
   UQ_RETURN_IF_ERROR(CheckText(absl::StrCat(field, "pattern"), entry.pattern, /*required=*/true));
@@ -100,7 +114,7 @@ absl::StatusOr<LayerSchedule> ParseLayerSchedule(absl::string_view name) {
 }
 
 absl::Status QuantizationSpec::Validate() const {
-  UQ_RETURN_IF_ERROR(CheckText("model_uri", model_uri, /*required=*/true));
+  UQ_RETURN_IF_ERROR(CheckUri("model_uri", model_uri, /*required=*/true));
   const bool reconstructs =
       (method == QuantizationMethod::kUniquanf || method == QuantizationMethod::kFlexround) &&
       epochs > 0;
@@ -109,9 +123,9 @@ absl::Status QuantizationSpec::Validate() const {
                                 QuantizationMethodName(method),
                                 " needs calibration data unless epochs is 0"));
   }
-  UQ_RETURN_IF_ERROR(CheckText("calibration_uri", calibration_uri, /*required=*/false));
-  UQ_RETURN_IF_ERROR(CheckText("output_uri", output_uri, /*required=*/true));
-  UQ_RETURN_IF_ERROR(CheckText("evaluation_uri", evaluation_uri, /*required=*/false));
+  UQ_RETURN_IF_ERROR(CheckUri("calibration_uri", calibration_uri, /*required=*/false));
+  UQ_RETURN_IF_ERROR(CheckUri("output_uri", output_uri, /*required=*/true));
+  UQ_RETURN_IF_ERROR(CheckUri("evaluation_uri", evaluation_uri, /*required=*/false));
   UQ_RETURN_IF_ERROR(
       CheckText("evaluation_entry", evaluation_entry, /*required=*/!evaluation_uri.empty()));
   UQ_RETURN_IF_ERROR(CheckRange("evaluation_window", evaluation_window, 2, 1 << 20));

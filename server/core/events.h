@@ -74,7 +74,7 @@ struct DrainWorkerEvent {
 };
 // Time passed: leases run out, backoffs end, deadlines pass, jobs outlive their time to live.
 struct TickEvent {};
-// A deleted job's working objects are gone.
+// The working objects of a job that needs them no more are gone.
 struct GarbageCollectedEvent {
   std::string uid;
 };

@@ -75,6 +75,8 @@ void Mutation::SetJobState(JobEntry* entry, JobEvent event) {
       state_.job_timers.insert(
           {*job.end_time + *job.time_to_live, JobTimerKind::kTimeToLive, job.seq});
     }
+    // The artifact holds all that is left of them. A failed or cancelled job may be retried.
+    if (job.state == JobState::kSucceeded) AddGarbage(job.uid);
   }
   // A tenant at its limit of running jobs may start its next one.
   if (was_running && state_.policy.max_running_jobs_per_tenant > 0) rematch_all_ = true;
@@ -129,6 +131,9 @@ Outcome Mutation::CreateJob(const CreateJobEvent& event) {
   job.seq = seq;
   job.state = JobState::kQueued;
   job.create_time = now_.wall;
+  if (!job.time_to_live.has_value() && state_.policy.default_time_to_live > absl::ZeroDuration()) {
+    job.time_to_live = state_.policy.default_time_to_live;
+  }
   state_.job_of_id[job.id] = seq;
   if (!job.request_id.empty()) state_.job_of_request_id[job.request_id] = seq;
   if (job.deadline.has_value()) {
@@ -261,9 +266,13 @@ void Mutation::EraseJob(JobEntry* entry) {
   edits_.progress.erase(edits_.progress.lower_bound({job.seq, 0}),
                         edits_.progress.lower_bound({job.seq + 1, 0}));
   edits_.deleted_jobs.insert(job.seq);
-  state_.garbage.insert(job.uid);
-  edits_.garbage_added.insert(job.uid);
-  edits_.garbage_removed.erase(job.uid);
+  AddGarbage(job.uid);
+}
+
+void Mutation::AddGarbage(const std::string& uid) {
+  state_.garbage.insert(uid);
+  edits_.garbage_added.insert(uid);
+  edits_.garbage_removed.erase(uid);
 }
 
 void Mutation::FailJob(JobEntry* entry, JobError error) {

@@ -27,6 +27,8 @@ class Mutation {
   Outcome DeleteJob(const DeleteJobEvent& event);
   void FailJob(JobEntry* entry, JobError error);
   void EraseJob(JobEntry* entry);
+  // The working objects of this job are wanted no more.
+  void AddGarbage(const std::string& uid);
 
   // Tasks and leases (task_mutations.cc).
   void Lease(Session* session, const TaskRef& ref);

@@ -32,6 +32,8 @@ struct Policy {
   // A task whose progress stands still this long is taken from its worker, although that worker
   // still calls: it hangs. Zero: never.
   absl::Duration stall_timeout = absl::Minutes(30);
+  // Of jobs that say nothing about it. Zero: they are kept.
+  absl::Duration default_time_to_live = absl::ZeroDuration();
   int max_layers = 10000;
   // An assignment that its worker does not report is sent again, and its lease renewed, this often.
   int max_resends = 3;

@@ -111,7 +111,16 @@ void Mutation::MatchParked() {
       }
     }
   }
-  for (const uint64_t seq : matchable_) {
+  // Jobs that became leasable at once, such as by timers of one tick, in the order in which a
+  // worker that calls would be given them.
+  std::vector<uint64_t> order(matchable_.begin(), matchable_.end());
+  const auto priority = [this](uint64_t seq) {
+    const auto it = state_.jobs.find(seq);
+    return it == state_.jobs.end() ? 0 : it->second.job.priority;
+  };
+  std::stable_sort(order.begin(), order.end(),
+                   [&](uint64_t a, uint64_t b) { return priority(a) > priority(b); });
+  for (const uint64_t seq : order) {
     const auto it = state_.jobs.find(seq);
     if (it == state_.jobs.end()) continue;
     JobEntry& entry = it->second;

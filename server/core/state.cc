@@ -1,6 +1,7 @@
 #include "server/core/state.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
@@ -106,7 +107,11 @@ absl::StatusOr<State> Rebuild(const Policy& policy, const StoredState& stored, u
       Task& task = entry.tasks[i];
       const TaskRef ref{seq, i};
       ++state.num_tasks[static_cast<int>(task.state)];
-      tenant.used_seconds += absl::ToDoubleSeconds(task.worker_time);
+      // As DecayUsage would have left it.
+      const absl::Duration age =
+          std::max(absl::ZeroDuration(), now.wall - task.end_time.value_or(now.wall));
+      tenant.used_seconds += absl::ToDoubleSeconds(task.worker_time) *
+                             std::exp2(-absl::FDivDuration(age, policy.usage_half_life));
       if (task.state == TaskState::kLeased) {
         task.leased_at = task.progress_at = now.mono;
         task.lease_expiry = now.mono + policy.lease_duration;

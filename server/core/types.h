@@ -227,7 +227,7 @@ struct StoredState {
   std::vector<Job> jobs;
   std::vector<StoredTask> tasks;
   std::vector<WorkerDrain> drains;
-  std::vector<std::string> garbage;  // uids of deleted jobs whose working objects still exist
+  std::vector<std::string> garbage;  // uids of jobs whose working objects are to be deleted
 };
 
 }  // namespace uniquanf::server

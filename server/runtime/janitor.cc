@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
+#include "common/object_store/unfinished_writes.h"
 
 namespace uniquanf::server {
 
@@ -37,29 +38,61 @@ absl::StatusOr<int64_t> Janitor::Sweep(ObjectStore* root, const std::string& uid
   }
 }
 
-void Janitor::Run() {
-  std::shared_ptr<ObjectStore> root;
-  while (true) {
-    for (const std::string& uid : runtime_->published().Garbage()) {
-      {
-        absl::MutexLock lock(&mutex_);
-        if (stop_) return;
-      }
-      absl::Status status;
-      int64_t num_objects = 0;
-      if (root == nullptr) {
-        absl::StatusOr<std::shared_ptr<ObjectStore>> opened = OpenObjectStore(options_.object_root);
-        status = opened.status();
-        if (opened.ok()) root = *std::move(opened);
-      }
-      if (root != nullptr) {
-        const absl::StatusOr<int64_t> swept = Sweep(root.get(), uid);
-        status = swept.status();
-        if (swept.ok()) num_objects = *swept;
-      }
-      if (options_.on_swept != nullptr) options_.on_swept(uid, num_objects, status);
-      if (status.ok()) runtime_->Post(GarbageCollectedEvent{uid});
+bool Janitor::Stopping() {
+  absl::MutexLock lock(&mutex_);
+  return stop_;
+}
+
+void Janitor::SweepGarbage() {
+  const std::vector<std::string> garbage = runtime_->published().Garbage();
+  std::map<std::string, absl::Duration> quiet_since;
+  for (const std::string& uid : garbage) {
+    if (Stopping()) return;
+    const absl::Duration now = options_.clock->Monotonic();
+    const auto known = quiet_since_.find(uid);
+    if (known != quiet_since_.end() && now - known->second < options_.late_write_grace) {
+      quiet_since.insert(*known);
+      continue;
     }
+    absl::Status status;
+    int64_t num_objects = 0;
+    if (root_ == nullptr) {
+      absl::StatusOr<std::shared_ptr<ObjectStore>> opened = OpenObjectStore(options_.object_root);
+      status = opened.status();
+      if (opened.ok()) root_ = *std::move(opened);
+    }
+    if (root_ != nullptr) {
+      const absl::StatusOr<int64_t> swept = Sweep(root_.get(), uid);
+      status = swept.status();
+      if (swept.ok()) num_objects = *swept;
+    }
+    if (options_.on_swept != nullptr) options_.on_swept(uid, num_objects, status);
+    if (!status.ok()) continue;
+    if (known != quiet_since_.end() && num_objects == 0) {
+      runtime_->Post(GarbageCollectedEvent{uid});
+    }
+    quiet_since[uid] = now;
+  }
+  quiet_since_ = std::move(quiet_since);  // forgets what is off the list
+}
+
+void Janitor::SweepUnfinishedWrites() {
+  const absl::Duration now = options_.clock->Monotonic();
+  if (options_.unfinished_write_age == absl::InfiniteDuration() || now < next_unfinished_sweep_ ||
+      !runtime_->availability().ok()) {  // a standby leaves it to the active server
+    return;
+  }
+  next_unfinished_sweep_ = now + options_.unfinished_write_period;
+  const absl::StatusOr<int> removed =
+      RemoveUnfinishedWrites(options_.object_root, options_.unfinished_write_age);
+  const bool nothing = removed.ok() && *removed == 0;
+  if (!nothing && options_.on_unfinished_writes != nullptr) options_.on_unfinished_writes(removed);
+}
+
+void Janitor::Run() {
+  while (!Stopping()) {
+    SweepGarbage();
+    SweepUnfinishedWrites();
     absl::MutexLock lock(&mutex_);
     if (mutex_.AwaitWithTimeout(absl::Condition(&stop_), options_.period)) return;
   }

@@ -39,6 +39,9 @@ absl::StatusOr<ServerFlags> ParseServerFlags(const std::vector<std::string>& arg
       "object-root", "URI", &flags.object_root,
       "artifacts and working objects (file:///dir or s3://bucket/prefix), reachable for every "
       "worker; default: DATA_DIR/objects");
+  set.Duration("unfinished-upload-age", &flags.unfinished_upload_age, absl::ZeroDuration(),
+               "uploads below the object root that nobody finished are removed when they are this "
+               "old; longer than any upload takes; 0s: never");
   set.Section("Scheduling");
   set.Duration("lease-duration", &policy.lease_duration, absl::Milliseconds(500),
                "a task runs elsewhere when its worker is silent for this long");
@@ -57,6 +60,9 @@ absl::StatusOr<ServerFlags> ParseServerFlags(const std::vector<std::string>& arg
           "jobs of one tenant that wait to start; more are refused; 0: no limit");
   set.Duration("tenant-usage-half-life", &policy.usage_half_life, absl::Seconds(1),
                "fair share: worker time used counts half after this long");
+  set.Duration("default-ttl", &policy.default_time_to_live, absl::ZeroDuration(),
+               "finished jobs submitted without --ttl are deleted (not their artifacts) after this "
+               "long; 0s: kept");
   set.Section("Diagnostics");
   set.Choice("log-format", {"text", "json"}, &flags.log_format, "one record per line on stderr");
   set.Choice("log-level", {"debug", "info", "warning", "error"}, &flags.log_level,

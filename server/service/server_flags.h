@@ -23,6 +23,7 @@ struct ServerFlags {
   std::string log_format = "text";
   std::string log_level = "info";
   absl::Duration shutdown_timeout = absl::Seconds(10);
+  absl::Duration unfinished_upload_age = absl::Hours(24);  // zero: never removed
   ServerTlsOptions tls;
   Policy policy;
   bool version = false;

@@ -144,8 +144,22 @@ int Run(const ServerFlags& flags) {
                           {"metrics_port", telemetry == nullptr ? 0 : telemetry->port()}});
   JanitorOptions janitor_options;
   janitor_options.object_root = flags.object_root;
+  // A worker stops a task within half a minute of the end of its lease, or exits.
+  janitor_options.late_write_grace = flags.policy.lease_duration + absl::Minutes(2);
+  janitor_options.unfinished_write_age = flags.unfinished_upload_age == absl::ZeroDuration()
+                                             ? absl::InfiniteDuration()
+                                             : flags.unfinished_upload_age;
+  janitor_options.on_unfinished_writes = [&logger](const absl::StatusOr<int>& removed) {
+    if (removed.ok()) {
+      logger.Info("unfinished uploads removed", {{"uploads", *removed}});
+    } else {
+      logger.Warning("unfinished uploads not removed; will try again",
+                     {{"message", std::string(removed.status().message())}});
+    }
+  };
   janitor_options.on_swept = [&logger](const std::string& uid, int64_t num_objects,
                                        const absl::Status& swept) {
+    if (swept.ok() && num_objects == 0) return;  // the look for late writes
     if (swept.ok()) {
       logger.Info("working objects deleted", {{"uid", uid}, {"objects", num_objects}});
     } else {

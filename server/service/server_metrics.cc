@@ -65,7 +65,7 @@ ServerMetrics::ServerMetrics(Logger* logger)
       workers_(GaugeFamily(registry_.get(), "uniquanf_worker_sessions", "Known worker processes")
                    .Add({})),
       garbage_(GaugeFamily(registry_.get(), "uniquanf_garbage_jobs",
-                           "Deleted jobs whose working objects still exist")
+                           "Jobs whose working objects are to be deleted")
                    .Add({})),
       watch_streams_(
           GaugeFamily(registry_.get(), "uniquanf_watch_streams", "Open WatchJob streams").Add({})),

@@ -180,9 +180,12 @@ class PostgresStore : public JobStore {
   // From its first call after Load on, an active server asks something every second or two. One
   // that hangs loses its session, and with it the lock. Not earlier: a large state takes a while to
   // rebuild. A failure here shows in the next call.
+  // 4 s: twice the longest silence of a healthy server, and, with the standby's poll and recovery,
+  // a takeover within 5 s. A server that loses its session wrongly loses nothing but its turn: the
+  // epoch fences it, and it stands by.
   absl::Status GuardSession() {
     if (!guarded_) {
-      (void)connection_->Execute("SET idle_session_timeout = '5s'");
+      (void)connection_->Execute("SET idle_session_timeout = '4s'");
       guarded_ = true;
     }
     return absl::OkStatus();

@@ -41,7 +41,9 @@ class S3FaultTest : public testing::Test {
     cluster_ = std::make_unique<MiniCluster>(options);
     ASSERT_TRUE(cluster_->StartServer(store));
     cluster_->StartWorker("w0", store);
-    cluster_->StartWorker("w1", store);
+    ProgramOptions cached = store;
+    cached.flags = {absl::StrCat("--cache-dir=", cluster_->File("cache"))};
+    cluster_->StartWorker("w1", cached);
   }
 
   std::string Submit(int variant) {

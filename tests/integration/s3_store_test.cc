@@ -14,8 +14,10 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "common/object_store/caching_store.h"
 #include "tests/integration/s3_test_server.h"
 #include "tests/support/status_matchers.h"
+#include "tests/support/temp_dir.h"
 #include "tests/unit/common/object_store_conformance.h"
 
 namespace uniquanf {
@@ -62,6 +64,20 @@ std::shared_ptr<ObjectStore> NewSmallPartStore() {
   return OpenS3Store("s3://" + NewTestBucket(options.environment), options).value();
 }
 
+// Behind a cache whose pieces are smaller than the suite's objects.
+std::shared_ptr<ObjectStore> NewCachedStore() {
+  auto dir = std::make_shared<TempDir>();
+  ObjectCacheOptions options;
+  options.directory = dir->path();
+  options.max_bytes = 8 << 20;
+  options.piece_bytes = 1 << 20;
+  const std::shared_ptr<ObjectStore> store =
+      NewCachingStore(NewPathStyleStore(), std::make_shared<ObjectCache>(std::move(options)));
+  ObjectStore* const raw = store.get();
+  return std::shared_ptr<ObjectStore>(raw, [dir, store](ObjectStore*) {});
+}
+
+INSTANTIATE_TEST_SUITE_P(S3Cached, ObjectStoreConformance, ::testing::Values(NewCachedStore));
 INSTANTIATE_TEST_SUITE_P(S3Path, ObjectStoreConformance, ::testing::Values(NewPathStyleStore));
 INSTANTIATE_TEST_SUITE_P(S3VirtualHost, ObjectStoreConformance,
                          ::testing::Values(NewVirtualHostStore));
@@ -206,6 +222,23 @@ TEST_F(S3StoreTest, ManyThreadsReadRangesOfOneObject) {
   }
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(Sha256Hex(back), Sha256Hex(data));
+}
+
+TEST_F(S3StoreTest, AVersionIsReadUntilTheObjectIsReplaced) {
+  // A multipart object's entity tag is no digest of its bytes.
+  for (const size_t size_bytes : {size_t{1000}, size_t{kDefaultMinPartBytes + 1000}}) {
+    ASSERT_OK(store_->Write("object", Pattern(size_bytes)));
+    ASSERT_OK_AND_ASSIGN(const ObjectInfo info, store_->Stat("object"));
+    ASSERT_NE(info.version, "");
+    std::string part(500, '\0');
+    ASSERT_OK(store_->ReadVersionAt("object", info.version, 400, part.size(), part.data()));
+    EXPECT_EQ(part, Pattern(size_bytes).substr(400, part.size()));
+    ASSERT_OK(store_->Write("object", std::string(size_bytes, 'n')));
+    EXPECT_THAT(store_->ReadVersionAt("object", info.version, 400, part.size(), part.data()),
+                FailsWith(absl::StatusCode::kAborted, "OBJECT_CHANGED"));
+    ASSERT_OK_AND_ASSIGN(const ObjectInfo replaced, store_->Stat("object"));
+    EXPECT_NE(replaced.version, info.version);
+  }
 }
 
 TEST_F(S3StoreTest, WrongCredentialsAreRefusedAndNeverShown) {

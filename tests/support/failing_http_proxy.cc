@@ -160,6 +160,15 @@ int FailingHttpProxy::CountOf(const std::map<std::string, int>& counts,
   return num;
 }
 
+uint64_t FailingHttpProxy::BytesRead(const std::string& part) const {
+  absl::MutexLock lock(&mutex_);
+  uint64_t num_bytes = 0;
+  for (const auto& [path, bytes] : bytes_read_) {
+    if (absl::StrContains(path, part)) num_bytes += bytes;
+  }
+  return num_bytes;
+}
+
 int FailingHttpProxy::NumPuts(const std::string& path_end) const {
   absl::MutexLock lock(&mutex_);
   return CountOf(puts_, path_end);
@@ -249,10 +258,12 @@ void FailingHttpProxy::Serve(Connection* connection) {
       head = from_server.ReadHead();
     }
     const int status = StatusOf(head);
-    if (absl::StartsWith(request, "PUT ") && (head.empty() || status / 100 == 2)) {
-      const std::string target = request.substr(4, request.find(' ', 4) - 4);
+    if (head.empty() || status / 100 == 2) {
+      const size_t start = request.find(' ') + 1;
+      const std::string path = request.substr(start, request.find_first_of(" ?", start) - start);
       absl::MutexLock lock(&mutex_);
-      ++(head.empty() ? unknown_puts_ : puts_)[target.substr(0, target.find('?'))];
+      if (absl::StartsWith(request, "PUT ")) ++(head.empty() ? unknown_puts_ : puts_)[path];
+      if (absl::StartsWith(request, "GET ")) bytes_read_[path] += LengthOf(head);
     }
     if (head.empty()) break;
     if (fault == Fault::kUnanswered) {

@@ -44,6 +44,8 @@ class FailingHttpProxy {
   // How often such a PUT reached the server whole, and the server went away without an answer: it
   // may have done it or not.
   int NumUnknownPuts(const std::string& path_end) const;
+  // Bytes of bodies with which the server answered GETs of paths that hold `part` (up to the '?').
+  uint64_t BytesRead(const std::string& part) const;
 
  private:
   enum class Fault { kNone, kRefuse, kReset, kUnanswered, kTruncate };
@@ -69,6 +71,7 @@ class FailingHttpProxy {
   Counts counts_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, int> puts_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, int> unknown_puts_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, uint64_t> bytes_read_ ABSL_GUARDED_BY(mutex_);
   std::list<Connection> connections_;  // the accepting thread's
   std::thread thread_;
 };

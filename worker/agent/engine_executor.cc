@@ -4,7 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
-#include "common/object_store/object_store.h"
+#include "common/object_store/caching_store.h"
 #include "common/rpc/spec_proto.h"
 #include "common/rpc/time_proto.h"
 
@@ -59,8 +59,12 @@ std::string JobOfTask(absl::string_view task) {
   return std::string(task.substr(0, task.find("/tasks/")));
 }
 
-EngineExecutor::EngineExecutor(std::unique_ptr<Backend> backend, const Clock* clock)
-    : backend_(std::move(backend)), clock_(clock), cache_(NewActivationCache()) {}
+EngineExecutor::EngineExecutor(std::unique_ptr<Backend> backend, const Clock* clock,
+                               std::shared_ptr<ObjectCache> object_cache)
+    : backend_(std::move(backend)),
+      clock_(clock),
+      cache_(NewActivationCache()),
+      object_cache_(std::move(object_cache)) {}
 
 EngineExecutor::~EngineExecutor() = default;
 
@@ -73,7 +77,9 @@ absl::StatusOr<v1::TaskOutcome> EngineExecutor::Execute(const v1::TaskAssignment
   environment.cache = cache_.get();
   environment.progress = callbacks.progress;
   environment.cancelled = callbacks.cancelled;
-  UQ_ASSIGN_OR_RETURN(environment.work, OpenObjectStore(assignment.work_uri()));
+  environment.model_cache = object_cache_;
+  UQ_ASSIGN_OR_RETURN(environment.work,
+                      OpenObjectStoreThrough(assignment.work_uri(), object_cache_));
   absl::StatusOr<v1::TaskOutcome> outcome = Dispatch(assignment, environment);
   // Another try starts from a clean slate: half-filled caches are not worth their risk.
   if (!outcome.ok()) cache_->Clear();

@@ -13,6 +13,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "common/base/clock.h"
+#include "common/object_store/object_cache.h"
 #include "worker/agent/task_executor.h"
 #include "worker/backend/backend.h"
 
@@ -20,8 +21,10 @@ namespace uniquanf {
 
 class EngineExecutor : public TaskExecutor {
  public:
-  // Activations are float32 on the CPU and bfloat16 on CUDA.
-  EngineExecutor(std::unique_ptr<Backend> backend, const Clock* clock);
+  // Activations are float32 on the CPU and bfloat16 on CUDA. `object_cache`, for models and working
+  // objects in remote stores, may be null; executors share it.
+  EngineExecutor(std::unique_ptr<Backend> backend, const Clock* clock,
+                 std::shared_ptr<ObjectCache> object_cache = nullptr);
   ~EngineExecutor() override;
 
   absl::StatusOr<v1::TaskOutcome> Execute(const v1::TaskAssignment& assignment,
@@ -36,6 +39,7 @@ class EngineExecutor : public TaskExecutor {
   const std::unique_ptr<Backend> backend_;
   const Clock* const clock_;
   const std::unique_ptr<ActivationCache> cache_;
+  const std::shared_ptr<ObjectCache> object_cache_;
   mutable absl::Mutex mutex_;
   // As of the last finished task: the cache itself belongs to the slot's thread.
   std::vector<v1::CachedActivations> cached_ ABSL_GUARDED_BY(mutex_);

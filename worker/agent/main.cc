@@ -26,10 +26,12 @@
 #include "common/telemetry/telemetry_server.h"
 #include "prometheus/registry.h"
 #include "worker/agent/agent.h"
+#include "worker/agent/cache_metrics.h"
 #include "worker/agent/engine_executor.h"
 #include "worker/agent/worker_options.h"
 #include "worker/agent/worker_telemetry.h"
 #include "worker/backend/backend.h"
+#include "worker/block/block.h"
 
 namespace uniquanf {
 namespace {
@@ -85,6 +87,25 @@ v1::WorkerCapabilities Capabilities(const WorkerOptions& options,
   capabilities.set_num_slots(static_cast<int>(backends.size()));
   for (const auto& [key, value] : options.labels) (*capabilities.mutable_labels())[key] = value;
   return capabilities;
+}
+
+// Null when it is off.
+std::shared_ptr<ObjectCache> OpenCache(const WorkerOptions& options, size_t num_slots,
+                                       Logger* logger) {
+  // A slot reads a block's linear layers side by side.
+  const int num_readers = static_cast<int>(num_slots) * kNumLinears;
+  std::shared_ptr<ObjectCache> cache =
+      options.cache.Open(num_readers, [logger](const absl::Status& problem) {
+        logger->Warning(
+            "the object cache does not help as it should; tasks go on",
+            {{"reason", ErrorReason(problem)}, {"message", std::string(problem.message())}});
+      });
+  if (cache != nullptr) {
+    logger->Info("caching remote objects", {{"directory", options.cache.directory},
+                                            {"max_bytes", options.cache.size_bytes},
+                                            {"bytes", cache->counts().files.stored_bytes}});
+  }
+  return cache;
 }
 
 // The end of a pipe that the signal handler writes to; handlers can reach nothing but globals.
@@ -210,10 +231,13 @@ int RunWorker(const WorkerOptions& options) {
     const absl::Status written = WriteReadyFile(options.ready_file, options.name);
     if (!written.ok()) logger.Error(written.message());
   });
+  const std::shared_ptr<ObjectCache> cache = OpenCache(options, backends->size(), &logger);
+  CacheMetrics cache_metrics(registry.get());
   std::vector<std::unique_ptr<EngineExecutor>> executors;
   std::vector<TaskExecutor*> slots;
   for (auto& backend : *backends) {
-    executors.push_back(std::make_unique<EngineExecutor>(std::move(backend), &SystemClock()));
+    executors.push_back(
+        std::make_unique<EngineExecutor>(std::move(backend), &SystemClock(), cache));
     slots.push_back(executors.back().get());
   }
   auto agent = std::make_unique<Agent>(agent_options, std::move(channels), slots, &SystemClock(),
@@ -223,6 +247,9 @@ int RunWorker(const WorkerOptions& options) {
     TelemetryServerOptions page_options;
     page_options.listen = options.metrics_listen;
     page_options.registry = registry;
+    page_options.before_scrape = [&cache, &cache_metrics] {
+      if (cache != nullptr) cache_metrics.Update(cache->counts());
+    };
     page_options.ready = [&agent, &telemetry] {
       if (agent->SinceLastTick() > kMaxTick) return Unavailable("HANGS", "the agent hangs");
       return telemetry.connected()

@@ -91,13 +91,15 @@ absl::StatusOr<WorkerOptions> ParseWorkerOptions(const std::vector<std::string>&
                  options.name = std::string(text);
                  return CheckName(text);
                });
-  flags.Custom("label", "KEY=VALUE", "", "a label of this worker; may repeat",
+  flags.Custom("label", "KEY=VALUE", "",
+               "a label of this worker, for jobs submitted with --require; may repeat",
                [&options](absl::string_view text) { return AddLabel(text, &options.labels); });
   flags.Section("Device");
   flags.Choice("device", {"auto", "cpu", "cuda"}, &options.device,
                "auto: every visible CUDA GPU, the CPU where there is none");
   flags.Int("threads", &options.num_threads, 0, 1024,
             "threads of the CPU backend; 0: as many cores as the process may use");
+  options.cache.AddTo(&flags);
   flags.Section("Behaviour");
   flags.Duration("drain-timeout", &options.drain_timeout, absl::ZeroDuration(),
                  "after SIGTERM, how long running tasks may finish before they are given back");
@@ -125,6 +127,7 @@ absl::StatusOr<WorkerOptions> ParseWorkerOptions(const std::vector<std::string>&
   flags.Section("Other");
   flags.Bool("version", &options.show_version, "print the version and exit");
   UQ_RETURN_IF_ERROR(flags.Parse(arguments));
+  UQ_RETURN_IF_ERROR(options.cache.Check());
   if (flags.help_requested()) {
     *help = absl::StrCat(flags.Help(),
                          "\nExit codes: 0 drained, every result acknowledged; 1 internal error; 2 "

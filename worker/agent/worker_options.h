@@ -14,6 +14,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "common/base/flag_set.h"
+#include "common/object_store/cache_flags.h"
 #include "common/rpc/channel.h"
 
 namespace uniquanf {
@@ -30,6 +31,7 @@ struct WorkerOptions {
   std::string ready_file;
   std::string log_level = "info";
   std::string log_format = "text";
+  CacheFlags cache;
   ClientTlsOptions tls;
   bool show_version = false;
 };

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/base/flag_set.h"
+#include "common/object_store/cache_flags.h"
 #include "worker/backend/backend.h"
 #include "worker/backend/tensor.h"
 
@@ -41,6 +42,9 @@ struct DeviceFlags {
   // One for every device that --gpu names; a single one on the CPU.
   absl::StatusOr<std::vector<std::unique_ptr<Backend>>> MakeBackends(DType* act) const;
 };
+
+// Reports what goes wrong with the cache on standard error. Null when it is off.
+std::shared_ptr<ObjectCache> OpenCache(const CacheFlags& flags);
 
 // Parses; prints help or the error with a hint. Returns true when the command should go on, else
 // sets *exit_code.

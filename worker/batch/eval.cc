@@ -7,6 +7,7 @@
 #include "common/base/clock.h"
 #include "common/base/status.h"
 #include "common/base/terminal_progress.h"
+#include "common/object_store/caching_store.h"
 #include "common/spec/spec_flags.h"
 #include "worker/batch/batch.h"
 #include "worker/model/checkpoint.h"
@@ -20,6 +21,7 @@ struct EvalFlags {
   std::string model, tokens, entry = "valid";
   int64_t window = 1024, max_windows = 200;
   DeviceFlags device;
+  CacheFlags cache;
   bool json = false;
 };
 
@@ -28,7 +30,7 @@ absl::StatusOr<Perplexity> RunEval(const EvalFlags& flags) {
   UQ_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend,
                       flags.device.MakeBackend(&options.act));
   UQ_ASSIGN_OR_RETURN(const std::shared_ptr<ObjectStore> store,
-                      OpenObjectStore(AbsoluteUri(flags.model)));
+                      OpenObjectStoreThrough(AbsoluteUri(flags.model), OpenCache(flags.cache)));
   UQ_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint,
                       Checkpoint::Open(store, /*allow_quantized=*/true));
   const ModelConfig& config = checkpoint->config();
@@ -67,12 +69,17 @@ int Evaluate(const std::vector<std::string>& arguments) {
   flag_set.Int64("max-windows", &flags.max_windows, 0, 1 << 30, "windows at most; 0: all");
   flag_set.Bool("json", &flags.json, "print JSON");
   flags.device.AddTo(&flag_set);
+  flags.cache.AddTo(&flag_set);
   int exit_code = kOk;
   if (!ParseOrExplain(&flag_set, arguments, &exit_code)) return exit_code;
   for (const auto& [name, value] :
        {std::pair{"model", &flags.model}, std::pair{"tokens", &flags.tokens}}) {
     if (!value->empty()) continue;
     std::fprintf(stderr, "error: --%s is required\nTry --help.\n", name);
+    return kUsage;
+  }
+  if (const absl::Status cache = flags.cache.Check(); !cache.ok()) {
+    std::fprintf(stderr, "error: %s\nTry --help.\n", std::string(cache.message()).c_str());
     return kUsage;
   }
   const absl::StatusOr<Perplexity> result = RunEval(flags);

@@ -28,6 +28,7 @@ namespace {
 struct QuantizeFlags {
   QuantizationSpec spec;
   DeviceFlags device;
+  CacheFlags cache;
   std::string work;
   std::string activations = "auto";
   bool json = false;
@@ -44,7 +45,8 @@ class QuantizeRun {
   absl::StatusOr<FinalizeOutcome> Run() {
     DType act;
     UQ_ASSIGN_OR_RETURN(backends_, flags_.device.MakeBackends(&act));
-    UQ_ASSIGN_OR_RETURN(work_, WorkArea::Open(flags_.work, flags_.spec.output_uri));
+    const std::shared_ptr<ObjectCache> cache = OpenCache(flags_.cache);
+    UQ_ASSIGN_OR_RETURN(work_, WorkArea::Open(flags_.work, flags_.spec.output_uri, cache));
     for (const std::unique_ptr<Backend>& backend : backends_) {
       caches_.push_back(NewActivationCache());
       TaskEnvironment env;
@@ -53,6 +55,7 @@ class QuantizeRun {
       env.clock = &SystemClock();
       env.cache = caches_.back().get();
       env.work = work_->store();
+      env.model_cache = cache;
       env.activations = flags_.activations == "device" ? ActivationPlacement::kDevice
                         : flags_.activations == "host" ? ActivationPlacement::kHost
                                                        : ActivationPlacement::kAuto;
@@ -307,6 +310,7 @@ int Quantize(const std::vector<std::string>& arguments) {
   flags.device.AddTo(&flag_set);
   flag_set.Choice("activations", {"auto", "device", "host"}, &flags.activations,
                   "where calibration activations lie; auto: on the device when they fit");
+  flags.cache.AddTo(&flag_set);
   flag_set.Section("Run");
   flag_set.String("work", "DIR", &flags.work,
                   "where work in progress lies; default: OUTPUT.partial");
@@ -318,6 +322,10 @@ int Quantize(const std::vector<std::string>& arguments) {
        {std::pair{"model", &flags.spec.model_uri}, std::pair{"output", &flags.spec.output_uri}}) {
     if (!value->empty()) continue;
     std::fprintf(stderr, "error: --%s is required\nTry --help.\n", name);
+    return kUsage;
+  }
+  if (const absl::Status cache = flags.cache.Check(); !cache.ok()) {
+    std::fprintf(stderr, "error: %s\nTry --help.\n", std::string(cache.message()).c_str());
     return kUsage;
   }
   MakeUrisAbsolute(&flags.spec);

@@ -10,6 +10,7 @@
 #include "absl/strings/str_split.h"
 #include "common/base/status.h"
 #include "worker/batch/batch.h"
+#include "worker/block/block.h"
 
 namespace uniquanf::batch {
 namespace {
@@ -74,6 +75,12 @@ absl::StatusOr<std::vector<std::unique_ptr<Backend>>> DeviceFlags::MakeBackends(
 absl::StatusOr<std::unique_ptr<Backend>> DeviceFlags::MakeBackend(DType* act) const {
   UQ_ASSIGN_OR_RETURN(std::vector<std::unique_ptr<Backend>> backends, MakeBackends(act));
   return std::move(backends.front());
+}
+
+std::shared_ptr<ObjectCache> OpenCache(const CacheFlags& flags) {
+  return flags.Open(kNumLinears, [](const absl::Status& problem) {
+    std::fprintf(stderr, "warning: %s\n", std::string(problem.message()).c_str());
+  });
 }
 
 bool ParseOrExplain(FlagSet* flags, const std::vector<std::string>& arguments, int* exit_code) {

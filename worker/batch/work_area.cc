@@ -12,6 +12,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/strip.h"
 #include "common/base/status.h"
+#include "common/object_store/caching_store.h"
 #include "common/spec/spec_flags.h"
 
 namespace uniquanf::batch {
@@ -24,7 +25,8 @@ std::string JournalKey(const std::string& plan_sha256, LayerRound layer) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<WorkArea>> WorkArea::Open(const std::string& work_uri,
-                                                         const std::string& output_uri) {
+                                                         const std::string& output_uri,
+                                                         std::shared_ptr<ObjectCache> cache) {
   std::unique_ptr<WorkArea> area(new WorkArea());
   const std::string output = AbsoluteUri(output_uri);
   area->uri_ = AbsoluteUri(work_uri);
@@ -38,7 +40,7 @@ absl::StatusOr<std::unique_ptr<WorkArea>> WorkArea::Open(const std::string& work
     }
     area->uri_ = absl::StrCat(absl::StripSuffix(output, "/"), ".partial");
   }
-  UQ_ASSIGN_OR_RETURN(area->store_, OpenObjectStore(area->uri_));
+  UQ_ASSIGN_OR_RETURN(area->store_, OpenObjectStoreThrough(area->uri_, std::move(cache)));
   if (!absl::StartsWith(area->uri_, "file://")) return area;
 
   area->local_path_ = area->uri_.substr(strlen("file://"));

@@ -12,6 +12,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "common/object_store/object_cache.h"
 #include "common/object_store/object_store.h"
 #include "worker/task/task_runner.h"
 
@@ -19,9 +20,10 @@ namespace uniquanf::batch {
 
 class WorkArea {
  public:
-  // `work_uri` empty: beside `output_uri`, which must then be a local path.
+  // `work_uri` empty: beside `output_uri`, which must then be a local path. `cache` may be null.
   static absl::StatusOr<std::unique_ptr<WorkArea>> Open(const std::string& work_uri,
-                                                        const std::string& output_uri);
+                                                        const std::string& output_uri,
+                                                        std::shared_ptr<ObjectCache> cache);
   ~WorkArea();
 
   const std::shared_ptr<ObjectStore>& store() const { return store_; }

@@ -7,6 +7,7 @@
 #include "absl/strings/str_join.h"
 #include "common/base/digest.h"
 #include "common/base/status.h"
+#include "common/object_store/caching_store.h"
 #include "worker/task/content_store.h"
 #include "worker/task/memory_plan.h"
 #include "worker/task/output.h"
@@ -111,7 +112,8 @@ absl::StatusOr<PrepareOutcome> RunPrepare(const QuantizationSpec& spec,
                                           const TaskEnvironment& env) {
   ReportProgress(env, "loading", 0, 1);
   UQ_RETURN_IF_ERROR(spec.Validate());
-  UQ_ASSIGN_OR_RETURN(const std::shared_ptr<ObjectStore> store, OpenObjectStore(spec.model_uri));
+  UQ_ASSIGN_OR_RETURN(const std::shared_ptr<ObjectStore> store,
+                      OpenObjectStoreThrough(spec.model_uri, env.model_cache));
   UQ_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint,
                       Checkpoint::Open(store, /*allow_quantized=*/false));
   const ModelConfig& config = checkpoint->config();

@@ -4,6 +4,7 @@
 
 #include "common/base/digest.h"
 #include "common/base/status.h"
+#include "common/object_store/caching_store.h"
 #include "worker/task/content_store.h"
 
 namespace uniquanf {
@@ -24,7 +25,8 @@ absl::StatusOr<TaskContext> OpenTaskContext(const QuantizationSpec& spec,
                      ", but this worker computes on ", DeviceName(env.backend->kind()), " in ",
                      ArithmeticName(env.act), "; all tasks of a job run on one kind of device"));
   }
-  UQ_ASSIGN_OR_RETURN(const std::shared_ptr<ObjectStore> store, OpenObjectStore(spec.model_uri));
+  UQ_ASSIGN_OR_RETURN(const std::shared_ptr<ObjectStore> store,
+                      OpenObjectStoreThrough(spec.model_uri, env.model_cache));
   UQ_ASSIGN_OR_RETURN(context.checkpoint, Checkpoint::Open(store, /*allow_quantized=*/false));
   uint64_t size_bytes = 0;
   if (Sha256Hex(context.checkpoint->config_json()) != plan.config_sha256 ||

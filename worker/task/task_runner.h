@@ -20,6 +20,7 @@
 
 #include "absl/status/statusor.h"
 #include "common/base/clock.h"
+#include "common/object_store/object_cache.h"
 #include "common/object_store/object_store.h"
 #include "common/spec/quantization_spec.h"
 #include "worker/backend/backend.h"
@@ -60,8 +61,9 @@ struct TaskEnvironment {
   Backend* backend = nullptr;   // borrowed, as all below
   DType act = DType::kFloat32;  // f32, or bf16 on CUDA
   const Clock* clock = nullptr;
-  ActivationCache* cache = nullptr;   // may be null
-  std::shared_ptr<ObjectStore> work;  // the job's working objects
+  ActivationCache* cache = nullptr;          // may be null
+  std::shared_ptr<ObjectStore> work;         // the job's working objects
+  std::shared_ptr<ObjectCache> model_cache;  // of models in remote stores; null: none
   ActivationPlacement activations = ActivationPlacement::kAuto;
   std::function<void(const TaskStepProgress&)>
       progress;                     // may be empty; called from the task's thread

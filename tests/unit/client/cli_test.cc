@@ -162,7 +162,8 @@ TEST_F(CliTest, SubmitMakesLocalPathsAbsoluteAndPrintsTheName) {
   const Result result =
       Run({"submit", "--model", "models/tiny", "--calibration=/c.safetensors",
            "--output=s3://bucket/out", "--bits=3", "--override=lm*=full", "--label", "team=a=b",
-           "--priority=5", "--ttl=24h", "--deadline=2100-01-01T00:00:00Z", "--job-id=new"});
+           "--require=zone=b", "--require", "disk=ssd", "--priority=5", "--ttl=24h",
+           "--deadline=2100-01-01T00:00:00Z", "--job-id=new"});
   EXPECT_EQ(result.exit_code, 0) << result.err;
   EXPECT_EQ(result.out, "jobs/new\n");
   const v1::QuantizationSpec& spec = seen.job().spec();
@@ -173,6 +174,8 @@ TEST_F(CliTest, SubmitMakesLocalPathsAbsoluteAndPrintsTheName) {
   EXPECT_EQ(spec.bits(), 3);
   EXPECT_TRUE(spec.overrides(0).full_precision());
   EXPECT_EQ(seen.job().labels().at("team"), "a=b");
+  EXPECT_EQ(seen.job().labels().at("require/zone"), "b");
+  EXPECT_EQ(seen.job().labels().at("require/disk"), "ssd");
   EXPECT_EQ(seen.job().time_to_live().seconds(), 86400);
   EXPECT_EQ(seen.job().deadline().seconds(), 4102444800);
   EXPECT_FALSE(seen.request_id().empty());

@@ -124,6 +124,53 @@ TEST_F(S3FaultsTest, AServerThatIgnoresIfMatchCannotMixVersionsEither) {
   EXPECT_EQ(back, new_object);
 }
 
+TEST_F(S3FaultsTest, AVersionIsReadOnItsConditionFromTheFirstAttemptOn) {
+  const std::string object = Pattern(4000);
+  auto store = Serve([&](int number, const ScriptedRequest& request) {
+    if (request.headers.at("if-match") != "\"v1\"") return S3Error(412, "PreconditionFailed");
+    ScriptedReply reply = PartialContent(object, request, "\"v1\"");
+    if (number == 1) {
+      reply.bytes.resize(reply.bytes.size() - 2000);
+      reply.after = ScriptedReply::kClose;
+    }
+    return reply;
+  });
+  std::string back(4000, '\0');
+  ASSERT_OK(store->ReadVersionAt("key", "\"v1\"", 0, back.size(), back.data()));
+  EXPECT_EQ(back, object);
+  EXPECT_THAT(store->ReadVersionAt("key", "\"v0\"", 0, back.size(), back.data()),
+              FailsWith(absl::StatusCode::kAborted, "OBJECT_CHANGED"));
+  EXPECT_EQ(requests().size(), 3u) << "an object that has changed is no reason to try again";
+}
+
+TEST_F(S3FaultsTest, AVersionThatEndsHalfwayIsNotReadOn) {
+  const std::string old_object(4000, 'o'), new_object(4000, 'n');
+  for (const bool knows_if_match : {true, false}) {
+    auto store = Serve([&](int number, const ScriptedRequest& request) {
+      if (number > 1) {
+        return knows_if_match ? S3Error(412, "PreconditionFailed")
+                              : PartialContent(new_object, request, "\"new\"");
+      }
+      ScriptedReply reply = PartialContent(old_object, request, "\"old\"");
+      reply.bytes.resize(reply.bytes.size() - 2000);
+      reply.after = ScriptedReply::kClose;
+      return reply;
+    });
+    std::string back(4000, '\0');
+    EXPECT_THAT(store->ReadVersionAt("key", "\"old\"", 0, back.size(), back.data()),
+                FailsWith(absl::StatusCode::kAborted, "OBJECT_CHANGED"))
+        << knows_if_match;
+  }
+}
+
+TEST_F(S3FaultsTest, WeakEntityTagsAreNoVersions) {
+  auto store = Serve([&](int, const ScriptedRequest&) {
+    return Reply(200, "", "ETag: W/\"v1\"\r\nLast-Modified: Wed, 01 Nov 2023 00:00:00 GMT\r\n");
+  });
+  ASSERT_OK_AND_ASSIGN(const ObjectInfo info, store->Stat("key"));
+  EXPECT_EQ(info.version, "");
+}
+
 TEST_F(S3FaultsTest, AnEntityTagThatNeverHoldsEndsAfterBoundedAttempts) {
   const std::string object = Pattern(4000);
   auto store = Serve([&](int number, const ScriptedRequest& request) {

@@ -11,7 +11,9 @@ namespace uniquanf {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::AnyOf;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
 
@@ -148,6 +150,27 @@ TEST(SpecTest, EveryRangeIsCheckedAndNamed) {
     s->overrides = {{"a", 0, -2, false}};
   });
   check("overrides[0].pattern", "required", [](Spec s) { s->overrides = {{"", 4, 0, false}}; });
+}
+
+TEST(SpecTest, CredentialsInUrisAreRefusedAndNotRepeated) {
+  std::string QuantizationSpec::*const fields[] = {
+      &QuantizationSpec::model_uri, &QuantizationSpec::calibration_uri,
+      &QuantizationSpec::output_uri, &QuantizationSpec::evaluation_uri};
+  for (const auto field : fields) {
+    for (const char* uri : {"s3://AKIDKEY:S3CRET@bucket/x", "s3://AKIDKEY:S3/CRET@bucket/x",
+                            "s3://AKIDKEY@bucket", "https://user:S3CRET@host/x"}) {
+      QuantizationSpec spec = GoodSpec();
+      spec.*field = uri;
+      const absl::Status status = spec.Validate();
+      EXPECT_THAT(status, FailsWith(kInvalid, "INVALID_SPEC", HasSubstr("environment"))) << uri;
+      EXPECT_THAT(status.ToString(), Not(AnyOf(HasSubstr("CRET"), HasSubstr("AKID"))));
+    }
+    for (const char* uri : {"s3://bucket/a@b:c", "file:///a@b:c/d", "dir@x/y:z", "s3://bucket"}) {
+      QuantizationSpec spec = GoodSpec();
+      spec.*field = uri;
+      EXPECT_TRUE(spec.Validate().ok()) << uri;
+    }
+  }
 }
 
 TEST(SpecTest, MethodsWithoutReconstructionNeedNoCalibration) {

@@ -329,6 +329,48 @@ TEST_F(LeaseTest, LeasesSurviveARestartForOneLease) {
   EXPECT_EQ(task("b", "prepare").state, TaskState::kReady);
 }
 
+TEST_F(LeaseTest, WorkingObjectsAreGarbageOnceTheArtifactIsPublishedAndNotBefore) {
+  Create("a");
+  Create("b");
+  const std::string a = job("a").uid, b = job("b").uid;
+  Worker w = NewWorker("w");
+  Synchronize(&w);
+  while (job("a").state != JobState::kSucceeded) {
+    EXPECT_TRUE(state_.garbage.empty());
+    FinishAndSynchronize(&w);
+  }
+  EXPECT_EQ(state_.garbage, std::set<std::string>{a});
+  EXPECT_EQ(edits_.garbage_added.count(a), 1u);
+  // One that failed may be retried, and then needs them.
+  ASSERT_TRUE(Do(CancelJobEvent{"b"}).status.ok());
+  Pass(policy_.lease_duration + absl::Seconds(1));
+  ASSERT_EQ(job("b").state, JobState::kCancelled);
+  EXPECT_EQ(state_.garbage.count(b), 0u);
+  Do(GarbageCollectedEvent{a});
+  EXPECT_TRUE(state_.garbage.empty());
+  ASSERT_TRUE(Do(DeleteJobEvent{"b"}).status.ok());
+  EXPECT_EQ(state_.garbage, std::set<std::string>{b});
+}
+
+TEST_F(LeaseTest, JobsWithoutATimeToLiveHaveTheServersDefault) {
+  policy_.default_time_to_live = absl::Seconds(5);
+  Start(Policy(policy_));
+  Create("default");
+  CreateJobEvent own;
+  own.job.id = "own";
+  own.job.uid = "u";
+  own.job.tenant = "t";
+  own.job.time_to_live = absl::Seconds(50);
+  Do(own);
+  ASSERT_TRUE(Do(CancelJobEvent{"default"}).status.ok());
+  ASSERT_TRUE(Do(CancelJobEvent{"own"}).status.ok());
+  Pass(absl::Seconds(6));
+  EXPECT_EQ(state_.FindJob("default"), nullptr);
+  EXPECT_NE(state_.FindJob("own"), nullptr);
+  Pass(absl::Seconds(50));
+  EXPECT_EQ(state_.FindJob("own"), nullptr);
+}
+
 TEST_F(LeaseTest, DeadlineFailsTheJobAndTimeToLiveDeletesIt) {
   CreateJobEvent event;
   event.job.id = "a";

@@ -1,8 +1,10 @@
 #include "server/runtime/runtime.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <filesystem>
 #include <future>
 
 #include "common/base/clock.h"
@@ -211,31 +213,106 @@ TEST_F(RuntimeTest, StopAnswersWhatIsHeld) {
   EXPECT_THAT(Change(Create("a")), FailsWith(absl::StatusCode::kUnavailable, "SHUTTING_DOWN"));
 }
 
-TEST_F(RuntimeTest, WorkingObjectsOfADeletedJobGoAlsoAfterARestart) {
-  const std::string root = "file://" + dir_.File("objects");
-  auto store = *OpenObjectStore(root);
-  ASSERT_THAT(store->Write("work/uid-a/objects/1", "x"), IsOk());
-  ASSERT_THAT(store->Write("work/uid-b/objects/1", "x"), IsOk());
-  ASSERT_THAT(store->Write("artifacts/a/config.json", "x"), IsOk());
+// Advanced by hand; everything else asks the system's.
+class ManualClock : public Clock {
+ public:
+  absl::Time Now() const override { return SystemClock().Now(); }
+  absl::Duration Monotonic() const override { return absl::Seconds(seconds_.load()); }
+  void Advance(absl::Duration by) { seconds_ += absl::ToInt64Seconds(by); }
+
+ private:
+  std::atomic<int64_t> seconds_{0};
+};
+
+class JanitorTest : public RuntimeTest {
+ protected:
+  JanitorTest() {
+    options_.object_root = "file://" + dir_.File("objects");
+    options_.period = absl::Milliseconds(1);
+    options_.clock = &clock_;
+    options_.on_swept = [this](const std::string& uid, int64_t n, const absl::Status& status) {
+      EXPECT_THAT(status, IsOk());
+      absl::MutexLock lock(&mutex_);
+      sweeps_.emplace_back(uid, n);
+    };
+    store_at_root_ = *OpenObjectStore(options_.object_root);
+  }
+  // Waits for the `n`-th sweep.
+  std::pair<std::string, int64_t> Sweep(size_t n) {
+    absl::MutexLock lock(&mutex_);
+    const auto come = [this, n]()
+                          ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return sweeps_.size() >= n; };
+    if (!mutex_.AwaitWithTimeout(absl::Condition(&come), absl::Seconds(20))) return {"none", -1};
+    return sweeps_[n - 1];
+  }
+  void WaitUntilNothingIsListed() {
+    const absl::Time deadline = absl::Now() + absl::Seconds(20);
+    while (!runtime_->published().Garbage().empty() && absl::Now() < deadline) {
+      absl::SleepFor(absl::Milliseconds(1));
+    }
+  }
+
+  ManualClock clock_;
+  JanitorOptions options_;
+  std::shared_ptr<ObjectStore> store_at_root_;
+  absl::Mutex mutex_;
+  std::vector<std::pair<std::string, int64_t>> sweeps_;
+};
+
+TEST_F(JanitorTest, WorkingObjectsOfADeletedJobGoAlsoAfterARestart) {
+  ASSERT_THAT(store_at_root_->Write("work/uid-a/objects/1", "x"), IsOk());
+  ASSERT_THAT(store_at_root_->Write("work/uid-b/objects/1", "x"), IsOk());
+  ASSERT_THAT(store_at_root_->Write("artifacts/a/config.json", "x"), IsOk());
   ASSERT_THAT(Change(Create("a")), IsOk());
   ASSERT_THAT(Change(Create("b")), IsOk());
   ASSERT_THAT(Change(CancelJobEvent{"a"}), IsOk());
   ASSERT_THAT(Change(DeleteJobEvent{"a"}), IsOk());
   Restart();
   ASSERT_EQ(runtime_->published().Garbage(), std::vector<std::string>{"uid-a"});
-  std::promise<int64_t> swept;
-  JanitorOptions options;
-  options.object_root = root;
-  options.on_swept = [&swept](const std::string&, int64_t n, const absl::Status&) {
-    swept.set_value(n);
-  };
-  options.period = absl::Hours(1);
-  Janitor janitor(options, runtime_.get());
-  EXPECT_EQ(swept.get_future().get(), 1);
-  EXPECT_THAT(store->Stat("work/uid-a/objects/1"),
+  Janitor janitor(options_, runtime_.get());
+  EXPECT_EQ(Sweep(1), (std::pair<std::string, int64_t>("uid-a", 1)));
+  EXPECT_THAT(store_at_root_->Stat("work/uid-a/objects/1"),
               FailsWith(absl::StatusCode::kNotFound, "OBJECT_NOT_FOUND"));
-  EXPECT_THAT(store->Stat("work/uid-b/objects/1"), IsOk());
-  EXPECT_THAT(store->Stat("artifacts/a/config.json"), IsOk());
+  EXPECT_THAT(store_at_root_->Stat("work/uid-b/objects/1"), IsOk());
+  EXPECT_THAT(store_at_root_->Stat("artifacts/a/config.json"), IsOk());
+}
+
+TEST_F(JanitorTest, WhatALateWorkerWritesAfterTheSweepGoesToo) {
+  ASSERT_THAT(store_at_root_->Write("work/uid-a/objects/1", "x"), IsOk());
+  ASSERT_THAT(Change(Create("a")), IsOk());
+  ASSERT_THAT(Change(CancelJobEvent{"a"}), IsOk());
+  ASSERT_THAT(Change(DeleteJobEvent{"a"}), IsOk());
+  Janitor janitor(options_, runtime_.get());
+  EXPECT_EQ(Sweep(1).second, 1);
+  ASSERT_THAT(store_at_root_->Write("work/uid-a/objects/late", "x"), IsOk());
+  EXPECT_EQ(runtime_->published().Garbage().size(), 1u) << "forgotten while a worker may write";
+  clock_.Advance(options_.late_write_grace);
+  EXPECT_EQ(Sweep(2).second, 1);
+  EXPECT_EQ(runtime_->published().Garbage().size(), 1u);
+  clock_.Advance(options_.late_write_grace);
+  EXPECT_EQ(Sweep(3).second, 0);
+  WaitUntilNothingIsListed();
+  EXPECT_TRUE(runtime_->published().Garbage().empty());
+  EXPECT_THAT(store_at_root_->List({})->objects, ::testing::IsEmpty());
+}
+
+TEST_F(JanitorTest, OldHalfWrittenObjectsGoAndYoungOnesStay) {
+  std::filesystem::create_directories(dir_.File("objects/work/uid-x"));
+  const std::string old_file = dir_.File("objects/work/uid-x/.tmp-old");
+  const std::string young_file = dir_.File("objects/work/uid-x/.tmp-young");
+  for (const std::string& file : {old_file, young_file}) WriteFile(file, "half an object");
+  std::filesystem::last_write_time(
+      old_file, std::filesystem::file_time_type::clock::now() - std::chrono::hours(25));
+  std::promise<absl::StatusOr<int>> removed;
+  options_.on_unfinished_writes = [&removed](const absl::StatusOr<int>& num_removed) {
+    removed.set_value(num_removed);
+  };
+  Janitor janitor(options_, runtime_.get());
+  const absl::StatusOr<int> num_removed = removed.get_future().get();
+  ASSERT_THAT(num_removed.status(), IsOk());
+  EXPECT_EQ(*num_removed, 1);
+  EXPECT_FALSE(std::filesystem::exists(old_file));
+  EXPECT_TRUE(std::filesystem::exists(young_file));
 }
 
 }  // namespace

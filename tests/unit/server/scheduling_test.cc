@@ -25,6 +25,26 @@ TEST_F(SchedulingTest, HigherPriorityFirstThenOlder) {
   }
 }
 
+TEST_F(SchedulingTest, AWaitingWorkerGetsTheHigherPriorityOfWhatBecomesReadyAtOnce) {
+  Create("low", "t", -1);
+  Create("high", "t", 5);
+  Worker first = NewWorker("first"), second = NewWorker("second"), waiting = NewWorker("waiting");
+  Synchronize(&first);
+  Synchronize(&second);
+  for (Worker* worker : {&first, &second}) {
+    Fail(&worker->reports[0], FailureClass::kTransient);
+    worker->draining = true;
+    Synchronize(worker);
+  }
+  ASSERT_TRUE(Call(&waiting, /*may_wait=*/true).status.ok());
+  ASSERT_TRUE(Hear(&waiting).empty()) << "both wait for their next attempt";
+  mono_ += absl::Seconds(3);  // both times come within one tick
+  Do(TickEvent{});
+  const std::vector<Assignment> got = Hear(&waiting);
+  ASSERT_EQ(got.size(), 1u);
+  EXPECT_EQ(got[0].job, "high");
+}
+
 TEST_F(SchedulingTest, DeviceMustMatch) {
   Create("gpu", "t", 9, "cuda");
   Create("any");
@@ -222,6 +242,28 @@ TEST_F(SchedulingTest, TenantsShareWorkerTime) {
   }
   EXPECT_GE(count["modest"], 4);
   EXPECT_LE(count["modest"], 6);
+}
+
+TEST_F(SchedulingTest, ARestartForgetsWorkerTimeAsFastAsTheRunningServer) {
+  Create("a", "t");
+  Worker w = NewWorker("w");
+  Synchronize(&w);
+  Pass(absl::Seconds(8));
+  FinishAndSynchronize(&w);
+  StoredState stored;
+  const JobEntry& entry = *state_.FindJob("a");
+  stored.jobs.push_back(entry.job);
+  for (size_t i = 0; i < entry.tasks.size(); ++i) {
+    stored.tasks.push_back({{entry.job.seq, static_cast<int32_t>(i)}, entry.tasks[i]});
+  }
+  const auto used_after = [&](absl::Duration age) {
+    const Now later = {now().wall + age, now().mono};
+    return Rebuild(policy_, stored, 2, 1, later)->tenants.at("t").UsedSeconds(later.mono);
+  };
+  EXPECT_NEAR(used_after(absl::ZeroDuration()), 8, 0.01);
+  EXPECT_NEAR(used_after(policy_.usage_half_life), 4, 0.01);
+  EXPECT_NEAR(used_after(10 * policy_.usage_half_life), 0, 0.01);
+  EXPECT_NEAR(used_after(-absl::Hours(5)), 8, 0.01) << "a clock that was set back";
 }
 
 TEST_F(SchedulingTest, RunningQuotaHoldsJobsBackAndSaysSo) {
