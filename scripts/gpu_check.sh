@@ -56,6 +56,7 @@ for part in $parts; do
         for t in $tests; do
           shards=2
           [ "$t" = quantizer_device_test ] && shards=12
+          [ "$t" = cuda_attention_test ] && shards=1
           for ((shard = 0; shard < shards; ++shard)); do echo "$tool $t $shard $shards"; done
         done
       done | sort -k2,2r -k1,1r > "$out/sanitizer.jobs"
@@ -65,7 +66,7 @@ for part in $parts; do
       for tool in memcheck racecheck initcheck; do
         for t in $tests; do
           codes=$(cat "$out/$tool.$t".*.exit | sort -u | tr '\n' ' ')
-          ran=$(cat "$out/$tool.$t".*.log | sed -n 's/^\[==========\] \([0-9]*\) tests.* ran.*/\1/p' |
+          ran=$(cat "$out/$tool.$t".*.log | sed -n 's/^\[==========\] \([0-9]*\) tests* from.* ran.*/\1/p' |
             awk '{ sum += $1 } END { print sum + 0 }')
           summary=$(cat "$out/$tool.$t".*.log | grep -h SUMMARY | sed 's/=//g' | sort | uniq -c |
             tr -s ' ' | paste -sd';')

@@ -57,6 +57,9 @@ absl::StatusOr<std::string> SaveLayerState(int layer, const QuantizerStates& sta
   }
   SafetensorsWriter::SortForAlignment(&declarations);
   StringWriter out;
+  size_t size_bytes = size_t{1} << 20;  // for the header
+  for (const auto& [name, tensor] : tensors) size_bytes += tensor->size_bytes();
+  out.bytes().reserve(size_bytes);  // gigabytes for a large layer, not to be copied as it grows
   UQ_ASSIGN_OR_RETURN(const std::unique_ptr<SafetensorsWriter> writer,
                       SafetensorsWriter::Create(&out, declarations, {}));
   std::string bytes;
