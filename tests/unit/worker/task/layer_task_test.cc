@@ -4,6 +4,7 @@
 #include "tests/unit/worker/task/task_fixture.h"
 #include "worker/task/content_store.h"
 #include "worker/task/layer_result.h"
+#include "worker/task/plan.h"
 
 namespace uniquanf {
 namespace {
@@ -204,6 +205,20 @@ TEST_F(LayerTaskTest, ThereAreNoMoreRoundsThanStepsAndOneWhereLayersAreIndepende
   EXPECT_EQ(RunPrepare(spec_, env_)->num_rounds, 8);  // 2 epochs of 4 sequences
   spec_.input_prob = 0;
   EXPECT_EQ(RunPrepare(spec_, env_)->num_rounds, 1);
+}
+
+TEST(PlanTest, TheLastOfSeveralRoundsTakesAllInputsFromTheQuantizedModel) {
+  Plan plan;
+  plan.num_samples = 4;
+  plan.spec.input_prob = 0.5;
+  EXPECT_EQ(InputProb(plan, 0), 0.5) << "sequential";
+  plan.spec.schedule = LayerSchedule::kPipelined;
+  plan.spec.pipeline_rounds = 3;
+  EXPECT_EQ(InputProb(plan, 0), 0.5);
+  EXPECT_EQ(InputProb(plan, 1), 0.5);
+  EXPECT_EQ(InputProb(plan, 2), 1.0);
+  plan.spec.pipeline_rounds = 1;
+  EXPECT_EQ(InputProb(plan, 0), 0.5);
 }
 
 TEST_F(LayerTaskTest, OverridesAreObeyed) {
