@@ -152,6 +152,16 @@ run_mon() {
   echo $! >"$1/mon.pid"
 }
 
+# An empty PUT to a path of the server, signed, in SECONDS at most. The hash is that of no bytes;
+# curl signs it only when it is given as a header.
+put_nothing() {
+  curl -fs --max-time "$3" --noproxy '*' -o /dev/null -X PUT --user "$ACCESS_KEY:$SECRET_KEY" \
+    --aws-sigv4 aws:amz:us-east-1:s3 \
+    -H content-length:0 \
+    -H x-amz-content-sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 \
+    "http://127.0.0.1:$1/$2"
+}
+
 # The rest, until the gateway answers, for SECONDS at most; fails then.
 run_osd_and_rgw() {
   local dir="$1" seconds="$2" port end
@@ -189,14 +199,20 @@ restart() {
   dir=$(cd "$1" && pwd)
   [ -s "$dir/port" ] || die "no server in $dir"
   use_packages
-  # An OSD that comes up while the monitor still knows the dead one can wait for ever (seen once in
-  # some hundred crashes); what helps is what an operator would do.
+  # The gateway may answer before objects can be written, and an OSD that comes up while the monitor
+  # still knows the dead one can wait for ever (seen thrice in some hundred crashes); what helps is
+  # what an operator would do.
   for _ in 1 2 3; do
     run_mon "$dir"
-    run_osd_and_rgw "$dir" 25 && return
+    if run_osd_and_rgw "$dir" 30; then
+      for _ in 1 2 3 4; do
+        put_nothing "$(cat "$dir/port")" "$BUCKET/is-it-up" 5 && return
+        sleep 0.5
+      done
+    fi
     crash "$dir"
   done
-  die "radosgw does not answer; see $dir/log"
+  die "objects cannot be written after the restart; see $dir/log"
 }
 
 start() {
@@ -226,11 +242,7 @@ start() {
   radosgw-admin -c "$conf" -n client.rgw user create --uid=test --display-name=test \
     --access-key=$ACCESS_KEY --secret-key=$SECRET_KEY >>"$setup" 2>&1 ||
     { stop "$dir"; die "cannot create the user; see $dir/log"; }
-  # The hash is that of no bytes; curl signs it only when it is given as a header.
-  curl -fs --noproxy '*' -o /dev/null -X PUT --user "$ACCESS_KEY:$SECRET_KEY" \
-    --aws-sigv4 aws:amz:us-east-1:s3 \
-    -H x-amz-content-sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 \
-    "http://127.0.0.1:$port/$BUCKET" || { stop "$dir"; die "cannot create the bucket $BUCKET"; }
+  put_nothing "$port" "$BUCKET" 60 || { stop "$dir"; die "cannot create the bucket $BUCKET"; }
   echo "AWS_ENDPOINT_URL=http://127.0.0.1:$port"
   echo "AWS_ACCESS_KEY_ID=$ACCESS_KEY"
   echo "AWS_SECRET_ACCESS_KEY=$SECRET_KEY"

@@ -32,7 +32,7 @@ enum class LayerSchedule {
   kSequential,  // "sequential": one after the other, each on what the stored ones before it produce
   // "pipelined": the epochs are cut into `pipeline_rounds` parts, and a layer starts as soon as the
   // layer before has finished its first part; so that many workers work at once. Each part sees
-  // what the layers before it produce after the same part, the last part nothing else
+  // what the layers before it produce after the same part; the last, twice as long, nothing else
   // (input_prob 1). worker/task/README.md has its price.
   kPipelined,
 };

@@ -6,6 +6,7 @@
 #include <future>
 #include <map>
 #include <optional>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_join.h"
@@ -249,8 +250,7 @@ class LayerRun {
     quant::ReconstructOptions options;
     options.batch_size = spec.batch_size;
     options.num_steps = NumSteps(plan_);
-    options.first_step = options.num_steps * round_ / num_rounds_;
-    options.end_step = options.num_steps * (round_ + 1) / num_rounds_;
+    std::tie(options.first_step, options.end_step) = RoundSteps(plan_, round_);
     options.input_prob = InputProb(plan_, round_);
     options.uniform_learning_rate = spec.uniform_learning_rate;
     options.binary_learning_rate = spec.binary_learning_rate;

@@ -83,7 +83,15 @@ int64_t NumSteps(const Plan& plan) {
 int NumRounds(const Plan& plan) {
   if (plan.spec.schedule != LayerSchedule::kPipelined || !NeedsQuantizedInputs(plan.spec)) return 1;
   return static_cast<int>(
-      std::clamp<int64_t>(NumSteps(plan), 1, std::max(1, plan.spec.pipeline_rounds)));
+      std::clamp<int64_t>(NumSteps(plan) - 1, 1, std::max(1, plan.spec.pipeline_rounds)));
+}
+
+std::pair<int64_t, int64_t> RoundSteps(const Plan& plan, int round) {
+  const int64_t num_steps = NumSteps(plan);
+  const int num_rounds = NumRounds(plan);
+  const int64_t num_parts = num_rounds == 1 ? 1 : num_rounds + 1;
+  const int64_t end = round + 1 == num_rounds ? num_steps : num_steps * (round + 1) / num_parts;
+  return {num_steps * round / num_parts, end};
 }
 
 double InputProb(const Plan& plan, int round) {

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -45,8 +46,11 @@ bool NeedsReconstruction(const QuantizationSpec& spec);
 bool NeedsQuantizedInputs(const QuantizationSpec& spec);
 
 // Rounds that each layer's optimization is cut into: 1 unless the schedule is pipelined and layers
-// depend on each other. Never more than there are steps.
+// depend on each other. Each has a step at least.
 int NumRounds(const Plan& plan);
+// The steps {first, end} of a round: of R > 1 rounds each takes 1/(R+1) of the steps, the last,
+// whose inputs are the artifact's own, two such parts.
+std::pair<int64_t, int64_t> RoundSteps(const Plan& plan, int round);
 // The part of the inputs that comes from the quantized model in that round: spec.input_prob, but 1
 // in the last of several rounds. Only there a layer sees what the artifact will produce, and what
 // it sees replaces what it learnt from the unfinished layers of the earlier rounds.

@@ -198,11 +198,11 @@ TEST_F(LayerTaskTest, ARoundNeedsTheLayersResultOfTheRoundBefore) {
               FailsWith(absl::StatusCode::kInvalidArgument, "INVALID_LAYER_RESULT"));
 }
 
-TEST_F(LayerTaskTest, ThereAreNoMoreRoundsThanStepsAndOneWhereLayersAreIndependent) {
+TEST_F(LayerTaskTest, EveryRoundHasAStepAndThereIsOneWhereLayersAreIndependent) {
   spec_.schedule = LayerSchedule::kPipelined;
   spec_.pipeline_rounds = 64;
   model_.Write(spec_.model_uri);
-  EXPECT_EQ(RunPrepare(spec_, env_)->num_rounds, 8);  // 2 epochs of 4 sequences
+  EXPECT_EQ(RunPrepare(spec_, env_)->num_rounds, 7);  // 2 epochs of 4 sequences, two steps last
   spec_.input_prob = 0;
   EXPECT_EQ(RunPrepare(spec_, env_)->num_rounds, 1);
 }
@@ -219,6 +219,35 @@ TEST(PlanTest, TheLastOfSeveralRoundsTakesAllInputsFromTheQuantizedModel) {
   EXPECT_EQ(InputProb(plan, 2), 1.0);
   plan.spec.pipeline_rounds = 1;
   EXPECT_EQ(InputProb(plan, 0), 0.5);
+}
+
+TEST(PlanTest, RoundsFollowOneAnotherAndTheLastIsTwiceAsLong) {
+  Plan plan;
+  plan.num_samples = 64;
+  plan.spec.epochs = 5;
+  EXPECT_EQ(RoundSteps(plan, 0), (std::pair<int64_t, int64_t>{0, 320})) << "sequential";
+  plan.spec.schedule = LayerSchedule::kPipelined;
+  plan.spec.pipeline_rounds = 4;
+  EXPECT_EQ(RoundSteps(plan, 0), (std::pair<int64_t, int64_t>{0, 64}));
+  EXPECT_EQ(RoundSteps(plan, 2), (std::pair<int64_t, int64_t>{128, 192}));
+  EXPECT_EQ(RoundSteps(plan, 3), (std::pair<int64_t, int64_t>{192, 320}));
+  for (int epochs : {1, 2, 3, 20}) {
+    for (int samples : {1, 2, 5, 64}) {
+      for (int rounds = 1; rounds <= 64; ++rounds) {
+        plan.num_samples = samples;
+        plan.spec.epochs = epochs;
+        plan.spec.pipeline_rounds = rounds;
+        int64_t at = 0;
+        for (int round = 0; round < NumRounds(plan); ++round) {
+          const auto [first, end] = RoundSteps(plan, round);
+          EXPECT_EQ(first, at);
+          EXPECT_GT(end, first) << epochs << " x " << samples << ", round " << round;
+          at = end;
+        }
+        EXPECT_EQ(at, epochs * samples);
+      }
+    }
+  }
 }
 
 TEST_F(LayerTaskTest, OverridesAreObeyed) {
