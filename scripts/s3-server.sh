@@ -162,6 +162,14 @@ put_nothing() {
     "http://127.0.0.1:$1/$2"
 }
 
+# Objects enough that each placement group gets some: one that is stuck holds up its own alone.
+put_everywhere() {
+  local i tries
+  for i in $(seq 16); do
+    for tries in 1 2 3; do put_nothing "$1" "$BUCKET/is-it-up-$i" 5 && break; done || return 1
+  done
+}
+
 # The rest, until the gateway answers, for SECONDS at most; fails then.
 run_osd_and_rgw() {
   local dir="$1" seconds="$2" port end
@@ -204,12 +212,7 @@ restart() {
   # what an operator would do.
   for _ in 1 2 3; do
     run_mon "$dir"
-    if run_osd_and_rgw "$dir" 30; then
-      for _ in 1 2 3 4; do
-        put_nothing "$(cat "$dir/port")" "$BUCKET/is-it-up" 5 && return
-        sleep 0.5
-      done
-    fi
+    if run_osd_and_rgw "$dir" 30 && put_everywhere "$(cat "$dir/port")"; then return; fi
     crash "$dir"
   done
   die "objects cannot be written after the restart; see $dir/log"
