@@ -187,6 +187,8 @@ void FailFirstTask(const std::string& address) {
     grpc::ClientContext context;
     context.set_wait_for_ready(true);
     const grpc::Status status = stub->Synchronize(&context, request, &response);
+    // The channel may share a connection whose server was killed; a worker calls again.
+    if (status.error_code() == grpc::StatusCode::UNAVAILABLE) continue;
     ASSERT_TRUE(status.ok()) << status.error_message();
     for (const v1::LeaseDirective& directive : response.directives()) {
       if (directive.action() == v1::LeaseDirective::ACKNOWLEDGED) return;

@@ -345,6 +345,9 @@ std::string CaseName(const testing::TestParamInfo<std::tuple<DType, int>>& info)
                       "_groups", c.group_size, "_bits", c.bits);
 }
 
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(DeviceAgreementTest);
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(ConstantGroupsTest);
+
 // None in a build without CUDA, where each would only be skipped.
 std::vector<DType> Acts() {
   if (!CudaBuilt()) return {};
