@@ -48,12 +48,7 @@ int main(int argc, char** argv) {
     server = std::make_unique<uniquanf::S3TestServer>();
     if (const int status = server->StartDurable(); status != 0) return status;
     options.s3 = {[&server] { return server->Crash(); }, [&server] { return server->Restart(); }};
-    const uniquanf::Environment environment = server->NewEnvironment();
-    for (const char* name :
-         {"AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"}) {
-      setenv(name, environment(name).c_str(), 1);
-    }
-    options.s3_address = absl::StrCat("127.0.0.1:", server->port());
+    options.s3_address = server->UseInThisProcess();
     s3_world = std::make_unique<uniquanf::ChaosWorld>(options.binary_dir);
     s3_world->MoveInputsTo(absl::StrCat("s3://uniquanf/chaos-inputs-", seed));
     options.s3_world = s3_world.get();

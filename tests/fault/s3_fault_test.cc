@@ -118,11 +118,6 @@ int main(int argc, char** argv) {
   signal(SIGPIPE, SIG_IGN);
   uniquanf::S3TestServer server;
   if (const int status = server.Start(); status != 0) return status;
-  const uniquanf::Environment environment = server.NewEnvironment();
-  for (const char* name :
-       {"AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"}) {
-    setenv(name, environment(name).c_str(), 1);
-  }
-  uniquanf::s3_address = absl::StrCat("127.0.0.1:", server.port());
+  uniquanf::s3_address = server.UseInThisProcess();
   return RUN_ALL_TESTS();
 }

@@ -84,6 +84,15 @@ Environment S3TestServer::NewEnvironment(const std::map<std::string, std::string
   };
 }
 
+std::string S3TestServer::UseInThisProcess() const {
+  const Environment environment = NewEnvironment();
+  for (const char* name :
+       {"AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"}) {
+    setenv(name, environment(name).c_str(), 1);
+  }
+  return absl::StrCat("127.0.0.1:", port_);
+}
+
 bool PutTestObject(const Environment& environment, const std::string& bucket,
                    const std::string& key, absl::string_view data, absl::string_view acl) {
   const absl::StatusOr<S3Config> config = ParseS3Config(absl::StrCat("s3://", bucket), environment);

@@ -30,6 +30,9 @@ class S3TestServer {
 
   // An environment that names this server, and nothing else of the process's.
   Environment NewEnvironment(const std::map<std::string, std::string>& changes = {}) const;
+  // Puts these settings into this process's environment, which child processes inherit, and returns
+  // "127.0.0.1:PORT".
+  std::string UseInThisProcess() const;
   const std::string& port() const { return port_; }
 
  private:
