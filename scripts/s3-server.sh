@@ -106,8 +106,8 @@ osd objectstore = $store
 memstore device bytes = 8589934592
 bluestore block size = 8589934592
 bluestore cache size = 134217728
-# After a crash nobody waits for what the dead might still do: answer reads, watch.
-osd pool default read lease ratio = 0.05
+# After a crash nobody waits long for watches of the dead. Read leases stay at their default: with short
+# ones a placement group that a busy machine starved for a second stopped answering for ever.
 paxos propose interval = 0.1
 osd client watch timeout = 3
 mon data = $dir/mon
