@@ -61,8 +61,8 @@ class StoredModel : public Checkpoint {
   bool quantized() const override { return true; }
   const std::shared_ptr<ObjectStore>& store() const override { return source_->store(); }
   absl::StatusOr<HostBlock> LoadBlock(int layer) const override { return (*blocks_)[layer]; }
-  absl::StatusOr<std::vector<float>> LoadEmbedding() const override {
-    return source_->LoadEmbedding();
+  absl::Status LoadEmbeddingRows(absl::Span<const int32_t> ids, float* out) const override {
+    return source_->LoadEmbeddingRows(ids, out);
   }
   absl::StatusOr<std::vector<float>> LoadFinalNorm() const override {
     return source_->LoadFinalNorm();

@@ -120,22 +120,29 @@ absl::StatusOr<std::vector<float>> Tensor::ToFloats() const {
 }
 
 absl::Status Tensor::CopyFromFloats(const float* data) {
-  if (dtype_ == DType::kFloat32) return backend_->CopyFromHost(data_, data, size_bytes());
+  return CopyFromFloats(data, 0, num_elements());
+}
+
+absl::Status Tensor::CopyFromFloats(const float* data, int64_t first, int64_t count) {
+  UQ_CHECK(first >= 0 && count >= 0 && first + count <= num_elements());
+  if (dtype_ == DType::kFloat32) {
+    return backend_->CopyFromHost(f32() + first, data, count * sizeof(float));
+  }
   UQ_CHECK(dtype_ == DType::kBfloat16);
   // In pieces, so that the buffer stays in the cache's reach and is not as large as the tensor.
   // Page-locked, which makes the copy several times as fast.
-  const int64_t piece = std::min(num_elements(), kUploadPiece);
+  const int64_t piece = std::min(count, kUploadPiece);
   const absl::StatusOr<void*> buffer = backend_->AllocateHost(piece * sizeof(uint16_t));
   if (!buffer.ok()) return buffer.status();
   auto* raw = static_cast<uint16_t*>(*buffer);
+  uint16_t* to = static_cast<uint16_t*>(data_) + first;
   absl::Status status;
-  for (int64_t first = 0; first < num_elements() && status.ok(); first += piece) {
-    const int64_t count = std::min(piece, num_elements() - first);
-    ParallelRanges(count, kConversionGrain, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) raw[i] = FloatToBfloat16(data[first + i]);
+  for (int64_t done = 0; done < count && status.ok(); done += piece) {
+    const int64_t now = std::min(piece, count - done);
+    ParallelRanges(now, kConversionGrain, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) raw[i] = FloatToBfloat16(data[done + i]);
     });
-    status = backend_->CopyFromHost(static_cast<uint16_t*>(data_) + first, raw,
-                                    count * sizeof(uint16_t));
+    status = backend_->CopyFromHost(to + done, raw, now * sizeof(uint16_t));
     if (status.ok()) status = backend_->Synchronize();
   }
   backend_->FreeHost(raw);

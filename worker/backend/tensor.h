@@ -56,6 +56,8 @@ class Tensor {
   // Copies to host floats (f32 or bf16 only), waiting for the device.
   absl::StatusOr<std::vector<float>> ToFloats() const;
   absl::Status CopyFromFloats(const float* data);
+  // Elements `first`..`first + count` − 1 only.
+  absl::Status CopyFromFloats(const float* data, int64_t first, int64_t count);
 
  private:
   Backend* backend_ = nullptr;

@@ -1,5 +1,6 @@
 #include "worker/model/checkpoint.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <nlohmann/json.hpp>
@@ -21,13 +22,20 @@ namespace uniquanf {
 namespace {
 
 constexpr uint64_t kMaxConfigBytes = 4 << 20;
+// A tensor is read in so many pieces at once, or fewer if they would be smaller (elements).
+constexpr int64_t kMaxPieces = 4, kSmallestPiece = 1 << 20;
+// Rows of the embedding: what is read for nothing rather than in two reads, and how much at once.
+constexpr int64_t kLargestGapBytes = 256 << 10;
+constexpr int64_t kLargestReadBytes = 4 << 20;
 
-absl::Status CheckFinite(const TensorInfo& info, const std::vector<float>& values) {
-  for (size_t i = 0; i < values.size(); ++i) {
+// `values` are `count` elements of the tensor from element `first` on.
+absl::Status CheckFinite(const TensorInfo& info, int64_t first, const float* values,
+                         int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
     if (std::isfinite(values[i])) continue;
     // The index in the tensor's own dimensions.
     std::vector<int64_t> index(info.shape.size());
-    int64_t rest = static_cast<int64_t>(i);
+    int64_t rest = first + i;
     for (size_t d = info.shape.size(); d-- > 0;) {
       index[d] = rest % info.shape[d];
       rest /= info.shape[d];
@@ -79,7 +87,27 @@ class CheckpointImpl : public Checkpoint {
     return block;
   }
 
-  absl::StatusOr<std::vector<float>> LoadEmbedding() const override { return Load(kEmbeddingName); }
+  absl::Status LoadEmbeddingRows(absl::Span<const int32_t> ids, float* out) const override {
+    UQ_ASSIGN_OR_RETURN(const RawTensor tensor, FindRaw(kEmbeddingName));
+    const auto row_bytes = static_cast<int64_t>(tensor.info.size_bytes) / tensor.info.shape[0];
+    // Reads of rows close to each other, each in one piece.
+    std::vector<absl::Span<const int32_t>> reads;
+    for (size_t begin = 0, i = 1; i <= ids.size(); ++i) {
+      if (i < ids.size() && (ids[i] - ids[i - 1]) * row_bytes <= kLargestGapBytes &&
+          (ids[i] - ids[begin]) * row_bytes < kLargestReadBytes) {
+        continue;
+      }
+      reads.push_back(ids.subspan(begin, i - begin));
+      begin = i;
+    }
+    std::vector<absl::Status> statuses(reads.size());
+    ParallelRanges(static_cast<int64_t>(reads.size()), 1, [&](int64_t i, int64_t) {
+      const int64_t offset = reads[i].data() - ids.data();
+      statuses[i] = ReadRows(tensor, reads[i], out + offset * tensor.info.shape[1]);
+    });
+    for (const absl::Status& status : statuses) UQ_RETURN_IF_ERROR(status);
+    return absl::OkStatus();
+  }
   absl::StatusOr<std::vector<float>> LoadFinalNorm() const override { return Load(kFinalNormName); }
   absl::StatusOr<std::vector<float>> LoadLmHead() const override {
     return Load(config_.tie_word_embeddings ? kEmbeddingName : kLmHeadName);
@@ -124,10 +152,45 @@ class CheckpointImpl : public Checkpoint {
 
   absl::StatusOr<std::vector<float>> Load(absl::string_view name) const {
     UQ_ASSIGN_OR_RETURN(const RawTensor tensor, FindRaw(name));
-    std::vector<float> values(tensor.info.num_elements());
-    UQ_RETURN_IF_ERROR(tensor.file->ReadFloat(tensor.info, values.data()));
-    UQ_RETURN_IF_ERROR(CheckFinite(tensor.info, values));
+    const int64_t size = tensor.info.num_elements();
+    std::vector<float> values(size);
+    const int64_t piece = std::max(kSmallestPiece, (size + kMaxPieces - 1) / kMaxPieces);
+    std::array<absl::Status, kMaxPieces> statuses;
+    ParallelRanges(size, piece, [&](int64_t begin, int64_t end) {
+      statuses[begin / piece] = ReadElements(tensor, begin, end, values.data() + begin);
+    });
+    for (const absl::Status& status : statuses) UQ_RETURN_IF_ERROR(status);
     return values;
+  }
+
+  static absl::Status ReadElements(const RawTensor& tensor, int64_t begin, int64_t end,
+                                   float* out) {
+    const uint64_t element_bytes = tensor.info.size_bytes / tensor.info.num_elements();
+    TensorInfo part = tensor.info;
+    part.shape = {end - begin};
+    part.offset += begin * element_bytes;
+    part.size_bytes = (end - begin) * element_bytes;
+    UQ_RETURN_IF_ERROR(tensor.file->ReadFloat(part, out));
+    return CheckFinite(tensor.info, begin, out, end - begin);
+  }
+
+  // Some rows of a matrix, all that lie between them read with them.
+  static absl::Status ReadRows(const RawTensor& tensor, absl::Span<const int32_t> rows,
+                               float* out) {
+    const int64_t width = tensor.info.shape[1];
+    const uint64_t row_bytes = tensor.info.size_bytes / tensor.info.shape[0];
+    TensorInfo part = tensor.info;
+    part.shape = {rows.back() - rows.front() + 1, width};
+    part.offset += rows.front() * row_bytes;
+    part.size_bytes = part.shape[0] * row_bytes;
+    std::vector<float> values(part.num_elements());
+    UQ_RETURN_IF_ERROR(tensor.file->ReadFloat(part, values.data()));
+    for (size_t i = 0; i < rows.size(); ++i) {
+      const float* row = values.data() + (rows[i] - rows.front()) * width;
+      UQ_RETURN_IF_ERROR(CheckFinite(tensor.info, rows[i] * width, row, width));
+      std::copy_n(row, width, out + static_cast<int64_t>(i) * width);
+    }
+    return absl::OkStatus();
   }
 
   std::shared_ptr<ObjectStore> store_;

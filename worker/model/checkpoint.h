@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "common/object_store/object_store.h"
 #include "common/safetensors/safetensors.h"
 #include "worker/block/block.h"
@@ -42,7 +43,8 @@ class Checkpoint {
   virtual const std::shared_ptr<ObjectStore>& store() const = 0;
 
   virtual absl::StatusOr<HostBlock> LoadBlock(int layer) const = 0;
-  virtual absl::StatusOr<std::vector<float>> LoadEmbedding() const = 0;  // [V, H]
+  // The embedding's rows `ids`, which ascend, [ids.size(), H]. Reads little else.
+  virtual absl::Status LoadEmbeddingRows(absl::Span<const int32_t> ids, float* out) const = 0;
   virtual absl::StatusOr<std::vector<float>> LoadFinalNorm() const = 0;  // [H]
   virtual absl::StatusOr<std::vector<float>> LoadLmHead() const = 0;  // [V, H]; tied: the embedding
   // Raw access by full name, for copying tensors unchanged; the file that holds it and its info.

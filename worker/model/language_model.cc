@@ -1,6 +1,9 @@
 #include "worker/model/language_model.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
 #include "common/base/check.h"
 #include "common/base/status.h"
 #include "worker/model/forward_sequences.h"
@@ -10,12 +13,42 @@ namespace uniquanf {
 
 namespace {
 
-// The embedding table [V, H] on the device.
-absl::StatusOr<Tensor> UploadEmbedding(Backend* backend, const Checkpoint& checkpoint, DType act) {
-  const ModelConfig& config = checkpoint.config();
-  UQ_ASSIGN_OR_RETURN(const std::vector<float> rows, checkpoint.LoadEmbedding());
-  return Tensor::FromFloats(backend, act, {config.vocab_size, config.blocks.front().hidden_size},
-                            rows.data());
+// Rows that are read before they are copied to the device, float32.
+constexpr int64_t kRowsAtOnceBytes = 256 << 20;
+
+// The part of the embedding table that some tokens need.
+struct EmbeddingPart {
+  Tensor rows;               // [distinct tokens, H] act, on the device
+  std::vector<int32_t> ids;  // of the tokens, as row numbers
+};
+
+absl::StatusOr<EmbeddingPart> UploadEmbedding(Backend* backend, const Checkpoint& checkpoint,
+                                              DType act, const std::vector<int32_t>& tokens) {
+  const int64_t hidden_size = checkpoint.config().blocks.front().hidden_size;
+  EmbeddingPart part;
+  std::vector<int32_t> row_of(checkpoint.config().vocab_size, -1), distinct;
+  for (int32_t token : tokens) row_of[token] = 0;
+  for (size_t token = 0; token < row_of.size(); ++token) {
+    if (row_of[token] < 0) continue;
+    row_of[token] = static_cast<int32_t>(distinct.size());
+    distinct.push_back(static_cast<int32_t>(token));
+  }
+  part.ids.reserve(tokens.size());
+  for (int32_t token : tokens) part.ids.push_back(row_of[token]);
+
+  const auto num_rows = static_cast<int64_t>(distinct.size());
+  UQ_ASSIGN_OR_RETURN(part.rows, Tensor::Allocate(backend, act, {num_rows, hidden_size}));
+  const int64_t at_once =
+      std::min(num_rows, std::max<int64_t>(1, kRowsAtOnceBytes / (hidden_size * sizeof(float))));
+  std::vector<float> values(at_once * hidden_size);
+  for (int64_t first = 0; first < num_rows; first += at_once) {
+    const int64_t count = std::min(at_once, num_rows - first);
+    UQ_RETURN_IF_ERROR(checkpoint.LoadEmbeddingRows(
+        absl::MakeConstSpan(distinct).subspan(first, count), values.data()));
+    UQ_RETURN_IF_ERROR(
+        part.rows.CopyFromFloats(values.data(), first * hidden_size, count * hidden_size));
+  }
+  return part;
 }
 
 }  // namespace
@@ -40,11 +73,12 @@ absl::StatusOr<Tensor> EmbedTokens(Backend* backend, const Checkpoint& checkpoin
   UQ_RETURN_IF_ERROR(CheckTokens(ids, ids.size(), vocab_size));
   UQ_ASSIGN_OR_RETURN(Tensor hidden,
                       Tensor::Allocate(backend, act, {num_sequences, seq_len, hidden_size}));
-  UQ_ASSIGN_OR_RETURN(const Tensor table, UploadEmbedding(backend, checkpoint, act));
+  UQ_ASSIGN_OR_RETURN(const EmbeddingPart table, UploadEmbedding(backend, checkpoint, act, ids));
   UQ_ASSIGN_OR_RETURN(Tensor device_ids,
                       Tensor::Allocate(backend, DType::kInt32, {num_sequences * seq_len}));
-  UQ_RETURN_IF_ERROR(backend->CopyFromHost(device_ids.data(), ids.data(), device_ids.size_bytes()));
-  ops::Embedding(backend, device_ids, table, &hidden);
+  UQ_RETURN_IF_ERROR(
+      backend->CopyFromHost(device_ids.data(), table.ids.data(), device_ids.size_bytes()));
+  ops::Embedding(backend, device_ids, table.rows, &hidden);
   UQ_RETURN_IF_ERROR(backend->Synchronize());
   return hidden;
 }
@@ -60,13 +94,13 @@ absl::StatusOr<SequenceBuffer> EmbedSequences(Backend* backend, const Checkpoint
   UQ_ASSIGN_OR_RETURN(
       SequenceBuffer hidden,
       SequenceBuffer::Allocate(backend, placement, act, num_sequences, seq_len, hidden_size));
-  UQ_ASSIGN_OR_RETURN(const Tensor table, UploadEmbedding(backend, checkpoint, act));
+  UQ_ASSIGN_OR_RETURN(const EmbeddingPart table, UploadEmbedding(backend, checkpoint, act, ids));
   UQ_ASSIGN_OR_RETURN(Tensor device_ids, Tensor::Allocate(backend, DType::kInt32, {seq_len}));
   UQ_ASSIGN_OR_RETURN(Tensor row, Tensor::Allocate(backend, act, {seq_len, hidden_size}));
   for (int64_t s = 0; s < num_sequences; ++s) {
-    UQ_RETURN_IF_ERROR(backend->CopyFromHost(device_ids.data(), ids.data() + s * seq_len,
+    UQ_RETURN_IF_ERROR(backend->CopyFromHost(device_ids.data(), table.ids.data() + s * seq_len,
                                              device_ids.size_bytes()));
-    ops::Embedding(backend, device_ids, table, &row);
+    ops::Embedding(backend, device_ids, table.rows, &row);
     UQ_RETURN_IF_ERROR(hidden.Store(s, row));
   }
   UQ_RETURN_IF_ERROR(backend->Synchronize());

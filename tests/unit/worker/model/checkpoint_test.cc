@@ -41,12 +41,34 @@ TEST_F(CheckpointTest, LoadsBlocksAndEnds) {
   EXPECT_EQ(block.linear[static_cast<int>(Linear::kUp)], tensors_[kUp].values);
   EXPECT_EQ(block.input_norm, tensors_["model.layers.1.input_layernorm.weight"].values);
   EXPECT_TRUE(block.q_norm.empty());
-  ASSERT_OK_AND_ASSIGN(const std::vector<float> embedding, checkpoint->LoadEmbedding());
-  EXPECT_EQ(embedding, tensors_["model.embed_tokens.weight"].values);
+  const std::vector<float>& embedding = tensors_["model.embed_tokens.weight"].values;
   ASSERT_OK_AND_ASSIGN(const std::vector<float> head, checkpoint->LoadLmHead());
   EXPECT_EQ(head, embedding);
   EXPECT_EQ(checkpoint->TensorNames().size(), tensors_.size());
   EXPECT_THAT(checkpoint->LoadBlock(2), FailsWith(kInvalid, std::string("LAYER_OUT_OF_RANGE")));
+}
+
+TEST_F(CheckpointTest, LoadsTheRowsOfTheEmbeddingThatAreAskedFor) {
+  const std::string name = "model.embed_tokens.weight";
+  for (int vocab_size : {40, 60000}) {  // rows of 64 bytes: in one read, and in several
+    options_.vocab_size = vocab_size;
+    tensors_ = MakeFixtureTensors(options_);
+    std::vector<float>& table = tensors_[name].values;
+    const int64_t bad_row = vocab_size - 3;
+    table[bad_row * 16 + 2] = std::numeric_limits<float>::quiet_NaN();
+    Write();
+    ASSERT_OK_AND_ASSIGN(const auto checkpoint, Open());
+    const std::vector<int32_t> ids = {0, 1, 5, vocab_size / 2, vocab_size - 4, vocab_size - 1};
+    std::vector<float> rows(ids.size() * 16);
+    ASSERT_OK(checkpoint->LoadEmbeddingRows(ids, rows.data()));
+    for (size_t i = 0; i < ids.size(); ++i) {
+      EXPECT_TRUE(std::equal(&rows[i * 16], &rows[i * 16] + 16, &table[ids[i] * 16])) << ids[i];
+    }
+    EXPECT_OK(checkpoint->LoadEmbeddingRows({}, nullptr));
+    EXPECT_THAT(checkpoint->LoadEmbeddingRows({1, vocab_size - 3}, rows.data()),
+                FailsWith(kInvalid, std::string("WEIGHT_NOT_FINITE"),
+                          HasSubstr(absl::StrCat(name, " holds NaN at [", bad_row, ", 2]"))));
+  }
 }
 
 TEST_F(CheckpointTest, LoadsFamilyTensorsAndUntiedHead) {

@@ -33,9 +33,9 @@ std::string FixtureConfig(const FixtureOptions& options) {
   return absl::StrCat(
       R"({"architectures": [")", options.architecture, R"("], "model_type": ")", model_type,
       R"(", "hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2,)",
-      R"("num_key_value_heads": 1, "head_dim": 8, "vocab_size": 40, "rms_norm_eps": 1e-5,)",
-      R"("num_hidden_layers": )", options.num_layers, R"(, "tie_word_embeddings": )",
-      options.tied ? "true" : "false", "}");
+      R"("num_key_value_heads": 1, "head_dim": 8, "vocab_size": )", options.vocab_size,
+      R"(, "rms_norm_eps": 1e-5,)", R"("num_hidden_layers": )", options.num_layers,
+      R"(, "tie_word_embeddings": )", options.tied ? "true" : "false", "}");
 }
 
 FixtureTensors MakeFixtureTensors(const FixtureOptions& options) {
@@ -48,9 +48,9 @@ FixtureTensors MakeFixtureTensors(const FixtureOptions& options) {
     std::vector<float> values = reference::RandomFloats(count, ++seed, deviation);
     tensors[name] = {SafetensorsDType::kF32, std::move(shape), std::move(values)};
   };
-  add("model.embed_tokens.weight", {40, 16});
+  add("model.embed_tokens.weight", {options.vocab_size, 16});
   add("model.norm.weight", {16});
-  if (!options.tied) add("lm_head.weight", {40, 16});
+  if (!options.tied) add("lm_head.weight", {options.vocab_size, 16});
   for (int layer = 0; layer < options.num_layers; ++layer) {
     const std::string prefix = absl::StrCat("model.layers.", layer, ".");
     add(prefix + "input_layernorm.weight", {16});

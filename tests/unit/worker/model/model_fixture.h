@@ -24,9 +24,10 @@ struct FixtureOptions {
   bool tied = true;
   bool qk_norm = false;
   bool qkv_bias = false;
+  int vocab_size = 40;
 };
 
-// config.json of a model with H = 16, I = 24, 2 query heads, 1 key/value head, D = 8, V = 40.
+// config.json of a model with H = 16, I = 24, 2 query heads, 1 key/value head, D = 8.
 std::string FixtureConfig(const FixtureOptions& options);
 FixtureTensors MakeFixtureTensors(const FixtureOptions& options);
 // The bytes of a safetensors file that holds `tensors`.
