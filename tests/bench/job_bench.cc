@@ -1,5 +1,7 @@
-// Runs the layer tasks of a job over a real or synthetic checkpoint and prints what each layer
-// costs: its seconds, the optimization steps' share, everything around them, and peak memory.
+// Runs the layer tasks of a job over a real or synthetic checkpoint, as the batch program does, and
+// prints what each layer costs: its seconds, the optimization steps' share, everything around them,
+// and peak memory. A layer's seconds are those from the result before it to its own; while a result
+// is stored the next layer runs already.
 #include <sys/resource.h>
 
 #include <cstdio>
@@ -50,6 +52,14 @@ class PhaseTimer {
  public:
   void Report(const TaskStepProgress& progress) {
     const absl::Duration now = SystemClock().Monotonic();
+    if (absl::string_view(progress.phase) == "reconstructing") {
+      if (first_step_ < 0) {
+        first_step_ = progress.step;
+        first_step_at_ = now;
+      }
+      last_step_ = progress.step;
+      last_step_at_ = now;
+    }
     if (progress.phase == phase_) return;
     Close(now);
     phase_ = progress.phase;
@@ -60,8 +70,16 @@ class PhaseTimer {
     phase_.clear();
   }
   const std::map<std::string, double>& seconds() const { return seconds_; }
+  // Between the first and the last report of steps; 0 when there were less than two.
+  double SecondsAStep() const {
+    if (last_step_ <= first_step_) return 0;
+    return absl::ToDoubleSeconds(last_step_at_ - first_step_at_) /
+           static_cast<double>(last_step_ - first_step_);
+  }
 
  private:
+  int64_t first_step_ = -1, last_step_ = -1;
+  absl::Duration first_step_at_, last_step_at_;
   std::string phase_;
   absl::Duration since_;
   std::map<std::string, double> seconds_;
@@ -89,6 +107,7 @@ absl::Status Run(BenchFlags flags) {
       flags.activations == "host" ? ActivationPlacement::kHost : ActivationPlacement::kAuto;
   const std::unique_ptr<ActivationCache> cache = NewActivationCache();
   env.cache = cache.get();
+  env.work_uri = flags.work;
   UQ_ASSIGN_OR_RETURN(env.work, OpenObjectStore(flags.work));
   UQ_ASSIGN_OR_RETURN(const std::shared_ptr<ObjectStore> model,
                       OpenObjectStore(flags.spec.model_uri));
@@ -116,6 +135,8 @@ absl::Status Run(BenchFlags flags) {
       flags.layers > 0 ? std::min(flags.layers, prepared.num_layers) : prepared.num_layers;
   const int64_t num_steps = flags.spec.epochs * flags.spec.num_samples / flags.spec.batch_size;
   std::vector<std::string> results;
+  LayerRunner runner;
+  const absl::Duration job_start = SystemClock().Monotonic();
   for (int layer = 0; layer < num_layers; ++layer) {
     PhaseTimer timer;
     env.progress = [&timer](const TaskStepProgress& progress) { timer.Report(progress); };
@@ -123,13 +144,12 @@ absl::Status Run(BenchFlags flags) {
     const int64_t blas_before = cuda ? 0 : CpuBackend::From(backend.get())->blas_nanoseconds();
     const absl::Duration start = SystemClock().Monotonic();
     UQ_ASSIGN_OR_RETURN(const LayerOutcome outcome,
-                        RunLayer(flags.spec, prepared.plan_sha256, layer, results, env));
+                        runner.Run(flags.spec, prepared.plan_sha256, {layer, 0}, results, env));
     const absl::Duration end = SystemClock().Monotonic();
     timer.Close(end);
     results.push_back(outcome.result_sha256);
     const double seconds = absl::ToDoubleSeconds(end - start);
-    const auto phase = timer.seconds().find("reconstructing");
-    const double stepping = phase == timer.seconds().end() ? 0 : phase->second;
+    const double stepping = timer.SecondsAStep() * static_cast<double>(num_steps);
     std::printf("layer %-3d     %.2f s: %lld steps of %.3f ms and %.2f s around them (%.1f%%)\n",
                 layer, seconds, static_cast<long long>(num_steps), 1e3 * stepping / num_steps,
                 seconds - stepping, 100 * (seconds / stepping - 1));
@@ -149,6 +169,8 @@ absl::Status Run(BenchFlags flags) {
                 PeakResidentGiB());
     std::fflush(stdout);
   }
+  const double seconds = absl::ToDoubleSeconds(SystemClock().Monotonic() - job_start);
+  std::printf("all layers    %.2f s, %.2f s a layer\n", seconds, seconds / num_layers);
   return absl::OkStatus();
 }
 

@@ -78,11 +78,15 @@ absl::StatusOr<v1::TaskOutcome> EngineExecutor::Execute(const v1::TaskAssignment
   environment.progress = callbacks.progress;
   environment.cancelled = callbacks.cancelled;
   environment.model_cache = object_cache_;
+  environment.work_uri = assignment.work_uri();
   UQ_ASSIGN_OR_RETURN(environment.work,
                       OpenObjectStoreThrough(assignment.work_uri(), object_cache_));
   absl::StatusOr<v1::TaskOutcome> outcome = Dispatch(assignment, environment);
   // Another try starts from a clean slate: half-filled caches are not worth their risk.
-  if (!outcome.ok()) cache_->Clear();
+  if (!outcome.ok()) {
+    layers_.Stop();
+    cache_->Clear();
+  }
   NoteCached(assignment);
   return outcome;
 }
@@ -92,15 +96,17 @@ absl::StatusOr<v1::TaskOutcome> EngineExecutor::Dispatch(const v1::TaskAssignmen
   UQ_ASSIGN_OR_RETURN(const QuantizationSpec spec, SpecFromProto(assignment.spec()));
   const std::vector<std::string> layers(assignment.layer_sha256().begin(),
                                         assignment.layer_sha256().end());
+  if (assignment.kind() != v1::Task::LAYER) layers_.Stop();
   switch (assignment.kind()) {
     case v1::Task::PREPARE: {
       UQ_ASSIGN_OR_RETURN(const PrepareOutcome outcome, RunPrepare(spec, environment));
       return PrepareToProto(outcome, backend_->kind());
     }
     case v1::Task::LAYER: {
-      UQ_ASSIGN_OR_RETURN(const LayerOutcome outcome,
-                          RunLayer(spec, assignment.plan_sha256(), assignment.layer(), layers,
-                                   environment, assignment.round()));
+      UQ_ASSIGN_OR_RETURN(
+          const LayerOutcome outcome,
+          layers_.Run(spec, assignment.plan_sha256(), {assignment.layer(), assignment.round()},
+                      layers, environment));
       v1::TaskOutcome proto;
       proto.set_result_sha256(outcome.result_sha256);
       return proto;
@@ -118,9 +124,11 @@ absl::StatusOr<v1::TaskOutcome> EngineExecutor::Dispatch(const v1::TaskAssignmen
 }
 
 void EngineExecutor::NoteCached(const v1::TaskAssignment& assignment) {
-  const std::optional<LayerRound> layer = assignment.plan_sha256().empty()
-                                              ? std::nullopt
-                                              : cache_->CachedLayer(assignment.plan_sha256());
+  std::optional<LayerRound> layer;
+  if (const std::string& plan = assignment.plan_sha256(); !plan.empty()) {
+    layer = layers_.Ahead(plan);
+    if (!layer.has_value()) layer = cache_->CachedLayer(plan);
+  }
   absl::MutexLock lock(&mutex_);
   cached_.clear();
   if (!layer.has_value()) return;

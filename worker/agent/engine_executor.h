@@ -16,6 +16,7 @@
 #include "common/object_store/object_cache.h"
 #include "worker/agent/task_executor.h"
 #include "worker/backend/backend.h"
+#include "worker/task/task_runner.h"
 
 namespace uniquanf {
 
@@ -40,6 +41,7 @@ class EngineExecutor : public TaskExecutor {
   const Clock* const clock_;
   const std::unique_ptr<ActivationCache> cache_;
   const std::shared_ptr<ObjectCache> object_cache_;
+  LayerRunner layers_;
   mutable absl::Mutex mutex_;
   // As of the last finished task: the cache itself belongs to the slot's thread.
   std::vector<v1::CachedActivations> cached_ ABSL_GUARDED_BY(mutex_);

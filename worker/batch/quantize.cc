@@ -55,12 +55,14 @@ class QuantizeRun {
       env.clock = &SystemClock();
       env.cache = caches_.back().get();
       env.work = work_->store();
+      env.work_uri = work_->uri();
       env.model_cache = cache;
       env.activations = flags_.activations == "device" ? ActivationPlacement::kDevice
                         : flags_.activations == "host" ? ActivationPlacement::kHost
                                                        : ActivationPlacement::kAuto;
       env.cancelled = [this] { return Interrupted() || failed_; };
       slots_.push_back(std::move(env));
+      runners_.push_back(std::make_unique<LayerRunner>());
     }
     absl::StatusOr<FinalizeOutcome> outcome = RunTasks();
     progress_.Finish();
@@ -111,6 +113,7 @@ class QuantizeRun {
     for (size_t slot = 0; slot < statuses.size(); ++slot) {
       threads.emplace_back([&, slot] {
         statuses[slot] = RunLayersOn(slot);
+        runners_[slot]->Stop();
         if (statuses[slot].ok()) return;
         std::lock_guard<std::mutex> lock(schedule_mutex_);
         failed_ = true;  // the others stop too
@@ -139,7 +142,7 @@ class QuantizeRun {
       ++num_started_;
       const std::vector<std::string> earlier = ResultsFor(*taken);
       lock.unlock();
-      absl::StatusOr<std::string> result = RunOneLayer(*taken, earlier, &slots_[slot]);
+      absl::StatusOr<std::string> result = RunOneLayer(*taken, earlier, slot);
       lock.lock();
       if (!result.ok()) return result.status();
       results_[taken->round][taken->layer] = *std::move(result);
@@ -182,17 +185,17 @@ class QuantizeRun {
 
   // The result's digest.
   absl::StatusOr<std::string> RunOneLayer(LayerRound task, const std::vector<std::string>& earlier,
-                                          TaskEnvironment* env) {
+                                          size_t slot) {
     const std::string name = prepared_.num_rounds == 1
                                  ? absl::StrCat("layer ", task.layer)
                                  : absl::StrCat("layer ", task.layer, " round ", task.round + 1,
                                                 "/", prepared_.num_rounds);
     std::string result = flags_.fresh ? "" : work_->FinishedLayer(prepared_.plan_sha256, task);
     if (result.empty()) {
-      Watch(name, env);
+      Watch(name, &slots_[slot]);
       UQ_ASSIGN_OR_RETURN(
           const LayerOutcome outcome,
-          RunLayer(flags_.spec, prepared_.plan_sha256, task.layer, earlier, *env, task.round));
+          runners_[slot]->Run(flags_.spec, prepared_.plan_sha256, task, earlier, slots_[slot]));
       result = outcome.result_sha256;
       UQ_RETURN_IF_ERROR(work_->RecordFinishedLayer(prepared_.plan_sha256, task, result));
       std::lock_guard<std::mutex> lock(mutex_);
@@ -242,7 +245,8 @@ class QuantizeRun {
   std::vector<std::unique_ptr<Backend>> backends_;
   std::vector<std::unique_ptr<ActivationCache>> caches_;
   std::unique_ptr<WorkArea> work_;
-  std::vector<TaskEnvironment> slots_;  // one a device
+  std::vector<TaskEnvironment> slots_;  // one a device, as are these:
+  std::vector<std::unique_ptr<LayerRunner>> runners_;
   PrepareOutcome prepared_;
   std::atomic<bool> failed_{false};
 

@@ -31,6 +31,8 @@ absl::Status CopyObject(ObjectStore* from, absl::string_view from_key, ObjectSto
 // Collects what is written in memory, for bytes whose digest is their name.
 class StringWriter : public ObjectWriter {
  public:
+  // `expected_bytes`: room to begin with.
+  explicit StringWriter(uint64_t expected_bytes = 0) { bytes_.reserve(expected_bytes); }
   absl::Status Append(absl::string_view data) override;
   absl::Status Commit() override { return absl::OkStatus(); }
   std::string& bytes() { return bytes_; }

@@ -11,6 +11,8 @@
 namespace uniquanf {
 namespace {
 
+constexpr uint64_t kHeaderRoom = 64 << 10;
+
 // One tensor of a shard: from the source as it is, or one of a packed layer's.
 struct ShardTensor {
   SafetensorsWriter::Declaration declaration;
@@ -71,7 +73,13 @@ absl::StatusOr<std::string> BuildLayerShard(const Checkpoint& checkpoint, int la
     if (!absl::StartsWith(name, LayerPrefix(layer)) || replaced.count(name) > 0) continue;
     UQ_RETURN_IF_ERROR(AddRaw(checkpoint, name, &tensors));
   }
-  StringWriter out;
+  uint64_t size_bytes = kHeaderRoom;
+  for (const ShardTensor& tensor : tensors) {
+    UQ_ASSIGN_OR_RETURN(const uint64_t bytes,
+                        TensorBytes(tensor.declaration.dtype, tensor.declaration.shape));
+    size_bytes += bytes;
+  }
+  StringWriter out(size_bytes);
   UQ_RETURN_IF_ERROR(WriteShard(tensors, &out));
   return std::move(out.bytes());
 }

@@ -1,4 +1,6 @@
 // The layer task: initialize, reconstruct, unify, store; then measure what was stored.
+#include "worker/task/layer_task.h"
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -88,21 +90,56 @@ double StoredError(const PackedLinear& packed, const std::vector<float>& weight)
 }
 
 // One layer's run, step by step; the members are what the steps hand on.
-class LayerRun {
+class LayerRun : public UnstoredLayer {
  public:
-  LayerRun(const TaskContext& context, std::string plan_sha256, LayerRound layer_round,
-           const TaskEnvironment& env)
-      : context_(context),
-        plan_(context.plan),
+  // The device's part starts now.
+  LayerRun(TaskContext context, std::string plan_sha256, LayerRound layer_round,
+           const TaskEnvironment& env, absl::Duration start)
+      : context_(std::move(context)),
+        plan_(context_.plan),
         plan_sha256_(std::move(plan_sha256)),
         layer_(layer_round.layer),
         round_(layer_round.round),
-        num_rounds_(NumRounds(context.plan)),
-        config_(context.checkpoint->config().blocks[layer_round.layer]),
-        env_(env) {}
+        num_rounds_(NumRounds(context_.plan)),
+        config_(context_.checkpoint->config().blocks[layer_round.layer]),
+        env_(env),
+        start_(start) {}
 
-  absl::StatusOr<LayerOutcome> Run(std::vector<std::string> earlier) {
-    ReadAhead(layer_);
+  // `earlier` may be null (OptimizeLayer).
+  absl::Status Optimize(const std::vector<std::string>* earlier) {
+    const absl::Status status = OptimizeOrFail(earlier);
+    if (absl::IsCancelled(status) && HasInputs() && cache() != nullptr) {
+      cache()->Put(plan_sha256_, {layer_, round_}, std::move(inputs_));
+    }
+    ReleaseDevice();
+    elapsed_ = env_.clock->Monotonic() - start_;
+    return status;
+  }
+
+  std::optional<LayerRound> NextAtHand() const override { return next_at_hand_; }
+
+  absl::StatusOr<LayerOutcome> Store() override {
+    UQ_ASSIGN_OR_RETURN(const StoredShard shard, shard_.get());
+    result_.weights_sha256 = weights_sha256_.get();
+    result_.shard_sha256 = shard.sha256;
+    result_.shard_size_bytes = shard.size_bytes;
+    result_.plan_sha256 = plan_sha256_;
+    result_.layer = layer_;
+    result_.round = round_;
+    LayerOutcome outcome;
+    outcome.initial_loss = result_.initial_loss;
+    outcome.final_loss = result_.final_loss;
+    UQ_ASSIGN_OR_RETURN(outcome.result_sha256, PutContent(env_.work.get(), result_.ToJson()));
+    UQ_CRASH_POINT("layer.result_stored");
+    WriteRunFacts(env_, LayerTaskName({layer_, round_}), elapsed_);
+    return outcome;
+  }
+
+ private:
+  absl::Status OptimizeOrFail(const std::vector<std::string>* given) {
+    ReadAhead(layer_, /*copy=*/true);  // the plan has room for it
+    std::vector<std::string> earlier;
+    if (given != nullptr) earlier = *given;
     if (round_ > 0) {
       if (earlier.empty()) {
         return InvalidInput("INVALID_LAYER_RESULT",
@@ -116,8 +153,9 @@ class LayerRun {
     if (NeedsReconstruction(plan_.spec)) {
       UQ_ASSIGN_OR_RETURN(rope_, MakeRopeTables(env_.backend, context_.checkpoint->config().rope,
                                                 config_.head_dim, plan_.sequence_length));
-      UQ_RETURN_IF_ERROR(ObtainInputs(earlier));
+      UQ_RETURN_IF_ERROR(ObtainInputs(given == nullptr ? nullptr : &earlier));
     }
+    if (NeedsReconstruction(plan_.spec)) UQ_RETURN_IF_ERROR(WarmUp());
     if (IsCancelled(env_)) return CancelledError();
     ReportProgress(env_, "loading", 0, 1);
     std::array<Tensor, kNumLinears> copied_ahead;
@@ -136,14 +174,27 @@ class LayerRun {
     }
     UQ_RETURN_IF_ERROR(Initialize());
     if (NeedsReconstruction(plan_.spec)) UQ_RETURN_IF_ERROR(Reconstruct());
-    UQ_RETURN_IF_ERROR(Store());
+    UQ_RETURN_IF_ERROR(StartStoring());
     if (NeedsReconstruction(plan_.spec)) UQ_RETURN_IF_ERROR(MeasureAndHandOn());
-    return Finish();
+    result_.environment = env_.backend->description();
+    return absl::OkStatus();
   }
 
- private:
+  bool HasInputs() const {
+    return !inputs_.x_fp.empty() && (!inputs_.x_q.empty() || !NeedsQuantizedInputs(plan_.spec));
+  }
+
+  // From here on other threads may have the device.
+  void ReleaseDevice() {
+    inputs_ = LayerInputs();
+    y_fp_ = SequenceBuffer();
+    weights_ = BlockWeights();
+    rope_ = RopeTables();
+    for (auto& state : states_) state.reset();
+  }
+
   // Plans the memory, then takes the inputs from the cache or recomputes them.
-  absl::Status ObtainInputs(const std::vector<std::string>& earlier) {
+  absl::Status ObtainInputs(const std::vector<std::string>* earlier) {
     std::optional<LayerInputs> cached;
     if (cache() != nullptr) cached = cache()->Take(plan_sha256_, {layer_, round_});
     const MemoryInfo info = env_.backend->memory();
@@ -160,8 +211,12 @@ class LayerRun {
       return absl::OkStatus();
     }
     cached.reset();
+    if (earlier == nullptr) {
+      return MakeError(absl::StatusCode::kFailedPrecondition, kInputsNotAtHand,
+                       absl::StrCat("layer ", layer_, " cannot run ahead"));
+    }
     UQ_ASSIGN_OR_RETURN(inputs_, RecomputeLayerInputs(context_, plan_sha256_, {layer_, round_},
-                                                      earlier, rope_, memory_.activations, env_));
+                                                      *earlier, rope_, memory_.activations, env_));
     return absl::OkStatus();
   }
 
@@ -175,15 +230,51 @@ class LayerRun {
     } else {
       UQ_ASSIGN_OR_RETURN(original_, context_.checkpoint->LoadBlock(layer_));
     }
-    ReadAhead(layer_ + 1);
+    const int next = layer_ + 1;
+    if (next < plan_.num_layers) {
+      const BlockConfig& config = context_.checkpoint->config().blocks[next];
+      ReadAhead(next, NextBlock::DeviceBytes(config, env_.act) <= memory_.spare_bytes);
+    }
     return absl::OkStatus();
   }
 
-  // Starts reading a layer's weights, unless that was done already. On the CPU it would only take
-  // time and memory from the work itself.
-  void ReadAhead(int layer) {
+  // A device loads a kernel when it is first used, which takes a third of a second for a block's.
+  // While the weights are still being read there is time for that.
+  absl::Status WarmUp() {
+    if (cache() == nullptr || !cache()->next_block().IsReading()) return absl::OkStatus();
+    BlockWeights zeros;
+    for (Linear linear : kAllLinears) {
+      const auto [num_outputs, num_inputs] = config_.LinearShape(linear);
+      Tensor& weight = zeros.linear[static_cast<int>(linear)];
+      UQ_ASSIGN_OR_RETURN(weight,
+                          Tensor::Allocate(env_.backend, env_.act, {num_outputs, num_inputs}));
+      UQ_RETURN_IF_ERROR(env_.backend->FillZero(weight.data(), weight.size_bytes()));
+      if (!config_.HasBias(linear)) continue;
+      Tensor& bias = zeros.bias[static_cast<int>(linear)];
+      UQ_ASSIGN_OR_RETURN(bias, Tensor::Allocate(env_.backend, DType::kFloat32, {num_outputs}));
+      UQ_RETURN_IF_ERROR(env_.backend->FillZero(bias.data(), bias.size_bytes()));
+    }
+    std::vector<Tensor*> norms = {&zeros.input_norm, &zeros.post_norm};
+    if (config_.qk_norm) norms.insert(norms.end(), {&zeros.q_norm, &zeros.k_norm});
+    for (Tensor* norm : norms) {
+      const bool of_head = norm == &zeros.q_norm || norm == &zeros.k_norm;
+      UQ_ASSIGN_OR_RETURN(*norm,
+                          Tensor::Allocate(env_.backend, DType::kFloat32,
+                                           {of_head ? config_.head_dim : config_.hidden_size}));
+      UQ_RETURN_IF_ERROR(env_.backend->FillZero(norm->data(), norm->size_bytes()));
+    }
+    UQ_ASSIGN_OR_RETURN(
+        Tensor sequence,
+        Tensor::Allocate(env_.backend, env_.act, {1, plan_.sequence_length, config_.hidden_size}));
+    UQ_RETURN_IF_ERROR(env_.backend->FillZero(sequence.data(), sequence.size_bytes()));
+    return ForwardBlockInPlace(env_.backend, config_, rope_, zeros, &sequence);
+  }
+
+  // Starts reading a layer's weights, unless that was done already, and copying them. On the CPU it
+  // would only take time and memory from the work itself.
+  void ReadAhead(int layer, bool copy) {
     if (cache() == nullptr || env_.backend->kind() == DeviceKind::kCpu ||
-        layer >= plan_.num_layers || cache()->next_block().Is(plan_sha256_, layer)) {
+        cache()->next_block().Is(plan_sha256_, layer)) {
       return;
     }
     const BlockConfig& config = context_.checkpoint->config().blocks[layer];
@@ -194,8 +285,7 @@ class LayerRun {
                               Checkpoint::Open(store, /*allow_quantized=*/false));
           return checkpoint->LoadBlock(layer);
         },
-        env_.backend, config, env_.act,
-        /*copy=*/NextBlock::DeviceBytes(config, env_.act) <= memory_.spare_bytes);
+        env_.backend, config, env_.act, copy);
   }
 
   ActivationCacheImpl* cache() const { return static_cast<ActivationCacheImpl*>(env_.cache); }
@@ -286,8 +376,8 @@ class LayerRun {
   }
 
   // Unifies every quantized layer; from here on only the stored form counts. The device goes on
-  // with the stored weights while they are packed and written; Finish waits for that.
-  absl::Status Store() {
+  // with the stored weights while they are packed and written; Store waits for that.
+  absl::Status StartStoring() {
     ReportProgress(env_, "storing", 0, 1);
     if (round_ + 1 < num_rounds_) {
       UQ_ASSIGN_OR_RETURN(const std::string state, SaveLayerState(layer_, states_));
@@ -362,11 +452,13 @@ class LayerRun {
     UQ_RETURN_IF_ERROR(
         ForwardBlock(env_.backend, config_, rope_, weights_, y_q, &y_q, env_.cancelled));
     UQ_ASSIGN_OR_RETURN(result_.final_loss, MeanSquaredError(y_q));
-    if (env_.cache == nullptr) return absl::OkStatus();
+    if (cache() == nullptr || layer_ + 1 == plan_.num_layers) return absl::OkStatus();
     LayerInputs next;
     next.x_fp = std::move(y_fp_);
     if (NeedsQuantizedInputs(plan_.spec)) next.x_q = std::move(y_q);
-    next_ = std::move(next);
+    const LayerRound next_layer = {layer_ + 1, round_};
+    cache()->Put(plan_sha256_, next_layer, std::move(next));
+    if (round_ == 0) next_at_hand_ = next_layer;
     return absl::OkStatus();
   }
 
@@ -403,35 +495,16 @@ class LayerRun {
     return sum / static_cast<double>(num_sequences);
   }
 
-  absl::StatusOr<LayerOutcome> Finish() {
-    UQ_ASSIGN_OR_RETURN(const StoredShard shard, shard_.get());
-    result_.weights_sha256 = weights_sha256_.get();
-    result_.shard_sha256 = shard.sha256;
-    result_.shard_size_bytes = shard.size_bytes;
-    result_.plan_sha256 = plan_sha256_;
-    result_.layer = layer_;
-    result_.round = round_;
-    result_.environment = env_.backend->description();
-    LayerOutcome outcome;
-    outcome.initial_loss = result_.initial_loss;
-    outcome.final_loss = result_.final_loss;
-    UQ_ASSIGN_OR_RETURN(outcome.result_sha256, PutContent(env_.work.get(), result_.ToJson()));
-    UQ_CRASH_POINT("layer.result_stored");
-    if (next_) {
-      static_cast<ActivationCacheImpl*>(env_.cache)
-          ->Put(plan_sha256_, {layer_ + 1, round_}, std::move(*next_));
-    }
-    return outcome;
-  }
-
-  const TaskContext& context_;
+  const TaskContext context_;
   const Plan& plan_;
   const std::string plan_sha256_;
   const int layer_;
   const int round_;
   const int num_rounds_;
   const BlockConfig& config_;
-  const TaskEnvironment& env_;
+  const TaskEnvironment env_;
+  const absl::Duration start_;
+  absl::Duration elapsed_;  // the device's part
 
   RopeTables rope_;
   LayerInputs inputs_;
@@ -443,7 +516,7 @@ class LayerRun {
   SequenceBuffer y_fp_;
   QuantizerStates states_;
   std::optional<LayerResult> before_;  // this layer's, of the round before
-  std::optional<LayerInputs> next_;
+  std::optional<LayerRound> next_at_hand_;
   LayerResult result_;
   std::array<PackedLinear, kNumLinears> packed_;
   // Last, so that what runs in other threads is waited for before what it uses goes.
@@ -453,11 +526,12 @@ class LayerRun {
 
 }  // namespace
 
-absl::StatusOr<LayerOutcome> RunLayer(const QuantizationSpec& spec, const std::string& plan_sha256,
-                                      int layer, const std::vector<std::string>& earlier,
-                                      const TaskEnvironment& env, int round) {
+absl::StatusOr<std::unique_ptr<UnstoredLayer>> OptimizeLayer(
+    const QuantizationSpec& spec, const std::string& plan_sha256, LayerRound layer_round,
+    const std::vector<std::string>* earlier, const TaskEnvironment& env) {
   const absl::Duration start = env.clock->Monotonic();
-  UQ_ASSIGN_OR_RETURN(const TaskContext context, OpenTaskContext(spec, plan_sha256, env));
+  const auto [layer, round] = layer_round;
+  UQ_ASSIGN_OR_RETURN(TaskContext context, OpenTaskContext(spec, plan_sha256, env));
   if (layer < 0 || layer >= context.plan.num_layers) {
     return InvalidInput("LAYER_OUT_OF_RANGE", absl::StrCat("layer ", layer, " of a model with ",
                                                            context.plan.num_layers, " layers"));
@@ -467,10 +541,17 @@ absl::StatusOr<LayerOutcome> RunLayer(const QuantizationSpec& spec, const std::s
     return InvalidInput("ROUND_OUT_OF_RANGE",
                         absl::StrCat("round ", round, " of a job with ", num_rounds, " rounds"));
   }
-  LayerRun run(context, plan_sha256, {layer, round}, env);
-  UQ_ASSIGN_OR_RETURN(LayerOutcome outcome, run.Run(earlier));
-  WriteRunFacts(env, LayerTaskName({layer, round}), env.clock->Monotonic() - start);
-  return outcome;
+  auto run = std::make_unique<LayerRun>(std::move(context), plan_sha256, layer_round, env, start);
+  UQ_RETURN_IF_ERROR(run->Optimize(earlier));
+  return std::unique_ptr<UnstoredLayer>(std::move(run));
+}
+
+absl::StatusOr<LayerOutcome> RunLayer(const QuantizationSpec& spec, const std::string& plan_sha256,
+                                      int layer, const std::vector<std::string>& earlier,
+                                      const TaskEnvironment& env, int round) {
+  UQ_ASSIGN_OR_RETURN(const std::unique_ptr<UnstoredLayer> unstored,
+                      OptimizeLayer(spec, plan_sha256, {layer, round}, &earlier, env));
+  return unstored->Store();
 }
 
 }  // namespace uniquanf

@@ -60,9 +60,15 @@ void NextBlock::Start(const std::string& plan_sha256, int layer, Load load, Back
   act_ = act;
   copy_ = copy;
   reading_ = std::async(std::launch::async, [this, load = std::move(load), copy] {
+    // Locking as much memory takes as long as reading the block.
+    std::future<bool> reserved;
+    if (copy) {
+      reserved = std::async(std::launch::async,
+                            [this] { return ReservePinned(DeviceBytes(config_, act_)); });
+    }
     absl::StatusOr<HostBlock> block = load();
     // Without page-locked memory the block is still read ahead.
-    if (!block.ok() || !copy || !ReservePinned(DeviceBytes(config_, act_))) return block;
+    if (!copy || !reserved.get() || !block.ok()) return block;
     char* to = pinned_;
     for (const std::vector<float>& weight : block->linear) {
       ConvertTo(act_, weight, to);
@@ -72,10 +78,15 @@ void NextBlock::Start(const std::string& plan_sha256, int layer, Load load, Back
   });
 }
 
+bool NextBlock::IsReading() const {
+  return reading_.valid() &&
+         reading_.wait_for(std::chrono::seconds(0)) != std::future_status::ready;
+}
+
 void NextBlock::Poll() {
-  if (!copy_ || reading_.wait_for(std::chrono::seconds(0)) != std::future_status::ready) return;
+  if (!copy_ || !reading_.valid() || IsReading()) return;
   copy_ = false;
-  if (pinned_ == nullptr) return;
+  if (pinned_bytes_ < DeviceBytes(config_, act_)) return;  // it could not be reserved
   const char* from = pinned_;
   std::array<Tensor, kNumLinears> linear;
   for (Linear l : kAllLinears) {
@@ -95,6 +106,8 @@ std::optional<absl::StatusOr<NextBlock::Ready>> NextBlock::Take(const std::strin
     Drop();
     return std::nullopt;
   }
+  reading_.wait();
+  Poll();
   absl::StatusOr<HostBlock> block = reading_.get();
   copy_ = false;
   if (!block.ok()) {

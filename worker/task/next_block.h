@@ -40,6 +40,8 @@ class NextBlock {
              const BlockConfig& config, DType act, bool copy);
   // Call often: starts the copies once the weights are there. Does not wait.
   void Poll();
+  // The weights are not there yet.
+  bool IsReading() const;
   bool Is(const std::string& plan_sha256, int layer) const {
     return reading_.valid() && plan_sha256_ == plan_sha256 && layer_ == layer;
   }

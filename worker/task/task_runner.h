@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "common/base/clock.h"
 #include "common/object_store/object_cache.h"
 #include "common/object_store/object_store.h"
@@ -63,6 +64,7 @@ struct TaskEnvironment {
   const Clock* clock = nullptr;
   ActivationCache* cache = nullptr;          // may be null
   std::shared_ptr<ObjectStore> work;         // the job's working objects
+  std::string work_uri;                      // tells LayerRunner one job's from another's
   std::shared_ptr<ObjectCache> model_cache;  // of models in remote stores; null: none
   ActivationPlacement activations = ActivationPlacement::kAuto;
   std::function<void(const TaskStepProgress&)>
@@ -89,6 +91,33 @@ struct LayerOutcome {
 absl::StatusOr<LayerOutcome> RunLayer(const QuantizationSpec& spec, const std::string& plan_sha256,
                                       int layer, const std::vector<std::string>& earlier,
                                       const TaskEnvironment& env, int round = 0);
+
+// RunLayer for the layers of jobs one after the other on one device, which does not wait for a
+// result to be stored: it goes on with the next layer of the same job and round when that layer's
+// inputs are at hand. If the next call asks for that layer it takes over what runs; if it asks for
+// another one, or comes more than kPatience after the result before was stored, what runs is given
+// up and its inputs go back to the cache. The bytes are those of RunLayer.
+//
+// Thread safety: none. While a layer may be running ahead nothing else may use the environment's
+// backend and cache; Stop ends that. Both outlive the runner.
+class LayerRunner {
+ public:
+  static constexpr absl::Duration kPatience = absl::Seconds(2);
+
+  LayerRunner();
+  ~LayerRunner();
+  absl::StatusOr<LayerOutcome> Run(const QuantizationSpec& spec, const std::string& plan_sha256,
+                                   LayerRound layer, const std::vector<std::string>& earlier,
+                                   const TaskEnvironment& env);
+  // Gives up the layer that runs ahead, if one does, and waits until it has let go of the device.
+  void Stop();
+  // The layer that runs ahead for the plan with this digest.
+  std::optional<LayerRound> Ahead(const std::string& plan_sha256) const;
+
+ private:
+  class AheadLayer;
+  std::unique_ptr<AheadLayer> ahead_;  // null: none
+};
 
 struct LayerSummary {
   int layer = 0;

@@ -1,0 +1,135 @@
+#include <chrono>
+#include <future>
+#include <mutex>
+#include <utility>
+
+#include "common/base/status.h"
+#include "worker/task/layer_task.h"
+#include "worker/task/task_context.h"
+#include "worker/task/task_runner.h"
+
+namespace uniquanf {
+
+// One layer in a thread of its own, at first on nobody's behalf.
+class LayerRunner::AheadLayer {
+ public:
+  AheadLayer(const QuantizationSpec& spec, std::string plan_sha256, LayerRound layer,
+             const TaskEnvironment& env)
+      : plan_sha256_(std::move(plan_sha256)),
+        work_uri_(env.work_uri),
+        layer_(layer),
+        clock_(env.clock) {
+    TaskEnvironment own = env;
+    own.progress = [this](const TaskStepProgress& progress) { Report(progress); };
+    own.cancelled = [this] { return Cancelled(); };
+    // Without the results before it: it has its inputs, or it cannot run ahead.
+    running_ = std::async(std::launch::async, [this, spec, own = std::move(own)] {
+      return OptimizeLayer(spec, plan_sha256_, layer_, /*earlier=*/nullptr, own);
+    });
+  }
+  ~AheadLayer() {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      given_up_ = true;
+    }
+    running_ = {};  // waits
+  }
+
+  bool Is(const std::string& plan_sha256, LayerRound layer, const std::string& work_uri) const {
+    return plan_sha256_ == plan_sha256 && layer_ == layer && work_uri_ == work_uri;
+  }
+  const std::string& plan_sha256() const { return plan_sha256_; }
+  LayerRound layer() const { return layer_; }
+
+  // Nobody may come for it any more after this.
+  void GiveUpAt(absl::Duration deadline) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    deadline_ = deadline;
+  }
+
+  // Goes on on behalf of a task with this environment until the device is free. Null when it was
+  // given up or could not run ahead: as if it had never run.
+  absl::StatusOr<std::unique_ptr<UnstoredLayer>> TakeOver(const TaskEnvironment& env) {
+    const bool ended_before =
+        running_.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
+    bool given_up = false;
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      given_up = given_up_;
+      env_ = &env;
+      if (!given_up && env.progress && reported_.has_value()) env.progress(*reported_);
+    }
+    absl::StatusOr<std::unique_ptr<UnstoredLayer>> ended = running_.get();
+    if (!ended.ok() &&
+        (ended_before || given_up || ErrorReason(ended.status()) == kInputsNotAtHand)) {
+      return nullptr;
+    }
+    return ended;
+  }
+
+ private:
+  void Report(const TaskStepProgress& progress) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    reported_ = progress;
+    if (env_ != nullptr && env_->progress) env_->progress(progress);
+  }
+
+  bool Cancelled() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (given_up_) return true;
+    if (env_ != nullptr) return IsCancelled(*env_);
+    given_up_ = deadline_.has_value() && clock_->Monotonic() > *deadline_;
+    return given_up_;
+  }
+
+  const std::string plan_sha256_, work_uri_;
+  const LayerRound layer_;
+  const Clock* const clock_;
+
+  std::mutex mutex_;                      // guards what follows
+  const TaskEnvironment* env_ = nullptr;  // of the task that has taken over
+  bool given_up_ = false;
+  std::optional<absl::Duration> deadline_;
+  std::optional<TaskStepProgress> reported_;
+
+  // Last: the thread uses the rest.
+  std::future<absl::StatusOr<std::unique_ptr<UnstoredLayer>>> running_;
+};
+
+LayerRunner::LayerRunner() = default;
+LayerRunner::~LayerRunner() = default;
+
+void LayerRunner::Stop() { ahead_.reset(); }
+
+std::optional<LayerRound> LayerRunner::Ahead(const std::string& plan_sha256) const {
+  if (ahead_ == nullptr || ahead_->plan_sha256() != plan_sha256) return std::nullopt;
+  return ahead_->layer();
+}
+
+absl::StatusOr<LayerOutcome> LayerRunner::Run(const QuantizationSpec& spec,
+                                              const std::string& plan_sha256, LayerRound layer,
+                                              const std::vector<std::string>& earlier,
+                                              const TaskEnvironment& env) {
+  std::unique_ptr<UnstoredLayer> unstored;
+  if (ahead_ != nullptr && ahead_->Is(plan_sha256, layer, env.work_uri)) {
+    absl::StatusOr<std::unique_ptr<UnstoredLayer>> taken = ahead_->TakeOver(env);
+    ahead_.reset();
+    if (!taken.ok()) return taken.status();
+    unstored = *std::move(taken);
+  }
+  Stop();
+  if (unstored == nullptr) {
+    UQ_ASSIGN_OR_RETURN(unstored, OptimizeLayer(spec, plan_sha256, layer, &earlier, env));
+  }
+  const std::optional<LayerRound> next = unstored->NextAtHand();
+  if (next.has_value()) ahead_ = std::make_unique<AheadLayer>(spec, plan_sha256, *next, env);
+  absl::StatusOr<LayerOutcome> outcome = unstored->Store();
+  if (!outcome.ok()) {
+    Stop();
+  } else if (ahead_ != nullptr) {
+    ahead_->GiveUpAt(env.clock->Monotonic() + kPatience);
+  }
+  return outcome;
+}
+
+}  // namespace uniquanf
