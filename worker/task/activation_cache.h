@@ -16,10 +16,13 @@
 namespace uniquanf {
 
 // Both [S, L, H] act: a layer's input in the original model, and when all earlier layers are
-// quantized (empty when the job does not need it; for layer 0 they are equal and x_q is a copy).
+// quantized (empty when the job does not need it, and for layer 0, where they are equal).
 struct LayerInputs {
   SequenceBuffer x_fp;
   SequenceBuffer x_q;
+  // Room for another one in host memory, or empty: locking its pages takes as long as a forward
+  // pass.
+  SequenceBuffer spare;
   uint64_t device_bytes() const;
 };
 

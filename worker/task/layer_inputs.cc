@@ -63,7 +63,7 @@ absl::StatusOr<LayerInputs> RecomputeLayerInputs(
   UQ_ASSIGN_OR_RETURN(inputs.x_fp, EmbedSequences(env.backend, *context.checkpoint, env.act,
                                                   placement, TokensFromBytes(token_bytes),
                                                   plan.num_samples, plan.sequence_length));
-  if (needs_quantized) {
+  if (needs_quantized && layer > 0) {
     UQ_ASSIGN_OR_RETURN(inputs.x_q, inputs.x_fp.Clone());
   }
   // A device computes while the next block is read; the CPU has nothing to gain from that.

@@ -167,8 +167,13 @@ class LayerRun : public UnstoredLayer {
     if (NeedsReconstruction(plan_.spec)) {
       ReportProgress(env_, "activations", 0, 2);
       const Shape& shape = inputs_.x_fp.shape();
-      UQ_ASSIGN_OR_RETURN(y_fp_, SequenceBuffer::Allocate(env_.backend, memory_.activations,
-                                                          env_.act, shape[0], shape[1], shape[2]));
+      if (!inputs_.spare.empty() && inputs_.spare.shape() == shape) {
+        y_fp_ = std::move(inputs_.spare);
+      } else {
+        UQ_ASSIGN_OR_RETURN(
+            y_fp_, SequenceBuffer::Allocate(env_.backend, memory_.activations, env_.act, shape[0],
+                                            shape[1], shape[2]));
+      }
       UQ_RETURN_IF_ERROR(ForwardBlock(env_.backend, config_, rope_, weights_, inputs_.x_fp, &y_fp_,
                                       env_.cancelled));
     }
@@ -181,7 +186,8 @@ class LayerRun : public UnstoredLayer {
   }
 
   bool HasInputs() const {
-    return !inputs_.x_fp.empty() && (!inputs_.x_q.empty() || !NeedsQuantizedInputs(plan_.spec));
+    return !inputs_.x_fp.empty() &&
+           (layer_ == 0 || !inputs_.x_q.empty() || !NeedsQuantizedInputs(plan_.spec));
   }
 
   // From here on other threads may have the device.
@@ -348,7 +354,10 @@ class LayerRun : public UnstoredLayer {
     options.seed = LayerSeed(spec.seed, layer_);
     quant::BlockActivations activations;
     activations.x_fp = &inputs_.x_fp;
-    activations.x_q = inputs_.x_q.empty() ? nullptr : &inputs_.x_q;
+    // The first layer's inputs are those of the original model.
+    if (NeedsQuantizedInputs(plan_.spec)) {
+      activations.x_q = inputs_.x_q.empty() ? &inputs_.x_fp : &inputs_.x_q;
+    }
     activations.y_fp = &y_fp_;
     std::array<QuantizerState*, kNumLinears> states{};
     for (int i = 0; i < kNumLinears; ++i) states[i] = states_[i] ? &*states_[i] : nullptr;
@@ -370,8 +379,10 @@ class LayerRun : public UnstoredLayer {
       curve.insert(curve.begin(), before_->loss_curve.begin(), before_->loss_curve.end());
     }
     result_.loss_curve = std::move(curve);
-    if (!inputs_.x_q.empty())
-      inputs_.x_fp = SequenceBuffer();  // its memory is needed more than its bits
+    if (!inputs_.x_q.empty()) {  // then x_fp's memory is needed more than its bits
+      SequenceBuffer x_fp = std::move(inputs_.x_fp);
+      if (!x_fp.on_device()) inputs_.spare = std::move(x_fp);
+    }
     return absl::OkStatus();
   }
 
@@ -455,7 +466,12 @@ class LayerRun : public UnstoredLayer {
     if (cache() == nullptr || layer_ + 1 == plan_.num_layers) return absl::OkStatus();
     LayerInputs next;
     next.x_fp = std::move(y_fp_);
-    if (NeedsQuantizedInputs(plan_.spec)) next.x_q = std::move(y_q);
+    next.spare = std::move(inputs_.spare);
+    if (NeedsQuantizedInputs(plan_.spec)) {
+      next.x_q = std::move(y_q);
+    } else if (!y_q.on_device()) {
+      next.spare = std::move(y_q);
+    }
     const LayerRound next_layer = {layer_ + 1, round_};
     cache()->Put(plan_sha256_, next_layer, std::move(next));
     if (round_ == 0) next_at_hand_ = next_layer;
