@@ -24,8 +24,12 @@ constexpr int kMaxAttempts = 3;
 
 class CachingStore : public ObjectStore, public std::enable_shared_from_this<CachingStore> {
  public:
-  CachingStore(std::shared_ptr<ObjectStore> store, std::shared_ptr<ObjectCache> cache)
-      : store_(std::move(store)), cache_(std::move(cache)), uri_(store_->uri()) {}
+  CachingStore(std::shared_ptr<ObjectStore> store, std::shared_ptr<ObjectCache> cache,
+               std::function<bool()> interrupted)
+      : store_(std::move(store)),
+        cache_(std::move(cache)),
+        interrupted_(std::move(interrupted)),
+        uri_(store_->uri()) {}
 
   std::string uri() const override { return uri_; }
   absl::StatusOr<ObjectInfo> Stat(absl::string_view key) override;
@@ -76,6 +80,7 @@ class CachingStore : public ObjectStore, public std::enable_shared_from_this<Cac
 
   const std::shared_ptr<ObjectStore> store_;
   const std::shared_ptr<ObjectCache> cache_;
+  const std::function<bool()> interrupted_;
   const std::string uri_;
   absl::Mutex mutex_;
   uint64_t num_forgotten_ ABSL_GUARDED_BY(mutex_) = 0;
@@ -173,9 +178,10 @@ absl::Status CachingStore::ReadPiece(const ObjectInfo& info, uint64_t index, uin
                              absl::ToUnixNanos(info.modified), "\n", piece_bytes, "\n", index));
   ObjectCache::Piece piece;
   if (cache_->CanStore()) {
-    UQ_ASSIGN_OR_RETURN(piece, cache_->Get(id, length, size_bytes, [&](char* bytes) {
+    const auto fetch = [&](char* bytes) {
       return store_->ReadVersionAt(info.key, info.version, start, length, bytes);
-    }));
+    };
+    UQ_ASSIGN_OR_RETURN(piece, cache_->Get(id, length, size_bytes, fetch, interrupted_));
   } else {
     piece = cache_->Find(id, length, size_bytes);
   }
@@ -217,16 +223,17 @@ absl::StatusOr<std::unique_ptr<ObjectWriter>> CachingStore::NewWriter(absl::stri
 }  // namespace
 
 std::shared_ptr<ObjectStore> NewCachingStore(std::shared_ptr<ObjectStore> store,
-                                             std::shared_ptr<ObjectCache> cache) {
+                                             std::shared_ptr<ObjectCache> cache,
+                                             std::function<bool()> interrupted) {
   if (cache == nullptr) return store;
-  return std::make_shared<CachingStore>(std::move(store), std::move(cache));
+  return std::make_shared<CachingStore>(std::move(store), std::move(cache), std::move(interrupted));
 }
 
 absl::StatusOr<std::shared_ptr<ObjectStore>> OpenObjectStoreThrough(
-    absl::string_view uri, std::shared_ptr<ObjectCache> cache) {
-  UQ_ASSIGN_OR_RETURN(std::shared_ptr<ObjectStore> store, OpenObjectStore(uri));
-  return absl::StartsWith(uri, "s3://") ? NewCachingStore(std::move(store), std::move(cache))
-                                        : store;
+    absl::string_view uri, std::shared_ptr<ObjectCache> cache, const StoreOptions& options) {
+  UQ_ASSIGN_OR_RETURN(std::shared_ptr<ObjectStore> store, OpenObjectStore(uri, options));
+  if (!absl::StartsWith(uri, "s3://")) return store;
+  return NewCachingStore(std::move(store), std::move(cache), options.interrupted);
 }
 
 }  // namespace uniquanf

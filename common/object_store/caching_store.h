@@ -13,6 +13,7 @@
 #ifndef UNIQUANF_COMMON_OBJECT_STORE_CACHING_STORE_H_
 #define UNIQUANF_COMMON_OBJECT_STORE_CACHING_STORE_H_
 
+#include <functional>
 #include <memory>
 
 #include "absl/status/statusor.h"
@@ -22,13 +23,14 @@
 
 namespace uniquanf {
 
-// `cache` null: `store` itself.
+// `cache` null: `store` itself. `interrupted` (StoreOptions) ends waiting for what others fetch.
 std::shared_ptr<ObjectStore> NewCachingStore(std::shared_ptr<ObjectStore> store,
-                                             std::shared_ptr<ObjectCache> cache);
+                                             std::shared_ptr<ObjectCache> cache,
+                                             std::function<bool()> interrupted = {});
 
 // Opens `uri` as OpenObjectStore does, through `cache` (may be null) where it is remote.
 absl::StatusOr<std::shared_ptr<ObjectStore>> OpenObjectStoreThrough(
-    absl::string_view uri, std::shared_ptr<ObjectCache> cache);
+    absl::string_view uri, std::shared_ptr<ObjectCache> cache, const StoreOptions& options = {});
 
 }  // namespace uniquanf
 

@@ -4,26 +4,37 @@
 #include <optional>
 #include <utility>
 
+#include "common/base/status.h"
+
 namespace uniquanf {
+namespace {
+constexpr absl::Duration kInterruptPoll = absl::Milliseconds(100);
+}  // namespace
 
 ObjectCache::ObjectCache(ObjectCacheOptions options)
     : options_(std::move(options)),
       files_(options_.directory, options_.max_bytes, options_.clock, options_.on_problem) {}
 
 absl::StatusOr<ObjectCache::Piece> ObjectCache::Get(const std::string& id, uint64_t size_bytes,
-                                                    uint64_t used_bytes, const Fetch& fetch) {
+                                                    uint64_t used_bytes, const Fetch& fetch,
+                                                    const std::function<bool()>& interrupted) {
   std::shared_ptr<Flight> flight;
-  {
+  while (flight == nullptr) {
     absl::MutexLock lock(&mutex_);
     if (Piece piece = FindRecent(id, used_bytes)) return piece;
     std::shared_ptr<Flight>& entry = flights_[id];
-    if (entry != nullptr) {
-      flight = entry;
-      mutex_.Await(absl::Condition(&flight->done));
-      if (flight->piece.ok()) CountHit(used_bytes);
-      return flight->piece;
+    if (entry == nullptr) {
+      entry = flight = std::make_shared<Flight>();
+      break;
     }
-    entry = flight = std::make_shared<Flight>();
+    const std::shared_ptr<Flight> others = entry;
+    while (!mutex_.AwaitWithTimeout(absl::Condition(&others->done), kInterruptPoll)) {
+      if (!interrupted || !interrupted()) continue;
+      return MakeError(absl::StatusCode::kCancelled, "REQUEST_INTERRUPTED",
+                       "waiting for a part of an object was interrupted");
+    }
+    if (others->piece.ok()) CountHit(used_bytes);
+    if (!absl::IsCancelled(others->piece.status())) return others->piece;
   }
   absl::StatusOr<Piece> piece = Piece();
   bool fetched = false;

@@ -58,9 +58,11 @@ class ObjectCache {
   explicit ObjectCache(ObjectCacheOptions options);
 
   // The piece of `size_bytes` bytes under `id` (64 hex digits): from memory, from disk, or by
-  // `fetch`, whose errors pass through. `used_bytes` of it are wanted, for the counts.
+  // `fetch`, whose errors pass through. `used_bytes` of it are wanted, for the counts. While others
+  // fetch it, `interrupted` (may be empty) is asked; kCancelled (REQUEST_INTERRUPTED) when it says
+  // yes. That others were interrupted is no error of ours.
   absl::StatusOr<Piece> Get(const std::string& id, uint64_t size_bytes, uint64_t used_bytes,
-                            const Fetch& fetch);
+                            const Fetch& fetch, const std::function<bool()>& interrupted = {});
   // The same without fetching: null when it is not there.
   Piece Find(const std::string& id, uint64_t size_bytes, uint64_t used_bytes);
 

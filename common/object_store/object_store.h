@@ -14,6 +14,7 @@
 #define UNIQUANF_COMMON_OBJECT_STORE_OBJECT_STORE_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -61,7 +62,7 @@ class ObjectWriter {
   virtual ~ObjectWriter() = default;
   virtual absl::Status Append(absl::string_view data) = 0;
   // Makes the object durable and visible. After an error the object is absent, except that after
-  // kUnavailable it may exist whole. REQUIRES: called at most once, last.
+  // kUnavailable and kCancelled it may exist whole. REQUIRES: called at most once, last.
   virtual absl::Status Commit() = 0;
 };
 
@@ -94,10 +95,18 @@ class ObjectStore {
   virtual absl::Status Delete(absl::string_view key) = 0;
 };
 
+struct StoreOptions {
+  // Asked often, from any thread, while operations of a remote store wait for it: once it says yes
+  // they end within about a second with kCancelled (REQUEST_INTERRUPTED). Must stay valid as long
+  // as the store. Empty: never. Local stores do not ask.
+  std::function<bool()> interrupted;
+};
+
 // Opens the store named by `uri`: "file:///absolute/dir", a plain path (relative to the working
 // directory), or "s3://bucket/prefix". The directory is created at the first write, not here.
 // Errors: kInvalidArgument (INVALID_URI).
-absl::StatusOr<std::shared_ptr<ObjectStore>> OpenObjectStore(absl::string_view uri);
+absl::StatusOr<std::shared_ptr<ObjectStore>> OpenObjectStore(absl::string_view uri,
+                                                             const StoreOptions& options = {});
 
 // A view of `store` in which every key is prefixed by `prefix` + "/". Shares ownership of `store`.
 std::shared_ptr<ObjectStore> NewPrefixedStore(std::shared_ptr<ObjectStore> store,
@@ -109,7 +118,8 @@ struct ObjectLocation {
   std::shared_ptr<ObjectStore> store;
   std::string key;
 };
-absl::StatusOr<ObjectLocation> OpenObjectLocation(absl::string_view uri);
+absl::StatusOr<ObjectLocation> OpenObjectLocation(absl::string_view uri,
+                                                  const StoreOptions& options = {});
 
 }  // namespace uniquanf
 

@@ -27,7 +27,8 @@ constexpr absl::string_view kS3 = "s3://";
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<ObjectStore>> OpenObjectStore(absl::string_view uri) {
+absl::StatusOr<std::shared_ptr<ObjectStore>> OpenObjectStore(absl::string_view uri,
+                                                             const StoreOptions& options) {
   if (uri.empty())
     return InvalidUri(uri, "empty; give file:///directory, s3://bucket/prefix or a path");
   if (absl::StartsWith(uri, kFile)) {
@@ -39,7 +40,9 @@ absl::StatusOr<std::shared_ptr<ObjectStore>> OpenObjectStore(absl::string_view u
   }
   if (absl::StartsWith(uri, kS3)) {
 #ifdef UNIQUANF_HAVE_S3_STORE
-    return OpenS3Store(uri);
+    S3StoreOptions s3_options;
+    s3_options.client.interrupted = options.interrupted;
+    return OpenS3Store(uri, std::move(s3_options));
 #else
     return absl::UnimplementedError(
         absl::StrCat("\"", uri, "\": this build has no S3 store; use file:///directory"));
@@ -53,7 +56,8 @@ absl::StatusOr<std::shared_ptr<ObjectStore>> OpenObjectStore(absl::string_view u
   return OpenLocalStore(uri);
 }
 
-absl::StatusOr<ObjectLocation> OpenObjectLocation(absl::string_view uri) {
+absl::StatusOr<ObjectLocation> OpenObjectLocation(absl::string_view uri,
+                                                  const StoreOptions& options) {
   const size_t slash = uri.rfind('/');
   const absl::string_view name = slash == absl::string_view::npos ? uri : uri.substr(slash + 1);
   const bool no_object = (absl::StartsWith(uri, kFile) && slash < kFile.size()) ||
@@ -69,7 +73,7 @@ absl::StatusOr<ObjectLocation> OpenObjectLocation(absl::string_view uri) {
   }
   ObjectLocation location;
   UQ_RETURN_IF_ERROR(Annotate(ValidateObjectKey(name), uri));
-  UQ_ASSIGN_OR_RETURN(location.store, OpenObjectStore(directory));
+  UQ_ASSIGN_OR_RETURN(location.store, OpenObjectStore(directory, options));
   location.key = std::string(name);
   return location;
 }

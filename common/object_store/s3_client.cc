@@ -21,6 +21,7 @@ namespace {
 
 // An attempt that brought this much counts as success for the retry limit.
 constexpr uint64_t kProgressBytes = 1 << 20;
+constexpr absl::Duration kInterruptPoll = absl::Milliseconds(100);
 
 bool IsOneOf(absl::string_view value, std::initializer_list<absl::string_view> values) {
   return std::find(values.begin(), values.end(), value) != values.end();
@@ -134,9 +135,10 @@ HttpRequest S3Client::Prepare(const S3Request& request, const Progress& progress
   } else {
     http.max_body_bytes = request.max_body_bytes;
   }
-  http.connect_timeout = options_.connect_timeout;
   http.stall_timeout =
       request.stall_timeout > absl::ZeroDuration() ? request.stall_timeout : options_.stall_timeout;
+  http.connect_timeout = std::min(options_.connect_timeout, http.stall_timeout);
+  if (!request.ignore_interrupt) http.interrupted = options_.interrupted;
   return http;
 }
 
@@ -242,10 +244,16 @@ void S3Client::Backoff(int num_failures, absl::string_view retry_after) {
   if (absl::SimpleAtoi(retry_after, &seconds) && seconds > 0) {
     wait = std::max(wait, std::min(options_.max_backoff, absl::Seconds(seconds)));
   }
-  if (options_.sleep) {
-    options_.sleep(wait);
-  } else {
-    absl::SleepFor(wait);
+  Wait(wait);
+}
+
+void S3Client::Wait(absl::Duration time) const {
+  if (options_.sleep) return options_.sleep(time);
+  const absl::Time end = absl::Now() + time;
+  while (!interrupted()) {
+    const absl::Duration left = end - absl::Now();
+    if (left <= absl::ZeroDuration()) return;
+    absl::SleepFor(options_.interrupted ? std::min(left, kInterruptPoll) : left);
   }
 }
 

@@ -3,9 +3,10 @@
 //
 // Thread safety: S3Client is thread-safe; calls block.
 // Ownership: request bodies and sinks are the caller's and outlive the call.
-// Errors of Send: kUnavailable (STORE_UNAVAILABLE) after bounded attempts, credential errors
-// (s3_credentials.h), kFailedPrecondition (S3_REDIRECT, S3_PROTOCOL, TLS_ERROR). Any other HTTP
-// status is returned as a response; ErrorOf translates it. Messages are free of credentials.
+// Errors of Send: kUnavailable (STORE_UNAVAILABLE) after bounded attempts, kCancelled
+// (REQUEST_INTERRUPTED) soon after the client's options say that it is interrupted, credential
+// errors (s3_credentials.h), kFailedPrecondition (S3_REDIRECT, S3_PROTOCOL, TLS_ERROR). Any other
+// HTTP status is returned as a response; ErrorOf translates it. Messages are free of credentials.
 #ifndef UNIQUANF_COMMON_OBJECT_STORE_S3_CLIENT_H_
 #define UNIQUANF_COMMON_OBJECT_STORE_S3_CLIENT_H_
 
@@ -38,6 +39,7 @@ struct S3ClientOptions {
   // Jitter; 0 draws a seed from the operating system.
   uint64_t jitter_seed = 0;
   std::function<void(absl::Duration)> sleep;  // absl::SleepFor when empty
+  std::function<bool()> interrupted;          // StoreOptions (object_store.h)
 };
 
 struct S3Request {
@@ -59,6 +61,7 @@ struct S3Request {
   uint64_t max_body_bytes = 64u << 20;
   absl::Duration stall_timeout = absl::ZeroDuration();  // zero: the client's
   int max_attempts = 0;                                 // 0: the client's
+  bool ignore_interrupt = false;                        // for cleaning up after one
 };
 
 struct S3Response {
@@ -81,6 +84,7 @@ class S3Client {
   absl::Status ErrorOf(const S3Request& request, const S3Response& response) const;
 
   const S3Config& config() const { return config_; }
+  bool interrupted() const { return options_.interrupted && options_.interrupted(); }
 
  private:
   struct Progress;
@@ -95,6 +99,7 @@ class S3Client {
   absl::StatusOr<Verdict> JudgeRange(const S3Request& request, const absl::Status& transport,
                                      S3Response* response, Progress* progress) const;
   void Backoff(int num_failures, absl::string_view retry_after);
+  void Wait(absl::Duration time) const;  // ends early when interrupted
 
   const S3Config config_;
   const std::shared_ptr<CredentialsProvider> credentials_;

@@ -105,6 +105,11 @@ int OnSeek(void* user, curl_off_t offset, int origin) {
   return CURL_SEEKFUNC_OK;
 }
 
+// Anything but 0 ends the transfer.
+int OnProgress(void* user, curl_off_t, curl_off_t, curl_off_t, curl_off_t) {
+  return static_cast<Transfer*>(user)->request->interrupted() ? 1 : 0;
+}
+
 void SetMethod(CURL* handle, const HttpRequest& request, Transfer* transfer) {
   if (request.method == "HEAD") {
     curl_easy_setopt(handle, CURLOPT_NOBODY, 1L);
@@ -148,6 +153,9 @@ absl::Status CurlError(CURLcode code, const Transfer& transfer) {
           "TLS_ERROR", absl::StrCat(message,
                                     "; fix the server's certificate or name the authority that "
                                     "signed it in AWS_CA_BUNDLE"));
+    case CURLE_ABORTED_BY_CALLBACK:
+      return MakeError(absl::StatusCode::kCancelled, "REQUEST_INTERRUPTED",
+                       absl::StrCat("the request to ", host, " was interrupted"));
     case CURLE_UNSUPPORTED_PROTOCOL:
     case CURLE_URL_MALFORMAT:
       return InvalidInput("INVALID_URI", message);
@@ -238,6 +246,11 @@ absl::Status HttpTransport::Perform(const HttpRequest& request, HttpResponse* re
   curl_easy_setopt(handle, CURLOPT_HEADERDATA, &transfer);
   curl_easy_setopt(handle, CURLOPT_WRITEFUNCTION, &OnBody);
   curl_easy_setopt(handle, CURLOPT_WRITEDATA, &transfer);
+  if (request.interrupted) {
+    curl_easy_setopt(handle, CURLOPT_NOPROGRESS, 0L);
+    curl_easy_setopt(handle, CURLOPT_XFERINFOFUNCTION, &OnProgress);
+    curl_easy_setopt(handle, CURLOPT_XFERINFODATA, &transfer);
+  }
   SetMethod(handle, request, &transfer);
 
   const CURLcode code = curl_easy_perform(handle);

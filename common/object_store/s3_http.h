@@ -7,12 +7,14 @@
 // Ownership: bodies and sinks are the caller's and outlive the call.
 // Errors: kUnavailable for everything that may succeed when tried again (resolve, connect, reset,
 // stall, truncated body); kFailedPrecondition (TLS_ERROR) for a certificate that does not verify;
-// kOutOfRange (RESPONSE_TOO_LARGE). An HTTP error status is not an error here. Redirects are
-// never followed: the signature belongs to one host. Messages name the host, nothing else.
+// kOutOfRange (RESPONSE_TOO_LARGE); kCancelled (REQUEST_INTERRUPTED) when the caller wished so. An
+// HTTP error status is not an error here. Redirects are never followed: the signature belongs to
+// one host. Messages name the host, nothing else.
 #ifndef UNIQUANF_COMMON_OBJECT_STORE_S3_HTTP_H_
 #define UNIQUANF_COMMON_OBJECT_STORE_S3_HTTP_H_
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -42,6 +44,9 @@ struct HttpRequest {
   // The transfer fails after this long below 1 KiB/s in either direction. There is no total
   // timeout: a large object on a slow link is not a failure.
   absl::Duration stall_timeout = absl::Seconds(30);
+  // Asked about once a second while the transfer lasts, and at its beginning; once it says yes the
+  // transfer ends with kCancelled (REQUEST_INTERRUPTED). May be empty.
+  std::function<bool()> interrupted;
   // For link-local metadata services, which must not be asked through a proxy.
   bool bypass_proxy = false;
 };

@@ -268,7 +268,13 @@ void S3Writer::Abort() {
   request.method = "DELETE";
   request.key = key_;
   request.query = {{"uploadId", upload_id_}};
-  request.max_attempts = 3;  // AbortStaleS3Uploads finds what this leaves
+  // AbortStaleS3Uploads finds what this leaves.
+  request.max_attempts = 3;
+  request.ignore_interrupt = true;
+  if (client_->interrupted()) {  // somebody waits for us
+    request.max_attempts = 1;
+    request.stall_timeout = absl::Seconds(1);
+  }
   client_->Send(request).IgnoreError();
   upload_id_.clear();
 }

@@ -1,5 +1,6 @@
 // Single faults of real processes, each with its promise: what is lost, how soon it is made up for.
 #include <signal.h>
+#include <unistd.h>
 
 #include <fstream>
 #include <thread>
@@ -203,6 +204,34 @@ TEST_F(ProcessFaultTest, ACancelledJobFreesAllItsWorkersWithinTwoSeconds) {
   ASSERT_OK(cluster_->client().CancelJob(job));
   ASSERT_TRUE(WaitUntil([&] { return num_busy() == 0; }, kPatience));
   EXPECT_LT(absl::Now() - start, absl::Seconds(2));
+}
+
+// The kernel accepts the connections of a listener that nobody serves.
+TEST_F(ProcessFaultTest, ACancelledJobFreesAWorkerThatWaitsForASilentStore) {
+  Start();
+  std::string address;
+  const int listener = ListenOnLoopback(&address);
+  ProgramOptions options{.flags = {"--threads=1"}};
+  options.environment = {{"AWS_ENDPOINT_URL", absl::StrCat("http://", address)},
+                         {"AWS_ACCESS_KEY_ID", "a"},
+                         {"AWS_SECRET_ACCESS_KEY", "b"}};
+  cluster_->StartWorker("w0", options);
+  QuantizationSpec silent = Spec(kChain);
+  silent.model_uri = "s3://bucket/model";
+  silent.output_uri = absl::StrCat("file://", cluster_->File("silent"));
+  const std::string job = Submit(silent);
+  ASSERT_TRUE(WaitUntilLeased(job, "prepare"));
+  absl::SleepFor(absl::Seconds(1));  // until it has sent its request, or else it is too easy
+  const std::string next = Submit(Spec(kChain));
+  const absl::Time start = absl::Now();
+  ASSERT_OK(cluster_->client().CancelJob(job));
+  ASSERT_TRUE(WaitForTask(next, "prepare", [](const Task& task) {
+    return task.state == TaskState::kLeased || task.state == TaskState::kSucceeded;
+  }));
+  EXPECT_LT(absl::Now() - start, absl::Seconds(2));
+  ExpectReference(next, kChain);
+  EXPECT_EQ(cluster_->client().GetJob(job)->state, JobState::kCancelled);
+  close(listener);
 }
 
 // The result is ready, the server is away, and the worker is told to end: it waits with its result

@@ -79,16 +79,34 @@ absl::StatusOr<v1::TaskOutcome> EngineExecutor::Execute(const v1::TaskAssignment
   environment.cancelled = callbacks.cancelled;
   environment.model_cache = object_cache_;
   environment.work_uri = assignment.work_uri();
-  UQ_ASSIGN_OR_RETURN(environment.work,
-                      OpenObjectStoreThrough(assignment.work_uri(), object_cache_));
-  absl::StatusOr<v1::TaskOutcome> outcome = Dispatch(assignment, environment);
+  environment.interrupted = [stop = stop_] {
+    absl::MutexLock lock(&stop->mutex);
+    return stop->cancelled && stop->cancelled();
+  };
+  SetCancelled(callbacks.cancelled);
+  absl::StatusOr<v1::TaskOutcome> outcome = OpenAndDispatch(assignment, &environment);
   // Another try starts from a clean slate: half-filled caches are not worth their risk.
   if (!outcome.ok()) {
     layers_.Stop();
     cache_->Clear();
   }
+  SetCancelled(nullptr);
   NoteCached(assignment);
   return outcome;
+}
+
+void EngineExecutor::SetCancelled(std::function<bool()> cancelled) {
+  absl::MutexLock lock(&stop_->mutex);
+  stop_->cancelled = std::move(cancelled);
+}
+
+absl::StatusOr<v1::TaskOutcome> EngineExecutor::OpenAndDispatch(
+    const v1::TaskAssignment& assignment, TaskEnvironment* environment) {
+  StoreOptions options;
+  options.interrupted = environment->interrupted;
+  UQ_ASSIGN_OR_RETURN(environment->work,
+                      OpenObjectStoreThrough(assignment.work_uri(), object_cache_, options));
+  return Dispatch(assignment, *environment);
 }
 
 absl::StatusOr<v1::TaskOutcome> EngineExecutor::Dispatch(const v1::TaskAssignment& assignment,

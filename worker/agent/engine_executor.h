@@ -6,6 +6,7 @@
 #ifndef UNIQUANF_WORKER_AGENT_ENGINE_EXECUTOR_H_
 #define UNIQUANF_WORKER_AGENT_ENGINE_EXECUTOR_H_
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -33,6 +34,15 @@ class EngineExecutor : public TaskExecutor {
   std::vector<v1::CachedActivations> Cached() const override;
 
  private:
+  // What the slot's stores ask; outlives the executor with them.
+  struct Stop {
+    absl::Mutex mutex;
+    std::function<bool()> cancelled ABSL_GUARDED_BY(mutex);  // the running task's
+  };
+
+  void SetCancelled(std::function<bool()> cancelled);
+  absl::StatusOr<v1::TaskOutcome> OpenAndDispatch(const v1::TaskAssignment& assignment,
+                                                  TaskEnvironment* environment);
   absl::StatusOr<v1::TaskOutcome> Dispatch(const v1::TaskAssignment& assignment,
                                            const TaskEnvironment& environment);
   void NoteCached(const v1::TaskAssignment& assignment);
@@ -41,6 +51,7 @@ class EngineExecutor : public TaskExecutor {
   const Clock* const clock_;
   const std::unique_ptr<ActivationCache> cache_;
   const std::shared_ptr<ObjectCache> object_cache_;
+  const std::shared_ptr<Stop> stop_ = std::make_shared<Stop>();
   LayerRunner layers_;
   mutable absl::Mutex mutex_;
   // As of the last finished task: the cache itself belongs to the slot's thread.

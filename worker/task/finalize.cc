@@ -83,7 +83,7 @@ class FinalizeRun {
                           absl::StrCat("finalize was given ", results_.size(), " of ",
                                        plan_.num_layers, " layers"));
     }
-    UQ_ASSIGN_OR_RETURN(output_, OpenObjectStore(spec_.output_uri));
+    UQ_ASSIGN_OR_RETURN(output_, OpenObjectStore(spec_.output_uri, StoreOptionsOf(env_)));
     UQ_RETURN_IF_ERROR(ClaimOutput(output_.get(), plan_sha256_));
     UQ_CRASH_POINT("finalize.claimed");
     ListModules();

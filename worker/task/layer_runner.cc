@@ -1,3 +1,4 @@
+#include <atomic>
 #include <chrono>
 #include <future>
 #include <mutex>
@@ -22,17 +23,18 @@ class LayerRunner::AheadLayer {
     TaskEnvironment own = env;
     own.progress = [this](const TaskStepProgress& progress) { Report(progress); };
     own.cancelled = [this] { return Cancelled(); };
+    own.interrupted = [given_up = given_up_, interrupted = env.interrupted] {
+      return *given_up || (interrupted && interrupted());
+    };
     // Without the results before it: it has its inputs, or it cannot run ahead.
     running_ = std::async(std::launch::async, [this, spec, own = std::move(own)] {
       return OptimizeLayer(spec, plan_sha256_, layer_, /*earlier=*/nullptr, own);
     });
   }
   ~AheadLayer() {
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      given_up_ = true;
-    }
-    running_ = {};  // waits
+    if (!running_.valid()) return;  // somebody has taken over what it has
+    *given_up_ = true;
+    running_.wait();
   }
 
   bool Is(const std::string& plan_sha256, LayerRound layer, const std::string& work_uri) const {
@@ -55,7 +57,7 @@ class LayerRunner::AheadLayer {
     bool given_up = false;
     {
       std::lock_guard<std::mutex> lock(mutex_);
-      given_up = given_up_;
+      given_up = *given_up_;
       env_ = &env;
       if (!given_up && env.progress && reported_.has_value()) env.progress(*reported_);
     }
@@ -76,19 +78,20 @@ class LayerRunner::AheadLayer {
 
   bool Cancelled() {
     std::lock_guard<std::mutex> lock(mutex_);
-    if (given_up_) return true;
+    if (*given_up_) return true;
     if (env_ != nullptr) return IsCancelled(*env_);
-    given_up_ = deadline_.has_value() && clock_->Monotonic() > *deadline_;
-    return given_up_;
+    if (deadline_.has_value() && clock_->Monotonic() > *deadline_) *given_up_ = true;
+    return *given_up_;
   }
 
   const std::string plan_sha256_, work_uri_;
   const LayerRound layer_;
   const Clock* const clock_;
+  // Changes under the mutex as long as somebody may come; stores ask it, also later.
+  const std::shared_ptr<std::atomic<bool>> given_up_ = std::make_shared<std::atomic<bool>>(false);
 
   std::mutex mutex_;                      // guards what follows
   const TaskEnvironment* env_ = nullptr;  // of the task that has taken over
-  bool given_up_ = false;
   std::optional<absl::Duration> deadline_;
   std::optional<TaskStepProgress> reported_;
 

@@ -129,6 +129,7 @@ class LayerRun : public UnstoredLayer {
     LayerOutcome outcome;
     outcome.initial_loss = result_.initial_loss;
     outcome.final_loss = result_.final_loss;
+    outcome.device_seconds = absl::ToDoubleSeconds(elapsed_);
     UQ_ASSIGN_OR_RETURN(outcome.result_sha256, PutContent(env_.work.get(), result_.ToJson()));
     UQ_CRASH_POINT("layer.result_stored");
     WriteRunFacts(env_, LayerTaskName({layer_, round_}), elapsed_);

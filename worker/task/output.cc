@@ -15,8 +15,10 @@ absl::Status OutputExists(absl::string_view uri, absl::string_view what) {
 
 }  // namespace
 
-absl::Status CheckOutputIsFree(absl::string_view uri, absl::string_view plan_sha256) {
-  UQ_ASSIGN_OR_RETURN(const std::shared_ptr<ObjectStore> output, OpenObjectStore(uri));
+absl::Status CheckOutputIsFree(absl::string_view uri, absl::string_view plan_sha256,
+                               const StoreOptions& options_of_store) {
+  UQ_ASSIGN_OR_RETURN(const std::shared_ptr<ObjectStore> output,
+                      OpenObjectStore(uri, options_of_store));
   ListOptions options;
   options.max_results = 1;
   UQ_ASSIGN_OR_RETURN(const ListResult listed, output->List(options));

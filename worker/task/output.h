@@ -18,7 +18,8 @@ namespace uniquanf {
 inline constexpr char kOutputMarkerKey[] = "uniquanf-incomplete";
 
 // OK when nothing lies at `uri`, or only what an interrupted finalize of the same plan left there.
-absl::Status CheckOutputIsFree(absl::string_view uri, absl::string_view plan_sha256);
+absl::Status CheckOutputIsFree(absl::string_view uri, absl::string_view plan_sha256,
+                               const StoreOptions& options = {});
 // Writes the marker, unless it is there for the same plan.
 absl::Status ClaimOutput(ObjectStore* output, absl::string_view plan_sha256);
 // Puts the manifest if there is none; one with the same bytes counts as ours (a repeated finalize).

@@ -66,9 +66,10 @@ uint64_t LayerMemoryBytes(const Plan& plan, const ModelConfig& config, const Tas
 absl::Status PrepareCalibration(const QuantizationSpec& spec, const ModelConfig& config,
                                 const TaskEnvironment& env, Plan* plan) {
   if (!NeedsReconstruction(spec)) return absl::OkStatus();
-  UQ_ASSIGN_OR_RETURN(const CalibrationTokens tokens,
-                      ReadCalibrationTokens(spec.calibration_uri, spec.num_samples,
-                                            spec.sequence_length, config.vocab_size));
+  UQ_ASSIGN_OR_RETURN(
+      const CalibrationTokens tokens,
+      ReadCalibrationTokens(spec.calibration_uri, spec.num_samples, spec.sequence_length,
+                            config.vocab_size, StoreOptionsOf(env)));
   if (tokens.sequence_length > config.max_position_embeddings) {
     return InvalidInput(
         "SEQUENCE_TOO_LONG",
@@ -98,9 +99,10 @@ absl::Status PrepareEvaluation(const QuantizationSpec& spec, const ModelConfig& 
                                      config.max_position_embeddings, " positions"));
   }
   const int64_t max_tokens = spec.evaluation_max_windows * spec.evaluation_window;
-  UQ_ASSIGN_OR_RETURN(const std::vector<int32_t> ids,
-                      ReadEvaluationTokens(spec.evaluation_uri, spec.evaluation_entry,
-                                           spec.evaluation_window, max_tokens, config.vocab_size));
+  UQ_ASSIGN_OR_RETURN(
+      const std::vector<int32_t> ids,
+      ReadEvaluationTokens(spec.evaluation_uri, spec.evaluation_entry, spec.evaluation_window,
+                           max_tokens, config.vocab_size, StoreOptionsOf(env)));
   plan->num_evaluation_tokens = static_cast<int64_t>(ids.size());
   UQ_ASSIGN_OR_RETURN(plan->evaluation_sha256, PutContent(env.work.get(), TokensToBytes(ids)));
   return absl::OkStatus();
@@ -113,7 +115,7 @@ absl::StatusOr<PrepareOutcome> RunPrepare(const QuantizationSpec& spec,
   ReportProgress(env, "loading", 0, 1);
   UQ_RETURN_IF_ERROR(spec.Validate());
   UQ_ASSIGN_OR_RETURN(const std::shared_ptr<ObjectStore> store,
-                      OpenObjectStoreThrough(spec.model_uri, env.model_cache));
+                      OpenObjectStoreThrough(spec.model_uri, env.model_cache, StoreOptionsOf(env)));
   UQ_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint,
                       Checkpoint::Open(store, /*allow_quantized=*/false));
   const ModelConfig& config = checkpoint->config();
@@ -136,7 +138,7 @@ absl::StatusOr<PrepareOutcome> RunPrepare(const QuantizationSpec& spec,
   outcome.layer_memory_bytes = LayerMemoryBytes(plan, config, env);
   const std::string plan_json = plan.ToJson();
   // The output is claimed last, when everything else is known to be good.
-  UQ_RETURN_IF_ERROR(CheckOutputIsFree(spec.output_uri, Sha256Hex(plan_json)));
+  UQ_RETURN_IF_ERROR(CheckOutputIsFree(spec.output_uri, Sha256Hex(plan_json), StoreOptionsOf(env)));
   UQ_ASSIGN_OR_RETURN(outcome.plan_sha256, PutContent(env.work.get(), plan_json));
   ReportProgress(env, "loading", 1, 1);
   return outcome;

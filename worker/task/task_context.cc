@@ -26,7 +26,7 @@ absl::StatusOr<TaskContext> OpenTaskContext(const QuantizationSpec& spec,
                      ArithmeticName(env.act), "; all tasks of a job run on one kind of device"));
   }
   UQ_ASSIGN_OR_RETURN(const std::shared_ptr<ObjectStore> store,
-                      OpenObjectStoreThrough(spec.model_uri, env.model_cache));
+                      OpenObjectStoreThrough(spec.model_uri, env.model_cache, StoreOptionsOf(env)));
   UQ_ASSIGN_OR_RETURN(context.checkpoint, Checkpoint::Open(store, /*allow_quantized=*/false));
   uint64_t size_bytes = 0;
   if (Sha256Hex(context.checkpoint->config_json()) != plan.config_sha256 ||
@@ -66,6 +66,12 @@ absl::StatusOr<std::vector<LayerResult>> LoadLayerResults(const std::string& pla
     results.push_back(std::move(result));
   }
   return results;
+}
+
+StoreOptions StoreOptionsOf(const TaskEnvironment& env) {
+  StoreOptions options;
+  options.interrupted = env.interrupted;
+  return options;
 }
 
 const char* DeviceName(DeviceKind kind) { return kind == DeviceKind::kCuda ? "cuda" : "cpu"; }

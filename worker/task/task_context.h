@@ -37,6 +37,8 @@ absl::StatusOr<std::vector<LayerResult>> LoadLayerResults(const std::string& pla
                                                           const std::vector<std::string>& digests,
                                                           const TaskEnvironment& env);
 
+// How tasks open stores.
+StoreOptions StoreOptionsOf(const TaskEnvironment& env);
 const char* DeviceName(DeviceKind kind);  // "cpu", "cuda"
 const char* ArithmeticName(DType act);    // "f32", "bf16"
 absl::Status CancelledError();            // kCancelled (TASK_CANCELLED)

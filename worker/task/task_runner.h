@@ -70,6 +70,9 @@ struct TaskEnvironment {
   std::function<void(const TaskStepProgress&)>
       progress;                     // may be empty; called from the task's thread
   std::function<bool()> cancelled;  // may be empty; polled many times a second
+  // For the stores that tasks open (StoreOptions): may be empty, and must stay valid as long as
+  // anything opened with it, thus longer than the task.
+  std::function<bool()> interrupted;
 };
 
 struct PrepareOutcome {
@@ -85,6 +88,7 @@ absl::StatusOr<PrepareOutcome> RunPrepare(const QuantizationSpec& spec, const Ta
 struct LayerOutcome {
   std::string result_sha256;
   double initial_loss = 0, final_loss = 0;  // 0 where there was no reconstruction to measure
+  double device_seconds = 0;                // for which it kept the device, without its storing
 };
 // `earlier` are the results of layers 0..layer−1 of the same round, in order (may be left out when
 // layers are independent); then, after round 0, this layer's result of the round before.
@@ -123,7 +127,7 @@ struct LayerSummary {
   int layer = 0;
   double initial_loss = 0, final_loss = 0;
   int bits = 0;
-  double seconds = 0;
+  double seconds = 0;  // for which it kept its device
 };
 struct FinalizeOutcome {
   std::string artifact_uri;

@@ -12,8 +12,9 @@
 namespace uniquanf {
 namespace {
 
-absl::StatusOr<std::shared_ptr<const SafetensorsFile>> OpenTokenFile(absl::string_view uri) {
-  UQ_ASSIGN_OR_RETURN(const ObjectLocation location, OpenObjectLocation(uri));
+absl::StatusOr<std::shared_ptr<const SafetensorsFile>> OpenTokenFile(absl::string_view uri,
+                                                                     const StoreOptions& options) {
+  UQ_ASSIGN_OR_RETURN(const ObjectLocation location, OpenObjectLocation(uri, options));
   absl::StatusOr<std::shared_ptr<const SafetensorsFile>> file =
       SafetensorsFile::Open(location.store, location.key);
   if (!file.ok()) return Annotate(file.status(), absl::StrCat("token file ", uri));
@@ -58,9 +59,9 @@ absl::StatusOr<std::vector<int32_t>> CheckedIds(const std::vector<int64_t>& raw,
 }  // namespace
 
 absl::StatusOr<CalibrationTokens> ReadCalibrationTokens(absl::string_view uri, int64_t num_samples,
-                                                        int64_t sequence_length,
-                                                        int64_t vocab_size) {
-  UQ_ASSIGN_OR_RETURN(const auto file, OpenTokenFile(uri));
+                                                        int64_t sequence_length, int64_t vocab_size,
+                                                        const StoreOptions& options) {
+  UQ_ASSIGN_OR_RETURN(const auto file, OpenTokenFile(uri, options));
   UQ_ASSIGN_OR_RETURN(const TensorInfo info, FindEntry(*file, uri, "input_ids", 2));
   const int64_t rows = info.shape[0], width = info.shape[1];
   if (rows < std::max<int64_t>(num_samples, 1)) {
@@ -95,8 +96,9 @@ absl::StatusOr<CalibrationTokens> ReadCalibrationTokens(absl::string_view uri, i
 absl::StatusOr<std::vector<int32_t>> ReadEvaluationTokens(absl::string_view uri,
                                                           absl::string_view entry,
                                                           int64_t min_tokens, int64_t max_tokens,
-                                                          int64_t vocab_size) {
-  UQ_ASSIGN_OR_RETURN(const auto file, OpenTokenFile(uri));
+                                                          int64_t vocab_size,
+                                                          const StoreOptions& options) {
+  UQ_ASSIGN_OR_RETURN(const auto file, OpenTokenFile(uri, options));
   UQ_ASSIGN_OR_RETURN(const TensorInfo info, FindEntry(*file, uri, entry, 1));
   if (info.shape[0] < min_tokens) {
     return InvalidInput(

@@ -12,6 +12,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "common/object_store/object_store.h"
 
 namespace uniquanf {
 
@@ -22,13 +23,14 @@ struct CalibrationTokens {
 };
 // The first `num_samples` rows (0: all) cut to the first `sequence_length` columns (0: all).
 absl::StatusOr<CalibrationTokens> ReadCalibrationTokens(absl::string_view uri, int64_t num_samples,
-                                                        int64_t sequence_length,
-                                                        int64_t vocab_size);
+                                                        int64_t sequence_length, int64_t vocab_size,
+                                                        const StoreOptions& options = {});
 // The whole one-dimensional entry; at most `max_tokens` of it when that is positive.
 absl::StatusOr<std::vector<int32_t>> ReadEvaluationTokens(absl::string_view uri,
                                                           absl::string_view entry,
                                                           int64_t min_tokens, int64_t max_tokens,
-                                                          int64_t vocab_size);
+                                                          int64_t vocab_size,
+                                                          const StoreOptions& options = {});
 // int32 little-endian, as stored in a job's working objects.
 std::string TokensToBytes(const std::vector<int32_t>& ids);
 std::vector<int32_t> TokensFromBytes(absl::string_view bytes);

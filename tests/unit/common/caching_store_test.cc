@@ -529,6 +529,56 @@ TEST_F(CachingStoreTest, AFailedFetchFailsThoseWhoWaitedAndNobodyLater) {
   EXPECT_EQ(*piece, "xxxxxxxxxx");
 }
 
+absl::Status Fill(char* out) {
+  std::fill(out, out + 10, 'x');
+  return absl::OkStatus();
+}
+
+// Tasks share the cache: that one is cancelled while it fetches is no error of another's.
+TEST_F(CachingStoreTest, WhoWaitedForAnInterruptedFetchFetchesItself) {
+  const auto cache = NewCache();
+  const std::string id(64, 'a');
+  absl::Notification fetching, fail;
+  std::thread first([&] {
+    const auto fetch = [&](char*) {
+      fetching.Notify();
+      fail.WaitForNotification();
+      return absl::CancelledError("interrupted");
+    };
+    EXPECT_EQ(cache->Get(id, 10, 10, fetch).status().code(), absl::StatusCode::kCancelled);
+  });
+  fetching.WaitForNotification();
+  std::thread second([&] {
+    const auto piece = cache->Get(id, 10, 10, Fill);
+    ASSERT_OK(piece);
+    EXPECT_EQ(**piece, "xxxxxxxxxx");
+  });
+  absl::SleepFor(absl::Milliseconds(50));  // mostly it waits by then; it must be right either way
+  fail.Notify();
+  first.join();
+  second.join();
+}
+
+TEST_F(CachingStoreTest, WaitingForWhatAnotherFetchesCanBeInterrupted) {
+  const auto cache = NewCache();
+  const std::string id(64, 'a');
+  absl::Notification fetching, go_on;
+  std::thread first([&] {
+    const auto fetch = [&](char* out) {
+      fetching.Notify();
+      go_on.WaitForNotification();
+      return Fill(out);
+    };
+    EXPECT_OK(cache->Get(id, 10, 10, fetch).status());
+  });
+  fetching.WaitForNotification();
+  int num_asked = 0;
+  EXPECT_THAT(cache->Get(id, 10, 10, Fill, [&] { return ++num_asked == 3; }).status(),
+              FailsWith(absl::StatusCode::kCancelled, "REQUEST_INTERRUPTED"));
+  go_on.Notify();
+  first.join();
+}
+
 TEST_F(CachingStoreTest, ProcessesShareADirectoryWhileItIsEvictedAndTheyAreKilled) {
   ASSERT_OK(local_->Write("key", Pattern(60 * kPiece)));
   constexpr int kProcesses = 4;

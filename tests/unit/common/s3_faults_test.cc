@@ -2,10 +2,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <functional>
 #include <thread>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "common/object_store/s3_store.h"
 #include "tests/support/status_matchers.h"
 #include "tests/unit/common/s3_scripted_server.h"
@@ -46,11 +49,32 @@ class S3FaultsTest : public ::testing::Test {
     options.client.stall_timeout = absl::Seconds(1);
     options.client.jitter_seed = 7;
     options.client.sleep = [this](absl::Duration wait) { waits_.push_back(wait); };
+    if (interruptible_) {
+      options.client.sleep = nullptr;
+      options.client.stall_timeout = absl::Minutes(5);
+      options.client.interrupted = [this] { return interrupted_.load(); };
+    }
     options.min_part_bytes = 1000;
     return OpenS3Store("s3://bucket/p", options).value();
   }
   std::vector<ScriptedRequest> requests() const { return server_->requests(); }
 
+  // Of a store that is interrupted `after` the operation has begun: ends within two seconds.
+  absl::Status Interrupt(absl::Duration after, const std::function<absl::Status()>& operation) {
+    const absl::Time start = absl::Now();
+    std::thread interrupt([&] {
+      absl::SleepFor(after);
+      interrupted_ = true;
+    });
+    const absl::Status status = operation();
+    EXPECT_GE(absl::Now() - start, after - absl::Milliseconds(1)) << "ended by itself";
+    EXPECT_LT(absl::Now() - start, after + absl::Seconds(2));
+    interrupt.join();
+    return status;
+  }
+
+  bool interruptible_ = false;  // before Serve
+  std::atomic<bool> interrupted_{false};
   std::vector<absl::Duration> waits_;  // before server_, whose requests may still be writing
   std::unique_ptr<ScriptedServer> server_;
 };
@@ -462,6 +486,60 @@ TEST_F(S3FaultsTest, AFailedPartAbortsTheUpload) {
   EXPECT_THAT(store->Write("key", Pattern(2500)), denied);
   EXPECT_EQ(requests().back().method, "DELETE");
   EXPECT_EQ(requests().back().target, "/bucket/p/key?uploadId=u%2F1%2B2");
+}
+
+// ---- Interruption
+
+const auto kInterrupted = FailsWith(absl::StatusCode::kCancelled, "REQUEST_INTERRUPTED");
+
+TEST_F(S3FaultsTest, ASilentServerHoldsNobodyWhoIsInterrupted) {
+  interruptible_ = true;
+  auto store = Serve([](int, const ScriptedRequest&) {
+    return ScriptedReply{"", ScriptedReply::kHang};
+  });
+  std::string data(100, '\0');
+  EXPECT_THAT(Interrupt(absl::Milliseconds(300),
+                        [&] { return store->ReadAt("key", 0, data.size(), data.data()); }),
+              kInterrupted);
+  EXPECT_THAT(store->Write("key", "x"), kInterrupted) << "nor later";
+  EXPECT_EQ(requests().size(), 1u);
+}
+
+TEST_F(S3FaultsTest, ASilenceInTheMiddleOfABodyIsInterrupted) {
+  interruptible_ = true;
+  const std::string object = Pattern(5000);
+  auto store = Serve([&](int, const ScriptedRequest& request) {
+    ScriptedReply reply = PartialContent(object, request, "\"v1\"");
+    reply.bytes.resize(reply.bytes.size() - 3000);
+    reply.after = ScriptedReply::kHang;
+    return reply;
+  });
+  std::string data(4000, '\0');
+  EXPECT_THAT(Interrupt(absl::Milliseconds(300),
+                        [&] { return store->ReadAt("key", 0, data.size(), data.data()); }),
+              kInterrupted);
+}
+
+TEST_F(S3FaultsTest, AWaitForTheNextAttemptIsInterrupted) {
+  interruptible_ = true;
+  auto store =
+      Serve([](int, const ScriptedRequest&) { return Reply(503, "", "Retry-After: 5\r\n"); });
+  EXPECT_THAT(Interrupt(absl::Milliseconds(300), [&] { return store->Stat("key").status(); }),
+              kInterrupted);
+  EXPECT_EQ(requests().size(), 1u);
+}
+
+TEST_F(S3FaultsTest, AnInterruptedUploadIsAborted) {
+  interruptible_ = true;
+  FakeObject object;
+  auto store = Serve([&](int, const ScriptedRequest& request) {
+    if (request.method == "PUT") return ScriptedReply{"", ScriptedReply::kHang};
+    return Multipart(request, &object, [] { return Reply(200, kCompleted); });
+  });
+  EXPECT_THAT(
+      Interrupt(absl::Milliseconds(300), [&] { return store->Write("key", Pattern(20'000)); }),
+      kInterrupted);
+  EXPECT_EQ(requests().back().method, "DELETE");
 }
 
 TEST_F(S3FaultsTest, AQuotaIsStorageFull) {
