@@ -208,7 +208,8 @@ void Runtime::Run() {
       }
       ++sequence_;
       store_seen_at_ = start;
-    } else if (store_->allows_standby() && start - store_seen_at_ >= kActiveCheck) {
+    } else if (store_->allows_standby() &&
+               (Speaks(items) || start - store_seen_at_ >= kActiveCheck)) {
       const absl::Status status = store_->CheckActive(state_->epoch);
       if (!status.ok()) {
         OnCommitError(&items, status);
@@ -238,6 +239,16 @@ void Runtime::Run() {
     rest.swap(queue_);
   }
   for (Item& item : rest) Refuse(&item, ShuttingDown());
+}
+
+// Somebody is about to hear what the state is. When nothing was written on his behalf that may be
+// the state of a server that has been replaced: a refusal, or an OK since it is so already, must
+// not come from there.
+bool Runtime::Speaks(const std::vector<Item>& items) const {
+  return !edits_.wake.empty() || std::any_of(items.begin(), items.end(), [](const Item& item) {
+    return item.read != nullptr || item.job_done != nullptr || item.done != nullptr ||
+           item.synchronize_done != nullptr;
+  });
 }
 
 void Runtime::ApplyItem(Item* item, const Now& now) {

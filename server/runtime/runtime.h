@@ -1,6 +1,8 @@
 // The single writer: takes events from any thread, applies them to the core's state in order,
 // commits what they changed in one transaction for as many events as have come in meanwhile, and
-// only then answers. Also owns the timers and the replies that are held for workers.
+// only then answers. Where other servers may take over, it asks the store whether it is still
+// active before it answers events that changed nothing; published() alone may lag behind, by a
+// second at most. Also owns the timers and the replies that are held for workers.
 //
 // When a commit fails, nobody hears of its events (they are answered kUnavailable, reason
 // STATE_UNAVAILABLE, and may or may not have happened), and the state is built again from the
@@ -118,6 +120,7 @@ class Runtime {
   Now ReadClock() const;
   absl::Status Recover();
   void ApplyItem(Item* item, const Now& now);
+  bool Speaks(const std::vector<Item>& items) const;
   void Answer(Item* item);
   void Refuse(Item* item, const absl::Status& status);
   void ReplyToSession(const std::string& session);

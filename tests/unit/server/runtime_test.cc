@@ -20,6 +20,7 @@ class FaultyJobStore : public JobStore {
  public:
   explicit FaultyJobStore(std::unique_ptr<JobStore> store) : store_(std::move(store)) {}
   absl::StatusOr<uint64_t> Open() override {
+    if (replaced) return Unavailable("NOT_ACTIVE", "another server is active");
     if (open_failures > 0) {
       --open_failures;
       return Unavailable("STATE_UNAVAILABLE", "injected");
@@ -34,9 +35,17 @@ class FaultyJobStore : public JobStore {
     if (lie_next.exchange(false)) return Unavailable("STATE_UNAVAILABLE", "injected, but done");
     return status;
   }
+  absl::Status CheckActive(uint64_t epoch) override {
+    ++num_checks;
+    if (!replaced) return absl::OkStatus();
+    return MakeError(absl::StatusCode::kAborted, "STORE_FENCED", "another server is active");
+  }
+  bool allows_standby() const override { return standby; }
   std::string backend() const override { return "faulty"; }
 
   std::atomic<bool> fail_next{false}, lie_next{false};
+  std::atomic<bool> standby{false}, replaced{false};
+  std::atomic<int> num_checks{0};
   std::atomic<int> num_commits{0}, open_failures{0};
 
  private:
@@ -133,6 +142,31 @@ TEST_F(RuntimeTest, ComesBackWhenTheStoreDoes) {
     absl::SleepFor(absl::Milliseconds(10));  // the store's outage is in real time
   }
   EXPECT_THAT(status, IsOk());
+}
+
+// It has not heard of the takeover yet, and what it knows says that there is nothing to write.
+TEST_F(RuntimeTest, AReplacedServerNeitherRefusesNorConfirms) {
+  store_->standby = true;
+  ASSERT_THAT(Change(Create("a")), IsOk());
+  EXPECT_THAT(Change(ResumeJobEvent{"a"}),
+              FailsWith(absl::StatusCode::kFailedPrecondition, "JOB_NOT_PAUSED"));
+  ASSERT_THAT(Change(PauseJobEvent{"a"}), IsOk());
+  const int num_checks = store_->num_checks;
+  EXPECT_THAT(Change(PauseJobEvent{"a"}), IsOk()) << "it is so already";
+  EXPECT_GT(store_->num_checks, num_checks);
+  const auto not_active = FailsWith(absl::StatusCode::kUnavailable, "NOT_ACTIVE");
+  store_->replaced = true;
+  EXPECT_THAT(Change(PauseJobEvent{"a"}), not_active);
+  EXPECT_THAT(Change(ResumeJobEvent{"missing"}), not_active);
+}
+
+TEST_F(RuntimeTest, AReplacedServerTellsNoWorkerThatItsLeaseIsLost) {
+  store_->standby = true;
+  ASSERT_THAT(Synchronize(Call(1), absl::ZeroDuration()).get(), IsOk());
+  store_->replaced = true;
+  SynchronizeEvent call = Call(2);
+  EXPECT_THAT(Synchronize(std::move(call), absl::ZeroDuration()).get(),
+              FailsWith(absl::StatusCode::kUnavailable, "NOT_ACTIVE"));
 }
 
 TEST_F(RuntimeTest, EventsThatWaitShareATransaction) {
