@@ -1,7 +1,6 @@
 // Runs the layer tasks of a job over a real or synthetic checkpoint, as the batch program does, and
-// prints what each layer costs: its seconds, the optimization steps' share, everything around them,
-// and peak memory. A layer's seconds are those from the result before it to its own; while a result
-// is stored the next layer runs already.
+// prints what each layer costs: the seconds for which it keeps the device, the optimization steps'
+// share, everything around them, and peak memory. While its result is stored the next layer runs.
 #include <sys/resource.h>
 
 #include <cstdio>
@@ -148,11 +147,14 @@ absl::Status Run(BenchFlags flags) {
     const absl::Duration end = SystemClock().Monotonic();
     timer.Close(end);
     results.push_back(outcome.result_sha256);
-    const double seconds = absl::ToDoubleSeconds(end - start);
+    const double seconds = outcome.device_seconds;
     const double stepping = timer.SecondsAStep() * static_cast<double>(num_steps);
-    std::printf("layer %-3d     %.2f s: %lld steps of %.3f ms and %.2f s around them (%.1f%%)\n",
-                layer, seconds, static_cast<long long>(num_steps), 1e3 * stepping / num_steps,
-                seconds - stepping, 100 * (seconds / stepping - 1));
+    std::printf(
+        "layer %-3d     %.2f s: %lld steps of %.3f ms and %.2f s around them (%.1f%%); stored %.2f "
+        "s "
+        "after the one before\n",
+        layer, seconds, static_cast<long long>(num_steps), 1e3 * stepping / num_steps,
+        seconds - stepping, 100 * (seconds / stepping - 1), absl::ToDoubleSeconds(end - start));
     for (const auto& [name, spent] : timer.seconds()) {
       std::printf("                %-16s %.2f s\n", name.c_str(), spent);
     }

@@ -35,7 +35,6 @@ namespace {
 
 constexpr int kNumWorkers = 2;
 constexpr absl::Duration kLease = absl::Seconds(1);
-constexpr int kWorkerHangs = 4;  // exit code
 constexpr absl::Duration kJobTimeout = absl::Seconds(90);
 constexpr absl::Duration kTick = absl::Milliseconds(10);
 constexpr double kStoreFailureRate = 0.1;
@@ -319,13 +318,7 @@ class ChaosRun {
         if (!status.has_value()) continue;
         Trace(absl::StrCat(process.name, " has ended: ", status->signal != 0 ? "signal " : "exit ",
                            status->signal != 0 ? status->signal : status->code));
-        // A task that waits for a store which is down and says nothing looks like one that hangs:
-        // its worker asks to be started again once it may no longer wait (worker/agent/README.md).
-        const bool asks_for_restart = *status == ExitStatus{kWorkerHangs, 0} &&
-                                      process.name[0] == 'w' &&
-                                      DownFor(store_) > absl::ZeroDuration();
-        if (status->signal != SIGKILL && !asks_for_restart &&
-            (*status != ExitStatus{0, 0} || !process.ending)) {
+        if (status->signal != SIGKILL && (*status != ExitStatus{0, 0} || !process.ending)) {
           std::ostringstream how;
           how << *status;
           Violation(absl::StrCat(process.name, " ended by itself: ", how.str()));
