@@ -78,6 +78,7 @@ void Runtime::Stop() {
     stop_ = true;
   }
   if (thread_.joinable()) thread_.join();
+  readers_.Stop();
 }
 
 absl::Status Runtime::availability() const {
@@ -143,6 +144,16 @@ void Runtime::AbandonSynchronize(const std::string& session, int64_t sequence) {
 void Runtime::Read(std::function<void(const State*)> read) {
   Item item;
   item.read = std::move(read);
+  Enqueue(std::move(item));
+}
+
+void Runtime::WhenCurrent(std::function<void(const absl::Status&)> read) {
+  if (!store_->allows_standby()) {
+    read(availability());
+    return;
+  }
+  Item item;
+  item.when_current = std::move(read);
   Enqueue(std::move(item));
 }
 
@@ -246,13 +257,13 @@ void Runtime::Run() {
 // not come from there.
 bool Runtime::Speaks(const std::vector<Item>& items) const {
   return !edits_.wake.empty() || std::any_of(items.begin(), items.end(), [](const Item& item) {
-    return item.read != nullptr || item.job_done != nullptr || item.done != nullptr ||
+    return item.read != nullptr || item.when_current != nullptr || item.job_done != nullptr || item.done != nullptr ||
            item.synchronize_done != nullptr;
   });
 }
 
 void Runtime::ApplyItem(Item* item, const Now& now) {
-  if (item->read != nullptr) return;
+  if (item->read != nullptr || item->when_current != nullptr) return;
   if (std::holds_alternative<StopLeasingEvent>(item->event)) leasing_ = false;
   if (item->abandon) {
     const std::string& session = std::get<UnparkEvent>(item->event).session;
@@ -278,6 +289,8 @@ void Runtime::ApplyItem(Item* item, const Now& now) {
 void Runtime::Answer(Item* item) {
   if (item->read != nullptr) {
     item->read(&*state_);
+  } else if (item->when_current != nullptr) {
+    readers_.Add([read = std::move(item->when_current)] { read(absl::OkStatus()); });
   } else if (item->job_done != nullptr) {
     if (!item->outcome.status.ok()) {
       item->job_done(item->outcome.status);
@@ -302,6 +315,7 @@ void Runtime::Answer(Item* item) {
 
 void Runtime::Refuse(Item* item, const absl::Status& status) {
   if (item->read != nullptr) item->read(nullptr);
+  if (item->when_current != nullptr) item->when_current(status);
   if (item->job_done != nullptr) item->job_done(status);
   if (item->synchronize_done != nullptr) item->synchronize_done(status);
   if (item->done != nullptr) item->done(status);

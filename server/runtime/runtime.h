@@ -1,8 +1,8 @@
 // The single writer: takes events from any thread, applies them to the core's state in order,
 // commits what they changed in one transaction for as many events as have come in meanwhile, and
 // only then answers. Where other servers may take over, it asks the store whether it is still
-// active before it answers events that changed nothing; published() alone may lag behind, by a
-// second at most. Also owns the timers and the replies that are held for workers.
+// active before it answers events that changed nothing, and before published() is read (WhenCurrent).
+// Also owns the timers and the replies that are held for workers.
 //
 // When a commit fails, nobody hears of its events (they are answered kUnavailable, reason
 // STATE_UNAVAILABLE, and may or may not have happened), and the state is built again from the
@@ -10,7 +10,8 @@
 // servers may stand by for it: then this one answers kUnavailable (NOT_ACTIVE) until the store is
 // its own again.
 //
-// Thread safety: thread-safe. Callbacks run on the writer's thread and must not block.
+// Thread safety: thread-safe. Callbacks run on the writer's thread, those of WhenCurrent on the
+// readers' or the caller's, and must not block.
 // Lifetime: borrows everything it is given; Stop answers whatever is still open.
 #ifndef UNIQUANF_SERVER_RUNTIME_RUNTIME_H_
 #define UNIQUANF_SERVER_RUNTIME_RUNTIME_H_
@@ -32,6 +33,7 @@
 #include "server/core/apply.h"
 #include "server/core/events.h"
 #include "server/core/state.h"
+#include "server/runtime/callback_thread.h"
 #include "server/runtime/published_state.h"
 #include "server/runtime/watch_hub.h"
 #include "server/store/job_store.h"
@@ -67,8 +69,7 @@ class Runtime {
   // Opens the store, rebuilds the state and starts the writer. OK as well when this server stands
   // by for another.
   absl::Status Start();
-  // OK, or kUnavailable (NOT_ACTIVE): this server stands by, and what published() holds is not the
-  // state. Readers of published() ask first; everything else is refused by itself.
+  // OK, or kUnavailable (NOT_ACTIVE): this server stands by, as far as it knows.
   absl::Status availability() const;
   // Answers what is open (kUnavailable, SHUTTING_DOWN) and ends the writer. Idempotent.
   void Stop();
@@ -88,6 +89,11 @@ class Runtime {
 
   // Runs `read` on the committed state, on the writer's thread; null when there is none now.
   void Read(std::function<void(const State*)> read);
+  // Runs `read` once published() holds every change that any server had made before this call; with
+  // kUnavailable when that cannot be known here. At once and on this thread when no other server may
+  // take over; else the store is asked, once for all that wait, and `read` runs on the readers'
+  // thread, so that a long one does not hold up the writer.
+  void WhenCurrent(std::function<void(const absl::Status&)> read);
 
   // No new leases; held replies go out.
   void StopLeasing();
@@ -101,6 +107,7 @@ class Runtime {
   struct Item {
     Event event;
     std::function<void(const State*)> read;  // instead of an event
+    std::function<void(const absl::Status&)> when_current;  // likewise
     JobCallback job_done;
     SynchronizeCallback synchronize_done;
     std::function<void(const absl::Status&)> done;
@@ -155,6 +162,7 @@ class Runtime {
   absl::Duration store_seen_at_;  // when the store last confirmed this server's epoch
   absl::Status unavailable_;      // why there is no state
 
+  CallbackThread readers_;
   std::thread thread_;
 };
 

@@ -12,11 +12,10 @@ absl::Status NoSuchJob(absl::string_view name) {
   return NotFound("JOB_NOT_FOUND", absl::StrCat("no job ", Quoted(name)));
 }
 
-absl::StatusOr<JobView> FindJob(const Runtime& runtime, absl::string_view field,
+absl::StatusOr<JobView> FindJob(const PublishedState& published, absl::string_view field,
                                 const std::string& name) {
   UQ_ASSIGN_OR_RETURN(const std::string id, ParseJobName(field, name));
-  UQ_RETURN_IF_ERROR(runtime.availability());
-  std::optional<JobView> view = runtime.published().Find(id);
+  std::optional<JobView> view = published.Find(id);
   if (!view.has_value()) return NoSuchJob(name);
   return *std::move(view);
 }
@@ -26,6 +25,14 @@ absl::Status FillJob(const absl::StatusOr<JobView>& view, v1::Job* response) {
   if (view->job == nullptr) return NotFound("JOB_NOT_FOUND", "the job was deleted meanwhile");
   JobToProto(*view, response);
   return absl::OkStatus();
+}
+
+// Ends the call with what `read` makes of the published state, once that is current.
+void FinishRead(Runtime* runtime, UnaryCall* call,
+                std::function<absl::Status(const PublishedState&)> read) {
+  runtime->WhenCurrent([runtime, call, read = std::move(read)](const absl::Status& current) {
+    call->Done(current.ok() ? read(runtime->published()) : current);
+  });
 }
 
 }  // namespace
@@ -68,7 +75,9 @@ grpc::ServerUnaryReactor* JobServiceImpl::GetJob(grpc::CallbackServerContext*,
                                                  const v1::GetJobRequest* request,
                                                  v1::Job* response) {
   auto* call = new UnaryCall("GetJob", context_.observer);
-  call->Done(FillJob(FindJob(*context_.runtime, "name", request->name()), response));
+  FinishRead(context_.runtime, call, [request, response](const PublishedState& published) {
+    return FillJob(FindJob(published, "name", request->name()), response);
+  });
   return call;
 }
 
@@ -76,21 +85,18 @@ grpc::ServerUnaryReactor* JobServiceImpl::ListJobs(grpc::CallbackServerContext*,
                                                    const v1::ListJobsRequest* request,
                                                    v1::ListJobsResponse* response) {
   auto* call = new UnaryCall("ListJobs", context_.observer);
-  if (const absl::Status available = context_.runtime->availability(); !available.ok()) {
-    call->Done(available);
-    return call;
-  }
-  const PublishedState& published = context_.runtime->published();
-  absl::StatusOr<Page> page = ListPage(published.Jobs(), request->filter(), request->order_by(),
-                                       request->page_size(), request->page_token());
-  if (page.ok()) {
-    for (const auto& job : page->jobs) {
+  const auto list = [request, response](const PublishedState& published) -> absl::Status {
+    UQ_ASSIGN_OR_RETURN(Page page,
+                        ListPage(published.Jobs(), request->filter(), request->order_by(),
+                                 request->page_size(), request->page_token()));
+    for (const auto& job : page.jobs) {
       const std::optional<JobView> view = published.Find(job->seq);
       JobToProto(view.has_value() ? *view : JobView{job, {}}, response->add_jobs());
     }
-    response->set_next_page_token(page->next_page_token);
-  }
-  call->Done(page.status());
+    response->set_next_page_token(page.next_page_token);
+    return absl::OkStatus();
+  };
+  FinishRead(context_.runtime, call, list);
   return call;
 }
 
@@ -148,25 +154,19 @@ grpc::ServerUnaryReactor* JobServiceImpl::GetTask(grpc::CallbackServerContext*,
                                                   const v1::GetTaskRequest* request,
                                                   v1::Task* response) {
   auto* call = new UnaryCall("GetTask", context_.observer);
-  const absl::StatusOr<TaskName> name = ParseTaskName("name", request->name());
-  if (!name.ok()) {
-    call->Done(name.status());
-    return call;
-  }
-  if (const absl::Status available = context_.runtime->availability(); !available.ok()) {
-    call->Done(available);
-    return call;
-  }
-  const std::optional<JobView> view = context_.runtime->published().Find(name->job);
-  if (view.has_value()) {
-    for (const auto& task : view->tasks) {
-      if (task->id != name->task) continue;
-      TaskToProto(name->job, *task, response);
-      call->Done(absl::OkStatus());
-      return call;
+  const auto get = [request, response](const PublishedState& published) -> absl::Status {
+    UQ_ASSIGN_OR_RETURN(const TaskName name, ParseTaskName("name", request->name()));
+    const std::optional<JobView> view = published.Find(name.job);
+    if (view.has_value()) {
+      for (const auto& task : view->tasks) {
+        if (task->id != name.task) continue;
+        TaskToProto(name.job, *task, response);
+        return absl::OkStatus();
+      }
     }
-  }
-  call->Done(NotFound("TASK_NOT_FOUND", absl::StrCat("no task ", Quoted(request->name()))));
+    return NotFound("TASK_NOT_FOUND", absl::StrCat("no task ", Quoted(request->name())));
+  };
+  FinishRead(context_.runtime, call, get);
   return call;
 }
 
@@ -174,9 +174,8 @@ grpc::ServerUnaryReactor* JobServiceImpl::ListTasks(grpc::CallbackServerContext*
                                                     const v1::ListTasksRequest* request,
                                                     v1::ListTasksResponse* response) {
   auto* call = new UnaryCall("ListTasks", context_.observer);
-  const auto list = [&]() -> absl::Status {
-    UQ_ASSIGN_OR_RETURN(const JobView view,
-                        FindJob(*context_.runtime, "parent", request->parent()));
+  const auto list = [request, response](const PublishedState& published) -> absl::Status {
+    UQ_ASSIGN_OR_RETURN(const JobView view, FindJob(published, "parent", request->parent()));
     UQ_ASSIGN_OR_RETURN(const int32_t size, CheckPageSize(request->page_size()));
     const std::string scope = absl::StrCat("tasks\n", view.job->uid);
     size_t begin = 0;
@@ -197,7 +196,7 @@ grpc::ServerUnaryReactor* JobServiceImpl::ListTasks(grpc::CallbackServerContext*
     }
     return absl::OkStatus();
   };
-  call->Done(list());
+  FinishRead(context_.runtime, call, list);
   return call;
 }
 

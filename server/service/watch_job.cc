@@ -18,6 +18,8 @@ class WatchStream : public JobWatcher {
   WatchStream(WatchCall* call, uint64_t job, int64_t after_version, WatchUpdates* updates)
       : job_(job), updates_(updates), call_(call), sent_version_(after_version) {}
 
+  uint64_t job() const { return job_; }
+
   void OnJobChanged() override {
     absl::MutexLock lock(&mutex_);
     dirty_ = true;
@@ -79,21 +81,14 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::WatchJobResponse> {
       FinishWith(id.status());
       return;
     }
-    if (const absl::Status available = context.runtime->availability(); !available.ok()) {
-      FinishWith(available);
-      return;
-    }
-    const std::optional<JobView> view = context.runtime->published().Find(*id);
-    if (!view.has_value()) {
-      FinishWith(NotFound("JOB_NOT_FOUND", absl::StrCat("no job ", Quoted(request.name()))));
-      return;
-    }
-    job_ = view->job->seq;
-    stream_ = std::make_shared<WatchStream>(this, job_, request.after_version(), updates);
-    context.runtime->watch_hub().Add(job_, stream_);
-    stream_->OnJobChanged();
-    // Between the two the streams may have been ended for a server that is active no more.
-    if (!context.runtime->availability().ok()) stream_->OnShutdown();
+    context.runtime->WhenCurrent([this, id = *id, after = request.after_version(),
+                                  updates](const absl::Status& current) {
+      if (current.ok()) {
+        Start(id, after, updates);
+      } else {
+        FinishWith(current);
+      }
+    });
   }
 
   void FinishWith(const absl::Status& status) {
@@ -105,23 +100,57 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::WatchJobResponse> {
   }
 
  private:
-  void OnWriteDone(bool ok) override { stream_->OnWriteDone(ok); }
+  void Start(const std::string& id, int64_t after_version, WatchUpdates* updates);
+  void OnWriteDone(bool ok) override { stream()->OnWriteDone(ok); }
   void OnCancel() override {
-    if (stream_ != nullptr) stream_->OnCancel();
+    std::shared_ptr<WatchStream> stream;
+    {
+      absl::MutexLock lock(&mutex_);
+      cancelled_ = true;
+      stream = stream_;
+    }
+    if (stream != nullptr) stream->OnCancel();
   }
   void OnDone() override {
-    if (stream_ != nullptr) {
-      stream_->Detach();
-      context_.runtime->watch_hub().Remove(job_, stream_.get());
+    if (const std::shared_ptr<WatchStream> stream = this->stream()) {
+      stream->Detach();
+      context_.runtime->watch_hub().Remove(stream->job(), stream.get());
     }
     delete this;
+  }
+  std::shared_ptr<WatchStream> stream() const {
+    absl::MutexLock lock(&mutex_);
+    return stream_;
   }
 
   const ServiceContext& context_;
   const absl::Duration start_;
-  uint64_t job_ = 0;
-  std::shared_ptr<WatchStream> stream_;
+  mutable absl::Mutex mutex_;
+  std::shared_ptr<WatchStream> stream_ ABSL_GUARDED_BY(mutex_);
+  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
 };
+
+// Once a stream has been given to the hub, the call may end and be deleted at any time.
+void WatchCall::Start(const std::string& id, int64_t after_version, WatchUpdates* updates) {
+  const std::optional<JobView> view = context_.runtime->published().Find(id);
+  if (!view.has_value()) {
+    FinishWith(NotFound("JOB_NOT_FOUND", absl::StrCat("no job ", Quoted(JobName(id)))));
+    return;
+  }
+  Runtime* const runtime = context_.runtime;
+  const auto stream = std::make_shared<WatchStream>(this, view->job->seq, after_version, updates);
+  bool cancelled;
+  {
+    absl::MutexLock lock(&mutex_);
+    stream_ = stream;
+    cancelled = cancelled_;
+    runtime->watch_hub().Add(stream->job(), stream);
+  }
+  if (cancelled) return stream->OnCancel();
+  stream->OnJobChanged();
+  // Between the two the streams may have been ended for a server that is active no more.
+  if (!runtime->availability().ok()) stream->OnShutdown();
+}
 
 void WatchStream::Advance() {
   if (call_ == nullptr || ended_ || writing_ || !dirty_) return;

@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cstdio>
+#include <functional>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -226,6 +227,53 @@ TEST_F(FailoverTest, AnActiveServerThatLosesItsSessionStandsBy) {
               FailsWith(absl::StatusCode::kUnavailable, "NOT_ACTIVE"));
   EXPECT_OK(Connect(addresses_[1])->ListJobs({}));
   EXPECT_TRUE(servers_[0]->running());
+}
+
+// Nothing that it remembers is given out between the loss of its session and its notice of that.
+TEST_F(FailoverTest, AReplacedServerDoesNotTellWhatItRemembers) {
+  StartServers();
+  std::array<std::unique_ptr<Client>, kNumServers> at = {Connect(addresses_[0], 1),
+                                                         Connect(addresses_[1], 1)};
+  const auto job = at[0]->SubmitJob(Options(Spec("out")));
+  ASSERT_OK(job);
+  const std::function<absl::StatusOr<Job>(Client&)> reads[] = {
+      [&](Client& client) { return client.GetJob(job->name); },
+      [&](Client& client) -> absl::StatusOr<Job> {
+        const auto page = client.ListJobs({});
+        if (!page.ok()) return page.status();
+        return page->jobs.at(0);
+      },
+      [&](Client& client) -> absl::StatusOr<Job> {
+        const auto update = client.WatchJob(job->name).Next();
+        if (!update.ok()) return update.status();
+        return (*update)->job;
+      },
+  };
+  int active = 0;
+  bool paused = false;
+  for (const auto& read : reads) {
+    servers_[active]->Signal(SIGSTOP);  // or it might notice, and take its place again
+    postgres->Sql(state_,
+                  "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND "
+                  "granted AND objid = 'uniquanf_meta'::regclass::oid");
+    const int before = active;
+    active = 1 - active;
+    paused = !paused;
+    absl::StatusOr<Job> changed = absl::UnknownError("");
+    ASSERT_TRUE(WaitUntil(
+        [&] {
+          changed = paused ? at[active]->PauseJob(job->name) : at[active]->ResumeJob(job->name);
+          return changed.ok();
+        },
+        absl::Seconds(10)))
+        << changed.status();
+    servers_[before]->Signal(SIGCONT);
+    const absl::StatusOr<Job> remembered = read(*at[before]);
+    EXPECT_EQ(remembered.status().code(), absl::StatusCode::kUnavailable) << remembered.status();
+    const absl::StatusOr<Job> present = read(*at[active]);
+    ASSERT_OK(present);
+    EXPECT_EQ(present->version, changed->version);
+  }
 }
 
 // Its connections stay open, so only its silence tells.

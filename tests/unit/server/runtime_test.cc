@@ -160,6 +160,53 @@ TEST_F(RuntimeTest, AReplacedServerNeitherRefusesNorConfirms) {
   EXPECT_THAT(Change(ResumeJobEvent{"missing"}), not_active);
 }
 
+TEST_F(RuntimeTest, AReplacedServerIsNotRead) {
+  const auto read = [this] {
+    std::promise<absl::Status> promise;
+    runtime_->WhenCurrent([&](const absl::Status& current) { promise.set_value(current); });
+    return promise.get_future().get();
+  };
+  EXPECT_THAT(read(), IsOk());
+  EXPECT_EQ(store_->num_checks, 0) << "nobody can have taken over";
+  store_->standby = true;
+  ASSERT_THAT(Change(Create("a")), IsOk());
+  const int num_checks = store_->num_checks;
+  EXPECT_THAT(read(), IsOk());
+  EXPECT_GT(store_->num_checks, num_checks);
+  store_->replaced = true;
+  EXPECT_THAT(read(), FailsWith(absl::StatusCode::kUnavailable, "NOT_ACTIVE"));
+  runtime_->Stop();
+  EXPECT_THAT(read(), FailsWith(absl::StatusCode::kUnavailable, "SHUTTING_DOWN"));
+}
+
+// A long read must hold up neither the writer nor what comes after it for ever.
+TEST_F(RuntimeTest, ReadsThatWaitShareACheckAndDoNotHoldUpTheWriter) {
+  store_->standby = true;
+  std::promise<void> go;
+  std::shared_future<void> may_go = go.get_future();
+  std::atomic<int> num_read{0};
+  std::promise<void> entered, opened;
+  runtime_->Read([&](const State*) {
+    entered.set_value();
+    opened.get_future().wait();
+  });
+  entered.get_future().wait();
+  const int before = store_->num_checks;
+  for (int i = 0; i < 50; ++i) {
+    runtime_->WhenCurrent([&num_read, may_go](const absl::Status& current) {
+      may_go.wait();
+      if (current.ok()) ++num_read;
+    });
+  }
+  opened.set_value();
+  ASSERT_THAT(Change(Create("a")), IsOk()) << "while the first read is still under way";
+  EXPECT_LE(store_->num_checks - before, 2) << "the blocking Read's own, and one for all";
+  EXPECT_EQ(num_read, 0);
+  go.set_value();
+  runtime_->Stop();
+  EXPECT_EQ(num_read, 50);
+}
+
 TEST_F(RuntimeTest, AReplacedServerTellsNoWorkerThatItsLeaseIsLost) {
   store_->standby = true;
   ASSERT_THAT(Synchronize(Call(1), absl::ZeroDuration()).get(), IsOk());
