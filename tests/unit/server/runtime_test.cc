@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <filesystem>
 #include <future>
 
@@ -194,7 +195,7 @@ TEST_F(RuntimeTest, ReadsThatWaitShareACheckAndDoNotHoldUpTheWriter) {
   const int before = store_->num_checks;
   for (int i = 0; i < 50; ++i) {
     runtime_->WhenCurrent([&num_read, may_go](const absl::Status& current) {
-      may_go.wait();
+      may_go.wait_for(std::chrono::seconds(10));
       if (current.ok()) ++num_read;
     });
   }
