@@ -20,6 +20,10 @@
 namespace uniquanf {
 
 inline constexpr char kManifestKey[] = "manifest.json";
+// Beside the files of an artifact that is being written; its content is the digest of the plan
+// whose finalize task is at work. It goes once the manifest is there, or stays, and then means
+// nothing, when its writer was killed between the two.
+inline constexpr char kOutputMarkerKey[] = "uniquanf-incomplete";
 inline constexpr uint64_t kMaxManifestBytes = uint64_t{256} << 20;
 
 // What the artifact was made of.

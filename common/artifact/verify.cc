@@ -84,6 +84,7 @@ class Verifier {
     std::set<std::string> known(manifest_.attachments.begin(), manifest_.attachments.end());
     for (const ManifestFile& file : manifest_.files) known.insert(file.path);
     known.insert(kManifestKey);
+    known.insert(kOutputMarkerKey);
     ListOptions options;
     while (true) {
       UQ_ASSIGN_OR_RETURN(const ListResult page, store_->List(options));

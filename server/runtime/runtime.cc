@@ -257,8 +257,8 @@ void Runtime::Run() {
 // not come from there.
 bool Runtime::Speaks(const std::vector<Item>& items) const {
   return !edits_.wake.empty() || std::any_of(items.begin(), items.end(), [](const Item& item) {
-    return item.read != nullptr || item.when_current != nullptr || item.job_done != nullptr || item.done != nullptr ||
-           item.synchronize_done != nullptr;
+    return item.read != nullptr || item.when_current != nullptr || item.job_done != nullptr ||
+           item.done != nullptr || item.synchronize_done != nullptr;
   });
 }
 

@@ -1,8 +1,8 @@
 // The single writer: takes events from any thread, applies them to the core's state in order,
 // commits what they changed in one transaction for as many events as have come in meanwhile, and
 // only then answers. Where other servers may take over, it asks the store whether it is still
-// active before it answers events that changed nothing, and before published() is read (WhenCurrent).
-// Also owns the timers and the replies that are held for workers.
+// active before it answers events that changed nothing, and before published() is read
+// (WhenCurrent). Also owns the timers and the replies that are held for workers.
 //
 // When a commit fails, nobody hears of its events (they are answered kUnavailable, reason
 // STATE_UNAVAILABLE, and may or may not have happened), and the state is built again from the
@@ -90,8 +90,8 @@ class Runtime {
   // Runs `read` on the committed state, on the writer's thread; null when there is none now.
   void Read(std::function<void(const State*)> read);
   // Runs `read` once published() holds every change that any server had made before this call; with
-  // kUnavailable when that cannot be known here. At once and on this thread when no other server may
-  // take over; else the store is asked, once for all that wait, and `read` runs on the readers'
+  // kUnavailable when that cannot be known here. At once and on this thread when no other server
+  // may take over; else the store is asked, once for all that wait, and `read` runs on the readers'
   // thread, so that a long one does not hold up the writer.
   void WhenCurrent(std::function<void(const absl::Status&)> read);
 
@@ -106,7 +106,7 @@ class Runtime {
  private:
   struct Item {
     Event event;
-    std::function<void(const State*)> read;  // instead of an event
+    std::function<void(const State*)> read;                 // instead of an event
     std::function<void(const absl::Status&)> when_current;  // likewise
     JobCallback job_done;
     SynchronizeCallback synchronize_done;

@@ -81,14 +81,14 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::WatchJobResponse> {
       FinishWith(id.status());
       return;
     }
-    context.runtime->WhenCurrent([this, id = *id, after = request.after_version(),
-                                  updates](const absl::Status& current) {
-      if (current.ok()) {
-        Start(id, after, updates);
-      } else {
-        FinishWith(current);
-      }
-    });
+    context.runtime->WhenCurrent(
+        [this, id = *id, after = request.after_version(), updates](const absl::Status& current) {
+          if (current.ok()) {
+            Start(id, after, updates);
+          } else {
+            FinishWith(current);
+          }
+        });
   }
 
   void FinishWith(const absl::Status& status) {

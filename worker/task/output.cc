@@ -1,6 +1,5 @@
 #include "worker/task/output.h"
 
-#include "common/artifact/manifest.h"
 #include "common/base/crash_point.h"
 #include "common/base/status.h"
 
@@ -25,6 +24,7 @@ absl::Status CheckOutputIsFree(absl::string_view uri, absl::string_view plan_sha
   if (listed.objects.empty()) return absl::OkStatus();
   const absl::StatusOr<std::string> marker = output->Read(kOutputMarkerKey, 1024);
   if (marker.ok() && *marker == plan_sha256) return absl::OkStatus();
+  if (output->Stat(kManifestKey).ok()) return OutputExists(uri, "already holds an artifact");
   if (marker.ok()) return OutputExists(uri, "is being written by another job");
   return OutputExists(uri, absl::StrCat("already holds ", listed.objects[0].key));
 }
@@ -58,9 +58,8 @@ absl::Status PublishManifest(ObjectStore* output, absl::string_view manifest_jso
 absl::Status AbandonOutput(absl::string_view uri, absl::string_view plan_sha256) {
   UQ_ASSIGN_OR_RETURN(const std::shared_ptr<ObjectStore> output, OpenObjectStore(uri));
   const absl::StatusOr<std::string> marker = output->Read(kOutputMarkerKey, 1024);
-  if (!marker.ok() || *marker != plan_sha256 || output->Stat(kManifestKey).ok()) {
-    return absl::OkStatus();
-  }
+  if (!marker.ok() || *marker != plan_sha256) return absl::OkStatus();
+  if (output->Stat(kManifestKey).ok()) return output->Delete(kOutputMarkerKey);
   ListOptions options;
   for (;;) {
     UQ_ASSIGN_OR_RETURN(const ListResult listed, output->List(options));

@@ -1,5 +1,6 @@
-// The artifact's place: claimed with a marker before the first file is written, published by a
-// conditional put of the manifest, last. Readers that find no manifest see no artifact.
+// The artifact's place: claimed with a marker (kOutputMarkerKey) before the first file is written,
+// published by a conditional put of the manifest, last. Readers that find no manifest see no
+// artifact.
 //
 // Errors: kAlreadyExists (OUTPUT_EXISTS) names what is there and what to do.
 #ifndef UNIQUANF_WORKER_TASK_OUTPUT_H_
@@ -9,13 +10,10 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "common/artifact/manifest.h"
 #include "common/object_store/object_store.h"
 
 namespace uniquanf {
-
-// The marker's key; its content is the digest of the plan whose finalize task is at work. It goes
-// when the manifest is there.
-inline constexpr char kOutputMarkerKey[] = "uniquanf-incomplete";
 
 // OK when nothing lies at `uri`, or only what an interrupted finalize of the same plan left there.
 absl::Status CheckOutputIsFree(absl::string_view uri, absl::string_view plan_sha256,

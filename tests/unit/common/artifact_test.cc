@@ -72,6 +72,14 @@ TEST_F(ArtifactTest, NoManifestIsNoArtifact) {
               FailsWith(absl::StatusCode::kNotFound, "ARTIFACT_NOT_FOUND"));
 }
 
+TEST_F(ArtifactTest, LeftoverMarkerIsNoDamage) {
+  WriteSampleArtifact(store_.get());
+  ASSERT_OK(store_->Write(kOutputMarkerKey, "plan"));
+  EXPECT_THAT(Problems(), IsEmpty());
+  ASSERT_OK(store_->Write("uniquanf-incomplete-2", "plan"));
+  EXPECT_THAT(Problems(), ElementsAre(HasSubstr("uniquanf-incomplete-2")));
+}
+
 TEST_F(ArtifactTest, EveryFlippedByteIsFound) {
   WriteSampleArtifact(store_.get());
   for (const char* file : {kShard, kIndex, "config.json", "tokenizer.json"}) {

@@ -59,5 +59,18 @@ TEST_F(OutputTest, AbandonRemovesOnlyItsOwnUnfinishedWork) {
   EXPECT_TRUE(store_->Stat("manifest.json").ok());
 }
 
+// The publisher was killed between the manifest and the removal of its marker.
+TEST_F(OutputTest, MarkerBesideAManifestIsALeftover) {
+  ASSERT_THAT(ClaimOutput(store_.get(), "plan"), IsOk());
+  ASSERT_THAT(store_->Write(kManifestKey, "{}"), IsOk());
+  EXPECT_THAT(CheckOutputIsFree(uri_, "plan"), IsOk()) << "its own finalize goes on";
+  EXPECT_THAT(CheckOutputIsFree(uri_, "other"),
+              FailsWith(absl::StatusCode::kAlreadyExists, "OUTPUT_EXISTS",
+                        HasSubstr("already holds an artifact")));
+  ASSERT_THAT(AbandonOutput(uri_, "plan"), IsOk());
+  EXPECT_TRUE(store_->Stat(kManifestKey).ok());
+  EXPECT_FALSE(store_->Stat(kOutputMarkerKey).ok());
+}
+
 }  // namespace
 }  // namespace uniquanf
