@@ -160,7 +160,7 @@ void Agent::MaybeStartCall(absl::Duration now) {
   }
   if (now < (news_ ? not_before_ : std::max(next_call_at_, not_before_))) return;
   news_ = false;
-  call_ = std::make_shared<Call>();
+  call_ = std::make_unique<Call>();
   v1::SynchronizeRequest& request = call_->request;
   request.set_session_id(options_.session_id);
   request.set_worker(options_.worker);
@@ -187,8 +187,11 @@ void Agent::MaybeStartCall(absl::Duration now) {
   }
   call_->context.set_deadline(std::chrono::system_clock::now() +
                               absl::ToChronoNanoseconds(call_->max_wait + timeout));
+  // The callback owns nothing of the call, whose context shares the channel: gRPC's own thread,
+  // which runs and then destroys it, must not be the one that destroys the channel. That joins the
+  // thread.
   servers_[server_]->async()->Synchronize(&call_->context, &call_->request, &call_->response,
-                                          [this, call = call_](grpc::Status status) {
+                                          [this, call = call_.get()](grpc::Status status) {
                                             absl::MutexLock lock(&mutex_);
                                             call->status = std::move(status);
                                             call->done = true;

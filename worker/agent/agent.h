@@ -119,7 +119,7 @@ class Agent {
   absl::Duration drain_at_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteDuration();
   bool told_draining_ ABSL_GUARDED_BY(mutex_) = false;
 
-  std::shared_ptr<Call> call_ ABSL_GUARDED_BY(mutex_);
+  std::unique_ptr<Call> call_ ABSL_GUARDED_BY(mutex_);
   int64_t sequence_ ABSL_GUARDED_BY(mutex_) = 0;
   size_t server_ ABSL_GUARDED_BY(mutex_) = 0;
   bool accepted_ ABSL_GUARDED_BY(mutex_) = false;  // some call has succeeded

@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/rpc/channel.h"
 #include "gmock/gmock.h"
@@ -412,6 +413,24 @@ TEST_F(AgentTest, AnExceptionInATaskIsAFailureNotACrash) {
   thread.join();
   service_.With(
       [](State& s) { EXPECT_EQ(s.ended["lease-1"].failed().failure_class(), v1::OUT_OF_MEMORY); });
+}
+
+// gRPC's thread may still be on its way out of the last call's callback when the agent goes, and
+// its channel with it.
+TEST_F(AgentTest, AgentsComeAndGoWithTheirChannels) {
+  const std::string address = service_.Start();
+  options_.worker = "workers/w";
+  for (int i = 0; i < 300; ++i) {
+    options_.session_id = absl::StrCat("session-", i);
+    HeldExecutor executor;
+    Agent agent(options_, {*MakeChannel(address)}, {&executor}, &SystemClock(), &observer_);
+    std::thread thread([&] { EXPECT_EQ(agent.Run().end, AgentEnd::kDrained); });
+    service_.WaitFor([&](const State& s) {
+      return !s.requests.empty() && s.requests.back().session_id() == options_.session_id;
+    });
+    agent.Drain(absl::ZeroDuration());
+    thread.join();
+  }
 }
 
 }  // namespace
