@@ -10,8 +10,8 @@
 // servers may stand by for it: then this one answers kUnavailable (NOT_ACTIVE) until the store is
 // its own again.
 //
-// Thread safety: thread-safe. Callbacks run on the writer's thread, those of WhenCurrent on the
-// readers' or the caller's, and must not block.
+// Thread safety: thread-safe. Callbacks must not block; they run on the writer's thread or, when
+// they are refused at once, on the caller's. WhenCurrent says where its own run.
 // Lifetime: borrows everything it is given; Stop answers whatever is still open.
 #ifndef UNIQUANF_SERVER_RUNTIME_RUNTIME_H_
 #define UNIQUANF_SERVER_RUNTIME_RUNTIME_H_
@@ -91,8 +91,8 @@ class Runtime {
   void Read(std::function<void(const State*)> read);
   // Runs `read` once published() holds every change that any server had made before this call; with
   // kUnavailable when that cannot be known here. At once and on this thread when no other server
-  // may take over; else the store is asked, once for all that wait, and `read` runs on the readers'
-  // thread, so that a long one does not hold up the writer.
+  // may take over; else the store is asked, once for all that wait, and a `read` that finds it
+  // current runs on the readers' thread, so that a long one does not hold up the writer.
   void WhenCurrent(std::function<void(const absl::Status&)> read);
 
   // No new leases; held replies go out.

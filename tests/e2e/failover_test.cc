@@ -85,6 +85,12 @@ class FailoverTest : public ServiceTest {
                   absl::Seconds(30)));
     EXPECT_THAT(servers_[1]->Log(), HasSubstr("stands by"));
   }
+  // Ends the database session that holds the lock; its server lives.
+  void EndActiveSession() {
+    postgres->Sql(state_,
+                  "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND "
+                  "granted AND objid = 'uniquanf_meta'::regclass::oid");
+  }
   // kill -9 to server i and, until the other one is active, the time it took.
   absl::Duration KillAndWaitForTakeover(int i) {
     std::remove(ReadyFile(i).c_str());
@@ -219,9 +225,7 @@ TEST_F(FailoverTest, AJobSurvivesTheDatabaseBeingKilled) {
 // standby from then on.
 TEST_F(FailoverTest, AnActiveServerThatLosesItsSessionStandsBy) {
   StartServers();
-  postgres->Sql(state_,
-                "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND "
-                "granted AND objid = 'uniquanf_meta'::regclass::oid");
+  EndActiveSession();
   ASSERT_TRUE(WaitUntil([&] { return IsActive(1) && !IsActive(0); }, absl::Seconds(10)));
   EXPECT_THAT(Connect(addresses_[0], 1)->ListJobs({}),
               FailsWith(absl::StatusCode::kUnavailable, "NOT_ACTIVE"));
@@ -253,9 +257,7 @@ TEST_F(FailoverTest, AReplacedServerDoesNotTellWhatItRemembers) {
   bool paused = false;
   for (const auto& read : reads) {
     servers_[active]->Signal(SIGSTOP);  // or it might notice, and take its place again
-    postgres->Sql(state_,
-                  "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND "
-                  "granted AND objid = 'uniquanf_meta'::regclass::oid");
+    EndActiveSession();
     const int before = active;
     active = 1 - active;
     paused = !paused;

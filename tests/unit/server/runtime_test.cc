@@ -180,7 +180,6 @@ TEST_F(RuntimeTest, AReplacedServerIsNotRead) {
   EXPECT_THAT(read(), FailsWith(absl::StatusCode::kUnavailable, "SHUTTING_DOWN"));
 }
 
-// A long read must hold up neither the writer nor what comes after it for ever.
 TEST_F(RuntimeTest, ReadsThatWaitShareACheckAndDoNotHoldUpTheWriter) {
   store_->standby = true;
   std::promise<void> go;
