@@ -43,6 +43,14 @@ std::function<absl::Status(absl::string_view)> IntegerParser(T* value, T min, T 
   };
 }
 
+absl::Status CheckChoice(const std::vector<std::string>& allowed, absl::string_view text) {
+  if (std::find(allowed.begin(), allowed.end(), text) != allowed.end()) return absl::OkStatus();
+  const std::string nearest = NearestName(text, allowed);
+  return BadValue(
+      absl::StrCat(absl::StrJoin(allowed, ", "),
+                   nearest.empty() ? "" : absl::StrCat(". Did you mean ", nearest, "?")));
+}
+
 // Appends `text` at kHelpColumn, broken between words.
 void AppendWrapped(absl::string_view text, std::string* out) {
   size_t column = out->size() - (out->rfind('\n') + 1);
@@ -155,25 +163,27 @@ void FlagSet::String(absl::string_view name, absl::string_view metavar, std::str
   });
 }
 
+void FlagSet::Choice(absl::string_view name, const std::vector<std::string>& allowed,
+                     absl::string_view default_text, absl::string_view help,
+                     std::function<void(absl::string_view)> set) {
+  Custom(name, absl::StrJoin(allowed, "|"), default_text, help,
+         [allowed, set = std::move(set)](absl::string_view text) {
+           UQ_RETURN_IF_ERROR(CheckChoice(allowed, text));
+           set(text);
+           return absl::OkStatus();
+         });
+}
+
 void FlagSet::Choice(absl::string_view name, std::vector<std::string> allowed, std::string* value,
                      absl::string_view help) {
   const std::string metavar = absl::StrJoin(allowed, "|");
-  const bool may_be_empty = value->empty();
-  Custom(name, metavar, *value, help,
-         [value, may_be_empty, allowed = std::move(allowed)](absl::string_view text) {
-           if (text.empty() && may_be_empty) {
-             value->clear();
-             return absl::OkStatus();
-           }
-           if (std::find(allowed.begin(), allowed.end(), text) == allowed.end()) {
-             const std::string nearest = NearestName(text, allowed);
-             return BadValue(absl::StrCat(
-                 absl::StrJoin(allowed, ", "),
-                 nearest.empty() ? "" : absl::StrCat(". Did you mean ", nearest, "?")));
-           }
-           *value = std::string(text);
-           return absl::OkStatus();
-         });
+  Custom(
+      name, metavar, *value, help,
+      [value, may_be_empty = value->empty(), allowed = std::move(allowed)](absl::string_view text) {
+        if (!text.empty() || !may_be_empty) UQ_RETURN_IF_ERROR(CheckChoice(allowed, text));
+        *value = std::string(text);
+        return absl::OkStatus();
+      });
 }
 
 void FlagSet::Int(absl::string_view name, int* value, int min, int max, absl::string_view help) {
@@ -185,9 +195,9 @@ void FlagSet::Int64(absl::string_view name, int64_t* value, int64_t min, int64_t
   Custom(name, "N", absl::StrCat(*value), help, IntegerParser(value, min, max));
 }
 
-void FlagSet::Uint64(absl::string_view name, uint64_t* value, absl::string_view help) {
-  Custom(name, "N", absl::StrCat(*value), help,
-         IntegerParser(value, uint64_t{0}, std::numeric_limits<uint64_t>::max()));
+void FlagSet::Uint64(absl::string_view name, uint64_t* value, uint64_t min, uint64_t max,
+                     absl::string_view help) {
+  Custom(name, "N", absl::StrCat(*value), help, IntegerParser(value, min, max));
 }
 
 void FlagSet::Double(absl::string_view name, double* value, double min, double max,

@@ -48,10 +48,15 @@ class FlagSet {
   // A string out of `allowed`, or empty where that is the default.
   void Choice(absl::string_view name, std::vector<std::string> allowed, std::string* value,
               absl::string_view help);
+  // The same for a value of another type: `set` gets one of `allowed`.
+  void Choice(absl::string_view name, const std::vector<std::string>& allowed,
+              absl::string_view default_text, absl::string_view help,
+              std::function<void(absl::string_view)> set);
   void Int(absl::string_view name, int* value, int min, int max, absl::string_view help);
   void Int64(absl::string_view name, int64_t* value, int64_t min, int64_t max,
              absl::string_view help);
-  void Uint64(absl::string_view name, uint64_t* value, absl::string_view help);
+  void Uint64(absl::string_view name, uint64_t* value, uint64_t min, uint64_t max,
+              absl::string_view help);
   // Finite.
   void Double(absl::string_view name, double* value, double min, double max,
               absl::string_view help);

@@ -3,163 +3,206 @@
 #include <string>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/base/check.h"
 #include "common/base/status.h"
+#include "common/spec/spec_fields.h"
 
 namespace uniquanf {
 namespace {
 
-absl::StatusOr<QuantizationMethod> MethodFromProto(v1::QuantizationSpec::Method method) {
-  switch (method) {
-    case v1::QuantizationSpec::METHOD_UNSPECIFIED:
-    case v1::QuantizationSpec::UNIQUANF:
-      return QuantizationMethod::kUniquanf;
-    case v1::QuantizationSpec::FLEXROUND:
-      return QuantizationMethod::kFlexround;
-    case v1::QuantizationSpec::ALTERNATING:
-      return QuantizationMethod::kAlternating;
-    case v1::QuantizationSpec::RTN:
-      return QuantizationMethod::kRtn;
-    default:
-      return InvalidInput("INVALID_SPEC",
-                          absl::StrCat("spec.method is ", static_cast<int>(method),
-                                       ", which this version does not know; allowed: UNIQUANF (1), "
-                                       "FLEXROUND (2), ALTERNATING (3), RTN (4)"));
-  }
+using google::protobuf::EnumValueDescriptor;
+using google::protobuf::FieldDescriptor;
+using google::protobuf::Message;
+using google::protobuf::Reflection;
+
+absl::Status Invalid(absl::string_view message) { return InvalidInput("INVALID_SPEC", message); }
+
+// The message's field of a row's name. A row without a field is a mistake of the program's, which
+// the first conversion and spec_fields_test find.
+const FieldDescriptor* FieldOf(const Message& message, const char* name) {
+  const FieldDescriptor* field = message.GetDescriptor()->FindFieldByName(name);
+  UQ_CHECK(field != nullptr);
+  return field;
 }
 
-v1::QuantizationSpec::Method MethodToProto(QuantizationMethod method) {
-  switch (method) {
-    case QuantizationMethod::kUniquanf:
-      return v1::QuantizationSpec::UNIQUANF;
-    case QuantizationMethod::kFlexround:
-      return v1::QuantizationSpec::FLEXROUND;
-    case QuantizationMethod::kAlternating:
-      return v1::QuantizationSpec::ALTERNATING;
-    case QuantizationMethod::kRtn:
-      return v1::QuantizationSpec::RTN;
-  }
-  return v1::QuantizationSpec::METHOD_UNSPECIFIED;
+// Unset, in a field that can tell that from its zero.
+bool IsUnset(const Message& message, const FieldDescriptor* field) {
+  return field->has_presence() && !message.GetReflection()->HasField(message, field);
 }
 
-absl::StatusOr<LayerSchedule> ScheduleFromProto(v1::QuantizationSpec::Schedule schedule) {
-  switch (schedule) {
-    case v1::QuantizationSpec::SCHEDULE_UNSPECIFIED:
-    case v1::QuantizationSpec::SEQUENTIAL:
-      return LayerSchedule::kSequential;
-    case v1::QuantizationSpec::PIPELINED:
-      return LayerSchedule::kPipelined;
-    default:
-      return InvalidInput("INVALID_SPEC",
-                          absl::StrCat("spec.schedule is ", static_cast<int>(schedule),
-                                       ", which this version does not know; allowed: SEQUENTIAL "
-                                       "(1), PIPELINED (2)"));
-  }
+// The enum's value for a row's name: in capitals.
+const EnumValueDescriptor* ValueOf(const FieldDescriptor* field, const char* name) {
+  const EnumValueDescriptor* value =
+      field->enum_type()->FindValueByName(absl::AsciiStrToUpper(name));
+  UQ_CHECK(value != nullptr);
+  return value;
 }
 
-v1::QuantizationSpec::Schedule ScheduleToProto(LayerSchedule schedule) {
-  switch (schedule) {
-    case LayerSchedule::kSequential:
-      return v1::QuantizationSpec::SEQUENTIAL;
-    case LayerSchedule::kPipelined:
-      return v1::QuantizationSpec::PIPELINED;
-  }
-  return v1::QuantizationSpec::SCHEDULE_UNSPECIFIED;
+void Get(const Message& m, const FieldDescriptor* f, std::string* out) {
+  *out = m.GetReflection()->GetString(m, f);
+}
+void Get(const Message& m, const FieldDescriptor* f, int* out) {
+  *out = m.GetReflection()->GetInt32(m, f);
+}
+void Get(const Message& m, const FieldDescriptor* f, int64_t* out) {
+  *out = m.GetReflection()->GetInt64(m, f);
+}
+void Get(const Message& m, const FieldDescriptor* f, uint64_t* out) {
+  *out = m.GetReflection()->GetUInt64(m, f);
+}
+void Get(const Message& m, const FieldDescriptor* f, double* out) {
+  *out = m.GetReflection()->GetDouble(m, f);
+}
+void Get(const Message& m, const FieldDescriptor* f, bool* out) {
+  *out = m.GetReflection()->GetBool(m, f);
 }
 
-absl::StatusOr<ModuleOverride> OverrideFromProto(const v1::ModuleOverride& proto, int index) {
-  ModuleOverride out;
-  out.pattern = proto.pattern();
-  out.full_precision = proto.full_precision();
-  if (proto.has_bits()) {
-    if (proto.bits() == 0) {
-      return InvalidInput("INVALID_SPEC",
-                          absl::StrCat("spec.overrides[", index,
-                                       "].bits is 0; allowed: 2 to 8, or unset for the job's"));
+void Set(const FieldDescriptor* f, const std::string& value, Message* m) {
+  m->GetReflection()->SetString(m, f, value);
+}
+void Set(const FieldDescriptor* f, int value, Message* m) {
+  m->GetReflection()->SetInt32(m, f, value);
+}
+void Set(const FieldDescriptor* f, int64_t value, Message* m) {
+  m->GetReflection()->SetInt64(m, f, value);
+}
+void Set(const FieldDescriptor* f, uint64_t value, Message* m) {
+  m->GetReflection()->SetUInt64(m, f, value);
+}
+void Set(const FieldDescriptor* f, double value, Message* m) {
+  m->GetReflection()->SetDouble(m, f, value);
+}
+void Set(const FieldDescriptor* f, bool value, Message* m) {
+  m->GetReflection()->SetBool(m, f, value);
+}
+
+class OverrideReader {
+ public:
+  OverrideReader(const Message& proto, absl::string_view path, ModuleOverride* out)
+      : proto_(proto), path_(path), out_(out) {}
+  template <typename Field>
+  void operator()(const Field& field) {
+    Get(proto_, FieldOf(proto_, field.name), &(out_->*field.member));
+  }
+  // What means "the job's" in a ModuleOverride is no number that may be asked for.
+  template <typename T>
+  void operator()(const OverrideNumber<T>& field) {
+    const FieldDescriptor* const f = FieldOf(proto_, field.name);
+    if (IsUnset(proto_, f)) return;
+    Get(proto_, f, &(out_->*field.member));
+    if (out_->*field.member != field.the_jobs) return;
+    status_.Update(Invalid(absl::StrCat(path_, ".", field.name, " is ", field.the_jobs,
+                                        "; allowed: ", SpecRange(field.min, field.max, field.zero),
+                                        ", or unset for the job's")));
+  }
+  const absl::Status& status() const { return status_; }
+
+ private:
+  const Message& proto_;
+  const std::string path_;
+  ModuleOverride* const out_;
+  absl::Status status_;
+};
+
+class FieldReader {
+ public:
+  FieldReader(const v1::QuantizationSpec& proto, QuantizationSpec* spec)
+      : proto_(proto), spec_(spec) {}
+  template <typename Field>
+  void operator()(const Field& field) {
+    const FieldDescriptor* const f = FieldOf(proto_, field.name);
+    if (!IsUnset(proto_, f)) Get(proto_, f, &(spec_->*field.member));
+  }
+  template <typename Row, typename E>
+  void operator()(const EnumField<Row, E>& field) {
+    const FieldDescriptor* const f = FieldOf(proto_, field.name);
+    const int number = proto_.GetReflection()->GetEnumValue(proto_, f);
+    if (number == 0) return;  // unspecified: the default
+    std::vector<std::string> allowed;
+    for (const Row& row : field.rows) {
+      const EnumValueDescriptor* const value = ValueOf(f, row.name);
+      if (value->number() == number) {
+        spec_->*field.member = row.value;
+        return;
+      }
+      allowed.push_back(absl::StrCat(value->name(), " (", value->number(), ")"));
     }
-    out.bits = proto.bits();
+    status_.Update(Invalid(absl::StrCat(
+        "spec.", field.name, " is ", number,
+        ", which this version does not know; allowed: ", absl::StrJoin(allowed, ", "))));
   }
-  if (proto.has_group_size()) {
-    if (proto.group_size() < 0) {
-      return InvalidInput(
-          "INVALID_SPEC",
-          absl::StrCat("spec.overrides[", index, "].group_size is ", proto.group_size(),
-                       "; allowed: 0 (per row) or more, or unset for the job's"));
+  void operator()(const OverridesField& field) {
+    const FieldDescriptor* const f = FieldOf(proto_, field.name);
+    const Reflection& reflection = *proto_.GetReflection();
+    for (int i = 0; status_.ok() && i < reflection.FieldSize(proto_, f); ++i) {
+      OverrideReader reader(reflection.GetRepeatedMessage(proto_, f, i),
+                            absl::StrCat("spec.", field.name, "[", i, "]"),
+                            &(spec_->*field.member).emplace_back());
+      VisitOverrideFields(reader);
+      status_.Update(reader.status());
     }
-    out.group_size = proto.group_size();
   }
-  return out;
+  const absl::Status& status() const { return status_; }
+
+ private:
+  const v1::QuantizationSpec& proto_;
+  QuantizationSpec* const spec_;
+  absl::Status status_;
+};
+
+void OverrideToProto(const ModuleOverride& entry, Message* proto) {
+  VisitOverrideFields([&entry, proto](const auto& field) {
+    if constexpr (requires { field.the_jobs; }) {
+      if (entry.*field.member == field.the_jobs) return;
+    }
+    Set(FieldOf(*proto, field.name), entry.*field.member, proto);
+  });
 }
+
+class FieldWriter {
+ public:
+  FieldWriter(const QuantizationSpec& spec, v1::QuantizationSpec* proto)
+      : spec_(spec), proto_(proto) {}
+  template <typename Field>
+  void operator()(const Field& field) const {
+    Set(FieldOf(*proto_, field.name), spec_.*field.member, proto_);
+  }
+  template <typename Row, typename E>
+  void operator()(const EnumField<Row, E>& field) const {
+    const FieldDescriptor* const f = FieldOf(*proto_, field.name);
+    for (const Row& row : field.rows) {
+      if (row.value != spec_.*field.member) continue;
+      proto_->GetReflection()->SetEnum(proto_, f, ValueOf(f, row.name));
+    }
+  }
+  void operator()(const OverridesField& field) const {
+    for (const ModuleOverride& entry : spec_.*field.member) {
+      OverrideToProto(entry,
+                      proto_->GetReflection()->AddMessage(proto_, FieldOf(*proto_, field.name)));
+    }
+  }
+
+ private:
+  const QuantizationSpec& spec_;
+  v1::QuantizationSpec* const proto_;
+};
 
 }  // namespace
 
 absl::StatusOr<QuantizationSpec> SpecFromProto(const v1::QuantizationSpec& proto) {
   QuantizationSpec spec;
-  spec.model_uri = proto.model_uri();
-  spec.calibration_uri = proto.calibration_uri();
-  spec.output_uri = proto.output_uri();
-  spec.evaluation_uri = proto.evaluation_uri();
-  UQ_ASSIGN_OR_RETURN(spec.method, MethodFromProto(proto.method()));
-  UQ_ASSIGN_OR_RETURN(spec.schedule, ScheduleFromProto(proto.schedule()));
-  for (int i = 0; i < proto.overrides_size(); ++i) {
-    UQ_ASSIGN_OR_RETURN(ModuleOverride module_override, OverrideFromProto(proto.overrides(i), i));
-    spec.overrides.push_back(std::move(module_override));
-  }
-#define UQ_TAKE(field) \
-  if (proto.has_##field()) spec.field = proto.field()
-  UQ_TAKE(evaluation_entry);
-  UQ_TAKE(evaluation_window);
-  UQ_TAKE(evaluation_max_windows);
-  UQ_TAKE(bits);
-  UQ_TAKE(group_size);
-  UQ_TAKE(num_samples);
-  UQ_TAKE(sequence_length);
-  UQ_TAKE(epochs);
-  UQ_TAKE(batch_size);
-  UQ_TAKE(input_prob);
-  UQ_TAKE(uniform_learning_rate);
-  UQ_TAKE(binary_learning_rate);
-  UQ_TAKE(grid_steps);
-  UQ_TAKE(alternating_rounds);
-  UQ_TAKE(remap_period);
-  UQ_TAKE(seed);
-  UQ_TAKE(pipeline_rounds);
-#undef UQ_TAKE
+  FieldReader reader(proto, &spec);
+  VisitSpecFields(reader);
+  UQ_RETURN_IF_ERROR(reader.status());
   return spec;
 }
 
 v1::QuantizationSpec SpecToProto(const QuantizationSpec& spec) {
   v1::QuantizationSpec proto;
-  proto.set_model_uri(spec.model_uri);
-  proto.set_calibration_uri(spec.calibration_uri);
-  proto.set_output_uri(spec.output_uri);
-  proto.set_evaluation_uri(spec.evaluation_uri);
-  proto.set_evaluation_entry(spec.evaluation_entry);
-  proto.set_evaluation_window(spec.evaluation_window);
-  proto.set_evaluation_max_windows(spec.evaluation_max_windows);
-  proto.set_method(MethodToProto(spec.method));
-  proto.set_bits(spec.bits);
-  proto.set_group_size(spec.group_size);
-  for (const ModuleOverride& module_override : spec.overrides) {
-    v1::ModuleOverride* out = proto.add_overrides();
-    out->set_pattern(module_override.pattern);
-    if (module_override.bits != 0) out->set_bits(module_override.bits);
-    if (module_override.group_size != -1) out->set_group_size(module_override.group_size);
-    out->set_full_precision(module_override.full_precision);
-  }
-  proto.set_num_samples(spec.num_samples);
-  proto.set_sequence_length(spec.sequence_length);
-  proto.set_epochs(spec.epochs);
-  proto.set_batch_size(spec.batch_size);
-  proto.set_input_prob(spec.input_prob);
-  proto.set_uniform_learning_rate(spec.uniform_learning_rate);
-  proto.set_binary_learning_rate(spec.binary_learning_rate);
-  proto.set_grid_steps(spec.grid_steps);
-  proto.set_alternating_rounds(spec.alternating_rounds);
-  proto.set_remap_period(spec.remap_period);
-  proto.set_seed(spec.seed);
-  proto.set_schedule(ScheduleToProto(spec.schedule));
-  proto.set_pipeline_rounds(spec.pipeline_rounds);
+  VisitSpecFields(FieldWriter(spec, &proto));
   return proto;
 }
 

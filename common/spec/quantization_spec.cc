@@ -1,42 +1,23 @@
 #include "common/spec/quantization_spec.h"
 
-#include <cmath>
+#include <string>
+#include <vector>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 #include "common/spec/glob.h"
+#include "common/spec/spec_fields.h"
 
 namespace uniquanf {
 namespace {
 
-constexpr QuantizationMethod kAllMethods[] = {
-    QuantizationMethod::kUniquanf, QuantizationMethod::kFlexround, QuantizationMethod::kAlternating,
-    QuantizationMethod::kRtn};
-constexpr int64_t kMaxGroupSize = int64_t{1} << 20;
-constexpr size_t kMaxTextBytes = 4096;
-constexpr size_t kMaxOverrides = 10000;
-
 absl::Status Invalid(absl::string_view message) { return InvalidInput("INVALID_SPEC", message); }
-
-absl::Status CheckRange(absl::string_view field, int64_t value, int64_t low, int64_t high,
-                        absl::string_view meaning = "") {
-  if (value >= low && value <= high) return absl::OkStatus();
-  return Invalid(absl::StrCat(field, " = ", value, " is out of range; allowed: ", low, " to ", high,
-                              meaning.empty() ? "" : " ", meaning));
-}
-
-absl::Status CheckReal(absl::string_view field, double value, double low, double high) {
-  if (value >= low && value <= high) return absl::OkStatus();  // false for NaN
-  return Invalid(
-      absl::StrCat(field, " = ", value, " is out of range; allowed: ", low, " to ", high));
-}
 
 absl::Status CheckText(absl::string_view field, absl::string_view value, bool required) {
   if (required && value.empty()) return Invalid(absl::StrCat(field, " is empty; it is required"));
-  if (value.size() > kMaxTextBytes) {
+  if (value.size() > kMaxSpecTextBytes) {
     return Invalid(
-        absl::StrCat(field, " has ", value.size(), " bytes; allowed: up to ", kMaxTextBytes));
+        absl::StrCat(field, " has ", value.size(), " bytes; allowed: up to ", kMaxSpecTextBytes));
   }
   for (const char c : value) {
     if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) {
@@ -60,109 +41,112 @@ absl::Status CheckUri(absl::string_view field, absl::string_view uri, bool requi
                               "own environment"));
 }
 
-absl::Status ValidateOverride(const ModuleOverride& entry, size_t index) {
-  const std::string field = absl::StrCat("overrides[", index, "].");
-  UQ_RETURN_IF_ERROR(CheckText(absl::StrCat(field, "pattern"), entry.pattern, /*required=*/true));
-  if (entry.bits != 0) {
-    UQ_RETURN_IF_ERROR(
-        CheckRange(absl::StrCat(field, "bits"), entry.bits, 2, 8, "(or 0 for the job's bits)"));
+// The fields one by one; remembers the first error.
+class OverrideChecker {
+ public:
+  OverrideChecker(const ModuleOverride& entry, size_t index)
+      : entry_(entry), path_(absl::StrCat("overrides[", index, "].")) {}
+
+  void operator()(const OverridePattern& field) {
+    status_.Update(CheckText(path_ + field.name, entry_.*field.member, /*required=*/true));
   }
-  return CheckRange(absl::StrCat(field, "group_size"), entry.group_size, -1, kMaxGroupSize,
-                    "(0: per row, -1: the job's)");
-}
+  template <typename T>
+  void operator()(const OverrideNumber<T>& field) {
+    const T value = entry_.*field.member;
+    if (value == field.the_jobs || (value >= field.min && value <= field.max)) return;
+    status_.Update(Invalid(absl::StrCat(
+        path_, field.name, " = ", value, " is out of range; allowed: ",
+        SpecRange(field.min, field.max, field.zero), ", or ", field.the_jobs, " for the job's")));
+  }
+  void operator()(const OverrideSwitch&) {}
+  const absl::Status& status() const { return status_; }
+
+ private:
+  const ModuleOverride& entry_;
+  const std::string path_;
+  absl::Status status_;
+};
+
+class FieldChecker {
+ public:
+  explicit FieldChecker(const QuantizationSpec& spec) : spec_(spec) {}
+
+  void operator()(const TextField& field) {
+    const auto check = field.kind == TextField::kUri ? CheckUri : CheckText;
+    status_.Update(check(field.name, spec_.*field.member, field.required));
+  }
+  template <typename T>
+  void operator()(const NumberField<T>& field) {
+    const T value = spec_.*field.member;
+    if (value >= field.min && value <= field.max) return;  // false for NaN
+    status_.Update(Invalid(absl::StrCat(field.name, " = ", value, " is out of range; allowed: ",
+                                        SpecRange(field.min, field.max, field.zero))));
+  }
+  // No other value comes from JSON, proto or a flag.
+  template <typename Row, typename E>
+  void operator()(const EnumField<Row, E>&) {}
+  void operator()(const OverridesField& field) {
+    const std::vector<ModuleOverride>& overrides = spec_.*field.member;
+    if (overrides.size() > field.max_count) {
+      status_.Update(Invalid(absl::StrCat("the number of overrides = ", overrides.size(),
+                                          " is out of range; allowed: 0 to ", field.max_count)));
+    }
+    for (size_t i = 0; status_.ok() && i < overrides.size(); ++i) {
+      OverrideChecker checker(overrides[i], i);
+      VisitOverrideFields(checker);
+      status_.Update(checker.status());
+    }
+  }
+  const absl::Status& status() const { return status_; }
+
+ private:
+  const QuantizationSpec& spec_;
+  absl::Status status_;
+};
 
 }  // namespace
 
 absl::string_view QuantizationMethodName(QuantizationMethod method) {
-  switch (method) {
-    case QuantizationMethod::kUniquanf:
-      return "uniquanf";
-    case QuantizationMethod::kFlexround:
-      return "flexround";
-    case QuantizationMethod::kAlternating:
-      return "alternating";
-    case QuantizationMethod::kRtn:
-      return "rtn";
-  }
-  return "unknown";
-}
-
-absl::StatusOr<QuantizationMethod> ParseQuantizationMethod(absl::string_view name) {
-  for (const QuantizationMethod method : kAllMethods) {
-    if (QuantizationMethodName(method) == name) return method;
-  }
-  return Invalid(absl::StrCat("method = \"", name,
-                              "\" is unknown; allowed: uniquanf, flexround, alternating, rtn"));
+  return EnumName(kQuantizationMethods, method);
 }
 
 absl::string_view LayerScheduleName(LayerSchedule schedule) {
-  switch (schedule) {
-    case LayerSchedule::kSequential:
-      return "sequential";
-    case LayerSchedule::kPipelined:
-      return "pipelined";
-  }
-  return "unknown";
+  return EnumName(kLayerSchedules, schedule);
 }
 
-absl::StatusOr<LayerSchedule> ParseLayerSchedule(absl::string_view name) {
-  for (const LayerSchedule schedule : {LayerSchedule::kSequential, LayerSchedule::kPipelined}) {
-    if (LayerScheduleName(schedule) == name) return schedule;
+bool NeedsReconstruction(const QuantizationSpec& spec) {
+  for (const MethodRow& row : kQuantizationMethods) {
+    if (row.value == spec.method) return row.reconstructs && spec.epochs > 0;
   }
-  return Invalid(
-      absl::StrCat("schedule = \"", name, "\" is unknown; allowed: sequential, pipelined"));
+  return false;
 }
 
 absl::Status QuantizationSpec::Validate() const {
-  UQ_RETURN_IF_ERROR(CheckUri("model_uri", model_uri, /*required=*/true));
-  const bool reconstructs =
-      (method == QuantizationMethod::kUniquanf || method == QuantizationMethod::kFlexround) &&
-      epochs > 0;
-  if (reconstructs && calibration_uri.empty()) {
+  FieldChecker checker(*this);
+  VisitSpecFields(checker);
+  UQ_RETURN_IF_ERROR(checker.status());
+  // The rules that join fields.
+  if (NeedsReconstruction(*this) && calibration_uri.empty()) {
     return Invalid(absl::StrCat("calibration_uri is empty; the method ",
                                 QuantizationMethodName(method),
                                 " needs calibration data unless epochs is 0"));
   }
-  UQ_RETURN_IF_ERROR(CheckUri("calibration_uri", calibration_uri, /*required=*/false));
-  UQ_RETURN_IF_ERROR(CheckUri("output_uri", output_uri, /*required=*/true));
-  UQ_RETURN_IF_ERROR(CheckUri("evaluation_uri", evaluation_uri, /*required=*/false));
-  UQ_RETURN_IF_ERROR(
-      CheckText("evaluation_entry", evaluation_entry, /*required=*/!evaluation_uri.empty()));
-  UQ_RETURN_IF_ERROR(CheckRange("evaluation_window", evaluation_window, 2, 1 << 20));
-  UQ_RETURN_IF_ERROR(CheckRange("evaluation_max_windows", evaluation_max_windows, 1, 1000000000));
-
-  UQ_RETURN_IF_ERROR(CheckRange("bits", bits, 2, 8));
-  UQ_RETURN_IF_ERROR(CheckRange("group_size", group_size, 0, kMaxGroupSize, "(0: per row)"));
-  UQ_RETURN_IF_ERROR(CheckRange("the number of overrides", static_cast<int64_t>(overrides.size()),
-                                0, kMaxOverrides));
-  for (size_t i = 0; i < overrides.size(); ++i) {
-    UQ_RETURN_IF_ERROR(ValidateOverride(overrides[i], i));
+  if (!evaluation_uri.empty() && evaluation_entry.empty()) {
+    return Invalid("evaluation_entry is empty; it is required beside evaluation_uri");
   }
-
-  UQ_RETURN_IF_ERROR(CheckRange("num_samples", num_samples, 0, 1000000, "(0: all in the file)"));
-  UQ_RETURN_IF_ERROR(
-      CheckRange("sequence_length", sequence_length, 0, 1 << 20, "(0: the file's width)"));
-  UQ_RETURN_IF_ERROR(CheckRange("epochs", epochs, 0, 10000));
-  UQ_RETURN_IF_ERROR(CheckRange("batch_size", batch_size, 1, 64));
   if (num_samples > 0 && batch_size > num_samples) {
     return Invalid(absl::StrCat("batch_size = ", batch_size, " is larger than num_samples = ",
                                 num_samples, "; allowed: 1 to ", num_samples));
   }
-  UQ_RETURN_IF_ERROR(CheckReal("input_prob", input_prob, 0, 1));
-  UQ_RETURN_IF_ERROR(CheckReal("uniform_learning_rate", uniform_learning_rate, 0, 1));
-  UQ_RETURN_IF_ERROR(CheckReal("binary_learning_rate", binary_learning_rate, 0, 1));
-  UQ_RETURN_IF_ERROR(CheckRange("grid_steps", grid_steps, 0, 1000));
-  UQ_RETURN_IF_ERROR(CheckRange("alternating_rounds", alternating_rounds, 0, 1000));
-  UQ_RETURN_IF_ERROR(CheckRange("remap_period", remap_period, 1, 1000000));
-  return CheckRange("pipeline_rounds", pipeline_rounds, 1, 64);
+  return absl::OkStatus();
 }
 
 ModuleSettings SettingsForModule(const QuantizationSpec& spec, absl::string_view module_name) {
   ModuleSettings settings = {spec.bits, spec.group_size, false};
   for (const ModuleOverride& entry : spec.overrides) {
     if (!GlobMatches(entry.pattern, module_name)) continue;
-    if (entry.bits != 0) settings.bits = entry.bits;
-    if (entry.group_size >= 0) settings.group_size = entry.group_size;
+    if (entry.bits != ModuleOverride::kJobsBits) settings.bits = entry.bits;
+    if (entry.group_size != ModuleOverride::kJobsGroupSize) settings.group_size = entry.group_size;
     settings.full_precision = entry.full_precision;
     break;
   }

@@ -2,6 +2,9 @@
 // file, the batch program's flags), converted from proto at the API's edge
 // (common/rpc/spec_proto.h), and stored in canonical JSON in the artifact's manifest.
 //
+// Here stand types, members and defaults. Names, ranges, what 0 means and the help stand in
+// common/spec/spec_fields.h, from which flags, JSON, proto, Validate and docs/SPEC.md follow.
+//
 // Thread safety: plain values. Errors: kInvalidArgument with reason INVALID_SPEC; the message names
 // the field, the value and what is allowed.
 #ifndef UNIQUANF_COMMON_SPEC_QUANTIZATION_SPEC_H_
@@ -17,69 +20,69 @@
 
 namespace uniquanf {
 
-enum class QuantizationMethod {
-  kUniquanf,     // "uniquanf": unified initialization and block reconstruction, all parts
-  kFlexround,    // "flexround": UQ only; equally spaced levels, learned log Δ, s2, s3
-  kAlternating,  // "alternating": BCQ by alternating update, no reconstruction
-  kRtn,          // "rtn": min-max round to nearest
-};
+// What each does: kQuantizationMethods in common/spec/spec_fields.h.
+enum class QuantizationMethod { kUniquanf, kFlexround, kAlternating, kRtn };
 absl::string_view QuantizationMethodName(QuantizationMethod method);
-absl::StatusOr<QuantizationMethod> ParseQuantizationMethod(absl::string_view name);
 
 // In which order the layers of a job are optimized, where they depend on each other (input_prob >
 // 0).
 enum class LayerSchedule {
-  kSequential,  // "sequential": one after the other, each on what the stored ones before it produce
-  // "pipelined": the epochs are cut into `pipeline_rounds` parts, and a layer starts as soon as the
-  // layer before has finished its first part; so that many workers work at once. Each part sees
-  // what the layers before it produce after the same part; the last, twice as long, nothing else
-  // (input_prob 1). worker/task/README.md has its price.
+  kSequential,  // one after the other, each on what the stored ones before it produce
+  // The epochs are cut into `pipeline_rounds` parts, and a layer starts as soon as the layer before
+  // has finished its first part; so that many workers work at once. Each part sees what the layers
+  // before it produce after the same part; the last, twice as long, nothing else (input_prob 1).
+  // worker/task/README.md has its price.
   kPipelined,
 };
 absl::string_view LayerScheduleName(LayerSchedule schedule);
-absl::StatusOr<LayerSchedule> ParseLayerSchedule(absl::string_view name);
 
 // Settings for the modules whose name matches `pattern`; the first override that matches wins.
 struct ModuleOverride {
+  static constexpr int kJobsBits = 0;
+  static constexpr int64_t kJobsGroupSize = -1;
+
   // Glob over the module's full name ("model.layers.3.mlp.down_proj"): '*' matches any run of
   // characters (dots too), '?' one character.
   std::string pattern;
-  int bits = 0;             // 0: the job's
-  int64_t group_size = -1;  // -1: the job's; 0: per row
+  int bits = kJobsBits;
+  int64_t group_size = kJobsGroupSize;
   bool full_precision = false;
+
+  bool operator==(const ModuleOverride&) const = default;
 };
 
 // Defaults are the paper's script's (shared by every front end); ALGORITHM in
 // worker/quant/README.md explains each symbol.
 struct QuantizationSpec {
   // Where things are: object store URIs (file://, s3://, or a plain path for the batch program).
-  std::string model_uri;        // a Hugging Face checkpoint directory
-  std::string calibration_uri;  // a safetensors file with integer input_ids [num_samples, seq_len]
-  std::string output_uri;       // the artifact's directory; must not hold an artifact yet
-  std::string evaluation_uri;   // optional: a safetensors file with 1-D integer token entries
+  std::string model_uri;
+  std::string calibration_uri;
+  std::string output_uri;
+  std::string evaluation_uri;
   std::string evaluation_entry = "valid";
   int64_t evaluation_window = 1024;
   int64_t evaluation_max_windows = 200;
 
   QuantizationMethod method = QuantizationMethod::kUniquanf;
-  int bits = 4;            // 2..8
-  int64_t group_size = 0;  // 0: per row; else divides every quantized layer's input width
+  int bits = 4;
+  int64_t group_size = 0;
   std::vector<ModuleOverride> overrides;
 
-  int64_t num_samples = 128;            // calibration sequences used; 0: all in the file
-  int64_t sequence_length = 2048;       // tokens a sequence; 0: the file's width
-  int epochs = 20;                      // 0 skips reconstruction
-  int batch_size = 1;                   // sequences a step
-  double input_prob = 0.5;              // probability of the quantized input, element by element
+  int64_t num_samples = 128;
+  int64_t sequence_length = 2048;
+  int epochs = 20;
+  int batch_size = 1;
+  double input_prob = 0.5;
   double uniform_learning_rate = 5e-3;  // u_lr: log Δ, s2, s3
   double binary_learning_rate = 5e-4;   // b_lr: α
-  int grid_steps = 1;                   // G, 0..1000
-  int alternating_rounds = 15;          // T, 0..1000
-  int remap_period = 2;                 // p, >= 1
+  int grid_steps = 1;                   // G
+  int alternating_rounds = 15;          // T
+  int remap_period = 2;                 // p
   uint64_t seed = 0;
   LayerSchedule schedule = LayerSchedule::kSequential;
-  int pipeline_rounds = 4;  // 1..64; used by "pipelined" only
+  int pipeline_rounds = 4;
 
+  bool operator==(const QuantizationSpec&) const = default;
   // Checks every range that needs no model. Group size against layer shapes is checked in prepare.
   absl::Status Validate() const;
   // Canonical JSON: every field, fixed order, no white space; equal specs give equal bytes.
@@ -87,6 +90,9 @@ struct QuantizationSpec {
   // Strict: unknown fields and wrong types are errors. Missing fields keep their defaults.
   static absl::StatusOr<QuantizationSpec> FromJson(absl::string_view json);
 };
+
+// Whether `spec` optimizes blocks on calibration data (else a layer needs nothing but its weights).
+bool NeedsReconstruction(const QuantizationSpec& spec);
 
 // Settings that hold for one module: the job's, with the first matching override applied.
 struct ModuleSettings {

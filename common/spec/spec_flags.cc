@@ -5,8 +5,8 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
-#include <limits>
 #include <memory>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -16,15 +16,12 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "common/base/status.h"
+#include "common/spec/spec_fields.h"
 
 namespace uniquanf {
 namespace {
 
 constexpr char kReason[] = "INVALID_FLAG";
-constexpr char kOverrideForm[] =
-    "allowed: PATTERN=full, PATTERN=bits:N (N from 2 to 8), PATTERN=group:N (0: per row) or "
-    "PATTERN=bits:N,group:N";
-
 absl::StatusOr<QuantizationSpec> ReadSpecFile(absl::string_view path) {
   std::ifstream file{std::string(path), std::ios::binary};
   if (!file) {
@@ -35,42 +32,130 @@ absl::StatusOr<QuantizationSpec> ReadSpecFile(absl::string_view path) {
   return QuantizationSpec::FromJson(json);
 }
 
-absl::Status ParseOverridePart(absl::string_view part, ModuleOverride* out) {
-  if (absl::ConsumePrefix(&part, "bits:")) {
-    if (absl::SimpleAtoi(part, &out->bits) && out->bits >= 2 && out->bits <= 8) {
-      return absl::OkStatus();
+// "allowed: PATTERN=full or PATTERN=bits:N (N: 2 to 8) ..."
+absl::Status OverrideForm() {
+  std::vector<std::string> forms;
+  VisitOverrideFields([&forms](const auto& field) {
+    if constexpr (std::is_same_v<std::decay_t<decltype(field)>, OverrideSwitch>) {
+      forms.insert(forms.begin(), absl::StrCat("PATTERN=", field.key));
+    } else if constexpr (requires { field.the_jobs; }) {
+      forms.push_back(absl::StrCat("PATTERN=", field.key, ":N (N from ",
+                                   SpecRange(field.min, field.max, field.zero), ")"));
     }
-  } else if (absl::ConsumePrefix(&part, "group:")) {
-    if (absl::SimpleAtoi(part, &out->group_size) && out->group_size >= 0) return absl::OkStatus();
-  }
-  return InvalidInput(kReason, kOverrideForm);
+  });
+  return InvalidInput(kReason, absl::StrCat("allowed: ", absl::StrJoin(forms, ", "),
+                                            "; several with commas: PATTERN=bits:N,group:N"));
 }
+
+// One setting of an override: "full", "bits:3". `known` tells whether it was one.
+class OverridePartReader {
+ public:
+  OverridePartReader(absl::string_view part, ModuleOverride* out) : part_(part), out_(out) {}
+  void operator()(const OverridePattern&) {}
+  void operator()(const OverrideSwitch& field) {
+    if (part_ != field.key) return;
+    out_->*field.member = true;
+    known_ = true;
+  }
+  template <typename T>
+  void operator()(const OverrideNumber<T>& field) {
+    absl::string_view value = part_;
+    T parsed;
+    if (!absl::ConsumePrefix(&value, absl::StrCat(field.key, ":"))) return;
+    if (!absl::SimpleAtoi(value, &parsed) || parsed < field.min || parsed > field.max) return;
+    out_->*field.member = parsed;
+    known_ = true;
+  }
+  bool known() const { return known_; }
+
+ private:
+  const absl::string_view part_;
+  ModuleOverride* const out_;
+  bool known_ = false;
+};
+
+// Declares the flags of one section, out of every field.
+class FlagAdder {
+ public:
+  FlagAdder(FlagSet* flags, QuantizationSpec* spec, SpecSection section)
+      : flags_(flags), spec_(spec), section_(section) {}
+
+  void operator()(const TextField& field) const {
+    if (field.section != section_) return;
+    flags_->String(FlagName(field.name), field.metavar, &(spec_->*field.member), field.help);
+  }
+  void operator()(const NumberField<int>& field) const { AddNumber(field, &FlagSet::Int); }
+  void operator()(const NumberField<int64_t>& field) const { AddNumber(field, &FlagSet::Int64); }
+  void operator()(const NumberField<uint64_t>& field) const { AddNumber(field, &FlagSet::Uint64); }
+  void operator()(const NumberField<double>& field) const { AddNumber(field, &FlagSet::Double); }
+  template <typename Row, typename E>
+  void operator()(const EnumField<Row, E>& field) const {
+    if (field.section != section_) return;
+    std::string help = field.help;
+    for (const Row& row : field.rows) {
+      absl::StrAppend(&help, "; ", row.name, ": ", row.help);
+    }
+    E* const value = &(spec_->*field.member);
+    flags_->Choice(FlagName(field.name), EnumNames(field.rows), EnumName(field.rows, *value), help,
+                   [value, rows = field.rows](absl::string_view name) {
+                     *value = *ParseEnumName(rows, name);
+                   });
+  }
+  void operator()(const OverridesField& field) const {
+    if (field.section != section_) return;
+    // Flags go before the file's overrides, in their own order.
+    auto num_from_flags = std::make_shared<size_t>(0);
+    std::vector<ModuleOverride>* const list = &(spec_->*field.member);
+    flags_->Custom(field.flag, "PATTERN=SETTINGS", "",
+                   absl::StrCat(field.help,
+                                ": '*.down_proj=bits:4,group:64' or 'model.layers.0.*=full'; may "
+                                "repeat, first match wins"),
+                   [list, num_from_flags](absl::string_view text) {
+                     UQ_ASSIGN_OR_RETURN(ModuleOverride parsed, ParseModuleOverride(text));
+                     list->insert(list->begin() + (*num_from_flags)++, std::move(parsed));
+                     return absl::OkStatus();
+                   });
+  }
+
+ private:
+  template <typename T>
+  void AddNumber(const NumberField<T>& field,
+                 void (FlagSet::*add)(absl::string_view, T*, T, T, absl::string_view)) const {
+    if (field.section != section_) return;
+    (flags_->*add)(FlagName(field.name), &(spec_->*field.member), field.min, field.max,
+                   absl::StrCat(field.help, "; ", SpecRange(field.min, field.max, field.zero)));
+  }
+
+  FlagSet* const flags_;
+  QuantizationSpec* const spec_;
+  const SpecSection section_;
+};
 
 }  // namespace
 
 absl::StatusOr<ModuleOverride> ParseModuleOverride(absl::string_view text) {
   const size_t equals = text.rfind('=');
-  if (equals == 0 || equals == absl::string_view::npos) return InvalidInput(kReason, kOverrideForm);
+  if (equals == 0 || equals == absl::string_view::npos) return OverrideForm();
   ModuleOverride out;
   out.pattern = std::string(text.substr(0, equals));
-  const absl::string_view settings = text.substr(equals + 1);
-  if (settings == "full") {
-    out.full_precision = true;
-    return out;
-  }
-  for (const absl::string_view part : absl::StrSplit(settings, ',')) {
-    UQ_RETURN_IF_ERROR(ParseOverridePart(part, &out));
+  for (const absl::string_view part : absl::StrSplit(text.substr(equals + 1), ',')) {
+    OverridePartReader reader(part, &out);
+    VisitOverrideFields(reader);
+    if (!reader.known()) return OverrideForm();
   }
   return out;
 }
 
 std::string FormatModuleOverride(const ModuleOverride& module_override) {
-  if (module_override.full_precision) return absl::StrCat(module_override.pattern, "=full");
   std::vector<std::string> parts;
-  if (module_override.bits != 0) parts.push_back(absl::StrCat("bits:", module_override.bits));
-  if (module_override.group_size >= 0) {
-    parts.push_back(absl::StrCat("group:", module_override.group_size));
-  }
+  VisitOverrideFields([&](const auto& field) {
+    if constexpr (std::is_same_v<std::decay_t<decltype(field)>, OverrideSwitch>) {
+      if (module_override.*field.member) parts.push_back(field.key);
+    } else if constexpr (requires { field.the_jobs; }) {
+      const auto value = module_override.*field.member;
+      if (value != field.the_jobs) parts.push_back(absl::StrCat(field.key, ":", value));
+    }
+  });
   return absl::StrCat(module_override.pattern, "=", absl::StrJoin(parts, ","));
 }
 
@@ -86,110 +171,29 @@ std::string AbsoluteUri(absl::string_view path) {
 }
 
 void MakeUrisAbsolute(QuantizationSpec* spec) {
-  for (std::string* uri :
-       {&spec->model_uri, &spec->calibration_uri, &spec->output_uri, &spec->evaluation_uri}) {
-    *uri = AbsoluteUri(*uri);
-  }
+  VisitSpecFields([spec](const auto& field) {
+    if constexpr (std::is_same_v<std::decay_t<decltype(field)>, TextField>) {
+      if (field.kind != TextField::kUri) return;
+      spec->*field.member = AbsoluteUri(spec->*field.member);
+    }
+  });
 }
 
 void AddSpecFlags(FlagSet* flags, QuantizationSpec* spec) {
-  constexpr int kMaxInt = std::numeric_limits<int>::max();
-  constexpr int64_t kMaxInt64 = std::numeric_limits<int64_t>::max();
-
-  flags->Section("What to quantize");
-  flags->String("model", "DIR", &spec->model_uri,
-                "Hugging Face checkpoint directory: a path, file:///DIR or s3://BUCKET/PREFIX");
-  flags->String("calibration", "FILE", &spec->calibration_uri,
-                "safetensors file with an integer tensor input_ids [num_samples, sequence_length]");
-  flags->String("output", "DIR", &spec->output_uri,
-                "where the artifact goes; must not hold anything yet");
-  flags->String("evaluation", "FILE", &spec->evaluation_uri,
-                "safetensors file with one-dimensional integer token tensors, for perplexity "
-                "before and after");
-  flags->String("evaluation-entry", "NAME", &spec->evaluation_entry,
-                "tensor of --evaluation to use");
-  flags->Int64("evaluation-window", &spec->evaluation_window, 2, kMaxInt64,
-               "tokens in an evaluation window");
-  flags->Int64("evaluation-max-windows", &spec->evaluation_max_windows, 0, kMaxInt64,
-               "evaluation windows used; 0: all");
-  flags->Custom(
-      "spec", "FILE.json", "",
-      "settings as a JSON object with the fields of common/spec/quantization_spec.h (model_uri, "
-      "bits, ... overrides); other flags override it",
-      [spec](absl::string_view path) {
-        UQ_ASSIGN_OR_RETURN(*spec, ReadSpecFile(path));
-        return absl::OkStatus();
-      },
-      FlagSet::kEarly);
-
-  flags->Section("How");
-  flags->Custom(
-      "method", "uniquanf|flexround|alternating|rtn", QuantizationMethodName(spec->method),
-      "uniquanf: everything; flexround: uniform levels, learned rounding; alternating: "
-      "binary coding, no reconstruction; rtn: round to nearest",
-      [spec](absl::string_view text) {
-        const auto method = ParseQuantizationMethod(text);
-        if (method.ok()) {
-          spec->method = *method;
+  for (const EnumRow<SpecSection>& section : kSpecSections) {
+    flags->Section(section.name);
+    VisitSpecFields(FlagAdder(flags, spec, section.value));
+    if (section.value != SpecSection::kWhat) continue;
+    flags->Custom(
+        "spec", "FILE.json", "",
+        "settings as a JSON object with the fields of docs/SPEC.md (model_uri, bits, ... "
+        "overrides); other flags override it",
+        [spec](absl::string_view path) {
+          UQ_ASSIGN_OR_RETURN(*spec, ReadSpecFile(path));
           return absl::OkStatus();
-        }
-        const std::vector<std::string> names = {"uniquanf", "flexround", "alternating", "rtn"};
-        const std::string nearest = NearestName(text, names);
-        return InvalidInput(kReason, absl::StrCat("allowed: ", absl::StrJoin(names, ", "),
-                                                  nearest.empty() ? "" : ". Did you mean ", nearest,
-                                                  nearest.empty() ? "" : "?"));
-      });
-  flags->Int("bits", &spec->bits, 2, 8, "bits a weight");
-  flags->Int64("group-size", &spec->group_size, 0, kMaxInt64,
-               "weights of a row that share scales; divides every layer's input width; 0: the row");
-  // Flags go before the file's overrides, in their own order.
-  auto num_from_flags = std::make_shared<size_t>(0);
-  flags->Custom("override", "PATTERN=SETTINGS", "",
-                "other settings for the modules whose full name matches the glob: "
-                "'*.down_proj=bits:4,group:64' or 'model.layers.0.*=full'; may repeat, first match "
-                "wins",
-                [spec, num_from_flags](absl::string_view text) {
-                  UQ_ASSIGN_OR_RETURN(ModuleOverride parsed, ParseModuleOverride(text));
-                  spec->overrides.insert(spec->overrides.begin() + (*num_from_flags)++,
-                                         std::move(parsed));
-                  return absl::OkStatus();
-                });
-  flags->Uint64("seed", &spec->seed, "seed of every random choice");
-
-  flags->Section("Calibration and optimization");
-  flags->Int64("num-samples", &spec->num_samples, 0, kMaxInt64,
-               "calibration sequences used; 0: all in the file");
-  flags->Int64("sequence-length", &spec->sequence_length, 0, kMaxInt64,
-               "tokens of each sequence used; 0: the file's width");
-  flags->Int("epochs", &spec->epochs, 0, kMaxInt,
-             "passes over the samples for each layer; 0: no reconstruction");
-  flags->Int("batch-size", &spec->batch_size, 1, kMaxInt, "sequences a step");
-  flags->Double("input-prob", &spec->input_prob, 0, 1,
-                "probability of an input element from the quantized model; 0 makes layers "
-                "independent of each other");
-  flags->Custom("schedule", "sequential|pipelined", LayerScheduleName(spec->schedule),
-                "sequential: layer after layer; pipelined: layers overlap on several workers or "
-                "devices, at nearly the same accuracy",
-                [spec](absl::string_view text) {
-                  const auto schedule = ParseLayerSchedule(text);
-                  if (!schedule.ok()) {
-                    return InvalidInput(kReason, "allowed: sequential, pipelined");
-                  }
-                  spec->schedule = *schedule;
-                  return absl::OkStatus();
-                });
-  flags->Int(
-      "pipeline-rounds", &spec->pipeline_rounds, 1, 64,
-      "parts that a pipelined layer's epochs are cut into; as many workers can work at once");
-  flags->Double("uniform-learning-rate", &spec->uniform_learning_rate, 0, 1e6,
-                "learning rate of the uniform part (step size and rounding)");
-  flags->Double("binary-learning-rate", &spec->binary_learning_rate, 0, 1e6,
-                "learning rate of the binary scales");
-  flags->Int("grid-steps", &spec->grid_steps, 0, 1000, "grid search steps G of the initialization");
-  flags->Int("alternating-rounds", &spec->alternating_rounds, 0, 1000,
-             "alternating update rounds T of the initialization");
-  flags->Int("remap-period", &spec->remap_period, 1, kMaxInt,
-             "forward passes between remappings of the codes");
+        },
+        FlagSet::kEarly);
+  }
 }
 
 }  // namespace uniquanf

@@ -1,7 +1,11 @@
+#include <type_traits>
+#include <utility>
+
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "common/base/json_util.h"
 #include "common/base/status.h"
-#include "common/spec/quantization_spec.h"
+#include "common/spec/spec_fields.h"
 
 namespace uniquanf {
 namespace {
@@ -10,99 +14,97 @@ constexpr char kReason[] = "INVALID_SPEC";
 // A spec is written by hand or by a program; this is far beyond either.
 constexpr size_t kMaxSpecBytes = 4 << 20;
 
-// Calls `visit(name, &field)` for every plain field, in the canonical order; `overrides`, which is
-// an array, goes before "num_samples".
-template <typename Spec, typename Visit>
-void VisitWhere(Spec* spec, Visit visit) {
-  visit("model_uri", &spec->model_uri);
-  visit("calibration_uri", &spec->calibration_uri);
-  visit("output_uri", &spec->output_uri);
-  visit("evaluation_uri", &spec->evaluation_uri);
-  visit("evaluation_entry", &spec->evaluation_entry);
-  visit("evaluation_window", &spec->evaluation_window);
-  visit("evaluation_max_windows", &spec->evaluation_max_windows);
-}
-template <typename Spec, typename Visit>
-void VisitHow(Spec* spec, Visit visit) {
-  visit("num_samples", &spec->num_samples);
-  visit("sequence_length", &spec->sequence_length);
-  visit("epochs", &spec->epochs);
-  visit("batch_size", &spec->batch_size);
-  visit("input_prob", &spec->input_prob);
-  visit("uniform_learning_rate", &spec->uniform_learning_rate);
-  visit("binary_learning_rate", &spec->binary_learning_rate);
-  visit("grid_steps", &spec->grid_steps);
-  visit("alternating_rounds", &spec->alternating_rounds);
-  visit("remap_period", &spec->remap_period);
-  visit("seed", &spec->seed);
+void Write(const std::string& value, JsonWriter* json) { json->String(value); }
+void Write(int value, JsonWriter* json) { json->Int(value); }
+void Write(int64_t value, JsonWriter* json) { json->Int(value); }
+void Write(uint64_t value, JsonWriter* json) { json->Uint(value); }
+void Write(double value, JsonWriter* json) { json->Double(value); }
+void Write(bool value, JsonWriter* json) { json->Bool(value); }
+
+void WriteOverride(const ModuleOverride& entry, JsonWriter* json) {
+  json->BeginObject();
+  VisitOverrideFields([&entry, json](const auto& field) {
+    json->Key(field.name);
+    Write(entry.*field.member, json);
+  });
+  json->EndObject();
 }
 
 class FieldWriter {
  public:
-  explicit FieldWriter(JsonWriter* json) : json_(json) {}
-  void operator()(const char* name, const std::string* value) const {
-    json_->Key(name);
-    json_->String(*value);
+  FieldWriter(const QuantizationSpec& spec, JsonWriter* json) : spec_(spec), json_(json) {}
+  template <typename Field>
+  void operator()(const Field& field) const {
+    json_->Key(field.name);
+    Write(spec_.*field.member, json_);
   }
-  void operator()(const char* name, const int* value) const {
-    json_->Key(name);
-    json_->Int(*value);
+  template <typename Row, typename E>
+  void operator()(const EnumField<Row, E>& field) const {
+    json_->Key(field.name);
+    json_->String(EnumName(field.rows, spec_.*field.member));
   }
-  void operator()(const char* name, const int64_t* value) const {
-    json_->Key(name);
-    json_->Int(*value);
-  }
-  void operator()(const char* name, const uint64_t* value) const {
-    json_->Key(name);
-    json_->Uint(*value);
-  }
-  void operator()(const char* name, const double* value) const {
-    json_->Key(name);
-    json_->Double(*value);
+  void operator()(const OverridesField& field) const {
+    json_->Key(field.name);
+    json_->BeginArray();
+    for (const ModuleOverride& entry : spec_.*field.member) WriteOverride(entry, json_);
+    json_->EndArray();
   }
 
  private:
+  const QuantizationSpec& spec_;
   JsonWriter* const json_;
 };
 
 absl::StatusOr<ModuleOverride> ParseOverride(const nlohmann::json& value, size_t index) {
   JsonObjectReader reader(value, absl::StrCat("overrides[", index, "]"), kReason);
   ModuleOverride entry;
-  reader.Read("pattern", JsonObjectReader::kRequired, &entry.pattern);
-  reader.Read("bits", JsonObjectReader::kOptional, &entry.bits);
-  reader.Read("group_size", JsonObjectReader::kOptional, &entry.group_size);
-  reader.Read("full_precision", JsonObjectReader::kOptional, &entry.full_precision);
+  VisitOverrideFields([&reader, &entry](const auto& field) {
+    constexpr bool kIsPattern = std::is_same_v<decltype(field), const OverridePattern&>;
+    reader.Read(field.name, kIsPattern ? JsonObjectReader::kRequired : JsonObjectReader::kOptional,
+                &(entry.*field.member));
+  });
   UQ_RETURN_IF_ERROR(reader.Finish());
   return entry;
 }
+
+class FieldReader {
+ public:
+  FieldReader(JsonObjectReader* reader, QuantizationSpec* spec) : reader_(reader), spec_(spec) {}
+  template <typename Field>
+  void operator()(const Field& field) const {
+    reader_->Read(field.name, JsonObjectReader::kOptional, &(spec_->*field.member));
+  }
+  template <typename Row, typename E>
+  void operator()(const EnumField<Row, E>& field) const {
+    std::string name(EnumName(field.rows, spec_->*field.member));
+    reader_->Read(field.name, JsonObjectReader::kOptional, &name);
+    if (const auto value = ParseEnumName(field.rows, name)) {
+      spec_->*field.member = *value;
+    } else {
+      reader_->Fail(absl::StrCat(field.name, " = \"", name, "\" is unknown; allowed: ",
+                                 absl::StrJoin(EnumNames(field.rows), ", ")));
+    }
+  }
+  void operator()(const OverridesField& field) const {
+    const nlohmann::json* list = reader_->ReadArray(field.name, JsonObjectReader::kOptional);
+    for (size_t i = 0; list != nullptr && i < list->size(); ++i) {
+      absl::StatusOr<ModuleOverride> entry = ParseOverride((*list)[i], i);
+      if (!entry.ok()) return reader_->Fail(entry.status().message());
+      (spec_->*field.member).push_back(*std::move(entry));
+    }
+  }
+
+ private:
+  JsonObjectReader* const reader_;
+  QuantizationSpec* const spec_;
+};
 
 }  // namespace
 
 std::string QuantizationSpec::ToJson() const {
   JsonWriter json(JsonWriter::kCompact);
-  const FieldWriter write(&json);
   json.BeginObject();
-  VisitWhere(this, write);
-  json.Key("method");
-  json.String(QuantizationMethodName(method));
-  write("bits", &bits);
-  write("group_size", &group_size);
-  json.Key("overrides");
-  json.BeginArray();
-  for (const ModuleOverride& entry : overrides) {
-    json.BeginObject();
-    write("pattern", &entry.pattern);
-    write("bits", &entry.bits);
-    write("group_size", &entry.group_size);
-    json.Key("full_precision");
-    json.Bool(entry.full_precision);
-    json.EndObject();
-  }
-  json.EndArray();
-  VisitHow(this, write);
-  json.Key("schedule");
-  json.String(LayerScheduleName(schedule));
-  write("pipeline_rounds", &pipeline_rounds);
+  VisitSpecFields(FieldWriter(*this, &json));
   json.EndObject();
   return json.Finish();
 }
@@ -115,26 +117,8 @@ absl::StatusOr<QuantizationSpec> QuantizationSpec::FromJson(absl::string_view js
   UQ_ASSIGN_OR_RETURN(const nlohmann::json document, ParseJson(json, "the spec", kReason));
   QuantizationSpec spec;
   JsonObjectReader reader(document, "", kReason);
-  const auto read = [&reader](const char* name, auto* value) {
-    reader.Read(name, JsonObjectReader::kOptional, value);
-  };
-  VisitWhere(&spec, read);
-  VisitHow(&spec, read);
-  read("bits", &spec.bits);
-  read("group_size", &spec.group_size);
-  read("pipeline_rounds", &spec.pipeline_rounds);
-  std::string method(QuantizationMethodName(spec.method));
-  read("method", &method);
-  std::string schedule(LayerScheduleName(spec.schedule));
-  read("schedule", &schedule);
-  const nlohmann::json* overrides = reader.ReadArray("overrides", JsonObjectReader::kOptional);
+  VisitSpecFields(FieldReader(&reader, &spec));
   UQ_RETURN_IF_ERROR(reader.Finish());
-  UQ_ASSIGN_OR_RETURN(spec.method, ParseQuantizationMethod(method));
-  UQ_ASSIGN_OR_RETURN(spec.schedule, ParseLayerSchedule(schedule));
-  for (size_t i = 0; overrides != nullptr && i < overrides->size(); ++i) {
-    UQ_ASSIGN_OR_RETURN(ModuleOverride entry, ParseOverride((*overrides)[i], i));
-    spec.overrides.push_back(std::move(entry));
-  }
   return spec;
 }
 

@@ -29,6 +29,7 @@ int Evaluate(const std::vector<std::string>& arguments);
 int Inspect(const std::vector<std::string>& arguments);
 int Verify(const std::vector<std::string>& arguments);
 int Export(const std::vector<std::string>& arguments);
+int PrintSpec(const std::vector<std::string>& arguments);
 
 // Flags that choose the device, and the backend they ask for.
 struct DeviceFlags {

@@ -22,6 +22,7 @@ constexpr char kUsage[] =
     "  inspect    what is in an artifact\n"
     "  verify     check every digest and every tensor of an artifact\n"
     "  export     write an artifact as a dequantized bf16 checkpoint\n"
+    "  spec       print settings as the JSON that --spec reads, or the reference of all of them\n"
     "  version    print the version\n\n"
     "`uniquanf-batch COMMAND --help` lists a command's flags.\n";
 
@@ -31,7 +32,7 @@ int main(int argc, char** argv) {
   const std::map<std::string, Command> commands = {
       {"quantize", uniquanf::batch::Quantize}, {"eval", uniquanf::batch::Evaluate},
       {"inspect", uniquanf::batch::Inspect},   {"verify", uniquanf::batch::Verify},
-      {"export", uniquanf::batch::Export},
+      {"export", uniquanf::batch::Export},     {"spec", uniquanf::batch::PrintSpec},
   };
   std::vector<std::string> arguments(argv + 1, argv + argc);
   if (arguments.empty() || arguments[0] == "--help" || arguments[0] == "-h" ||

@@ -66,11 +66,6 @@ absl::StatusOr<Plan> Plan::FromJson(absl::string_view text) {
   return plan;
 }
 
-bool NeedsReconstruction(const QuantizationSpec& spec) {
-  return spec.epochs > 0 && (spec.method == QuantizationMethod::kUniquanf ||
-                             spec.method == QuantizationMethod::kFlexround);
-}
-
 bool NeedsQuantizedInputs(const QuantizationSpec& spec) {
   return NeedsReconstruction(spec) && spec.input_prob > 0;
 }

@@ -40,8 +40,6 @@ struct Plan {
   static absl::StatusOr<Plan> FromJson(absl::string_view json);
 };
 
-// Whether `spec` optimizes blocks on calibration data (else a layer needs nothing but its weights).
-bool NeedsReconstruction(const QuantizationSpec& spec);
 // Whether a layer's task needs the stored results of earlier layers.
 bool NeedsQuantizedInputs(const QuantizationSpec& spec);
 

@@ -34,7 +34,7 @@ class FlagSetTest : public ::testing::Test {
     flags_.Choice("kind", {"red", "green"}, &values_.kind, "a color");
     flags_.Section("Numbers");
     flags_.Int("count", &values_.count, 2, 8, "how many");
-    flags_.Uint64("seed", &values_.seed, "the seed");
+    flags_.Uint64("seed", &values_.seed, 0, UINT64_MAX, "the seed");
     flags_.Double("rate", &values_.rate, 0, 1, "a rate");
     flags_.Bool("loud", &values_.loud, "be loud");
     flags_.Bool("color", &values_.color, "use color");

@@ -76,62 +76,6 @@ TEST(StatusProtoTest, LongAndMalformedMessagesStayDeliverable) {
   EXPECT_EQ(ErrorReason(repaired), "R");
 }
 
-QuantizationSpec UnusualSpec() {
-  QuantizationSpec spec;
-  spec.model_uri = "file:///m";
-  spec.calibration_uri = "s3://b/c";
-  spec.output_uri = "file:///o";
-  spec.evaluation_uri = "file:///e";
-  spec.evaluation_entry = "";
-  spec.evaluation_window = 77;
-  spec.evaluation_max_windows = 0;
-  spec.method = QuantizationMethod::kFlexround;
-  spec.bits = 3;
-  spec.group_size = 64;
-  spec.overrides = {
-      {"a.*", 2, -1, false}, {"b", 0, 0, false}, {"c", 8, 32, false}, {"d", 0, -1, true}};
-  spec.num_samples = 0;
-  spec.sequence_length = 0;
-  spec.epochs = 0;
-  spec.batch_size = 7;
-  spec.input_prob = 0.1;
-  spec.uniform_learning_rate = 1.0 / 3;
-  spec.binary_learning_rate = 1e-300;
-  spec.grid_steps = 0;
-  spec.alternating_rounds = 0;
-  spec.remap_period = 9;
-  spec.schedule = LayerSchedule::kPipelined;
-  spec.pipeline_rounds = 8;
-  spec.seed = std::numeric_limits<uint64_t>::max();
-  return spec;
-}
-
-TEST(SpecProtoTest, RoundTripIsExact) {
-  for (const QuantizationSpec& spec : {QuantizationSpec(), UnusualSpec()}) {
-    // Through bytes, as a message travels.
-    v1::QuantizationSpec proto;
-    ASSERT_TRUE(proto.ParseFromString(SpecToProto(spec).SerializeAsString()));
-    const auto back = SpecFromProto(proto);
-    ASSERT_TRUE(back.ok()) << back.status();
-    EXPECT_EQ(back->ToJson(), spec.ToJson());
-  }
-}
-
-TEST(SpecProtoTest, EveryMethodComesBack) {
-  for (const auto method : {QuantizationMethod::kUniquanf, QuantizationMethod::kFlexround,
-                            QuantizationMethod::kAlternating, QuantizationMethod::kRtn}) {
-    QuantizationSpec spec;
-    spec.method = method;
-    EXPECT_EQ(SpecFromProto(SpecToProto(spec))->method, method);
-  }
-}
-
-TEST(SpecProtoTest, UnsetFieldsTakeTheDefaults) {
-  const auto spec = SpecFromProto(v1::QuantizationSpec());
-  ASSERT_TRUE(spec.ok());
-  EXPECT_EQ(spec->ToJson(), QuantizationSpec().ToJson());
-}
-
 TEST(SpecProtoTest, ZeroThatWasSetIsNotADefault) {
   v1::QuantizationSpec proto;
   proto.set_epochs(0);

@@ -3,6 +3,8 @@
 #include <limits>
 
 #include "tests/unit/worker/task/task_fixture.h"
+#include "worker/task/content_store.h"
+#include "worker/task/plan.h"
 
 namespace uniquanf {
 namespace {
@@ -162,6 +164,22 @@ TEST_F(PrepareTest, EvaluationTokensAreChecked) {
   EXPECT_THAT(RunPrepare(spec_, env_), FailsWith(kInvalid, "TOO_FEW_TOKENS"));
   spec_.evaluation_entry = "test";
   EXPECT_THAT(RunPrepare(spec_, env_), FailsWith(kInvalid, "TENSOR_NOT_FOUND", HasSubstr("valid")));
+}
+
+TEST_F(PrepareTest, ZeroEvaluationWindowsMeansAllTokens) {
+  model_.Write(spec_.model_uri);
+  spec_.evaluation_uri = dir_.path() + "/eval.safetensors";
+  WriteTokenFile(spec_.evaluation_uri, {{"valid", RandomTokens({100}, 128, 2)}});
+  for (const int64_t max_windows : {0, 1}) {
+    spec_.evaluation_max_windows = max_windows;
+    const auto outcome = RunPrepare(spec_, env_);
+    ASSERT_THAT(outcome, IsOk());
+    const auto plan_json = GetContent(env_.work.get(), outcome->plan_sha256, 1 << 20);
+    ASSERT_THAT(plan_json, IsOk());
+    const auto plan = Plan::FromJson(*plan_json);
+    ASSERT_THAT(plan, IsOk());
+    EXPECT_EQ(plan->num_evaluation_tokens, max_windows == 0 ? 100 : spec_.evaluation_window);
+  }
 }
 
 class PrepareOutputTest : public TaskTest {};

@@ -1,0 +1,219 @@
+// The one table of a spec's fields, in canonical order. Flags, JSON, Validate, the reference page
+// (docs/SPEC.md) and, by the reflection of protocol buffers, the API all walk it; so a new scalar
+// field is a member (quantization_spec.h), a row here, a line in job.proto, and its use.
+//
+// A walk is a visitor with one call operator a kind of field; a visitor that lacks one does not
+// compile. Thread safety: constants.
+#ifndef UNIQUANF_COMMON_SPEC_SPEC_FIELDS_H_
+#define UNIQUANF_COMMON_SPEC_SPEC_FIELDS_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "common/base/enum_rows.h"
+#include "common/spec/quantization_spec.h"
+
+namespace uniquanf {
+
+// A heading of the help and of the reference page.
+enum class SpecSection { kWhat, kHow, kOptimization };
+inline constexpr EnumRow<SpecSection> kSpecSections[] = {
+    {SpecSection::kWhat, "What to quantize"},
+    {SpecSection::kHow, "How"},
+    {SpecSection::kOptimization, "Calibration and optimization"},
+};
+
+struct MethodRow {
+  QuantizationMethod value;
+  const char* name;
+  const char* help;
+  bool reconstructs;  // optimizes blocks on calibration data, unless epochs is 0
+};
+inline constexpr MethodRow kQuantizationMethods[] = {
+    {QuantizationMethod::kUniquanf, "uniquanf",
+     "unified initialization and block reconstruction, all parts", true},
+    {QuantizationMethod::kFlexround, "flexround", "uniform levels, learned rounding", true},
+    {QuantizationMethod::kAlternating, "alternating",
+     "binary coding by alternating update, no reconstruction", false},
+    {QuantizationMethod::kRtn, "rtn", "min-max round to nearest", false},
+};
+
+inline constexpr EnumRow<LayerSchedule> kLayerSchedules[] = {
+    {LayerSchedule::kSequential, "sequential", "layer after layer"},
+    {LayerSchedule::kPipelined, "pipelined",
+     "layers overlap on several workers or devices, at nearly the same accuracy"},
+};
+
+// In every row: `name` is the field's in JSON and in the proto (where an enum's values are the
+// names in capitals); the flag is FlagName(name). `help` completes "FIELD: ...".
+
+// Text of at most kMaxSpecTextBytes without control characters.
+struct TextField {
+  enum Kind { kUri, kName };  // a URI names no user and no port
+  const char* name;
+  std::string QuantizationSpec::*member;
+  Kind kind;
+  bool required;
+  SpecSection section;
+  const char* metavar;
+  const char* help;
+};
+
+// T: int, int64_t, uint64_t or double. Allowed: min to max, both too.
+template <typename T>
+struct NumberField {
+  const char* name;
+  T QuantizationSpec::*member;
+  T min, max;
+  const char* zero;  // what 0 means where that is no plain number, or ""
+  SpecSection section;
+  const char* help;
+};
+
+template <typename Row, typename E>
+struct EnumField {
+  const char* name;
+  E QuantizationSpec::*member;
+  absl::Span<const Row> rows;
+  SpecSection section;
+  const char* help;
+};
+
+// The list of overrides; each one's fields: VisitOverrideFields.
+struct OverridesField {
+  const char* name;
+  std::vector<ModuleOverride> QuantizationSpec::*member;
+  size_t max_count;
+  SpecSection section;
+  const char* flag;  // takes one at a time
+  const char* help;
+};
+
+// The fields of an override. A number has a value that means "the job's": written in JSON, left out
+// in the proto and in the flag, whose word for the field is `key`.
+struct OverridePattern {
+  const char* name;
+  std::string ModuleOverride::*member;
+  const char* help;
+};
+template <typename T>
+struct OverrideNumber {
+  const char* name;
+  const char* key;
+  T ModuleOverride::*member;
+  T the_jobs;
+  T min, max;
+  const char* zero;
+  const char* help;
+};
+struct OverrideSwitch {
+  const char* name;
+  const char* key;
+  bool ModuleOverride::*member;
+  const char* help;
+};
+
+inline constexpr size_t kMaxSpecTextBytes = 4096;
+inline constexpr int kMinBits = 2, kMaxBits = 8;
+inline constexpr int64_t kMaxGroupSize = int64_t{1} << 20;
+
+template <typename Visitor>
+void VisitSpecFields(Visitor&& v) {
+  using S = QuantizationSpec;
+  using Section = SpecSection;
+  constexpr int64_t kMaxTokens = int64_t{1} << 20;
+
+  v(TextField{"model_uri", &S::model_uri, TextField::kUri, true, Section::kWhat, "DIR",
+              "Hugging Face checkpoint directory: file:///DIR or s3://BUCKET/PREFIX; programs on "
+              "this machine take a path too"});
+  v(TextField{"calibration_uri", &S::calibration_uri, TextField::kUri, false, Section::kWhat,
+              "FILE",
+              "safetensors file with an integer tensor input_ids [num_samples, sequence_length]; "
+              "required unless the method needs none"});
+  v(TextField{"output_uri", &S::output_uri, TextField::kUri, true, Section::kWhat, "DIR",
+              "where the artifact goes; must not hold anything yet"});
+  v(TextField{"evaluation_uri", &S::evaluation_uri, TextField::kUri, false, Section::kWhat, "FILE",
+              "safetensors file with one-dimensional integer token tensors, for perplexity before "
+              "and after"});
+  v(TextField{"evaluation_entry", &S::evaluation_entry, TextField::kName, false, Section::kWhat,
+              "NAME", "tensor of the evaluation file to use"});
+  v(NumberField<int64_t>{"evaluation_window", &S::evaluation_window, 2, kMaxTokens, "",
+                         Section::kWhat, "tokens in an evaluation window"});
+  v(NumberField<int64_t>{"evaluation_max_windows", &S::evaluation_max_windows, 0, 1000000000, "all",
+                         Section::kWhat, "evaluation windows used"});
+
+  v(EnumField<MethodRow, QuantizationMethod>{"method", &S::method, kQuantizationMethods,
+                                             Section::kHow, "how weights are quantized"});
+  v(NumberField<int>{"bits", &S::bits, kMinBits, kMaxBits, "", Section::kHow, "bits a weight"});
+  v(NumberField<int64_t>{
+      "group_size", &S::group_size, 0, kMaxGroupSize, "the row", Section::kHow,
+      "weights of a row that share scales; divides every quantized layer's input width"});
+  v(OverridesField{"overrides", &S::overrides, 10000, Section::kHow, "override",
+                   "other settings for the modules whose full name matches the pattern"});
+
+  v(NumberField<int64_t>{"num_samples", &S::num_samples, 0, 1000000, "all in the file",
+                         Section::kOptimization, "calibration sequences used"});
+  v(NumberField<int64_t>{"sequence_length", &S::sequence_length, 0, kMaxTokens, "the file's width",
+                         Section::kOptimization, "tokens of each sequence used"});
+  v(NumberField<int>{"epochs", &S::epochs, 0, 10000, "no reconstruction", Section::kOptimization,
+                     "passes over the samples for each layer"});
+  v(NumberField<int>{"batch_size", &S::batch_size, 1, 64, "", Section::kOptimization,
+                     "sequences a step; at most num_samples"});
+  v(NumberField<double>{"input_prob", &S::input_prob, 0, 1, "layers are independent of each other",
+                        Section::kOptimization,
+                        "probability of an input element from the quantized model"});
+  v(NumberField<double>{"uniform_learning_rate", &S::uniform_learning_rate, 0, 1, "",
+                        Section::kOptimization,
+                        "learning rate of the uniform part (step size and rounding)"});
+  v(NumberField<double>{"binary_learning_rate", &S::binary_learning_rate, 0, 1, "",
+                        Section::kOptimization, "learning rate of the binary scales"});
+  v(NumberField<int>{"grid_steps", &S::grid_steps, 0, 1000, "", Section::kOptimization,
+                     "grid search steps G of the initialization"});
+  v(NumberField<int>{"alternating_rounds", &S::alternating_rounds, 0, 1000, "",
+                     Section::kOptimization, "alternating update rounds T of the initialization"});
+  v(NumberField<int>{"remap_period", &S::remap_period, 1, 1000000, "", Section::kOptimization,
+                     "forward passes between remappings of the codes"});
+  v(NumberField<uint64_t>{"seed", &S::seed, 0, std::numeric_limits<uint64_t>::max(), "",
+                          Section::kOptimization, "seed of every random choice"});
+  v(EnumField<EnumRow<LayerSchedule>, LayerSchedule>{"schedule", &S::schedule, kLayerSchedules,
+                                                     Section::kOptimization,
+                                                     "order of the layers' optimization"});
+  v(NumberField<int>{"pipeline_rounds", &S::pipeline_rounds, 1, 64, "", Section::kOptimization,
+                     "parts that a pipelined layer's epochs are cut into; as many workers can work "
+                     "at once"});
+}
+
+template <typename Visitor>
+void VisitOverrideFields(Visitor&& v) {
+  using O = ModuleOverride;
+  v(OverridePattern{"pattern", &O::pattern,
+                    "glob over the full name: * any characters, ? one; the first match wins"});
+  v(OverrideNumber<int>{"bits", "bits", &O::bits, O::kJobsBits, kMinBits, kMaxBits, "",
+                        "bits a weight"});
+  v(OverrideNumber<int64_t>{"group_size", "group", &O::group_size, O::kJobsGroupSize, 0,
+                            kMaxGroupSize, "the row", "weights of a row that share scales"});
+  v(OverrideSwitch{"full_precision", "full", &O::full_precision, "not quantized at all"});
+}
+
+// "evaluation_window" -> "evaluation-window"; a place's "_uri" is left out: "model".
+std::string FlagName(absl::string_view field);
+
+// "2 to 8", "0 to 1000 (0: all)".
+template <typename T>
+std::string SpecRange(T min, T max, absl::string_view zero) {
+  return absl::StrCat(min, " to ", max,
+                      zero.empty() ? std::string() : absl::StrCat(" (0: ", zero, ")"));
+}
+
+// The reference page docs/SPEC.md.
+std::string SpecMarkdown();
+
+}  // namespace uniquanf
+
+#endif  // UNIQUANF_COMMON_SPEC_SPEC_FIELDS_H_
