@@ -89,6 +89,7 @@ int RunWorkers(const Arguments& arguments);
 int RunDrain(const Arguments& arguments);
 int RunUndrain(const Arguments& arguments);
 int RunInfo(const Arguments& arguments);
+int RunHealth(const Arguments& arguments);
 int RunVersion(const Arguments& arguments);
 
 }  // namespace uniquanf::cli

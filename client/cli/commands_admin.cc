@@ -100,6 +100,23 @@ int RunInfo(const Arguments& arguments) {
   return kOk;
 }
 
+int RunHealth(const Arguments& arguments) {
+  CommandLine command_line("uniquanf health [flags]",
+                           "Asks whether the server serves: exit code 0 when it does, 5 when it "
+                           "stands by, starts or stops, 4 when it does not answer.");
+  if (const auto done = command_line.Parse(arguments)) return *done;
+  const auto client = command_line.Connect();
+  if (!client.ok()) return command_line.Fail(client.status());
+  const absl::Status status = (*client)->CheckHealth();
+  if (!status.ok()) return command_line.Fail(status);
+  if (command_line.json()) {
+    PrintJson({{"healthy", true}});
+  } else {
+    std::printf("healthy\n");
+  }
+  return kOk;
+}
+
 int RunVersion(const Arguments& arguments) {
   CommandLine command_line("uniquanf version [flags]", "Prints the client's version.");
   if (const auto done = command_line.Parse(arguments)) return *done;

@@ -30,6 +30,7 @@ const std::vector<Command>& Commands() {
       {"drain", "Let a worker finish and exit", RunDrain},
       {"undrain", "Take back a drain", RunUndrain},
       {"info", "Show what the server is", RunInfo},
+      {"health", "Exit with 0 when the server serves", RunHealth},
       {"version", "Print the client's version", RunVersion},
   };
   return *kCommands;

@@ -29,6 +29,7 @@ class Caller {
 
   const ClientOptions& options() const { return options_; }
   v1::JobService::Stub* jobs() { return jobs_.get(); }
+  const std::shared_ptr<grpc::Channel>& channel() const { return channel_; }
   v1::AdminService::Stub* admin() { return admin_.get(); }
 
   // Runs `attempt` until it gives anything but UNAVAILABLE, or attempts or time are used up.

@@ -8,6 +8,7 @@
 #include "client/src/convert.h"
 #include "common/base/ids.h"
 #include "common/rpc/channel.h"
+#include "common/rpc/health_check.h"
 
 namespace uniquanf {
 namespace {
@@ -229,6 +230,14 @@ absl::StatusOr<ServerInfo> Client::GetServerInfo() {
                       impl_->caller->Call(impl_->caller->admin(), &AdminStub::GetServerInfo,
                                           v1::GetServerInfoRequest()));
   return ServerInfoFromProto(reply);
+}
+
+absl::Status Client::CheckHealth() {
+  const Caller& caller = *impl_->caller;
+  const absl::Status status =
+      uniquanf::CheckHealth(caller.channel(), caller.options().call_timeout);
+  if (!absl::IsUnavailable(status)) return status;
+  return Annotate(status, absl::StrCat("cannot reach a server at ", caller.options().server));
 }
 
 }  // namespace uniquanf

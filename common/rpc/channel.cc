@@ -185,6 +185,10 @@ void ConfigureServerTransport(const ServerTransportOptions& options, grpc::Serve
   builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   set_ms(GRPC_ARG_MAX_CONNECTION_AGE_MS, options.max_connection_age);
   set_ms(GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS, options.max_connection_age_grace);
+  set_ms(GRPC_ARG_MAX_CONNECTION_IDLE_MS, options.max_connection_idle);
+  set_ms(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, options.handshake_timeout);
+  builder->AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options.max_concurrent_streams);
+  builder->AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, options.max_metadata_bytes);
   builder->SetMaxReceiveMessageSize(options.max_request_bytes);
 }
 

@@ -69,6 +69,12 @@ struct ServerTransportOptions {
   absl::Duration max_connection_age = absl::Minutes(30);
   absl::Duration max_connection_age_grace = absl::Minutes(5);
   int max_request_bytes = kMaxRequestBytes;
+  // What one connection may cost: calls at once, bytes of headers, time to become a connection, and
+  // time without a call (clients connect again by themselves).
+  int max_concurrent_streams = 256;
+  int max_metadata_bytes = 16 << 10;
+  absl::Duration handshake_timeout = absl::Seconds(10);
+  absl::Duration max_connection_idle = absl::Minutes(5);
 };
 void ConfigureServerTransport(const ServerTransportOptions& options, grpc::ServerBuilder* builder);
 

@@ -35,7 +35,11 @@ absl::Status ShuttingDown() {
 
 Runtime::Runtime(RuntimeOptions options, JobStore* store, const Clock* clock,
                  RuntimeObserver* observer)
-    : options_(std::move(options)), store_(store), clock_(clock), observer_(observer) {}
+    : options_(std::move(options)),
+      store_(store),
+      clock_(clock),
+      observer_(observer),
+      standing_(Unavailable("STARTING", "the state is being read")) {}
 
 Runtime::~Runtime() { Stop(); }
 
@@ -56,6 +60,7 @@ absl::Status Runtime::Recover() {
   num_failed_recoveries_ = 0;
   store_seen_at_ = now.mono;
   watch_hub_.JobsChanged(published_.PublishAll(*state_).jobs);
+  SetStanding(absl::OkStatus());
   SetAvailability(absl::OkStatus(), absl::OkStatus());
   if (observer_ != nullptr) observer_->OnRecovered(*state_, clock_->Monotonic() - start);
   return absl::OkStatus();
@@ -84,6 +89,16 @@ void Runtime::Stop() {
 absl::Status Runtime::availability() const {
   absl::MutexLock lock(&mutex_);
   return availability_;
+}
+
+absl::Status Runtime::standing() const {
+  absl::MutexLock lock(&mutex_);
+  return standing_;
+}
+
+void Runtime::SetStanding(const absl::Status& standing) {
+  absl::MutexLock lock(&mutex_);
+  standing_ = standing;
 }
 
 void Runtime::SetAvailability(const absl::Status& availability, const absl::Status& why) {
@@ -343,11 +358,13 @@ void Runtime::ReleaseDueReplies(const Now& now) {
 void Runtime::StandBy(const absl::Status& status) {
   unavailable_ = NotActive();
   SetAvailability(unavailable_, status);
+  if (observer_ != nullptr) observer_->OnStandBy();
   watch_hub_.EndStreams();
 }
 
 void Runtime::OnCommitError(std::vector<Item>* items, const absl::Status& status) {
   const bool stands_by = ErrorReason(status) == "NOT_ACTIVE";
+  SetStanding(stands_by ? absl::OkStatus() : status);
   if (observer_ != nullptr && !stands_by) observer_->OnCommitFailed(status);
   unavailable_ =
       Unavailable("STATE_UNAVAILABLE", "the server cannot write its state now; call again");

@@ -48,6 +48,8 @@ class RuntimeObserver {
   virtual void OnCommit(size_t num_events, bool durable, absl::Duration duration,
                         const State& state, const Edits& edits) {}
   virtual void OnCommitFailed(const absl::Status& status) {}
+  // This server does not speak for the state any more; OnRecovered says when it does again.
+  virtual void OnStandBy() {}
   virtual void OnJobState(const Job& job, std::optional<JobState> before) {}
 };
 
@@ -71,6 +73,9 @@ class Runtime {
   absl::Status Start();
   // OK, or kUnavailable (NOT_ACTIVE): this server stands by, as far as it knows.
   absl::Status availability() const;
+  // OK when this server is the active one, or knows another one to be and waits to take over.
+  // kUnavailable while it starts, and while it cannot reach the state.
+  absl::Status standing() const;
   // Answers what is open (kUnavailable, SHUTTING_DOWN) and ends the writer. Idempotent.
   void Stop();
 
@@ -133,6 +138,7 @@ class Runtime {
   void ReplyToSession(const std::string& session);
   void OnCommitError(std::vector<Item>* items, const absl::Status& status);
   void StandBy(const absl::Status& status);
+  void SetStanding(const absl::Status& standing);
   void SetAvailability(const absl::Status& availability, const absl::Status& why);
   void ReleaseDueReplies(const Now& now);
   absl::Duration NextWake(const Now& now) const;
@@ -146,6 +152,7 @@ class Runtime {
 
   mutable absl::Mutex mutex_;
   absl::Status availability_ ABSL_GUARDED_BY(mutex_);
+  absl::Status standing_ ABSL_GUARDED_BY(mutex_);
   std::vector<Item> queue_ ABSL_GUARDED_BY(mutex_);
   bool wake_ ABSL_GUARDED_BY(mutex_) = false;
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;

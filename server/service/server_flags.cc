@@ -1,8 +1,10 @@
 #include "server/service/server_flags.h"
 
 #include <filesystem>
+#include <fstream>
 #include <system_error>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/flag_set.h"
@@ -10,8 +12,35 @@
 
 namespace uniquanf::server {
 
-absl::StatusOr<ServerFlags> ParseServerFlags(const std::vector<std::string>& arguments) {
+namespace {
+
+constexpr size_t kMaxStateBytes = 64 << 10;
+
+// What --state-file names, without the white space around it.
+absl::StatusOr<std::string> ReadStateFile(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::string text;
+  char buffer[4096];
+  while (file.read(buffer, sizeof(buffer)) || file.gcount() > 0) {
+    text.append(buffer, static_cast<size_t>(file.gcount()));
+    if (text.size() > kMaxStateBytes) break;
+  }
+  const absl::string_view state = absl::StripAsciiWhitespace(text);
+  if (state.empty() || text.size() > kMaxStateBytes) {
+    return InvalidInput("INVALID_FLAG",
+                        absl::StrCat("--state-file=", path,
+                                     ": cannot be read, is empty, or holds more than one state; "
+                                     "give a file with what --state would take"));
+  }
+  return std::string(state);
+}
+
+}  // namespace
+
+absl::StatusOr<ServerFlags> ParseServerFlags(const std::vector<std::string>& arguments,
+                                             const std::string& state_from_env) {
   ServerFlags flags;
+  std::string state_file;
   Policy& policy = flags.policy;
   FlagSet set(
       "uniquanf-server [flags]",
@@ -19,7 +48,12 @@ absl::StatusOr<ServerFlags> ParseServerFlags(const std::vector<std::string>& arg
   set.Section("Network");
   set.String("listen", "HOST:PORT", &flags.listen, "gRPC address; port 0 takes a free one");
   set.String("metrics-listen", "HOST:PORT", &flags.metrics_listen,
-             "HTTP address of /metrics, /healthz and /readyz; empty: off");
+             "HTTP address of /metrics, /healthz, /readyz and /readyz?standby=ok; empty: off");
+  set.Int("max-connections", &flags.max_connections, 0, 1000000,
+          "open connections to the gRPC port; more are refused; 0: as many as the limit on open "
+          "files (ulimit -n) bears, at most 8192");
+  set.Int("max-connections-per-peer", &flags.max_connections_per_peer, 0, 1000000,
+          "of them from one address; 0: half");
   set.String("ready-file", "FILE", &flags.ready_file,
              "written with the gRPC address once the server serves");
   set.String("tls-cert", "FILE", &flags.tls.certificate_file,
@@ -34,7 +68,9 @@ absl::StatusOr<ServerFlags> ParseServerFlags(const std::vector<std::string>& arg
   set.String(
       "state", "FILE|URI", &flags.state,
       "SQLite file, or postgresql://user@host/database, which several servers may share: one "
-      "is active, the others stand by; default: DATA_DIR/state.sqlite");
+      "is active, the others stand by; a URI with a password belongs into the environment variable "
+      "UNIQUANF_STATE or into a --state-file; default: DATA_DIR/state.sqlite");
+  set.String("state-file", "FILE", &state_file, "a file that holds what --state would say");
   set.String(
       "object-root", "URI", &flags.object_root,
       "artifacts and working objects (file:///dir or s3://bucket/prefix), reachable for every "
@@ -67,6 +103,9 @@ absl::StatusOr<ServerFlags> ParseServerFlags(const std::vector<std::string>& arg
   set.Choice("log-format", {"text", "json"}, &flags.log_format, "one record per line on stderr");
   set.Choice("log-level", {"debug", "info", "warning", "error"}, &flags.log_level,
              "least severe records written");
+  set.String("health", "ADDRESS|URL", &flags.health,
+             "ask a running server whether it serves, at its gRPC address or at the URL of a page "
+             "such as http://127.0.0.1:9090/readyz?standby=ok; exit with 0 when it does, else 1");
   set.Bool("version", &flags.version, "print the version and exit");
   UQ_RETURN_IF_ERROR(set.Parse(arguments));
   if (set.help_requested()) {
@@ -78,6 +117,10 @@ absl::StatusOr<ServerFlags> ParseServerFlags(const std::vector<std::string>& arg
     return std::filesystem::absolute(path, error).lexically_normal().string();
   };
   flags.data_dir = absolute(flags.data_dir);
+  if (flags.state.empty() && !state_file.empty()) {
+    UQ_ASSIGN_OR_RETURN(flags.state, ReadStateFile(state_file));
+  }
+  if (flags.state.empty()) flags.state = state_from_env;
   if (flags.state.empty()) {
     flags.state = absl::StrCat(flags.data_dir, "/state.sqlite");
   } else if (!absl::StrContains(flags.state, "://")) {

@@ -15,7 +15,9 @@ namespace uniquanf::server {
 
 struct ServerFlags {
   std::string listen = "127.0.0.1:50051";
-  std::string metrics_listen;  // empty: off
+  std::string metrics_listen;        // empty: off
+  int max_connections = 0;           // 0: what the process's file limit bears
+  int max_connections_per_peer = 0;  // 0: half of that
   std::string data_dir = "uniquanf-data";
   std::string state;        // empty: <data_dir>/state.sqlite
   std::string object_root;  // empty: file://<data_dir>/objects
@@ -26,12 +28,16 @@ struct ServerFlags {
   absl::Duration unfinished_upload_age = absl::Hours(24);  // zero: never removed
   ServerTlsOptions tls;
   Policy policy;
+  std::string health;  // not empty: check this address or URL, and end
   bool version = false;
   std::string help;  // not empty: --help was given, and this is it
 };
 
-// After this every path is absolute and every default is filled in.
-absl::StatusOr<ServerFlags> ParseServerFlags(const std::vector<std::string>& arguments);
+// After this every path is absolute and every default is filled in. `state_from_env`: what the
+// environment variable UNIQUANF_STATE says, used where no flag names the state: it may hold a
+// password, which arguments, that every user of the machine can list, should not.
+absl::StatusOr<ServerFlags> ParseServerFlags(const std::vector<std::string>& arguments,
+                                             const std::string& state_from_env = "");
 
 }  // namespace uniquanf::server
 

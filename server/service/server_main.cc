@@ -2,23 +2,29 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
 #include "common/base/clock.h"
+#include "common/base/file_limit.h"
 #include "common/base/ids.h"
 #include "common/base/ready_file.h"
 #include "common/base/status.h"
 #include "common/base/version.h"
+#include "common/rpc/health_check.h"
 #include "common/telemetry/logger.h"
 #include "common/telemetry/telemetry_server.h"
 #include "server/runtime/janitor.h"
@@ -53,6 +59,37 @@ class Readiness {
   bool active_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
+constexpr absl::Duration kFatalShutdownGrace = absl::Seconds(5);
+
+enum class Phase { kStarting, kServing, kStopping };
+
+// Null where it is off. `running`: OK from the end of the start to the begin of the shutdown.
+absl::StatusOr<std::unique_ptr<TelemetryServer>> StartTelemetry(const ServerFlags& flags,
+                                                                ServerMetrics* metrics,
+                                                                ServerProcess* server,
+                                                                TelemetryCheck running) {
+  if (flags.metrics_listen.empty()) return nullptr;
+  TelemetryServerOptions options;
+  options.listen = flags.metrics_listen;
+  options.registry = metrics->registry();
+  options.before_scrape = [metrics, server] {
+    metrics->SetWatchStreams(server->runtime()->watch_hub().num_watchers());
+    metrics->SetConnections(server->connections());
+  };
+  options.healthy = [server] { return server->listener_health(); };
+  options.ready = [server, running]() -> absl::Status {
+    UQ_RETURN_IF_ERROR(running());
+    UQ_RETURN_IF_ERROR(server->listener_health());
+    return server->runtime()->availability();
+  };
+  options.ready_or_standby = [server, running]() -> absl::Status {
+    UQ_RETURN_IF_ERROR(running());
+    UQ_RETURN_IF_ERROR(server->listener_health());
+    return server->runtime()->standing();
+  };
+  return TelemetryServer::Start(std::move(options));
+}
+
 int Run(const ServerFlags& flags) {
   // Debian builds Abseil with it on: a process-wide lock, and a search, at every lock of a Mutex.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
@@ -65,6 +102,9 @@ int Run(const ServerFlags& flags) {
   signal(SIGPIPE, SIG_IGN);
 
   std::error_code error;
+  // State, working objects and what is in the default place are for this user alone. A directory
+  // that is there already keeps its mode.
+  umask(077);
   std::filesystem::create_directories(flags.data_dir, error);
   if (error) {
     std::fprintf(stderr, "uniquanf-server: cannot create --data-dir=%s: %s\n",
@@ -81,6 +121,13 @@ int Run(const ServerFlags& flags) {
   Logger logger(sink.get(), &SystemClock(),
                 flags.log_format == "json" ? LogFormat::kJson : LogFormat::kText,
                 ParseLogLevel(flags.log_level).value_or(LogLevel::kInfo));
+  const FileLimit files = RaiseFileLimit();
+  const ConnectionLimits connections =
+      ResolveConnectionLimits(flags.max_connections, flags.max_connections_per_peer, files.now);
+  logger.Info("limits", {{"open_files_before", files.before},
+                         {"open_files", files.now},
+                         {"max_connections", connections.max_connections},
+                         {"max_connections_per_peer", connections.max_per_peer}});
   ServerMetrics metrics(&logger);
   const std::unique_ptr<IdGenerator> ids = NewRandomIdGenerator();
   std::atomic<bool> fatal{false};
@@ -88,14 +135,20 @@ int Run(const ServerFlags& flags) {
   options.listen = flags.listen;
   options.object_root = flags.object_root;
   options.tls = flags.tls;
+  options.connections = connections;
   options.shutdown_timeout = flags.shutdown_timeout;
   options.runtime.policy = flags.policy;
   options.runtime.random_seed = std::hash<std::string>()(ids->NewId("seed"));
-  options.runtime.on_fatal = [&fatal, &logger](const absl::Status& status) {
-    logger.Error("the state is lost to this server; it ends",
-                 {{"message", std::string(status.message())}});
+  const auto end = [&fatal, &logger](const char* why, const absl::Status& status) {
+    logger.Error(why, {{"message", std::string(status.message())}});
     fatal = true;
     kill(getpid(), SIGTERM);
+  };
+  options.runtime.on_fatal = [end](const absl::Status& status) {
+    end("the state is lost to this server; it ends", status);
+  };
+  options.listener_watch.on_dead = [end](const absl::Status& status) {
+    end("the gRPC port does not answer any more; the server ends, to be started again", status);
   };
   // The ready file says that this server takes calls, so a standby has none.
   Readiness readiness(flags.ready_file);
@@ -109,25 +162,18 @@ int Run(const ServerFlags& flags) {
   };
   ServerProcess server(std::move(options), *std::move(store), &SystemClock(), ids.get(), &metrics,
                        &metrics);
-  absl::Status status = server.Start();
-  std::atomic<bool> serving{true};
-  std::unique_ptr<TelemetryServer> telemetry;
-  if (status.ok() && !flags.metrics_listen.empty()) {
-    TelemetryServerOptions telemetry_options;
-    telemetry_options.listen = flags.metrics_listen;
-    telemetry_options.registry = metrics.registry();
-    telemetry_options.before_scrape = [&] {
-      metrics.SetWatchStreams(server.runtime()->watch_hub().num_watchers());
-    };
-    telemetry_options.ready = [&] {
-      return serving && !fatal ? server.runtime()->availability()
-                               : Unavailable("SHUTTING_DOWN", "the server shuts down");
-    };
-    absl::StatusOr<std::unique_ptr<TelemetryServer>> started =
-        TelemetryServer::Start(std::move(telemetry_options));
-    status = started.status();
-    if (started.ok()) telemetry = *std::move(started);
-  }
+  std::atomic<Phase> phase{Phase::kStarting};
+  // Before the state is read, which may take long: probes must find the process alive meanwhile.
+  absl::StatusOr<std::unique_ptr<TelemetryServer>> telemetry =
+      StartTelemetry(flags, &metrics, &server, [&phase, &fatal] {
+        if (fatal || phase == Phase::kStopping) {
+          return Unavailable("SHUTTING_DOWN", "the server shuts down");
+        }
+        return phase == Phase::kStarting ? Unavailable("STARTING", "the state is being read")
+                                         : absl::OkStatus();
+      });
+  absl::Status status = telemetry.status();
+  if (status.ok()) status = server.Start();
   std::string address = flags.listen.substr(0, flags.listen.rfind(':'));
   absl::StrAppend(&address, ":", server.port());
   if (status.ok()) status = readiness.SetAddress(address);
@@ -135,13 +181,13 @@ int Run(const ServerFlags& flags) {
     std::fprintf(stderr, "uniquanf-server: %s\n", std::string(status.message()).c_str());
     return absl::IsInvalidArgument(status) ? 2 : 1;  // 2: a flag's value, such as a TLS file's
   }
-  std::printf("listening on %s\n", address.c_str());
-  std::fflush(stdout);
+  phase = Phase::kServing;
+  logger.Info("listening on", {{"address", address}});
   logger.Info("serving", {{"address", address},
                           {"version", kSoftwareVersion},
                           {"state", DisplayState(flags.state)},
                           {"object_root", flags.object_root},
-                          {"metrics_port", telemetry == nullptr ? 0 : telemetry->port()}});
+                          {"metrics_port", *telemetry == nullptr ? 0 : (*telemetry)->port()}});
   JanitorOptions janitor_options;
   janitor_options.object_root = flags.object_root;
   // A worker stops a task within half a minute of the end of its lease, or exits.
@@ -176,11 +222,18 @@ int Run(const ServerFlags& flags) {
     sigwait(&signals, &again);
     _exit(1);
   }).detach();
-  serving = false;
+  if (fatal) {
+    // What is broken may keep the shutdown from ending.
+    std::thread([timeout = flags.shutdown_timeout + kFatalShutdownGrace] {
+      absl::SleepFor(timeout);
+      _exit(1);
+    }).detach();
+  }
+  phase = Phase::kStopping;
   logger.Info("shutting down", {{"signal", received}});
   janitor.reset();
   server.Shutdown();
-  telemetry.reset();
+  telemetry->reset();
   logger.Info("stopped");
   return fatal ? 1 : 0;
 }
@@ -188,8 +241,9 @@ int Run(const ServerFlags& flags) {
 }  // namespace
 
 int ServerMain(int argc, char** argv) {
-  const absl::StatusOr<ServerFlags> flags =
-      ParseServerFlags(std::vector<std::string>(argv + 1, argv + argc));
+  const char* const state = std::getenv("UNIQUANF_STATE");
+  const absl::StatusOr<ServerFlags> flags = ParseServerFlags(
+      std::vector<std::string>(argv + 1, argv + argc), state == nullptr ? "" : state);
   if (!flags.ok()) {
     std::fprintf(stderr, "uniquanf-server: %s\nTry uniquanf-server --help.\n",
                  std::string(flags.status().message()).c_str());
@@ -202,6 +256,13 @@ int ServerMain(int argc, char** argv) {
   if (flags->version) {
     std::printf("uniquanf-server %s (protocol %d)\n", kSoftwareVersion, kProtocolVersion);
     return 0;
+  }
+  if (!flags->health.empty()) {
+    ClientTlsOptions tls;
+    tls.ca_file = flags->tls.client_ca_file;
+    tls.certificate_file = flags->tls.certificate_file;
+    tls.key_file = flags->tls.key_file;
+    return RunHealthFlag("uniquanf-server", flags->health, tls);
   }
   return Run(*flags);
 }

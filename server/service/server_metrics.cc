@@ -26,6 +26,11 @@ prometheus::Family<prometheus::Histogram>& HistogramFamily(prometheus::Registry*
   return prometheus::BuildHistogram().Name(name).Help(help).Register(*registry);
 }
 
+prometheus::Family<prometheus::Counter>& RefusedFamily(prometheus::Registry* registry) {
+  return CounterFamily(registry, "uniquanf_connections_refused_total",
+                       "Connections refused, by the limit that they met");
+}
+
 const char* CodeName(grpc::StatusCode code) {
   static constexpr const char* kNames[] = {"ok",
                                            "cancelled",
@@ -60,13 +65,10 @@ ServerMetrics::ServerMetrics(Logger* logger)
       rpc_latency_(HistogramFamily(registry_.get(), "uniquanf_rpc_seconds",
                                    "Time of a call, held ones included")),
       unschedulable_(GaugeFamily(registry_.get(), "uniquanf_unschedulable_jobs",
-                                 "Jobs whose next task no live worker can run")
-                         .Add({})),
-      workers_(GaugeFamily(registry_.get(), "uniquanf_worker_sessions", "Known worker processes")
-                   .Add({})),
+                                 "Jobs whose next task no live worker can run")),
+      workers_(GaugeFamily(registry_.get(), "uniquanf_worker_sessions", "Known worker processes")),
       garbage_(GaugeFamily(registry_.get(), "uniquanf_garbage_jobs",
-                           "Jobs whose working objects are to be deleted")
-                   .Add({})),
+                           "Jobs whose working objects are to be deleted")),
       watch_streams_(
           GaugeFamily(registry_.get(), "uniquanf_watch_streams", "Open WatchJob streams").Add({})),
       recovery_seconds_(GaugeFamily(registry_.get(), "uniquanf_recovery_seconds",
@@ -92,20 +94,63 @@ ServerMetrics::ServerMetrics(Logger* logger)
       commit_events_(HistogramFamily(registry_.get(), "uniquanf_commit_events",
                                      "Events that share a transaction")
                          .Add({}, prometheus::Histogram::BucketBoundaries{1, 2, 5, 10, 50, 100, 500,
-                                                                          1000, 5000})) {}
+                                                                          1000, 5000})),
+      connections_(
+          GaugeFamily(registry_.get(), "uniquanf_connections", "Open connections to the gRPC port")
+              .Add({})),
+      connections_accepted_(CounterFamily(registry_.get(), "uniquanf_connections_accepted_total",
+                                          "Connections that the gRPC port took")
+                                .Add({})),
+      connections_refused_total_(RefusedFamily(registry_.get()).Add({{"limit", "all"}})),
+      connections_refused_peer_(RefusedFamily(registry_.get()).Add({{"limit", "peer"}})),
+      failed_accepts_(CounterFamily(registry_.get(), "uniquanf_failed_accepts_total",
+                                    "Times that the gRPC port had no file descriptor left")
+                          .Add({})) {
+  // From the start and at 0: a counter that appears at 1 has not increased, for an alert.
+  for (int i = 1; i <= kNumFailureClasses; ++i) {
+    failures_.Add({{"class", Lower(FailureClassName(static_cast<FailureClass>(i)))}});
+  }
+}
+
+void ServerMetrics::SetStateGauge(prometheus::Family<prometheus::Gauge>* family, double value,
+                                  const std::string& state) {
+  prometheus::Gauge*& gauge = state_gauges_[{family, state}];
+  if (gauge == nullptr) {
+    gauge = state.empty() ? &family->Add({}) : &family->Add({{"state", state}});
+  }
+  gauge->Set(value);
+}
 
 void ServerMetrics::SetGauges(const State& state) {
   for (int i = 1; i <= kNumJobStates; ++i) {
-    jobs_.Add({{"state", Lower(JobStateName(static_cast<JobState>(i)))}})
-        .Set(static_cast<double>(state.num_jobs[i]));
+    SetStateGauge(&jobs_, static_cast<double>(state.num_jobs[i]),
+                  Lower(JobStateName(static_cast<JobState>(i))));
   }
   for (int i = 1; i <= kNumTaskStates; ++i) {
-    tasks_.Add({{"state", Lower(TaskStateName(static_cast<TaskState>(i)))}})
-        .Set(static_cast<double>(state.num_tasks[i]));
+    SetStateGauge(&tasks_, static_cast<double>(state.num_tasks[i]),
+                  Lower(TaskStateName(static_cast<TaskState>(i))));
   }
-  unschedulable_.Set(static_cast<double>(state.num_unschedulable));
-  workers_.Set(static_cast<double>(state.sessions.size()));
-  garbage_.Set(static_cast<double>(state.garbage.size()));
+  SetStateGauge(&unschedulable_, static_cast<double>(state.num_unschedulable));
+  SetStateGauge(&workers_, static_cast<double>(state.sessions.size()));
+  SetStateGauge(&garbage_, static_cast<double>(state.garbage.size()));
+}
+
+void ServerMetrics::OnStandBy() {
+  for (const auto& [key, gauge] : state_gauges_) key.first->Remove(gauge);
+  state_gauges_.clear();
+}
+
+void ServerMetrics::SetConnections(const ConnectionCounts& counts) {
+  absl::MutexLock lock(&mutex_);
+  const auto add = [](prometheus::Counter* counter, int64_t now, int64_t before) {
+    if (now > before) counter->Increment(static_cast<double>(now - before));
+  };
+  connections_.Set(static_cast<double>(counts.num_open));
+  add(&connections_accepted_, counts.num_accepted, last_.num_accepted);
+  add(&connections_refused_total_, counts.num_refused_total, last_.num_refused_total);
+  add(&connections_refused_peer_, counts.num_refused_peer, last_.num_refused_peer);
+  add(&failed_accepts_, counts.num_failed_accepts, last_.num_failed_accepts);
+  last_ = counts;
 }
 
 void ServerMetrics::SetWatchStreams(int64_t num_streams) {

@@ -11,8 +11,15 @@
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
 
+#include <map>
 #include <memory>
+#include <string>
+#include <utility>
+#include <vector>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "common/rpc/guarded_listener.h"
 #include "common/telemetry/logger.h"
 #include "server/runtime/runtime.h"
 #include "server/service/call.h"
@@ -26,16 +33,22 @@ class ServerMetrics : public RuntimeObserver, public RpcObserver {
   const std::shared_ptr<prometheus::Registry>& registry() const { return registry_; }
   // Before a scrape.
   void SetWatchStreams(int64_t num_streams);
+  void SetConnections(const ConnectionCounts& counts) ABSL_LOCKS_EXCLUDED(mutex_);
 
   void OnRecovered(const State& state, absl::Duration duration) override;
   void OnCommit(size_t num_events, bool durable, absl::Duration duration, const State& state,
                 const Edits& edits) override;
   void OnCommitFailed(const absl::Status& status) override;
+  // What the state looked like is gone from the metrics: the active server exports it now, and sums
+  // over servers must not count it twice.
+  void OnStandBy() override;
   void OnJobState(const Job& job, std::optional<JobState> before) override;
   void OnCallDone(const char* method, const grpc::Status& status, absl::Duration latency) override;
 
  private:
   void SetGauges(const State& state);
+  void SetStateGauge(prometheus::Family<prometheus::Gauge>* family, double value,
+                     const std::string& state = "");
 
   Logger* const logger_;
   const std::shared_ptr<prometheus::Registry> registry_;
@@ -44,9 +57,12 @@ class ServerMetrics : public RuntimeObserver, public RpcObserver {
   prometheus::Family<prometheus::Counter>& failures_;
   prometheus::Family<prometheus::Counter>& rpcs_;
   prometheus::Family<prometheus::Histogram>& rpc_latency_;
-  prometheus::Gauge& unschedulable_;
-  prometheus::Gauge& workers_;
-  prometheus::Gauge& garbage_;
+  prometheus::Family<prometheus::Gauge>& unschedulable_;
+  prometheus::Family<prometheus::Gauge>& workers_;
+  prometheus::Family<prometheus::Gauge>& garbage_;
+  // Of the state, there while this server is the active one. The writer's thread only.
+  std::map<std::pair<prometheus::Family<prometheus::Gauge>*, std::string>, prometheus::Gauge*>
+      state_gauges_;
   prometheus::Gauge& watch_streams_;
   prometheus::Gauge& recovery_seconds_;
   prometheus::Counter& leases_;
@@ -56,6 +72,13 @@ class ServerMetrics : public RuntimeObserver, public RpcObserver {
   prometheus::Histogram& lease_latency_;
   prometheus::Histogram& commit_latency_;
   prometheus::Histogram& commit_events_;
+  prometheus::Gauge& connections_;
+  prometheus::Counter& connections_accepted_;
+  prometheus::Counter& connections_refused_total_;
+  prometheus::Counter& connections_refused_peer_;
+  prometheus::Counter& failed_accepts_;
+  absl::Mutex mutex_;
+  ConnectionCounts last_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace uniquanf::server

@@ -49,27 +49,50 @@ absl::Status ServerProcess::Start() {
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
   ConfigureServerTransport({}, &builder);
-  // Two servers that share a port by accident would each get half of the calls.
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  std::unique_ptr<GuardedListener> listener;
   if (!options_.listen.empty()) {
-    builder.AddListeningPort(options_.listen, credentials, &port_);
+    absl::StatusOr<std::unique_ptr<GuardedListener>> bound =
+        GuardedListener::Bind(options_.listen, options_.connections);
+    if (!bound.ok()) {
+      runtime_->Stop();
+      if (absl::IsInvalidArgument(bound.status())) return bound.status();
+      return Unavailable(
+          "LISTEN_FAILED",
+          absl::StrCat(bound.status().message(),
+                       "; is another server running there? Choose another --listen"));
+    }
+    listener = *std::move(bound);
+    listener->AddTo(&builder, credentials);
   }
   builder.RegisterService(job_service_.get());
   builder.RegisterService(worker_service_.get());
   builder.RegisterService(admin_service_.get());
   server_ = builder.BuildAndStart();
-  if (server_ == nullptr || (!options_.listen.empty() && port_ == 0)) {
+  if (server_ == nullptr) {
     runtime_->Stop();
-    return Unavailable("LISTEN_FAILED",
-                       absl::StrCat("cannot listen on ", options_.listen,
-                                    "; is another server running there? Choose another --listen"));
+    return Unavailable("LISTEN_FAILED", "gRPC cannot serve; its log says why");
   }
+  if (listener != nullptr) listener->Start();
+  listener_ = std::move(listener);
   {
     absl::MutexLock lock(&health_mutex_);
     listening_ = true;
+    if (listener_ != nullptr) {
+      watch_ = std::make_unique<ListenerWatch>(options_.listener_watch, listener_.get());
+    }
   }
   SetHealth();
   return absl::OkStatus();
+}
+
+absl::Status ServerProcess::listener_health() const {
+  absl::MutexLock lock(&health_mutex_);
+  return watch_ == nullptr ? absl::OkStatus() : watch_->health();
+}
+
+ConnectionCounts ServerProcess::connections() const {
+  absl::MutexLock lock(&health_mutex_);
+  return watch_ == nullptr ? ConnectionCounts() : listener_->counts();
 }
 
 void ServerProcess::SetHealth() {
@@ -85,10 +108,14 @@ void ServerProcess::Shutdown() {
   if (shut_down_) return;
   shut_down_ = true;
   if (server_ == nullptr) return;
+  std::unique_ptr<ListenerWatch> watch;
   {
     absl::MutexLock lock(&health_mutex_);
     active_ = listening_ = false;
+    watch = std::move(watch_);
   }
+  watch.reset();
+  if (listener_ != nullptr) listener_->Stop();
   server_->GetHealthCheckService()->SetServingStatus(false);
   runtime_->StopLeasing();
   runtime_->watch_hub().Shutdown();

@@ -18,7 +18,9 @@
 #include "common/base/clock.h"
 #include "common/base/ids.h"
 #include "common/rpc/channel.h"
+#include "common/rpc/guarded_listener.h"
 #include "server/runtime/runtime.h"
+#include "server/service/listener_watch.h"
 #include "server/service/services.h"
 #include "server/store/job_store.h"
 
@@ -29,6 +31,8 @@ struct ServerProcessOptions {
   std::string listen = "127.0.0.1:50051";
   std::string object_root;  // URI
   ServerTlsOptions tls;
+  ConnectionLimits connections;
+  ListenerWatchOptions listener_watch;
   RuntimeOptions runtime;
   absl::Duration shutdown_timeout = absl::Seconds(10);
 };
@@ -41,13 +45,16 @@ class ServerProcess {
 
   // OK also when this server stands by for another: it answers NOT_SERVING and UNAVAILABLE until it
   // is the active one. Errors: those of JobStore::Open; kUnavailable (LISTEN_FAILED) when the
-  // address cannot be bound.
+  // address cannot be bound. The port answers once the state has been read.
   absl::Status Start();
   // NOT_SERVING → no new leases, held calls answered → streams ended → gRPC down (calls still open
   // at the deadline are cancelled) → writer and store closed.
   void Shutdown();
 
-  int port() const { return port_; }
+  int port() const { return listener_ == nullptr ? 0 : listener_->port(); }
+  // OK, or why the gRPC port does not answer. Also before Start has returned, from any thread.
+  absl::Status listener_health() const ABSL_LOCKS_EXCLUDED(health_mutex_);
+  ConnectionCounts connections() const ABSL_LOCKS_EXCLUDED(health_mutex_);
   Runtime* runtime() { return runtime_.get(); }
   std::shared_ptr<grpc::Channel> InProcessChannel();
 
@@ -62,11 +69,12 @@ class ServerProcess {
   std::unique_ptr<JobServiceImpl> job_service_;
   std::unique_ptr<WorkerServiceImpl> worker_service_;
   std::unique_ptr<AdminServiceImpl> admin_service_;
+  std::unique_ptr<GuardedListener> listener_;
   std::unique_ptr<grpc::Server> server_;
-  absl::Mutex health_mutex_;
+  mutable absl::Mutex health_mutex_;
+  std::unique_ptr<ListenerWatch> watch_ ABSL_GUARDED_BY(health_mutex_);
   bool active_ ABSL_GUARDED_BY(health_mutex_) = false;
   bool listening_ ABSL_GUARDED_BY(health_mutex_) = false;
-  int port_ = 0;
   bool shut_down_ = false;
 };
 

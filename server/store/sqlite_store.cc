@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <sqlite3.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -209,7 +210,7 @@ class SqliteStore : public JobStore {
 
   absl::Status Lock() {
     const std::string lock_path = path_ + ".lock";
-    lock_fd_ = open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    lock_fd_ = open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (lock_fd_ < 0) {
       return MakeError(absl::StatusCode::kFailedPrecondition, "STATE_UNWRITABLE",
                        absl::StrCat("cannot create ", lock_path, ": ", std::strerror(errno),
@@ -223,7 +224,22 @@ class SqliteStore : public JobStore {
                                              " is in use by another server; stop it "
                                              "or choose another file"));
     }
+    MakePrivate();
     return absl::OkStatus();
+  }
+
+  // Jobs' specs are nobody else's business. SQLite gives its journal files the database's mode;
+  // those of an older server are narrowed. Where that fails it is the owner's choice.
+  void MakePrivate() {
+    const int fd = open(path_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd >= 0) close(fd);
+    for (const char* suffix : {"", "-wal", "-shm", ".lock"}) {
+      const std::string path = path_ + suffix;
+      struct stat info {};
+      if (stat(path.c_str(), &info) == 0 && (info.st_mode & 077) != 0) {
+        [[maybe_unused]] const int rc = chmod(path.c_str(), info.st_mode & 0700);
+      }
+    }
   }
 
   absl::Status Migrate() {

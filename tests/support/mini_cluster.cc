@@ -36,13 +36,14 @@ void PrintLogTail(const std::string& name, const ChildProcess& process) {
   std::fprintf(stderr, "---- the end of the log of %s\n%s\n", name.c_str(), log.c_str() + start);
 }
 
-// What a server that has just started says first on its standard output; "" before that.
+// Where a server that has just started says that it listens; "" before that.
 std::string ListeningAddress(const std::string& log, uintmax_t offset) {
-  constexpr absl::string_view kLine = "listening on ";
+  const std::string kRecord = " listening on address=";
   std::ifstream file(log, std::ios::binary);
   file.seekg(static_cast<std::streamoff>(offset));
   for (std::string line; std::getline(file, line) && !file.eof();) {
-    if (absl::StartsWith(line, kLine)) return line.substr(kLine.size());
+    const size_t start = line.find(kRecord);
+    if (start != std::string::npos) return line.substr(start + kRecord.size());
   }
   return "";
 }

@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "absl/strings/str_cat.h"
@@ -40,6 +41,32 @@ int ConnectTo(const std::string& address) {
   const int on = 1;
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
   return fd;
+}
+
+std::string Exchange(const std::string& address, const std::string& text, int timeout_s) {
+  const int fd = ConnectTo(address);
+  if (fd < 0) return "";
+  const timeval timeout = {timeout_s, 0};
+  setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
+  std::string reply;
+  if (send(fd, text.data(), text.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(text.size())) {
+    char buffer[4096];
+    while (true) {
+      const ssize_t count = recv(fd, buffer, sizeof(buffer), 0);
+      if (count <= 0) break;
+      reply.append(buffer, static_cast<size_t>(count));
+    }
+  }
+  close(fd);
+  return reply;
+}
+
+std::string HttpGet(const std::string& address, const std::string& path) {
+  const std::string reply =
+      Exchange(address, absl::StrCat("GET ", path, " HTTP/1.1\r\nHost: test\r\n\r\n"));
+  const size_t body = reply.find("\r\n\r\n");
+  if (reply.size() < 12 || body == std::string::npos) return "";
+  return absl::StrCat(reply.substr(9, 3), " ", reply.substr(body + 4));
 }
 
 void CloseWithReset(int fd) {

@@ -11,6 +11,12 @@ namespace uniquanf {
 int ListenOnLoopback(std::string* address);
 // A blocking connection to "HOST:PORT" (an IPv4 address), or -1.
 int ConnectTo(const std::string& address);
+// Sends `text` as it is and reads until the peer closes or `timeout_s` seconds have passed without
+// a byte; what came. For HTTP by hand.
+std::string Exchange(const std::string& address, const std::string& text, int timeout_s = 30);
+// The body of http://ADDRESS/PATH with the status code before it, as in "200 ok\n"; "" when there
+// is no answer.
+std::string HttpGet(const std::string& address, const std::string& path);
 // Closes with a reset: what the peer has not read yet is lost, as when its host dies.
 void CloseWithReset(int fd);
 

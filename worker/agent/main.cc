@@ -17,11 +17,13 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "common/base/clock.h"
+#include "common/base/file_limit.h"
 #include "common/base/ids.h"
 #include "common/base/ready_file.h"
 #include "common/base/status.h"
 #include "common/base/version.h"
 #include "common/rpc/channel.h"
+#include "common/rpc/health_check.h"
 #include "common/telemetry/logger.h"
 #include "common/telemetry/telemetry_server.h"
 #include "prometheus/registry.h"
@@ -188,6 +190,8 @@ int RunWorker(const WorkerOptions& options) {
   Logger logger(sink.get(), &SystemClock(),
                 options.log_format == "json" ? LogFormat::kJson : LogFormat::kText,
                 ParseLogLevel(options.log_level).value_or(LogLevel::kInfo));
+  const FileLimit files = RaiseFileLimit();
+  logger.Info("limits", {{"open_files_before", files.before}, {"open_files", files.now}});
   SignalThread signals(&logger);
   auto backends = OpenBackends(options);
   if (!backends.ok()) {
@@ -250,6 +254,10 @@ int RunWorker(const WorkerOptions& options) {
     page_options.before_scrape = [&cache, &cache_metrics] {
       if (cache != nullptr) cache_metrics.Update(cache->counts());
     };
+    page_options.healthy = [&agent]() -> absl::Status {
+      if (agent->SinceLastTick() > kMaxTick) return Unavailable("HANGS", "the agent hangs");
+      return absl::OkStatus();
+    };
     page_options.ready = [&agent, &telemetry] {
       if (agent->SinceLastTick() > kMaxTick) return Unavailable("HANGS", "the agent hangs");
       return telemetry.connected()
@@ -294,6 +302,9 @@ int Main(int argc, char** argv) {
   if (options->show_version) {
     std::printf("uniquanf-worker %s (protocol %d)\n", kSoftwareVersion, kProtocolVersion);
     return kExitOk;
+  }
+  if (!options->health.empty()) {
+    return RunHealthFlag("uniquanf-worker", options->health, options->tls);
   }
   return RunWorker(*options);
 }

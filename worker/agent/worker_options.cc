@@ -125,6 +125,10 @@ absl::StatusOr<WorkerOptions> ParseWorkerOptions(const std::vector<std::string>&
   flags.String("tls-server-name", "NAME", &options.tls.server_name,
                "name expected in the server's certificate");
   flags.Section("Other");
+  flags.String(
+      "health", "ADDRESS|URL", &options.health,
+      "ask a running worker at the URL of a page such as http://127.0.0.1:9090/healthz, or "
+      "a server at its gRPC address; exit with 0 when it answers well, else 1");
   flags.Bool("version", &options.show_version, "print the version and exit");
   UQ_RETURN_IF_ERROR(flags.Parse(arguments));
   UQ_RETURN_IF_ERROR(options.cache.Check());

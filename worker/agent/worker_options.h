@@ -33,6 +33,7 @@ struct WorkerOptions {
   std::string log_format = "text";
   CacheFlags cache;
   ClientTlsOptions tls;
+  std::string health;  // not empty: check this address or URL, and end
   bool show_version = false;
 };
 

@@ -166,6 +166,9 @@ class Client {
   absl::StatusOr<Worker> DrainWorker(absl::string_view worker);
   absl::StatusOr<Worker> UndrainWorker(absl::string_view worker);
   absl::StatusOr<ServerInfo> GetServerInfo();
+  // OK when a server serves. kUnavailable (SERVER_UNREACHABLE): none answers within the call's
+  // timeout; kFailedPrecondition (NOT_SERVING): it answers, and stands by, starts or stops.
+  absl::Status CheckHealth();
 
  private:
   struct Impl;

@@ -105,6 +105,26 @@ class RuntimeTest : public ::testing::Test {
   std::unique_ptr<Runtime> runtime_;
 };
 
+// What /readyz?standby=ok says: a standby is as good as the active one, a server without its state
+// is not.
+TEST_F(RuntimeTest, StandsByOnlyWhenItKnowsAnActiveServer) {
+  runtime_.reset();
+  store_->standby = true;
+  store_->open_failures = 1;
+  RuntimeOptions options;
+  Runtime runtime(options, store_.get(), &SystemClock(), nullptr);
+  EXPECT_THAT(runtime.standing(), FailsWith(absl::StatusCode::kUnavailable, "STARTING"));
+  ASSERT_THAT(runtime.Start(), IsOk());
+  EXPECT_THAT(runtime.standing(), FailsWith(absl::StatusCode::kUnavailable, "STATE_UNAVAILABLE"));
+  const auto eventually = [&](const std::function<bool()>& condition) {
+    for (int i = 0; i < 3000 && !condition(); ++i) absl::SleepFor(absl::Milliseconds(10));
+    return condition();
+  };
+  EXPECT_TRUE(eventually([&] { return runtime.standing().ok() && runtime.availability().ok(); }));
+  store_->replaced = true;
+  EXPECT_TRUE(eventually([&] { return runtime.standing().ok() && !runtime.availability().ok(); }));
+}
+
 TEST_F(RuntimeTest, AcknowledgedJobSurvivesARestart) {
   ASSERT_THAT(Change(Create("a")), IsOk());
   Restart();
