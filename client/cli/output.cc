@@ -8,16 +8,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/strip.h"
+#include "common/base/printable.h"
 
 namespace uniquanf::cli {
 
-std::string Printable(absl::string_view text) {
-  std::string out(text);
-  for (char& c : out) {
-    if (absl::ascii_iscntrl(static_cast<unsigned char>(c)) && c != '\n') c = ' ';
-  }
-  return out;
-}
+std::string Printable(absl::string_view text) { return PrintableText(text); }
 
 std::string FormatBytes(int64_t bytes) {
   if (bytes < 1024) return absl::StrCat(bytes, " B");
@@ -41,17 +36,22 @@ std::string ShortJobName(absl::string_view name) {
 }
 
 void PrintJson(const nlohmann::ordered_json& document) {
-  std::puts(document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+  std::puts(PrintableJson(document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace))
+                .c_str());
 }
 
 void PrintJsonLine(const nlohmann::ordered_json& document) {
-  std::puts(document.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+  std::puts(PrintableJson(document.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace))
+                .c_str());
   std::fflush(stdout);
 }
 
-void PrintTable(const std::vector<std::vector<std::string>>& rows,
+void PrintTable(std::vector<std::vector<std::string>> rows,
                 const std::vector<bool>& right_aligned) {
   std::vector<size_t> widths(right_aligned.size(), 0);
+  for (auto& row : rows) {
+    for (std::string& cell : row) cell = Printable(cell);
+  }
   for (const auto& row : rows) {
     for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
   }
@@ -59,8 +59,7 @@ void PrintTable(const std::vector<std::vector<std::string>>& rows,
     std::string line;
     for (size_t i = 0; i < row.size(); ++i) {
       const std::string padding(widths[i] - row[i].size(), ' ');
-      const std::string cell = Printable(row[i]);
-      absl::StrAppend(&line, i == 0 ? "" : "  ", right_aligned[i] ? padding : "", cell,
+      absl::StrAppend(&line, i == 0 ? "" : "  ", right_aligned[i] ? padding : "", row[i],
                       right_aligned[i] ? "" : padding);
     }
     std::puts(std::string(absl::StripTrailingAsciiWhitespace(line)).c_str());

@@ -28,10 +28,9 @@ void PrintJsonLine(const nlohmann::ordered_json& document);
 
 // Columns padded to their widest cell; `right_aligned[i]` for numbers. The first row is the
 // heading.
-void PrintTable(const std::vector<std::vector<std::string>>& rows,
-                const std::vector<bool>& right_aligned);
+void PrintTable(std::vector<std::vector<std::string>> rows, const std::vector<bool>& right_aligned);
 
-// `text` without control characters, which could drive the terminal.
+// `text` of somebody else's as it may stand on a terminal (common/base/printable.h).
 std::string Printable(absl::string_view text);
 std::string FormatBytes(int64_t bytes);            // "1.2 MiB"
 std::string FormatLocalTime(absl::Time time);      // "2026-01-31 12:34:56", "-" when unknown

@@ -13,6 +13,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "common/base/printable.h"
 
 namespace uniquanf {
 namespace {
@@ -30,14 +31,15 @@ int Columns(absl::string_view text) {
       std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; }));
 }
 
-// The first `columns` columns of `text`, without control characters, which would break the redraw.
+// The first `columns` columns of `text`; control characters, which would break the redraw, are
+// shown.
 std::string Cut(absl::string_view text, int columns) {
   std::string out;
   int used = 0;
-  for (const char c : text) {
+  for (const char c : PrintableText(text)) {
     const bool starts = (c & 0xC0) != 0x80;
     if (starts && ++used > columns) break;
-    out.push_back(absl::ascii_iscntrl(static_cast<unsigned char>(c)) ? ' ' : c);
+    out.push_back(c);
   }
   return out;
 }
@@ -63,10 +65,10 @@ std::string Percent(double fraction) {
 }
 
 std::string RowText(const ProgressRow& row) {
-  std::string text = row.label;
+  std::string text = PrintableText(row.label);
   if (row.fraction >= 0)
     absl::StrAppend(&text, " ", absl::StripAsciiWhitespace(Percent(row.fraction)));
-  if (!row.detail.empty()) absl::StrAppend(&text, "  ", row.detail);
+  if (!row.detail.empty()) absl::StrAppend(&text, "  ", PrintableText(row.detail));
   return text;
 }
 
@@ -202,7 +204,8 @@ void TerminalProgress::Update(const std::vector<ProgressRow>& rows) {
   if (num_drawn_ == 0 || clock_.Monotonic() - last_draw_ >= options_.redraw_interval) Redraw();
 }
 
-void TerminalProgress::Print(absl::string_view line) {
+void TerminalProgress::Print(absl::string_view text) {
+  const std::string line = PrintableText(text);
   if (!options_.terminal) {
     Write(absl::StrCat(line, "\n"));
     return;

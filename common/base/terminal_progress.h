@@ -50,7 +50,7 @@ class TerminalProgress {
   // Shows `rows`, top to bottom. On a terminal rows beyond its height are counted, not shown.
   void Update(const std::vector<ProgressRow>& rows);
   // A line that stays, above the bars.
-  void Print(absl::string_view line);
+  void Print(absl::string_view text);
   // Leaves the last state on the screen and the cursor below it. Update starts anew afterwards.
   void Finish();
   // Takes the bars off the screen. Update starts anew afterwards.

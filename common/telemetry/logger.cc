@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/time.h"
+#include "common/base/printable.h"
 #include "common/base/status.h"
 
 namespace uniquanf {
@@ -48,13 +49,19 @@ void AppendJsonString(absl::string_view text, std::string* out) {
   out->push_back('"');
 }
 
+std::string JsonString(absl::string_view text) {
+  std::string quoted;
+  AppendJsonString(text, &quoted);
+  return PrintableJson(quoted);
+}
+
 void AppendTextValue(absl::string_view text, std::string* out) {
   bool plain = !text.empty();
   for (const char c : text) plain = plain && absl::ascii_isgraph(c) && c != '"' && c != '=';
   if (plain) {
     absl::StrAppend(out, text);
   } else {
-    AppendJsonString(text, out);
+    absl::StrAppend(out, JsonString(text));
   }
 }
 
@@ -123,13 +130,13 @@ void Logger::Log(LogLevel level, absl::string_view event, std::initializer_list<
   if (format_ == LogFormat::kJson) {
     absl::StrAppend(&line, "{\"time\":\"", time, "\",\"level\":\"",
                     kLevels[static_cast<int>(level)], "\",\"event\":");
-    AppendJsonString(event, &line);
+    absl::StrAppend(&line, JsonString(event));
     for (const LogField& field : fields) {
       line.push_back(',');
       AppendJsonString(field.key, &line);
       line.push_back(':');
       if (field.quoted) {
-        AppendJsonString(RedactCredentials(field.value), &line);
+        absl::StrAppend(&line, JsonString(RedactCredentials(field.value)));
       } else {
         line.append(field.value);
       }
@@ -137,7 +144,7 @@ void Logger::Log(LogLevel level, absl::string_view event, std::initializer_list<
     line.append("}\n");
   } else {
     absl::StrAppend(&line, time, " ", kLevels[static_cast<int>(level)], " ");
-    absl::StrAppend(&line, event);
+    absl::StrAppend(&line, PrintableText(event));
     for (const LogField& field : fields) {
       absl::StrAppend(&line, " ", field.key, "=");
       AppendTextValue(RedactCredentials(field.value), &line);

@@ -4,6 +4,7 @@
 #define UNIQUANF_WORKER_BATCH_BATCH_H_
 
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -50,6 +51,8 @@ std::shared_ptr<ObjectCache> OpenCache(const CacheFlags& flags);
 // Parses; prints help or the error with a hint. Returns true when the command should go on, else
 // sets *exit_code.
 bool ParseOrExplain(FlagSet* flags, const std::vector<std::string>& arguments, int* exit_code);
+// Prints one line of JSON; texts in it are safe on a terminal.
+void PrintJsonLine(const nlohmann::ordered_json& json);
 // Prints "error: ..." (as JSON too, where asked for) and returns the exit code that fits.
 int Fail(const absl::Status& status, bool json);
 

@@ -89,7 +89,7 @@ int Evaluate(const std::vector<std::string>& arguments) {
     json["perplexity"] = result->perplexity;
     json["num_tokens"] = result->num_tokens;
     json["mean_nll"] = result->mean_nll;
-    std::printf("%s\n", json.dump().c_str());
+    PrintJsonLine(json);
   } else {
     std::printf("perplexity %.4f on %lld tokens\n", result->perplexity,
                 static_cast<long long>(result->num_tokens));

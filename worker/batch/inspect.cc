@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/artifact/artifact_reader.h"
+#include "common/base/printable.h"
 #include "common/base/status.h"
 #include "common/spec/spec_flags.h"
 #include "worker/batch/batch.h"
@@ -20,12 +21,12 @@ void PrintJson(const Manifest& manifest) {
   nlohmann::ordered_json json = nlohmann::ordered_json::parse(manifest.ToJson());
   json["average_bits"] = manifest.AverageBits();
   json["size_bytes"] = TotalBytes(manifest);
-  std::printf("%s\n", json.dump().c_str());
+  PrintJsonLine(json);
 }
 
 void PrintText(const Manifest& manifest) {
   const QuantizationSpec& spec = manifest.spec;
-  std::printf("Model          %s, %d layers\n", manifest.model.architecture.c_str(),
+  std::printf("Model          %s, %d layers\n", PrintableText(manifest.model.architecture).c_str(),
               manifest.model.num_layers);
   std::printf(
       "Method         %s, %d bits, %s\n", std::string(QuantizationMethodName(spec.method)).c_str(),
@@ -38,11 +39,12 @@ void PrintText(const Manifest& manifest) {
                 manifest.evaluation->perplexity_before, manifest.evaluation->perplexity_after,
                 static_cast<long long>(manifest.evaluation->num_tokens));
   }
-  std::printf("Made by        uniquanf %s on %s\n", manifest.software_version.c_str(),
-              manifest.environment.c_str());
+  std::printf("Made by        uniquanf %s on %s\n",
+              PrintableText(manifest.software_version).c_str(),
+              PrintableText(manifest.environment).c_str());
   std::printf("AnyBCQ         %s\n", manifest.anybcq_omitted.empty()
                                          ? "config.json has the section its runtime reads"
-                                         : manifest.anybcq_omitted.c_str());
+                                         : PrintableText(manifest.anybcq_omitted).c_str());
   std::printf("\n%5s  %14s  %14s\n", "layer", "initial error", "stored error");
   for (const ManifestLayer& layer : manifest.layers) {
     std::printf("%5d  %14.4e  %14.4e\n", layer.layer, layer.initial_loss, layer.final_loss);
@@ -52,11 +54,12 @@ void PrintText(const Manifest& manifest) {
   for (const ManifestModule& module : manifest.modules) {
     const std::string shape = absl::StrCat(module.num_outputs, "x", module.num_inputs);
     if (module.quantized) {
-      std::printf("%-40s  %13s  %4d  %6lld  %12.4e\n", module.name.c_str(), shape.c_str(),
-                  module.bits, static_cast<long long>(module.group_size), module.weight_error);
+      std::printf("%-40s  %13s  %4d  %6lld  %12.4e\n", PrintableText(module.name).c_str(),
+                  shape.c_str(), module.bits, static_cast<long long>(module.group_size),
+                  module.weight_error);
     } else {
-      std::printf("%-40s  %13s  full precision: %s\n", module.name.c_str(), shape.c_str(),
-                  module.reason.c_str());
+      std::printf("%-40s  %13s  full precision: %s\n", PrintableText(module.name).c_str(),
+                  shape.c_str(), PrintableText(module.reason).c_str());
     }
   }
 }

@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_format.h"
 #include "common/base/clock.h"
+#include "common/base/printable.h"
 #include "common/base/status.h"
 #include "common/base/terminal_progress.h"
 #include "common/spec/spec_flags.h"
@@ -69,7 +70,7 @@ class QuantizeRun {
     if (outcome.ok() || (!work_->HasProgress() && !absl::IsCancelled(outcome.status()))) {
       const absl::Status removed = work_->Remove();
       if (outcome.ok() && !removed.ok()) {
-        std::fprintf(stderr, "warning: %s\n", std::string(removed.message()).c_str());
+        std::fprintf(stderr, "warning: %s\n", PrintableText(removed.message()).c_str());
       }
     } else {
       std::fprintf(stderr,
@@ -284,7 +285,7 @@ void PrintJson(const FinalizeOutcome& outcome) {
                               {"seconds", layer.seconds}});
   }
   json["warnings"] = outcome.warnings;
-  std::printf("%s\n", json.dump().c_str());
+  PrintJsonLine(json);
 }
 
 void PrintReport(const FinalizeOutcome& outcome) {
@@ -300,7 +301,7 @@ void PrintReport(const FinalizeOutcome& outcome) {
   }
   std::printf("Computed for   %.1f s\n", outcome.seconds);
   for (const std::string& warning : outcome.warnings)
-    std::printf("Warning        %s\n", warning.c_str());
+    std::printf("Warning        %s\n", PrintableText(warning).c_str());
 }
 
 }  // namespace

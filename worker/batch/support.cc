@@ -8,6 +8,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_split.h"
+#include "common/base/printable.h"
 #include "common/base/status.h"
 #include "worker/batch/batch.h"
 #include "worker/block/block.h"
@@ -79,7 +80,7 @@ absl::StatusOr<std::unique_ptr<Backend>> DeviceFlags::MakeBackend(DType* act) co
 
 std::shared_ptr<ObjectCache> OpenCache(const CacheFlags& flags) {
   return flags.Open(kNumLinears, [](const absl::Status& problem) {
-    std::fprintf(stderr, "warning: %s\n", std::string(problem.message()).c_str());
+    std::fprintf(stderr, "warning: %s\n", PrintableText(problem.message()).c_str());
   });
 }
 
@@ -96,15 +97,20 @@ bool ParseOrExplain(FlagSet* flags, const std::vector<std::string>& arguments, i
   return false;
 }
 
+void PrintJsonLine(const nlohmann::ordered_json& json) {
+  std::printf(
+      "%s\n",
+      PrintableJson(json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)).c_str());
+}
+
 int Fail(const absl::Status& status, bool json) {
   if (json) {
     nlohmann::ordered_json error;
     error["error"]["reason"] = ErrorReason(status);
     error["error"]["message"] = std::string(status.message());
-    std::printf("%s\n",
-                error.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+    PrintJsonLine(error);
   }
-  std::fprintf(stderr, "error: %s\n", std::string(status.message()).c_str());
+  std::fprintf(stderr, "error: %s\n", PrintableText(status.message()).c_str());
   switch (status.code()) {
     case absl::StatusCode::kCancelled:
       return kInterrupted;

@@ -6,6 +6,7 @@
 
 #include "common/artifact/artifact_reader.h"
 #include "common/base/clock.h"
+#include "common/base/printable.h"
 #include "common/base/terminal_progress.h"
 #include "common/spec/spec_flags.h"
 #include "worker/batch/batch.h"
@@ -39,10 +40,10 @@ int Verify(const std::vector<std::string>& arguments) {
     out["num_bytes"] = report->num_bytes;
     out["num_modules"] = report->num_modules;
     out["problems"] = report->problems;
-    std::printf("%s\n", out.dump().c_str());
+    PrintJsonLine(out);
   } else {
     for (const std::string& problem : report->problems)
-      std::printf("problem: %s\n", problem.c_str());
+      std::printf("problem: %s\n", PrintableText(problem).c_str());
     std::printf("%s: %lld files, %.2f MiB, %lld modules, %zu problems\n",
                 report->problems.empty() ? "verified" : "DAMAGED",
                 static_cast<long long>(report->num_files), report->num_bytes / 1048576.0,
