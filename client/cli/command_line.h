@@ -88,6 +88,7 @@ int RunDownload(const Arguments& arguments);
 int RunWorkers(const Arguments& arguments);
 int RunDrain(const Arguments& arguments);
 int RunUndrain(const Arguments& arguments);
+int RunConfirmClock(const Arguments& arguments);
 int RunInfo(const Arguments& arguments);
 int RunHealth(const Arguments& arguments);
 int RunVersion(const Arguments& arguments);

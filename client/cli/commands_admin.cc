@@ -1,7 +1,9 @@
 #include <cstdio>
+#include <map>
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
@@ -28,7 +30,8 @@ int RunOnWorker(const char* name, const char* summary, WorkerMethod method,
   if (command_line.json()) {
     PrintJson(ToJson(*worker));
   } else {
-    std::printf("%s is %s, %zu tasks running\n", Printable(worker->name).c_str(),
+    const std::string& name = absl::StrContains(worker_name, '@') ? worker->process : worker->name;
+    std::printf("%s is %s, %zu tasks running\n", Printable(name).c_str(),
                 std::string(WorkerStateName(worker->state)).c_str(), worker->tasks.size());
   }
   return kOk;
@@ -41,7 +44,8 @@ int RunDrain(const Arguments& arguments) {
                      &Client::DrainWorker, arguments);
 }
 int RunUndrain(const Arguments& arguments) {
-  return RunOnWorker("undrain", "Takes back a drain: the worker takes tasks again.",
+  return RunOnWorker("undrain",
+                     "Takes back a drain, or ends a quarantine: the worker takes tasks again.",
                      &Client::UndrainWorker, arguments);
 }
 
@@ -59,6 +63,8 @@ int RunWorkers(const Arguments& arguments) {
     PrintJson(json);
     return kOk;
   }
+  std::map<std::string, int> num_processes;  // of each name
+  for (const Worker& worker : *workers) ++num_processes[worker.name];
   std::vector<std::vector<std::string>> rows = {
       {"WORKER", "STATE", "DEVICE", "MEMORY", "SLOTS", "VERSION", "LAST SEEN", "TASKS"}};
   for (const Worker& worker : *workers) {
@@ -66,17 +72,65 @@ int RunWorkers(const Arguments& arguments) {
     for (const std::string& task : worker.tasks) {
       absl::StrAppend(&tasks, tasks.empty() ? "" : " ", absl::StripPrefix(task, "jobs/"));
     }
-    rows.push_back({std::string(absl::StripPrefix(worker.name, "workers/")),
-                    std::string(WorkerStateName(worker.state)), worker.device,
-                    FormatBytes(worker.memory_bytes), absl::StrCat(worker.num_slots),
-                    worker.software_version,
-                    worker.last_seen_time == absl::InfinitePast()
-                        ? "-"
-                        : absl::StrCat(ShortDuration(absl::Now() - worker.last_seen_time), " ago"),
-                    tasks});
+    rows.push_back(
+        {num_processes[worker.name] > 1 ? worker.process
+                                        : std::string(absl::StripPrefix(worker.name, "workers/")),
+         std::string(WorkerStateName(worker.state)), worker.device,
+         FormatBytes(worker.memory_bytes), absl::StrCat(worker.num_slots), worker.software_version,
+         worker.last_seen_time == absl::InfinitePast()
+             ? "-"
+             : absl::StrCat(ShortDuration(absl::Now() - worker.last_seen_time), " ago"),
+         tasks});
   }
   PrintTable(rows, {false, false, false, true, true, false, true, false});
+  for (const Worker& worker : *workers) {
+    if (worker.status_message.empty()) continue;
+    std::printf("%s: %s\n", Printable(worker.process).c_str(),
+                Printable(worker.status_message).c_str());
+  }
+  for (const auto& [name, count] : num_processes) {
+    if (count < 2) continue;
+    std::fprintf(stderr, "%d processes are called %s; give each its own --name\n", count,
+                 Printable(absl::StripPrefix(name, "workers/")).c_str());
+  }
   return kOk;
+}
+
+namespace {
+
+int PrintInfo(const CommandLine& command_line, const ServerInfo& info) {
+  if (command_line.json()) {
+    PrintJson(ToJson(info));
+    return kOk;
+  }
+  std::printf("version        %s\nrole           %s\nstate          %s\nobjects        %s\n",
+              Printable(info.version).c_str(), info.active ? "active" : "standby",
+              Printable(info.state_backend).c_str(), Printable(info.object_root).c_str());
+  std::printf("started        %s\njobs           %lld\ntasks ready    %lld\ntasks running  %lld\n",
+              FormatLocalTime(info.start_time).c_str(), static_cast<long long>(info.num_jobs),
+              static_cast<long long>(info.num_tasks_ready),
+              static_cast<long long>(info.num_tasks_leased));
+  if (info.wall_clock_ahead > absl::ZeroDuration()) {
+    std::printf(
+        "wall clock     %s ahead: deadlines and deletions wait; if it is right: uniquanf "
+        "confirm-clock\n",
+        ShortDuration(info.wall_clock_ahead).c_str());
+  }
+  return kOk;
+}
+
+}  // namespace
+
+int RunConfirmClock(const Arguments& arguments) {
+  CommandLine command_line("uniquanf confirm-clock [flags]",
+                           "Says that the server's wall clock is right although it ran ahead: "
+                           "deadlines and deletions that\nwait for it take effect.");
+  if (const auto done = command_line.Parse(arguments)) return *done;
+  const auto client = command_line.Connect();
+  if (!client.ok()) return command_line.Fail(client.status());
+  const auto info = (*client)->ConfirmWallClock();
+  if (!info.ok()) return command_line.Fail(info.status());
+  return PrintInfo(command_line, *info);
 }
 
 int RunInfo(const Arguments& arguments) {
@@ -86,18 +140,7 @@ int RunInfo(const Arguments& arguments) {
   if (!client.ok()) return command_line.Fail(client.status());
   const auto info = (*client)->GetServerInfo();
   if (!info.ok()) return command_line.Fail(info.status());
-  if (command_line.json()) {
-    PrintJson(ToJson(*info));
-    return kOk;
-  }
-  std::printf("version        %s\nrole           %s\nstate          %s\nobjects        %s\n",
-              Printable(info->version).c_str(), info->active ? "active" : "standby",
-              Printable(info->state_backend).c_str(), Printable(info->object_root).c_str());
-  std::printf("started        %s\njobs           %lld\ntasks ready    %lld\ntasks running  %lld\n",
-              FormatLocalTime(info->start_time).c_str(), static_cast<long long>(info->num_jobs),
-              static_cast<long long>(info->num_tasks_ready),
-              static_cast<long long>(info->num_tasks_leased));
-  return kOk;
+  return PrintInfo(command_line, *info);
 }
 
 int RunHealth(const Arguments& arguments) {

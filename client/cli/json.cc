@@ -129,6 +129,8 @@ Json ToJson(const Worker& worker) {
   json["start_time"] = TimeJson(worker.start_time);
   json["last_seen_time"] = TimeJson(worker.last_seen_time);
   json["tasks"] = worker.tasks;
+  json["status_message"] = worker.status_message;
+  json["process"] = worker.process;
   return json;
 }
 
@@ -142,6 +144,7 @@ Json ToJson(const ServerInfo& info) {
   json["num_jobs"] = info.num_jobs;
   json["num_tasks_ready"] = info.num_tasks_ready;
   json["num_tasks_leased"] = info.num_tasks_leased;
+  json["wall_clock_ahead_seconds"] = DurationJson(info.wall_clock_ahead);
   return json;
 }
 

@@ -240,4 +240,11 @@ absl::Status Client::CheckHealth() {
   return Annotate(status, absl::StrCat("cannot reach a server at ", caller.options().server));
 }
 
+absl::StatusOr<ServerInfo> Client::ConfirmWallClock() {
+  UQ_ASSIGN_OR_RETURN(const v1::ServerInfo reply,
+                      impl_->caller->Call(impl_->caller->admin(), &AdminStub::ConfirmWallClock,
+                                          v1::ConfirmWallClockRequest()));
+  return ServerInfoFromProto(reply);
+}
+
 }  // namespace uniquanf

@@ -72,6 +72,8 @@ WorkerState StateFromProto(v1::Worker::State state) {
       return WorkerState::kDraining;
     case v1::Worker::LOST:
       return WorkerState::kLost;
+    case v1::Worker::QUARANTINED:
+      return WorkerState::kQuarantined;
     default:
       return WorkerState::kUnknown;
   }
@@ -183,6 +185,8 @@ Worker WorkerFromProto(const v1::Worker& proto) {
   if (proto.has_start_time()) worker.start_time = TimeFromProto(proto.start_time());
   if (proto.has_last_seen_time()) worker.last_seen_time = TimeFromProto(proto.last_seen_time());
   worker.tasks.assign(proto.tasks().begin(), proto.tasks().end());
+  worker.status_message = proto.status_message();
+  worker.process = proto.process();
   return worker;
 }
 
@@ -196,6 +200,9 @@ ServerInfo ServerInfoFromProto(const v1::ServerInfo& proto) {
   info.num_jobs = proto.num_jobs();
   info.num_tasks_ready = proto.num_tasks_ready();
   info.num_tasks_leased = proto.num_tasks_leased();
+  if (proto.has_wall_clock_ahead()) {
+    info.wall_clock_ahead = DurationFromProto(proto.wall_clock_ahead());
+  }
   return info;
 }
 

@@ -71,6 +71,8 @@ absl::string_view WorkerStateName(WorkerState state) {
       return "DRAINING";
     case WorkerState::kLost:
       return "LOST";
+    case WorkerState::kQuarantined:
+      return "QUARANTINED";
     case WorkerState::kUnknown:
       break;
   }

@@ -99,6 +99,10 @@ absl::StatusOr<std::optional<JobUpdate>> JobWatcher::Impl::Take(
                      absl::StrCat(name, " was deleted, and its name is used by another job now"));
   }
   if (seen && job.version() <= version) return std::nullopt;
+  if (response.more()) {  // the rest of this version follows
+    for (const v1::Task& task : response.tasks()) tasks[task.name()] = TaskFromProto(task);
+    return std::nullopt;
+  }
   JobUpdate update;
   UQ_ASSIGN_OR_RETURN(update.job, JobFromProto(job));
   seen = true;

@@ -14,7 +14,7 @@ struct Dispatch {
   Outcome operator()(const CancelJobEvent& e) { return m.CancelJob(e.id); }
   Outcome operator()(const PauseJobEvent& e) { return m.PauseJob(e.id); }
   Outcome operator()(const ResumeJobEvent& e) { return m.ResumeJob(e.id); }
-  Outcome operator()(const RetryJobEvent& e) { return m.RetryJob(e.id); }
+  Outcome operator()(const RetryJobEvent& e) { return m.RetryJob(e); }
   Outcome operator()(const DeleteJobEvent& e) { return m.DeleteJob(e); }
   Outcome operator()(const SynchronizeEvent& e) { return m.Synchronize(e); }
   Outcome operator()(const DrainWorkerEvent& e) { return m.DrainWorker(e); }
@@ -31,6 +31,10 @@ struct Dispatch {
       edits->garbage_removed.insert(e.uid);
       edits->garbage_added.erase(e.uid);
     }
+    return {};
+  }
+  Outcome operator()(const ConfirmWallClockEvent&) {
+    m.ConfirmWallClock();
     return {};
   }
   Outcome operator()(const StopLeasingEvent&) {

@@ -21,7 +21,7 @@ namespace uniquanf::server {
 struct Outcome {
   // Not OK: refused, nothing changed. Reasons as in the protos: JOB_NOT_FOUND, JOB_EXISTS,
   // REQUEST_ID_REUSED, QUOTA_EXCEEDED, JOB_FINAL, JOB_NOT_PAUSED, JOB_NOT_RETRYABLE, JOB_NOT_FINAL,
-  // WORKER_NOT_FOUND, STALE_REQUEST.
+  // WORKER_NOT_FOUND, WORKER_AMBIGUOUS, STALE_REQUEST.
   absl::Status status;
   uint64_t job = 0;  // the job concerned, where there is one
   // Synchronize: there is nothing to say yet; hold the reply until the session is in Edits::wake.
@@ -32,6 +32,15 @@ Outcome Apply(State* state, const Event& event, const Now& now, Edits* edits);
 
 // When the next TickEvent is due, at the latest; capped at one second from `now`.
 absl::Duration NextTick(const State& state, const Now& now);
+
+// Whether the worker process calls: it waits in a held call or has called a moment ago.
+bool IsPresent(const Policy& policy, const Session& session, absl::Duration now);
+// The processes that are this worker now, the latest first: one, or several that share its name.
+// When none calls, the one heard from last. Empty when none has ever called.
+std::vector<const Session*> LiveSessions(const State& state, const std::string& worker,
+                                         absl::Duration now);
+// "w@1f2e3d4c": names one process of a worker for people and for DrainWorkerEvent.
+std::string WorkerProcessName(const Session& session);
 
 // What a worker is told, computed from the state after the edits are durable.
 enum class LeaseAction { kContinue, kStop, kAcknowledged, kLost };
@@ -58,6 +67,7 @@ struct SynchronizeReply {
   absl::Duration next_call;
   absl::Duration lease_duration;
   bool drain = false;
+  bool name_shared = false;  // another process that calls has the same name
 };
 // REQUIRES: `session` has called.
 SynchronizeReply BuildReply(const State& state, const std::string& session);

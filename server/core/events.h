@@ -3,6 +3,7 @@
 #ifndef UNIQUANF_SERVER_CORE_EVENTS_H_
 #define UNIQUANF_SERVER_CORE_EVENTS_H_
 
+#include <set>
 #include <string>
 #include <variant>
 #include <vector>
@@ -13,6 +14,7 @@
 namespace uniquanf::server {
 
 struct CreateJobEvent {
+  int64_t min_num_tasks = 0;  // that its settings alone imply
   // id, uid, spec, tenant, priority, labels, deadline, time_to_live, device, request_id and
   // request_digest are taken.
   Job job;
@@ -29,6 +31,8 @@ struct ResumeJobEvent {
 };
 struct RetryJobEvent {
   std::string id;
+  // Results of finished tasks that the object store does not hold any more: they run again.
+  std::set<std::string> missing = {};
 };
 struct DeleteJobEvent {
   std::string id;
@@ -46,6 +50,8 @@ struct LeaseReport {
   TaskProgress progress;  // kRunning
   TaskOutcome outcome;    // kSucceeded
   TaskFailure failure;    // kFailed: class, reason, message
+  // kFailed with kInputLost: digests of results, as assigned, through which something is missing.
+  std::vector<std::string> missing_sha256;
 };
 struct CachedActivations {
   std::string job;  // {job}
@@ -70,8 +76,13 @@ struct UnparkEvent {
 };
 struct DrainWorkerEvent {
   std::string worker;
-  bool drain = true;  // false: undrain
+  bool drain = true;  // false: undrain, which also lifts a quarantine
+  // What follows the "@" of a WorkerProcessName, where several processes have the worker's name;
+  // "": the only one.
+  std::string session = "";
 };
+// An operator says that the wall clock is right although it ran ahead.
+struct ConfirmWallClockEvent {};
 // Time passed: leases run out, backoffs end, deadlines pass, jobs outlive their time to live.
 struct TickEvent {};
 // The working objects of a job that needs them no more are gone.
@@ -81,9 +92,10 @@ struct GarbageCollectedEvent {
 // No new leases from here on: the server shuts down.
 struct StopLeasingEvent {};
 
-using Event = std::variant<CreateJobEvent, CancelJobEvent, PauseJobEvent, ResumeJobEvent,
-                           RetryJobEvent, DeleteJobEvent, SynchronizeEvent, UnparkEvent,
-                           DrainWorkerEvent, TickEvent, GarbageCollectedEvent, StopLeasingEvent>;
+using Event =
+    std::variant<CreateJobEvent, CancelJobEvent, PauseJobEvent, ResumeJobEvent, RetryJobEvent,
+                 DeleteJobEvent, SynchronizeEvent, UnparkEvent, DrainWorkerEvent, TickEvent,
+                 GarbageCollectedEvent, StopLeasingEvent, ConfirmWallClockEvent>;
 
 }  // namespace uniquanf::server
 

@@ -110,7 +110,29 @@ Outcome Mutation::CreateJob(const CreateJobEvent& event) {
                   absl::StrCat("tenant \"", event.job.tenant, "\" has ", tenant.num_queued_jobs,
                                " queued jobs, its quota; ", "submit again when one has started")));
   }
+  if (event.min_num_tasks > state_.policy.max_tasks_per_job) {
+    return Refused(MakeError(
+        absl::StatusCode::kResourceExhausted, "TOO_MANY_TASKS",
+        absl::StrCat("the job has at least ", event.min_num_tasks, " tasks; a job may have ",
+                     state_.policy.max_tasks_per_job, "; use fewer pipeline_rounds")));
+  }
   if (event.validate_only) return {};
+  if (const double rate = state_.policy.max_creates_per_second_per_tenant; rate > 0) {
+    Tenant& mine = state_.tenants[event.job.tenant];
+    const double passed = absl::ToDoubleSeconds(now_.mono - mine.creates_at);
+    const double most = std::max(rate, 1.0);
+    mine.creates = mine.creates_known ? std::min(most, mine.creates + rate * passed) : most;
+    mine.creates_known = true;
+    mine.creates_at = now_.mono;
+    if (mine.creates < 1) {
+      return Refused(
+          MakeError(absl::StatusCode::kResourceExhausted, "QUOTA_EXCEEDED",
+                    absl::StrCat("tenant \"", event.job.tenant, "\" creates more than ", rate,
+                                 " jobs a second, its quota; submit again in a "
+                                 "second")));
+    }
+    mine.creates -= 1;
+  }
   if (tenant.num_open_jobs == 0) {
     // A tenant that comes back starts level with the least served of the active ones: it has no
     // claim on time that nobody wanted from it.
@@ -154,14 +176,12 @@ Outcome Mutation::CancelJob(const std::string& id) {
   if (entry == nullptr) return Refused(NoSuchJob(id));
   if (IsFinal(entry->job.state) || entry->job.state == JobState::kCancelling) return Done(*entry);
   SetJobState(entry, JobEvent::kCancel);
-  for (int32_t i = 0; i < static_cast<int32_t>(entry->tasks.size()); ++i) {
-    const Task& task = entry->tasks[i];
-    if (task.state == TaskState::kBlocked || task.state == TaskState::kReady) {
-      CancelTask(entry, i);
-    } else if (task.state == TaskState::kLeased) {
-      Wake(task.session);  // so that the worker hears of it now
+  if (entry->num_leased > 0) {
+    for (const Task& task : entry->tasks) {
+      if (task.state == TaskState::kLeased) Wake(task.session);  // so that it hears of it now
     }
   }
+  StartSweep(entry, JobEntry::Sweep::kCancel);
   FinishIfDone(entry);
   return Done(*entry);
 }
@@ -191,7 +211,8 @@ Outcome Mutation::ResumeJob(const std::string& id) {
   return Done(*entry);
 }
 
-Outcome Mutation::RetryJob(const std::string& id) {
+Outcome Mutation::RetryJob(const RetryJobEvent& event) {
+  const std::string& id = event.id;
   JobEntry* entry = state_.FindJob(id);
   if (entry == nullptr) return Refused(NoSuchJob(id));
   Job& job = entry->job;
@@ -210,26 +231,13 @@ Outcome Mutation::RetryJob(const std::string& id) {
   job.start_time.reset();
   if (job.deadline.has_value()) {
     // A deadline that has passed would end the retry at once: the wish to retry overrides it.
-    if (*job.deadline <= now_.wall) {
+    if (*job.deadline <= BelievedTime()) {
       job.deadline.reset();
     } else {
       state_.job_timers.insert({*job.deadline, JobTimerKind::kDeadline, job.seq});
     }
   }
-  for (int32_t i = 0; i < static_cast<int32_t>(entry->tasks.size()); ++i) {
-    Task& task = entry->tasks[i];
-    if (task.state == TaskState::kSucceeded) continue;
-    task.num_worker_lost = task.num_transient = task.num_out_of_memory = task.num_internal = 0;
-    task.exceeded_memory_bytes = 0;
-    task.next_attempt_time.reset();
-    SetTaskState(entry, i, TaskEvent::kReset);
-  }
-  for (int32_t i = 0; i < static_cast<int32_t>(entry->tasks.size()); ++i) {
-    if (entry->tasks[i].state == TaskState::kBlocked && entry->num_open_dependencies[i] == 0) {
-      SetTaskState(entry, i, TaskEvent::kDependenciesMet);
-      MakeReady(entry, i, absl::ZeroDuration());
-    }
-  }
+  StartSweep(entry, JobEntry::Sweep::kReset, event.missing);
   return Done(*entry);
 }
 
@@ -250,7 +258,14 @@ Outcome Mutation::DeleteJob(const DeleteJobEvent& event) {
 
 void Mutation::EraseJob(JobEntry* entry) {
   const Job job = entry->job;
-  for (const Task& task : entry->tasks) --state_.num_tasks[static_cast<int>(task.state)];
+  for (int32_t i = 0; i < static_cast<int32_t>(entry->tasks.size()); ++i) {
+    const Task& task = entry->tasks[i];
+    --state_.num_tasks[static_cast<int>(task.state)];
+    if (task.state == TaskState::kReady) {  // a sweep has not come to it
+      state_.timers.erase({task.not_before, TimerKind::kBackoff, {job.seq, i}});
+    }
+  }
+  state_.unfinished.erase(job.seq);
   CountJob(&state_, job, -1);
   if (job.time_to_live.has_value() && job.end_time.has_value()) {
     state_.job_timers.erase(
@@ -279,9 +294,12 @@ void Mutation::FailJob(JobEntry* entry, JobError error) {
   if (!NextState(entry->job.state, JobEvent::kFail).has_value()) return;
   entry->job.error = std::move(error);
   SetJobState(entry, JobEvent::kFail);
-  for (int32_t i = 0; i < static_cast<int32_t>(entry->tasks.size()); ++i) {
-    if (NextState(entry->tasks[i].state, TaskEvent::kCancel).has_value()) CancelTask(entry, i);
+  if (entry->num_leased > 0) {
+    for (int32_t i = 0; i < static_cast<int32_t>(entry->tasks.size()); ++i) {
+      if (entry->tasks[i].state == TaskState::kLeased) CancelTask(entry, i);
+    }
   }
+  StartSweep(entry, JobEntry::Sweep::kCancel);
 }
 
 void Mutation::FinishIfDone(JobEntry* entry) {
@@ -290,7 +308,8 @@ void Mutation::FinishIfDone(JobEntry* entry) {
                    entry->tasks.back().kind == TaskKind::kFinalize;
   if (all) {
     SetJobState(entry, JobEvent::kAllTasksSucceeded);
-  } else if (entry->job.state == JobState::kCancelling && entry->num_leased == 0) {
+  } else if (entry->job.state == JobState::kCancelling && entry->num_leased == 0 &&
+             entry->sweep == JobEntry::Sweep::kNone) {
     SetJobState(entry, JobEvent::kLeasesEnded);
   }
 }

@@ -23,7 +23,7 @@ class Mutation {
   Outcome CancelJob(const std::string& id);
   Outcome PauseJob(const std::string& id);
   Outcome ResumeJob(const std::string& id);
-  Outcome RetryJob(const std::string& id);
+  Outcome RetryJob(const RetryJobEvent& event);
   Outcome DeleteJob(const DeleteJobEvent& event);
   void FailJob(JobEntry* entry, JobError error);
   void EraseJob(JobEntry* entry);
@@ -40,6 +40,29 @@ class Mutation {
   void MakeReady(JobEntry* entry, int32_t index, absl::Duration delay);
   void MarkReady(JobEntry* entry, int32_t index);  // leasable now
 
+  // All tasks of a job, in slices (task_sweeps.cc).
+  // The first slice at once. `missing`: for kReset, results to be made again.
+  void StartSweep(JobEntry* entry, JobEntry::Sweep sweep, std::set<std::string> missing = {});
+  void StartExpansion(JobEntry* entry);
+  // Goes on with what is unfinished, one slice.
+  void ContinueSweeps();
+
+  // Results that were lost (lost_results.cc).
+  void LoseInputs(JobEntry* entry, int32_t index, const LeaseReport& report, TaskFailure failure);
+  void Reopen(JobEntry* entry, int32_t index);
+  // Whatever rests on this task's former result runs again: it came out differently.
+  void ReopenConsumers(JobEntry* entry, int32_t index);
+
+  // Sick workers (worker_health.cc).
+  void NoteFailure(Session* session, const JobEntry& entry, const TaskFailure& failure);
+  void NoteSuccess(Session* session);
+  void LiftQuarantine(Session* session);
+  void EndQuarantines();
+  // Whether a process other than `session` calls, is well, and may run the task.
+  bool OthersCanRun(const Job& job, const Task& task, const Session& session) const;
+  // Whether `session` may run it as far as health is concerned.
+  bool MayRun(const Job& job, const Task& task, const Session& session) const;
+
   // Workers (synchronize.cc).
   Outcome Synchronize(const SynchronizeEvent& event);
   void Unpark(const std::string& session);
@@ -48,6 +71,10 @@ class Mutation {
   // Time (tick.cc).
   void Tick();
   void ExpireTimers();
+  void ObserveClock();
+  void ConfirmWallClock();
+  // The wall-clock time that is believed.
+  absl::Time BelievedTime() const { return now_.wall - state_.clock.lead; }
 
   // Scheduling (scheduling.cc).
   void RefreshQueue(JobEntry* entry);
@@ -63,12 +90,18 @@ class Mutation {
 
  private:
   void EndLease(JobEntry* entry, int32_t index, LeaseStatus end);
+  void RecordFailure(JobEntry* entry, int32_t index, const TaskFailure& failure);
   void BumpVersion(JobEntry* entry);
-  void Expand(JobEntry* entry, const TaskOutcome& outcome);
+  int32_t ContinueSweep(JobEntry* entry, int32_t budget);
+  int32_t ExpandSlice(JobEntry* entry, int32_t budget);
+  int32_t SweepSlice(JobEntry* entry, int32_t budget);
+  void ResetTask(JobEntry* entry, int32_t index);
+  void ReadyIfInputsAre(JobEntry* entry, int32_t index);
   void FinishIfDone(JobEntry* entry);
   void RunLeaseAgain(JobEntry* entry, int32_t index, absl::Duration delay);
   void ProcessReport(Session* session, const LeaseReport& report);
   void EndSupersededSessions(const Session& session);
+  void NoteSharedName(Session* session);
   void RenewUnreported(Session* session);
   bool CanTakeTasks(const Session& session) const;
   // The first job of `queue` that has a task for `session`, and that task.
@@ -94,6 +127,10 @@ class Mutation {
 void CountJob(State* state, const Job& job, int sign);
 // Recomputes the entry's derived fields from its tasks, but for `ready`.
 void IndexTasks(JobEntry* entry);
+// Adds the entry's task `index` to its derived fields. REQUIRES: those before it are there.
+void IndexTask(JobEntry* entry, int32_t index);
+// What of the job is to be swept or expanded, as its states say, from the first task on.
+JobEntry::Sweep SweepOf(const JobEntry& entry);
 
 }  // namespace uniquanf::server
 

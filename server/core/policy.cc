@@ -77,8 +77,27 @@ RetryDecision DecideRetry(const Policy& policy, const Task& task, FailureClass f
                      failure_class);
     case FailureClass::kInternal:
       return Bounded(task.num_internal, policy.max_internal, policy.backoff_initial, failure_class);
+    case FailureClass::kEnvironment:
+      return DecideConfirmation(policy, task, /*others_can_run_it=*/false);
+    case FailureClass::kInputLost:
+      return {true, absl::ZeroDuration(), ""};  // bounded by the losses of each result
   }
   return {false, absl::ZeroDuration(), "unknown failure class"};
+}
+
+RetryDecision DecideConfirmation(const Policy& policy, const Task& task, bool others_can_run_it) {
+  if (task.environment_sessions.size() > 1) {
+    return {false, absl::ZeroDuration(), "a second worker confirms it"};
+  }
+  if (task.num_environment >= policy.max_environment) {
+    return Bounded(task.num_environment, policy.max_environment, absl::ZeroDuration(),
+                   FailureClass::kEnvironment);
+  }
+  if (others_can_run_it) return {true, absl::ZeroDuration(), ""};
+  if (task.num_environment > 1) {
+    return {false, absl::ZeroDuration(), "so did a second attempt; no other worker can run it"};
+  }
+  return {true, std::min(policy.backoff_initial, absl::Seconds(1)), ""};
 }
 
 int64_t MemoryNeeded(const Job& job, const Task& task) {
@@ -115,6 +134,10 @@ std::string Mismatch(const Job& job, const Task& task, const WorkerCapabilities&
                              task.exceeded_memory_bytes / kGiB, task.id);
   }
   return "";
+}
+
+absl::Duration PresenceWindow(const Policy& policy) {
+  return std::max(absl::Seconds(2), 5 * NextCall(policy));
 }
 
 absl::Duration NextCall(const Policy& policy) {

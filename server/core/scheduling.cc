@@ -16,7 +16,7 @@ void Mutation::RefreshQueue(JobEntry* entry) {
                    job.state == JobState::kQueued,
                    MemoryNeeded(job, entry->tasks[*entry->ready.begin()]),
                    RequiredLabels(job),
-                   entry->num_ready_exceeded > 0};
+                   entry->num_ready_choosy > 0};
   }
   if (key == entry->queued_as) return;
   if (entry->queued_as.has_value()) {
@@ -38,15 +38,16 @@ std::optional<int32_t> Mutation::TaskFor(const JobEntry& entry, const Session& s
     if (cached.job != job.id) continue;
     const auto it = entry.task_of_layer.find({cached.round, cached.layer});
     if (it != entry.task_of_layer.end() && entry.ready.count(it->second) > 0 &&
-        Fits(job, entry.tasks[it->second], session.capabilities)) {
+        Fits(job, entry.tasks[it->second], session.capabilities) &&
+        MayRun(job, entry.tasks[it->second], session)) {
       return it->second;
     }
   }
   for (const int32_t index : entry.ready) {
     const Task& task = entry.tasks[index];
-    if (Fits(job, task, session.capabilities)) return index;
-    // Only a task that ran out of memory wants more than its siblings do.
-    if (task.exceeded_memory_bytes == 0) return std::nullopt;
+    if (Fits(job, task, session.capabilities) && MayRun(job, task, session)) return index;
+    // What keeps a worker from a task that is not choosy keeps it from all of them.
+    if (!IsChoosy(task)) return std::nullopt;
   }
   return std::nullopt;
 }
@@ -125,7 +126,7 @@ void Mutation::MatchParked() {
     if (it == state_.jobs.end()) continue;
     JobEntry& entry = it->second;
     while (entry.queued_as.has_value()) {
-      // Whoever has the activations first, else the first that fits.
+      // Whoever has the activations first, else whoever has had no task for longest.
       Session* best = nullptr;
       int32_t best_index = 0;
       bool best_cached = false;
@@ -137,13 +138,15 @@ void Mutation::MatchParked() {
               return c.job == entry.job.id && layer != entry.task_of_layer.end() &&
                      entry.ready.count(layer->second) > 0;
             });
-        if (best != nullptr && (!cached || best_cached)) continue;
+        if (best != nullptr &&
+            (cached == best_cached ? session->last_given > best->last_given : best_cached)) {
+          continue;
+        }
         const auto index = TaskFor(entry, *session);
         if (!index.has_value()) continue;
         best = session;
         best_index = *index;
         best_cached = cached;
-        if (cached) break;
       }
       if (best == nullptr) break;
       Lease(best, {seq, best_index});

@@ -10,6 +10,9 @@
 namespace uniquanf::server {
 namespace {
 
+// More than any limit on tasks of a job; bounds what a damaged record makes of itself.
+constexpr int32_t kMaxStoredTasks = 1 << 20;
+
 absl::Status Corrupt(const Job& job, const std::string& what) {
   return MakeError(
       absl::StatusCode::kDataLoss, "STATE_CORRUPT",
@@ -23,7 +26,7 @@ absl::Status CheckStoredTasks(const JobEntry& entry) {
     const Task& task = entry.tasks[i];
     if (task.id.empty()) return Corrupt(entry.job, absl::StrCat("task ", i, " is missing"));
     for (const int32_t dependency : task.depends_on) {
-      if (dependency < 0 || dependency >= count || dependency == i) {
+      if (dependency < 0 || dependency >= i) {
         return Corrupt(entry.job, absl::StrCat("task ", task.id, " depends on task ", dependency));
       }
     }
@@ -63,6 +66,15 @@ absl::StatusOr<State> Rebuild(const Policy& policy, const StoredState& stored, u
   state.last_usage_decay = now.mono;
   state.last_unschedulable_check = now.mono;
   state.garbage.insert(stored.garbage.begin(), stored.garbage.end());
+  absl::Time newest = absl::InfinitePast();
+  for (const Job& job : stored.jobs) newest = std::max(newest, job.update_time);
+  state.clock.trusted_offset = (now.wall - absl::UnixEpoch()) - now.mono;
+  state.clock.trusted_at = now.mono;
+  if (!stored.jobs.empty() && now.wall - newest > policy.clock_start_tolerance) {
+    // A long rest, or a clock that is wrong: the first reading of this process is not believed.
+    state.clock.lead = now.wall - newest;
+    state.clock.trusted_offset -= state.clock.lead;
+  }
   for (const WorkerDrain& drain : stored.drains) state.drains[drain.worker] = drain;
   for (const Job& job : stored.jobs) {
     JobEntry& entry = state.jobs[job.seq];
@@ -77,7 +89,7 @@ absl::StatusOr<State> Rebuild(const Policy& policy, const StoredState& stored, u
   }
   for (const StoredTask& task : stored.tasks) {
     const auto it = state.jobs.find(task.ref.job);
-    if (it == state.jobs.end() || task.ref.index < 0 || task.ref.index > policy.max_layers + 1) {
+    if (it == state.jobs.end() || task.ref.index < 0 || task.ref.index >= kMaxStoredTasks) {
       return MakeError(absl::StatusCode::kDataLoss, "STATE_CORRUPT",
                        absl::StrCat("stored task ", task.ref.job, "/", task.ref.index,
                                     " belongs to no job; restore the state from a backup"));
@@ -136,6 +148,10 @@ absl::StatusOr<State> Rebuild(const Policy& policy, const StoredState& stored, u
         task.next_attempt_time = next_attempt_time;  // as stored, whatever the clock says now
       }
     }
+    entry.sweep = SweepOf(entry);
+    if (entry.sweep != JobEntry::Sweep::kNone || NeedsExpansion(entry)) {
+      state.unfinished.insert(seq);
+    }
   }
   return state;
 }
@@ -176,11 +192,16 @@ absl::Status CheckInvariants(const State& state) {
           return violated(entry, "lease without expiry");
         }
       }
-      const bool needs_inputs = task.state == TaskState::kReady ||
-                                task.state == TaskState::kLeased ||
-                                task.state == TaskState::kSucceeded;
-      if (needs_inputs && entry.num_open_dependencies[i] != 0) {
-        return violated(entry, "a task ran ahead of its dependencies");
+      if (task.state == TaskState::kReady && entry.num_open_dependencies[i] != 0) {
+        return violated(entry, "a task is ready ahead of its dependencies");
+      }
+      if (task.state == TaskState::kLeased || task.state == TaskState::kSucceeded) {
+        for (const int32_t dependency : task.depends_on) {
+          const Task& input = entry.tasks[dependency];
+          if (input.state != TaskState::kSucceeded && input.lost_sha256.empty()) {
+            return violated(entry, "a task ran ahead of its dependencies");
+          }
+        }
       }
       if (task.state == TaskState::kSucceeded && task.result_sha256.empty()) {
         return violated(entry, "success without result");
@@ -190,7 +211,8 @@ absl::Status CheckInvariants(const State& state) {
       if ((task.state == TaskState::kReady) != (backoff || ready) || (backoff && ready)) {
         return violated(entry, "a ready task is nowhere or in two places");
       }
-      if (IsFinal(job.state) &&
+      const bool swept = entry.sweep != JobEntry::Sweep::kCancel || ref.index < entry.sweep_next;
+      if (IsFinal(job.state) && swept &&
           (task.state == TaskState::kLeased || task.state == TaskState::kReady ||
            task.state == TaskState::kBlocked)) {
         return violated(entry, "final with an unfinished task");
@@ -198,20 +220,32 @@ absl::Status CheckInvariants(const State& state) {
       if (task.num_worker_lost > state.policy.max_worker_lost ||
           task.num_transient > state.policy.max_transient ||
           task.num_out_of_memory > state.policy.max_out_of_memory ||
-          task.num_internal > state.policy.max_internal) {
+          task.num_internal > state.policy.max_internal ||
+          task.num_environment > state.policy.max_environment ||
+          task.num_reopened > state.policy.max_reopened) {
         return violated(entry, "more failures than the limit");
       }
+      if (task.state == TaskState::kFailed && !task.failures.empty() &&
+          task.failures.back().failure_class == FailureClass::kEnvironment &&
+          task.environment_sessions.size() < 2 && task.num_environment < 2) {
+        return violated(entry, "failed by what one worker said once");
+      }
+    }
+    const bool unfinished = entry.sweep != JobEntry::Sweep::kNone || NeedsExpansion(entry);
+    if (unfinished != (state.unfinished.count(seq) > 0)) return violated(entry, "unfinished");
+    if (entry.sweep == JobEntry::Sweep::kNone && SweepOf(entry) != JobEntry::Sweep::kNone) {
+      return violated(entry, "tasks that no sweep has reached");
     }
     const bool wanted =
         !entry.ready.empty() && (job.state == JobState::kQueued || job.state == JobState::kRunning);
     if (wanted != entry.queued_as.has_value()) return violated(entry, "queue membership");
     if (wanted) {
       ++num_queued;
-      const auto exceeded = std::count_if(entry.ready.begin(), entry.ready.end(), [&](int32_t i) {
-        return entry.tasks[i].exceeded_memory_bytes > 0;
-      });
-      if (exceeded != entry.num_ready_exceeded || (exceeded > 0) != entry.queued_as->uneven) {
-        return violated(entry, "tasks that want more memory than the others");
+      const auto& tasks = entry.tasks;
+      const auto choosy = std::count_if(entry.ready.begin(), entry.ready.end(),
+                                        [&tasks](int32_t i) { return IsChoosy(tasks[i]); });
+      if (choosy != entry.num_ready_choosy || (choosy > 0) != entry.queued_as->uneven) {
+        return violated(entry, "tasks that not every worker may run");
       }
       const auto queue = state.queue.find(*entry.queued_as);
       if (queue == state.queue.end() || queue->second.count(seq) == 0) {
@@ -226,7 +260,7 @@ absl::Status CheckInvariants(const State& state) {
     if (job.state == JobState::kFailed && !job.error.has_value()) {
       return violated(entry, "failed without error");
     }
-    if (job.state == JobState::kCancelling && entry.num_leased == 0) {
+    if (job.state == JobState::kCancelling && entry.num_leased == 0 && !unfinished) {
       return violated(entry, "cancelling, but nothing is leased");
     }
     if (job.state == JobState::kQueued && entry.num_leased > 0) {
@@ -237,14 +271,19 @@ absl::Status CheckInvariants(const State& state) {
     return absl::InternalError("counters of jobs or tasks by state");
   }
   size_t in_queues = 0, in_sessions = 0;
+  int64_t num_quarantined = 0;
   for (const auto& [key, queue] : state.queue) in_queues += queue.size();
   for (const auto& [id, session] : state.sessions) {
     in_sessions += session.leases.size();
+    num_quarantined += session.quarantined();
     const auto parked = state.parked.find(id);
     if (session.parked != (parked != state.parked.end()) ||
         (session.parked && parked->second != &session)) {
       return absl::InternalError(absl::StrCat("session ", id, ": parked"));
     }
+  }
+  if (num_quarantined != state.num_quarantined) {
+    return absl::InternalError("counter of quarantined sessions");
   }
   if (in_queues != num_queued) return absl::InternalError("queues hold jobs that are not queued");
   if (in_sessions != num_leases) return absl::InternalError("sessions hold leases that ended");

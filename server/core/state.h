@@ -29,7 +29,7 @@ namespace uniquanf::server {
 // Jobs with tasks that wait for a worker, by priority (highest first), tenant, and all that decides
 // which workers may run them: a worker that does not fit one job of a queue fits none, so that a
 // long queue costs no more to refuse than a short one. Jobs of an `uneven` queue are exceptions:
-// some of their tasks want more memory than the others.
+// some of their tasks are choosy.
 struct QueueKey {
   int32_t negative_priority = 0;
   std::string tenant;
@@ -48,14 +48,29 @@ struct JobEntry {
   std::vector<int32_t> num_open_dependencies;                    // of each task
   std::vector<std::vector<int32_t>> dependents;                  // of each task
   std::set<int32_t> ready;                                       // kReady and not in backoff
-  int32_t num_ready_exceeded = 0;                                // with exceeded_memory_bytes
+  int32_t num_ready_choosy = 0;                                  // of them, IsChoosy
   std::map<std::pair<int32_t, int32_t>, int32_t> task_of_layer;  // (round, layer) → index
   std::map<std::string, int32_t> task_of_id;
   int32_t num_leased = 0;
   int32_t num_succeeded = 0;
   std::optional<QueueKey> queued_as;
   bool unschedulable = false;  // no live worker can run its next task
+  // A change to all its tasks that is made in slices, from the first on: which tasks it has not
+  // reached yet. Follows from the states of job and tasks, so that a restarted server goes on.
+  enum class Sweep { kNone, kCancel, kReset };
+  Sweep sweep = Sweep::kNone;
+  int32_t sweep_next = 0;
+  std::set<std::string> missing;  // kReset: results to be made again; lost at a restart
 };
+
+// The job's graph is still being made: tasks follow those it has.
+bool NeedsExpansion(const JobEntry& entry);
+// Tasks of the whole graph, once prepare has told its shape.
+int64_t NumGraphTasks(const Job& job);
+// Some workers that may run the job's other tasks may not run this one.
+inline bool IsChoosy(const Task& task) {
+  return task.exceeded_memory_bytes > 0 || !task.environment_sessions.empty();
+}
 
 // One process of a worker. Ephemeral: a restarted server learns of it at its next call.
 struct Session {
@@ -77,6 +92,26 @@ struct Session {
   absl::Duration last_seen;
   absl::Time last_seen_time;
   absl::Time start_time;
+  uint64_t last_given = 0;   // State::num_given when it last got a task: idle workers take turns
+  bool shares_name = false;  // another process that calls has its worker's name
+
+  // Jobs that failed on it, one after the other, and on no other worker.
+  std::set<uint64_t> suspect_jobs;
+  int num_quarantines = 0;           // since its last success
+  absl::Duration quarantined_until;  // monotonic; zero: it is not quarantined
+  std::string quarantine_reason;     // for people
+  bool quarantined() const { return quarantined_until > absl::ZeroDuration(); }
+};
+
+// When it counts as right that the wall clock says what it says: pairs of wall and monotonic time
+// tell a jump from time that passed. A clock that went back is believed at once, since nothing
+// ends too early by it.
+struct WallClock {
+  absl::Duration trusted_offset;              // wall (since the epoch) − monotonic
+  absl::Duration trusted_at;                  // monotonic
+  std::optional<absl::Duration> ahead_since;  // monotonic; the wall clock is not believed
+  absl::Duration ahead_offset;                // what it says since then
+  absl::Duration lead;                        // how far it is ahead of what is believed
 };
 
 struct Tenant {
@@ -86,6 +121,10 @@ struct Tenant {
   int32_t num_running_jobs = 0;      // jobs in kRunning
   int32_t num_queued_jobs = 0;       // jobs in kQueued
   int32_t num_open_jobs = 0;         // jobs not final
+  // Token bucket: how many jobs could be created at that time, once one was.
+  bool creates_known = false;
+  double creates = 0;
+  absl::Duration creates_at;
   double UsedSeconds(absl::Duration now) const {
     return used_seconds + num_leased * absl::ToDoubleSeconds(now) - leased_at_sum_seconds;
   }
@@ -121,6 +160,10 @@ struct State {
 
   std::map<QueueKey, std::set<uint64_t>> queue;
   std::map<std::string, Session*> parked;  // by session id
+  uint64_t num_given = 0;
+  int64_t num_quarantined = 0;    // sessions
+  std::set<uint64_t> unfinished;  // jobs that are swept or expanded
+  WallClock clock;
   std::set<Timer> timers;
   std::set<JobTimer> job_timers;
   std::array<int64_t, kNumJobStates + 1> num_jobs{};
@@ -158,6 +201,11 @@ struct Edits {
   int64_t num_leases = 0;
   int64_t num_expired_leases = 0;
   int64_t num_tasks_succeeded = 0;
+  int64_t num_results_lost = 0;
+  // For logs.
+  std::vector<std::string> quarantined;   // sessions
+  std::vector<std::string> shared_names;  // workers
+  std::vector<TaskRef> results_lost;      // tasks that run again
 
   bool durable() const {
     return !jobs.empty() || !tasks.empty() || !deleted_jobs.empty() || !drains.empty() ||

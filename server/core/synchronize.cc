@@ -1,11 +1,20 @@
 #include <algorithm>
+#include <iterator>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "common/base/status.h"
 #include "server/core/mutations.h"
 
 namespace uniquanf::server {
 namespace {
+
+// A worker counts its calls one by one; one that is so far ahead is none of its calls.
+constexpr int64_t kMaxSequenceStep = int64_t{1} << 20;
+
+// What tells a session from others of its worker: workers call all of them "session-...".
+absl::string_view SessionHandle(absl::string_view id) { return absl::StripPrefix(id, "session-"); }
 
 // The task of the lease that `report` is about, when that is still its task's latest lease.
 const Task* LatestLease(const State& state, const std::string& session, const LeaseReport& report,
@@ -55,10 +64,14 @@ Assignment MakeAssignment(const JobEntry& entry, const Task& task) {
   assignment.round = task.round;
   assignment.spec = entry.job.spec;
   if (task.kind == TaskKind::kPrepare) return assignment;
-  assignment.plan_sha256 = entry.tasks[0].result_sha256;
+  // One sent again names the inputs that it had, also where one is being made again meanwhile.
+  const auto result = [](const Task& input) {
+    return input.result_sha256.empty() ? input.lost_sha256 : input.result_sha256;
+  };
+  assignment.plan_sha256 = result(entry.tasks[0]);
   const auto add = [&](int32_t round, int32_t layer) {
     const int32_t index = entry.task_of_layer.at({round, layer});
-    assignment.layer_sha256.push_back(entry.tasks[index].result_sha256);
+    assignment.layer_sha256.push_back(result(entry.tasks[index]));
   };
   if (task.kind == TaskKind::kFinalize) {
     for (int32_t i = 0; i < entry.job.num_layers; ++i) add(entry.job.num_rounds - 1, i);
@@ -79,6 +92,13 @@ Outcome Mutation::Synchronize(const SynchronizeEvent& event) {
     return {MakeError(absl::StatusCode::kAborted, "STALE_REQUEST",
                       absl::StrCat("request ", event.sequence, " of session ", event.session,
                                    " is older than ", session.sequence, ", which came before it")),
+            0, false};
+  }
+  if (session.has_called && event.sequence - session.sequence > kMaxSequenceStep) {
+    return {MakeError(absl::StatusCode::kAborted, "STALE_REQUEST",
+                      absl::StrCat("request ", event.sequence, " of session ", event.session,
+                                   " does not follow ", session.sequence,
+                                   "; a worker counts its calls one by one")),
             0, false};
   }
   if (!session.has_called) {
@@ -109,6 +129,7 @@ Outcome Mutation::Synchronize(const SynchronizeEvent& event) {
     kept.task = report.task;
   }
   Unpark(event.session);
+  NoteSharedName(&session);
 
   ExpireTimers();
   EndSupersededSessions(session);
@@ -159,12 +180,16 @@ void Mutation::ProcessReport(Session* session, const LeaseReport& report) {
       }
       if (state_.policy.stall_timeout > absl::ZeroDuration() &&
           now_.mono - task.progress_at > state_.policy.stall_timeout) {
-        Fail(entry, ref.index,
-             {FailureClass::kWorkerLost, "TASK_STALLED",
-              absl::StrCat("worker ", task.worker, " calls, but the task made no progress for ",
-                           absl::FormatDuration(state_.policy.stall_timeout)),
-              task.attempt, task.worker, now_.wall},
-             LeaseStatus::kRevoked);
+        const TaskFailure failure = {
+            FailureClass::kWorkerLost,
+            "TASK_STALLED",
+            absl::StrCat("worker ", task.worker, " calls, but the task made no progress for ",
+                         absl::FormatDuration(state_.policy.stall_timeout)),
+            task.attempt,
+            task.worker,
+            now_.wall};
+        NoteFailure(session, *entry, failure);
+        Fail(entry, ref.index, failure, LeaseStatus::kRevoked);
         return;
       }
       // Not renewed while its job is being cancelled: a worker that does not stop loses the task
@@ -183,6 +208,10 @@ void Mutation::ProcessReport(Session* session, const LeaseReport& report) {
       failure.attempt = task.attempt;
       failure.worker = task.worker;
       failure.time = now_.wall;
+      if (failure.failure_class == FailureClass::kInputLost) {
+        return LoseInputs(entry, ref.index, report, std::move(failure));
+      }
+      NoteFailure(session, *entry, failure);
       Fail(entry, ref.index, std::move(failure), LeaseStatus::kReported);
       return;
     }
@@ -191,11 +220,15 @@ void Mutation::ProcessReport(Session* session, const LeaseReport& report) {
         Release(entry, ref.index);
       } else {
         // Given back for no reason that the server knows: bounded like a lost worker.
-        Fail(entry, ref.index,
-             {FailureClass::kWorkerLost, "LEASE_RELEASED",
-              absl::StrCat("worker ", task.worker, " gave the task back unfinished"), task.attempt,
-              task.worker, now_.wall},
-             LeaseStatus::kReported);
+        const TaskFailure failure = {
+            FailureClass::kWorkerLost,
+            "LEASE_RELEASED",
+            absl::StrCat("worker ", task.worker, " gave the task back unfinished"),
+            task.attempt,
+            task.worker,
+            now_.wall};
+        NoteFailure(session, *entry, failure);
+        Fail(entry, ref.index, failure, LeaseStatus::kReported);
       }
       return;
   }
@@ -212,6 +245,8 @@ void Mutation::EndSupersededSessions(const Session& session) {
     const auto it = state_.sessions.find(other_id);
     if (it == state_.sessions.end() || it->second.first_seen >= session.first_seen) continue;
     Session& other = it->second;
+    // One that called after this one had begun is no predecessor, but another of the same name.
+    if (other.last_seen > session.first_seen) continue;
     if (!other.has_called || other.leases.empty() ||
         now_.mono - other.last_seen < state_.policy.superseded_after || other.parked) {
       continue;
@@ -228,6 +263,22 @@ void Mutation::EndSupersededSessions(const Session& session) {
            LeaseStatus::kRevoked);
     }
   }
+}
+
+// Two processes of one name, both calling: people are told, for whoever names the worker means one
+// of them.
+void Mutation::NoteSharedName(Session* session) {
+  const std::set<std::string>& same_name = state_.sessions_of_worker[session->worker];
+  const bool before = session->shares_name;
+  session->shares_name = false;
+  if (same_name.size() < 2) return;
+  session->shares_name =
+      std::any_of(same_name.begin(), same_name.end(), [&](const std::string& id) {
+        const Session& other = state_.sessions.at(id);
+        return id != session->id && IsPresent(state_.policy, other, now_.mono) &&
+               other.last_seen > session->first_seen && session->last_seen > other.first_seen;
+      });
+  if (session->shares_name && !before) edits_.shared_names.push_back(session->worker);
 }
 
 // Leases that the worker did not report: their assignment's reply was lost and is sent again, for
@@ -269,12 +320,32 @@ Outcome Mutation::DrainWorker(const DrainWorkerEvent& event) {
                                                       "\"; `workers` shows those there are")),
             0, false};
   }
+  const std::vector<const Session*> live = LiveSessions(state_, event.worker, now_.mono);
+  if (event.session.empty() && event.drain && live.size() > 1) {
+    std::string names;
+    for (const Session* session : live) {
+      absl::StrAppend(&names, names.empty() ? "" : ", ", WorkerProcessName(*session));
+    }
+    return {
+        FailedPrecondition("WORKER_AMBIGUOUS", absl::StrCat(live.size(), " processes are called ",
+                                                            event.worker, "; name one of ", names)),
+        0, false};
+  }
   const Session* latest = nullptr;
   for (const std::string& id : it->second) {
+    if (!absl::StartsWith(SessionHandle(id), event.session)) continue;
     Session& session = state_.sessions.at(id);
     session.drain_requested = event.drain;
+    if (!event.drain) NoteSuccess(&session);  // whatever was held against it
     Wake(id);
     if (latest == nullptr || session.last_seen >= latest->last_seen) latest = &session;
+  }
+  if (latest == nullptr) {
+    return {NotFound("WORKER_NOT_FOUND",
+                     absl::StrCat("no process of worker \"workers/", event.worker,
+                                  "\" has a session that begins with \"", event.session,
+                                  "\"; `workers` shows those there are")),
+            0, false};
   }
   if (event.drain) {
     state_.drains[event.worker] = {event.worker, latest->id};
@@ -283,6 +354,38 @@ Outcome Mutation::DrainWorker(const DrainWorkerEvent& event) {
   }
   edits_.drains.insert(event.worker);
   return {};
+}
+
+std::string WorkerProcessName(const Session& session) {
+  return absl::StrCat(session.worker, "@", SessionHandle(session.id).substr(0, 8));
+}
+
+std::vector<const Session*> LiveSessions(const State& state, const std::string& worker,
+                                         absl::Duration now) {
+  std::vector<const Session*> known, live;
+  const auto it = state.sessions_of_worker.find(worker);
+  if (it == state.sessions_of_worker.end()) return {};
+  for (const std::string& id : it->second) {
+    const Session& session = state.sessions.at(id);
+    if (session.has_called) known.push_back(&session);
+  }
+  if (known.empty()) return {};
+  std::copy_if(known.begin(), known.end(), std::back_inserter(live),
+               [&](const Session* s) { return IsPresent(state.policy, *s, now); });
+  if (live.empty()) {
+    return {*std::max_element(known.begin(), known.end(), [](const auto* a, const auto* b) {
+      return a->last_seen < b->last_seen;
+    })};
+  }
+  // The latest process, and those that called after it had begun: its predecessors did not.
+  std::stable_sort(live.begin(), live.end(), [](const Session* a, const Session* b) {
+    return a->first_seen > b->first_seen;
+  });
+  const absl::Duration begun = live[0]->first_seen;
+  live.erase(std::remove_if(live.begin() + 1, live.end(),
+                            [&](const Session* s) { return s->last_seen <= begun; }),
+             live.end());
+  return live;
 }
 
 SynchronizeReply BuildReply(const State& state, const std::string& session_id) {
@@ -303,6 +406,7 @@ SynchronizeReply BuildReply(const State& state, const std::string& session_id) {
   // An idle worker waits in its call; a busy one calls often enough for progress and cancellation.
   reply.next_call = session.leases.empty() ? MaxHold(state.policy) : NextCall(state.policy);
   reply.drain = session.drain_requested;
+  reply.name_shared = session.shares_name;
   return reply;
 }
 

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -33,6 +34,11 @@ std::string MalformedOutcome(const Policy& policy, const Job& job, const Task& t
     if (!job.device.empty() && job.device != outcome.device) {
       return absl::StrCat("device ", outcome.device, " is not the job's, ", job.device);
     }
+    if (job.num_layers > 0 &&
+        (job.num_layers != outcome.num_layers || job.num_rounds != outcome.num_rounds ||
+         job.layers_independent != outcome.layers_independent)) {
+      return "a plan made again has another number of layers or rounds than before";
+    }
   }
   if (task.kind == TaskKind::kFinalize && !outcome.artifact.has_value()) {
     return "finalize reported no artifact";
@@ -40,36 +46,29 @@ std::string MalformedOutcome(const Policy& policy, const Job& job, const Task& t
   return "";
 }
 
-// "layer-0003", then "layer-0003-1", "layer-0003-2", ...
-std::string LayerTaskId(int32_t layer, int32_t round) {
-  if (round == 0) return absl::StrFormat("layer-%04d", layer);
-  return absl::StrFormat("layer-%04d-%d", layer, round);
-}
-
 }  // namespace
 
 void IndexTasks(JobEntry* entry) {
-  const size_t count = entry->tasks.size();
-  entry->num_open_dependencies.assign(count, 0);
-  entry->dependents.assign(count, {});
+  entry->num_open_dependencies.clear();
+  entry->dependents.clear();
   entry->task_of_layer.clear();
   entry->task_of_id.clear();
   entry->num_leased = 0;
   entry->num_succeeded = 0;
-  for (size_t i = 0; i < count; ++i) {
-    const Task& task = entry->tasks[i];
-    entry->task_of_id[task.id] = static_cast<int32_t>(i);
-    if (task.kind == TaskKind::kLayer) {
-      entry->task_of_layer[{task.round, task.layer}] = static_cast<int32_t>(i);
-    }
-    if (task.state == TaskState::kLeased) ++entry->num_leased;
-    if (task.state == TaskState::kSucceeded) ++entry->num_succeeded;
-    for (const int32_t dependency : task.depends_on) {
-      entry->dependents[dependency].push_back(static_cast<int32_t>(i));
-      if (entry->tasks[dependency].state != TaskState::kSucceeded) {
-        ++entry->num_open_dependencies[i];
-      }
-    }
+  for (size_t i = 0; i < entry->tasks.size(); ++i) IndexTask(entry, static_cast<int32_t>(i));
+}
+
+void IndexTask(JobEntry* entry, int32_t index) {
+  const Task& task = entry->tasks[index];
+  entry->task_of_id[task.id] = index;
+  if (task.kind == TaskKind::kLayer) entry->task_of_layer[{task.round, task.layer}] = index;
+  if (task.state == TaskState::kLeased) ++entry->num_leased;
+  if (task.state == TaskState::kSucceeded) ++entry->num_succeeded;
+  entry->dependents.emplace_back();
+  int32_t& num_open = entry->num_open_dependencies.emplace_back(0);
+  for (const int32_t dependency : task.depends_on) {
+    entry->dependents[dependency].push_back(index);
+    num_open += entry->tasks[dependency].state != TaskState::kSucceeded;
   }
 }
 
@@ -86,11 +85,12 @@ void Mutation::SetTaskState(JobEntry* entry, int32_t index, TaskEvent event) {
   --state_.num_tasks[static_cast<int>(task.state)];
   ++state_.num_tasks[static_cast<int>(*next)];
   if (task.state == TaskState::kReady) {
-    if (entry->ready.erase(index) > 0) entry->num_ready_exceeded -= task.exceeded_memory_bytes > 0;
+    if (entry->ready.erase(index) > 0) entry->num_ready_choosy -= IsChoosy(task);
     state_.timers.erase({task.not_before, TimerKind::kBackoff, {entry->job.seq, index}});
     task.next_attempt_time.reset();
   }
-  if (*next == TaskState::kSucceeded) ++entry->num_succeeded;
+  entry->num_succeeded += *next == TaskState::kSucceeded;
+  entry->num_succeeded -= task.state == TaskState::kSucceeded;
   task.state = *next;
   TouchTask(entry, index);
   RefreshQueue(entry);
@@ -112,7 +112,7 @@ void Mutation::MarkReady(JobEntry* entry, int32_t index) {
   Task& task = entry->tasks[index];
   task.ready_since = now_.mono;
   entry->ready.insert(index);
-  entry->num_ready_exceeded += task.exceeded_memory_bytes > 0;
+  entry->num_ready_choosy += IsChoosy(task);
   RefreshQueue(entry);
   matchable_.insert(entry->job.seq);
 }
@@ -136,6 +136,7 @@ void Mutation::Lease(Session* session, const TaskRef& ref) {
   task.lease_expiry = now_.mono + state_.policy.lease_duration;
   state_.timers.insert({task.lease_expiry, TimerKind::kLease, ref});
   session->leases.insert(ref);
+  session->last_given = ++state_.num_given;
   --session->num_free_slots;
   ++entry->num_leased;
   Tenant& tenant = state_.tenants[entry->job.tenant];
@@ -175,72 +176,67 @@ void Mutation::Succeed(JobEntry* entry, int32_t index, const TaskOutcome& outcom
   Task& task = entry->tasks[index];
   const std::string malformed = MalformedOutcome(state_.policy, entry->job, task, outcome);
   if (!malformed.empty()) {
-    Fail(entry, index,
-         {FailureClass::kInternal, "MALFORMED_OUTCOME",
-          absl::StrCat("worker ", task.worker,
-                       " reported an outcome that makes no sense: ", malformed),
-          task.attempt, task.worker, now_.wall},
-         LeaseStatus::kReported);
+    const TaskFailure failure = {
+        FailureClass::kInternal,
+        "MALFORMED_OUTCOME",
+        absl::StrCat("worker ", task.worker,
+                     " reported an outcome that makes no sense: ", malformed),
+        task.attempt,
+        task.worker,
+        now_.wall};
+    if (const auto it = state_.sessions.find(task.session); it != state_.sessions.end()) {
+      NoteFailure(&it->second, *entry, failure);
+    }
+    Fail(entry, index, failure, LeaseStatus::kReported);
     return;
   }
+  Job& job = entry->job;
+  if (task.kind == TaskKind::kPrepare && job.num_layers == 0) {
+    const int64_t num_tasks = 2 + int64_t{outcome.num_layers} * outcome.num_rounds;
+    if (num_tasks > state_.policy.max_tasks_per_job) {
+      Fail(entry, index,
+           {FailureClass::kInvalidInput, "TOO_MANY_TASKS",
+            absl::StrCat(outcome.num_layers, " layers in ", outcome.num_rounds, " rounds make ",
+                         num_tasks, " tasks; a job may have ", state_.policy.max_tasks_per_job,
+                         "; use fewer pipeline_rounds"),
+            task.attempt, task.worker, now_.wall},
+           LeaseStatus::kReported);
+      return;
+    }
+    job.num_layers = outcome.num_layers;
+    job.layers_independent = outcome.layers_independent;
+    job.num_rounds = outcome.num_rounds;
+    job.device = outcome.device;
+    job.layer_memory_bytes = outcome.layer_memory_bytes;
+  }
+  if (const auto it = state_.sessions.find(task.session); it != state_.sessions.end()) {
+    NoteSuccess(&it->second);
+  }
   EndLease(entry, index, LeaseStatus::kReported);
+  const std::string former = std::exchange(task.lost_sha256, "");
   task.result_sha256 = outcome.result_sha256;
   ++edits_.num_tasks_succeeded;
   SetTaskState(entry, index, TaskEvent::kSucceed);
-  if (task.kind == TaskKind::kPrepare && entry->tasks.size() == 1) Expand(entry, outcome);
-  if (entry->tasks[index].kind == TaskKind::kFinalize) {
-    entry->job.artifact = outcome.artifact;
-    entry->job.report = outcome.report;
+  const bool changed = !former.empty() && former != outcome.result_sha256;
+  if (changed) ReopenConsumers(entry, index);
+  if (task.kind == TaskKind::kFinalize) {
+    job.artifact = outcome.artifact;
+    job.report = outcome.report;
   }
   for (const int32_t dependent : entry->dependents[index]) {
-    if (--entry->num_open_dependencies[dependent] > 0) continue;
-    if (entry->tasks[dependent].state != TaskState::kBlocked) continue;  // cancelled meanwhile
-    SetTaskState(entry, dependent, TaskEvent::kDependenciesMet);
-    MakeReady(entry, dependent, absl::ZeroDuration());
+    --entry->num_open_dependencies[dependent];
+    ReadyIfInputsAre(entry, dependent);
   }
+  StartExpansion(entry);
+  if (changed && job.state == JobState::kCancelling) StartSweep(entry, JobEntry::Sweep::kCancel);
   FinishIfDone(entry);
 }
 
-// The graph: prepare → layers → finalize. With independent layers each waits for prepare only. In
-// several rounds a layer's task waits for the layer before it in its round, and for its own task of
-// the round before: a wavefront.
-void Mutation::Expand(JobEntry* entry, const TaskOutcome& outcome) {
-  Job& job = entry->job;
-  job.num_layers = outcome.num_layers;
-  job.layers_independent = outcome.layers_independent;
-  job.num_rounds = outcome.num_rounds;
-  job.device = outcome.device;
-  job.layer_memory_bytes = outcome.layer_memory_bytes;
-  Task finalize;
-  finalize.id = "finalize";
-  finalize.kind = TaskKind::kFinalize;
-  for (int32_t round = 0; round < outcome.num_rounds; ++round) {
-    for (int32_t layer = 0; layer < outcome.num_layers; ++layer) {
-      Task task;
-      task.id = LayerTaskId(layer, round);
-      task.kind = TaskKind::kLayer;
-      task.layer = layer;
-      task.round = round;
-      const auto index = static_cast<int32_t>(entry->tasks.size());
-      task.depends_on = {outcome.layers_independent || layer == 0 ? 0 : index - 1};
-      if (round > 0) task.depends_on.push_back(index - outcome.num_layers);
-      if (round == outcome.num_rounds - 1) {
-        finalize.depends_on.push_back(index);
-      }
-      entry->tasks.push_back(std::move(task));
-    }
-  }
-  entry->tasks.push_back(std::move(finalize));
-  state_.num_tasks[static_cast<int>(TaskState::kBlocked)] +=
-      static_cast<int64_t>(entry->tasks.size()) - 1;
-  IndexTasks(entry);
-  // prepare itself is done, but its dependents are released by the caller, one by one.
-  for (const int32_t dependent : entry->dependents[0]) ++entry->num_open_dependencies[dependent];
-  for (int32_t i = 1; i < static_cast<int32_t>(entry->tasks.size()); ++i) TouchTask(entry, i);
-  // A job that is being cancelled is still expanded, so that a retry continues from here.
-  if (job.state == JobState::kCancelling) {
-    for (int32_t i = 1; i < static_cast<int32_t>(entry->tasks.size()); ++i) CancelTask(entry, i);
-  }
+void Mutation::RecordFailure(JobEntry* entry, int32_t index, const TaskFailure& failure) {
+  Task& task = entry->tasks[index];
+  edits_.failures.push_back(failure.failure_class);
+  task.failures.push_back(failure);
+  if (task.failures.size() > kMaxFailuresKept) task.failures.erase(task.failures.begin());
 }
 
 void Mutation::Fail(JobEntry* entry, int32_t index, TaskFailure failure, LeaseStatus end) {
@@ -250,7 +246,7 @@ void Mutation::Fail(JobEntry* entry, int32_t index, TaskFailure failure, LeaseSt
     memory_bytes = it->second.capabilities.memory_bytes;
   }
   EndLease(entry, index, end);
-  edits_.failures.push_back(failure.failure_class);
+  RecordFailure(entry, index, failure);
   switch (failure.failure_class) {
     case FailureClass::kWorkerLost:
       ++task.num_worker_lost;
@@ -267,18 +263,38 @@ void Mutation::Fail(JobEntry* entry, int32_t index, TaskFailure failure, LeaseSt
     case FailureClass::kInternal:
       ++task.num_internal;
       break;
+    case FailureClass::kEnvironment:
+      ++task.num_environment;
+      if (std::count(task.environment_sessions.begin(), task.environment_sessions.end(),
+                     task.session) == 0) {
+        task.environment_sessions.push_back(task.session);
+      }
+      break;
+    case FailureClass::kInputLost:
+      break;
   }
-  task.failures.push_back(failure);
-  if (task.failures.size() > kMaxFailuresKept) task.failures.erase(task.failures.begin());
   if (entry->job.state == JobState::kCancelling) {
     SetTaskState(entry, index, TaskEvent::kCancel);
     FinishIfDone(entry);
     return;
   }
-  const RetryDecision decision = DecideRetry(state_.policy, task, failure.failure_class, Random());
+  RetryDecision decision;
+  const bool confirms = failure.failure_class == FailureClass::kEnvironment;
+  if (confirms) {
+    const auto session = state_.sessions.find(task.session);
+    const bool others =
+        session != state_.sessions.end() && OthersCanRun(entry->job, task, session->second);
+    decision = DecideConfirmation(state_.policy, task, others);
+  } else {
+    decision = DecideRetry(state_.policy, task, failure.failure_class, Random());
+  }
   if (decision.retry) {
     RunLeaseAgain(entry, index, decision.delay);
-    if (decision.delay > absl::ZeroDuration() && entry->num_leased == 0) {
+    if (confirms && decision.delay == absl::ZeroDuration() && entry->num_leased == 0) {
+      entry->job.status_message =
+          absl::StrCat("task ", task.id, " failed on worker ", task.worker, " (", failure.reason,
+                       ": ", failure.message, "); another worker is to try it");
+    } else if (decision.delay > absl::ZeroDuration() && entry->num_leased == 0) {
       entry->job.status_message =
           absl::StrFormat("task %s failed on attempt %d (%s: %s); it runs again in %s", task.id,
                           task.attempt, failure.reason, failure.message,
@@ -305,6 +321,10 @@ void Mutation::Release(JobEntry* entry, int32_t index) {
 }
 
 void Mutation::RunLeaseAgain(JobEntry* entry, int32_t index, absl::Duration delay) {
+  if (entry->num_open_dependencies[index] > 0) {  // they run again
+    SetTaskState(entry, index, TaskEvent::kInputsOpen);
+    return;
+  }
   SetTaskState(entry, index, TaskEvent::kRetryLater);
   MakeReady(entry, index, delay);
 }

@@ -68,7 +68,8 @@ void Mutation::Tick() {
   state_.last_tick = now_.mono;
 
   ExpireTimers();
-  while (!state_.job_timers.empty() && std::get<0>(*state_.job_timers.begin()) <= now_.wall) {
+  ObserveClock();
+  while (!state_.job_timers.empty() && std::get<0>(*state_.job_timers.begin()) <= BelievedTime()) {
     const auto [time, kind, seq] = *state_.job_timers.begin();
     state_.job_timers.erase(state_.job_timers.begin());
     JobEntry* entry = &state_.jobs.at(seq);
@@ -83,10 +84,12 @@ void Mutation::Tick() {
   }
   if (now_.mono - state_.last_unschedulable_check >= kUnschedulableCheckPeriod) {
     state_.last_unschedulable_check = now_.mono;
+    EndQuarantines();
     ForgetSessions();
     CheckUnschedulable();
     DecayUsage();
   }
+  ContinueSweeps();
 }
 
 std::string Mutation::NoWorkerFor(const JobEntry& entry,
@@ -140,6 +143,8 @@ void Mutation::CheckUnschedulable() {
       entry->unschedulable = !runnable;
       state_.num_unschedulable += runnable ? -1 : 1;
     }
+    // What waits for another worker after a failure says so already.
+    if (message.empty() && entry->queued_as->uneven) continue;
     SetStatusMessage(entry, std::move(message));
   }
   state_.unschedulable_cursor = it == state_.jobs.end() ? 0 : it->first;
@@ -173,6 +178,7 @@ void Mutation::ForgetSessions() {
       edits_.drains.insert(session.worker);
       state_.drains.erase(drain);
     }
+    state_.num_quarantined -= session.quarantined();
     it = state_.sessions.erase(it);
   }
 }
@@ -181,9 +187,11 @@ absl::Duration NextTick(const State& state, const Now& now) {
   // Well below the gap that Tick takes for a server that stood still: with short leases and nobody
   // calling, a quiet second would else prolong every lease, over and over.
   absl::Duration next = now.mono + std::min(absl::Seconds(1), state.policy.lease_duration / 4);
+  if (!state.unfinished.empty()) return now.mono;
   if (!state.timers.empty()) next = std::min(next, std::get<0>(*state.timers.begin()));
   if (!state.job_timers.empty()) {
-    next = std::min(next, now.mono + (std::get<0>(*state.job_timers.begin()) - now.wall));
+    next = std::min(
+        next, now.mono + (std::get<0>(*state.job_timers.begin()) - (now.wall - state.clock.lead)));
   }
   return next;
 }

@@ -53,11 +53,15 @@ constexpr Row<TaskState, TaskEvent> kTaskRows[] = {
 
     {T::kReady, TE::kLease, T::kLeased},
     {T::kReady, TE::kCancel, T::kCancelled},
+    {T::kReady, TE::kInputsOpen, T::kBlocked},
 
     {T::kLeased, TE::kSucceed, T::kSucceeded},
     {T::kLeased, TE::kRetryLater, T::kReady},
     {T::kLeased, TE::kFail, T::kFailed},
     {T::kLeased, TE::kCancel, T::kCancelled},
+    {T::kLeased, TE::kInputsOpen, T::kBlocked},
+
+    {T::kSucceeded, TE::kReopen, T::kBlocked},
 
     {T::kFailed, TE::kReset, T::kBlocked},
     {T::kCancelled, TE::kReset, T::kBlocked},

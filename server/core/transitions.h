@@ -30,8 +30,10 @@ enum class TaskEvent {
   kFail,        // failed for good
   kCancel,      // its job is cancelled or has failed
   kReset,       // its job is retried
+  kReopen,      // its result was lost, or rests on one that was lost and came out differently
+  kInputsOpen,  // what it depends on runs again
 };
-inline constexpr int kNumTaskEvents = 7;
+inline constexpr int kNumTaskEvents = 9;
 
 // The state after `event` in `state`, or nullopt where the event is refused (and changes nothing).
 // A result equal to `state` means: accepted, nothing to change.

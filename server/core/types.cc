@@ -64,6 +64,10 @@ absl::string_view FailureClassName(FailureClass failure_class) {
       return "INVALID_INPUT";
     case FailureClass::kInternal:
       return "INTERNAL";
+    case FailureClass::kEnvironment:
+      return "ENVIRONMENT";
+    case FailureClass::kInputLost:
+      return "INPUT_LOST";
   }
   return "FAILURE_CLASS_UNSPECIFIED";
 }

@@ -61,16 +61,18 @@ enum class FailureClass {
   kOutOfMemory = 3,
   kInvalidInput = 4,
   kInternal = 5,
+  kEnvironment = 6,  // what the worker found around it: missing, refused, not as expected
+  kInputLost = 7,    // working objects of earlier tasks are gone
 };
-inline constexpr int kNumFailureClasses = 5;
+inline constexpr int kNumFailureClasses = 7;
 absl::string_view FailureClassName(FailureClass failure_class);
 
 // How a task's last lease stands.
 enum class LeaseStatus {
   kNone = 0,    // never leased
   kActive = 1,  // held by `session`
-  kReported =
-      2,         // ended by the worker's own report: the report may be repeated and is acknowledged
+  // Ended by the worker's own report: the report may be repeated and is acknowledged.
+  kReported = 2,
   kRevoked = 3,  // ended by the server: it ran out, or its job ended; reports are refused
 };
 
@@ -115,6 +117,12 @@ struct Task {
   int32_t num_transient = 0;
   int32_t num_out_of_memory = 0;
   int32_t num_internal = 0;
+  int32_t num_environment = 0;
+  // Processes on which it failed with kEnvironment: another one is to confirm that.
+  std::vector<std::string> environment_sessions;
+  // How often its result was lost and it ran again, and the result that was lost last.
+  int32_t num_reopened = 0;
+  std::string lost_sha256;
   // Only a worker with more device memory than this may lease it (set after OUT_OF_MEMORY).
   int64_t exceeded_memory_bytes = 0;
   std::vector<TaskFailure> failures;  // the latest kMaxFailuresKept

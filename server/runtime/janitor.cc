@@ -79,7 +79,8 @@ void Janitor::SweepGarbage() {
 void Janitor::SweepUnfinishedWrites() {
   const absl::Duration now = options_.clock->Monotonic();
   if (options_.unfinished_write_age == absl::InfiniteDuration() || now < next_unfinished_sweep_ ||
-      !runtime_->availability().ok()) {  // a standby leaves it to the active server
+      !runtime_->availability().ok() ||    // a standby leaves it to the active server
+      !runtime_->wall_clock_believed()) {  // it says how old they are
     return;
   }
   next_unfinished_sweep_ = now + options_.unfinished_write_period;

@@ -49,6 +49,9 @@ absl::Status Runtime::Recover() {
   const absl::Duration start = clock_->Monotonic();
   UQ_ASSIGN_OR_RETURN(const uint64_t epoch, store_->Open());
   UQ_ASSIGN_OR_RETURN(LoadedState loaded, store_->Load());
+  for (const Job& job : loaded.state.jobs) {
+    if (options_.check_job != nullptr) UQ_RETURN_IF_ERROR(options_.check_job(job));
+  }
   const Now now = ReadClock();
   UQ_ASSIGN_OR_RETURN(State state, Rebuild(options_.policy, loaded.state, epoch,
                                            options_.random_seed + epoch, now));
@@ -222,6 +225,7 @@ void Runtime::Run() {
     tick.event = TickEvent{};
     ApplyItem(&tick, now);
     for (Item& item : items) ApplyItem(&item, now);
+    wall_clock_believed_ = state_->clock.lead == absl::ZeroDuration();
     const absl::Duration start = clock_->Monotonic();
     const bool durable = edits_.durable();
     if (durable) {

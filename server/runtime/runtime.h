@@ -16,6 +16,7 @@
 #ifndef UNIQUANF_SERVER_RUNTIME_RUNTIME_H_
 #define UNIQUANF_SERVER_RUNTIME_RUNTIME_H_
 
+#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
@@ -56,6 +57,9 @@ class RuntimeObserver {
 struct RuntimeOptions {
   Policy policy;
   uint64_t random_seed = 1;
+  // Asked of every job that is read from the store: what the core takes as opaque bytes may be
+  // damaged (kDataLoss). May be null.
+  std::function<absl::Status(const Job&)> check_job;
   // The state cannot be written any more and never will be: end the process.
   std::function<void(const absl::Status&)> on_fatal;
   // This server has become the active one (OK), or stands by and why. Called on the writer's
@@ -99,6 +103,10 @@ class Runtime {
   // may take over; else the store is asked, once for all that wait, and a `read` that finds it
   // current runs on the readers' thread, so that a long one does not hold up the writer.
   void WhenCurrent(std::function<void(const absl::Status&)> read);
+
+  // Whether the wall clock is believed (server/core/state.h, WallClock): while it is not, nothing
+  // is deleted for its age.
+  bool wall_clock_believed() const { return wall_clock_believed_; }
 
   // No new leases; held replies go out.
   void StopLeasing();
@@ -157,6 +165,8 @@ class Runtime {
   bool wake_ ABSL_GUARDED_BY(mutex_) = false;
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
+
+  std::atomic<bool> wall_clock_believed_{true};
 
   // The writer's own.
   std::optional<State> state_;

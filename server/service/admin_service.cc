@@ -1,3 +1,4 @@
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 #include "common/base/version.h"
@@ -14,110 +15,148 @@ absl::Status NoState(const Runtime& runtime) {
   return Unavailable("STATE_UNAVAILABLE", "the server cannot read its state now; call again");
 }
 
-// The session that speaks for a worker: the one heard from last.
-const Session* LatestSession(const State& state, const std::set<std::string>& ids) {
-  const Session* latest = nullptr;
-  for (const std::string& id : ids) {
-    const Session& session = state.sessions.at(id);
-    if (!session.has_called) continue;
-    if (latest == nullptr || session.last_seen >= latest->last_seen) latest = &session;
+// The process that was named, or the latest one of the worker; null: there is none.
+const Session* FindSession(const State& state, const DrainWorkerEvent& event, absl::Duration now) {
+  for (const Session* session : LiveSessions(state, event.worker, now)) {
+    const std::string name = WorkerProcessName(*session);
+    const std::string wanted = absl::StrCat(event.worker, "@", event.session);
+    if (event.session.empty() || absl::StartsWith(wanted, name) || absl::StartsWith(name, wanted)) {
+      return session;
+    }
   }
-  return latest;
+  return nullptr;
+}
+
+// "workers/{worker}" or "workers/{worker}@{the beginning of a session}".
+absl::StatusOr<DrainWorkerEvent> DrainFromName(const std::string& name, bool drain) {
+  DrainWorkerEvent event;
+  event.drain = drain;
+  const size_t at = name.find('@');
+  UQ_ASSIGN_OR_RETURN(event.worker, ParseWorkerName("name", name.substr(0, at)));
+  if (at == std::string::npos) return event;
+  event.session = name.substr(at + 1);
+  if (!ParseWorkerName("name", WorkerName(event.session)).ok()) {
+    return InvalidInput(
+        "INVALID_REQUEST",
+        absl::StrCat("name ", Quoted(name), " is not workers/{worker}@{beginning of a session}"));
+  }
+  return event;
+}
+
+void FillInfo(const ServiceContext& context, const State* state, v1::ServerInfo* response) {
+  response->set_version(kSoftwareVersion);
+  response->set_active(state != nullptr);
+  response->set_state_backend(context.state_backend);
+  response->set_object_root(context.layout.root);
+  *response->mutable_start_time() = TimeToProto(context.start_time);
+  if (state == nullptr) return;
+  response->set_num_jobs(static_cast<int64_t>(state->jobs.size()));
+  response->set_num_tasks_ready(state->num_tasks[static_cast<int>(TaskState::kReady)]);
+  response->set_num_tasks_leased(state->num_tasks[static_cast<int>(TaskState::kLeased)]);
+  if (state->clock.lead > absl::ZeroDuration()) {
+    *response->mutable_wall_clock_ahead() = DurationToProto(state->clock.lead);
+  }
 }
 
 }  // namespace
 
-grpc::ServerUnaryReactor* AdminServiceImpl::ListWorkers(grpc::CallbackServerContext*,
+grpc::ServerUnaryReactor* AdminServiceImpl::ListWorkers(grpc::CallbackServerContext* rpc,
                                                         const v1::ListWorkersRequest* request,
                                                         v1::ListWorkersResponse* response) {
-  auto* call = new UnaryCall("ListWorkers", context_.observer);
-  context_.runtime->Read([call, request, response, context = &context_](const State* state) {
-    const auto list = [&]() -> absl::Status {
-      if (state == nullptr) return NoState(*context->runtime);
-      UQ_ASSIGN_OR_RETURN(const int32_t size, CheckPageSize(request->page_size()));
-      std::string after;
-      if (!request->page_token().empty()) {
-        UQ_ASSIGN_OR_RETURN(after, ParsePageToken("workers", request->page_token()));
-      }
-      const Now now{context->clock->Now(), context->clock->Monotonic()};
-      auto it = after.empty() ? state->sessions_of_worker.begin()
-                              : state->sessions_of_worker.upper_bound(after);
-      std::string last;
-      for (; it != state->sessions_of_worker.end(); ++it) {
-        const Session* session = LatestSession(*state, it->second);
-        if (session == nullptr) continue;
-        if (response->workers_size() == size) {
-          response->set_next_page_token(MakePageToken("workers", last));
-          break;
+  return UnaryCall::Serve(Admit(context_, rpc, MethodRow("ListWorkers")), [&](UnaryCall* call,
+                                                                              const Caller&) {
+    context_.runtime->Read([call, request, response, context = &context_](const State* state) {
+      const auto list = [&]() -> absl::Status {
+        if (state == nullptr) return NoState(*context->runtime);
+        UQ_ASSIGN_OR_RETURN(const int32_t size, CheckPageSize(request->page_size()));
+        std::string after;
+        if (!request->page_token().empty()) {
+          UQ_ASSIGN_OR_RETURN(after, ParsePageToken("workers", request->page_token()));
         }
-        last = it->first;
-        WorkerToProto(*state, *session, now, response->add_workers());
-      }
-      return absl::OkStatus();
-    };
-    call->Done(list());
+        const Now now{context->clock->Now(), context->clock->Monotonic()};
+        auto it = after.empty() ? state->sessions_of_worker.begin()
+                                : state->sessions_of_worker.upper_bound(after);
+        std::string last;
+        for (; it != state->sessions_of_worker.end(); ++it) {
+          const std::vector<const Session*> sessions = LiveSessions(*state, it->first, now.mono);
+          if (sessions.empty()) continue;
+          // A page ends between names: the processes that share one stay together.
+          if (response->workers_size() >= size) {
+            response->set_next_page_token(MakePageToken("workers", last));
+            break;
+          }
+          last = it->first;
+          for (const Session* session : sessions) {
+            WorkerToProto(*state, *session, now, response->add_workers());
+          }
+        }
+        return absl::OkStatus();
+      };
+      call->Done(list());
+    });
   });
-  return call;
 }
 
-grpc::ServerUnaryReactor* AdminServiceImpl::SetDrain(const char* method, const std::string& name,
+grpc::ServerUnaryReactor* AdminServiceImpl::SetDrain(Admission admission, const std::string& name,
                                                      bool drain, v1::Worker* response) {
-  auto* call = new UnaryCall(method, context_.observer);
-  const absl::StatusOr<std::string> worker = ParseWorkerName("name", name);
-  if (!worker.ok()) {
-    call->Done(worker.status());
-    return call;
-  }
-  context_.runtime->Post(
-      DrainWorkerEvent{*worker, drain},
-      [call, response, worker = *worker, context = &context_](const absl::Status& status) {
-        if (!status.ok()) return call->Done(status);
-        context->runtime->Read([call, response, worker, context](const State* state) {
-          const Session* session = nullptr;
-          if (state != nullptr) {
-            const auto it = state->sessions_of_worker.find(worker);
-            if (it != state->sessions_of_worker.end()) {
-              session = LatestSession(*state, it->second);
-            }
-          }
-          if (session == nullptr) return call->Done(NoState(*context->runtime));
-          WorkerToProto(*state, *session, {context->clock->Now(), context->clock->Monotonic()},
-                        response);
+  return UnaryCall::Serve(std::move(admission), [&](UnaryCall* call, const Caller&) {
+    const absl::StatusOr<DrainWorkerEvent> event = DrainFromName(name, drain);
+    if (!event.ok()) {
+      return call->Done(event.status());
+    }
+    context_.runtime->Post(*event, [call, response, event = *event,
+                                    context = &context_](const absl::Status& status) {
+      if (!status.ok()) return call->Done(status);
+      context->runtime->Read([call, response, event, context](const State* state) {
+        const Now now{context->clock->Now(), context->clock->Monotonic()};
+        const Session* session = state == nullptr ? nullptr : FindSession(*state, event, now.mono);
+        if (session == nullptr) return call->Done(NoState(*context->runtime));
+        WorkerToProto(*state, *session, now, response);
+        call->Done(absl::OkStatus());
+      });
+    });
+  });
+}
+
+grpc::ServerUnaryReactor* AdminServiceImpl::DrainWorker(grpc::CallbackServerContext* rpc,
+                                                        const v1::DrainWorkerRequest* request,
+                                                        v1::Worker* response) {
+  return SetDrain(Admit(context_, rpc, MethodRow("DrainWorker")), request->name(), true, response);
+}
+grpc::ServerUnaryReactor* AdminServiceImpl::UndrainWorker(grpc::CallbackServerContext* rpc,
+                                                          const v1::UndrainWorkerRequest* request,
+                                                          v1::Worker* response) {
+  return SetDrain(Admit(context_, rpc, MethodRow("UndrainWorker")), request->name(), false,
+                  response);
+}
+
+grpc::ServerUnaryReactor* AdminServiceImpl::GetServerInfo(grpc::CallbackServerContext* rpc,
+                                                          const v1::GetServerInfoRequest*,
+                                                          v1::ServerInfo* response) {
+  return UnaryCall::Serve(
+      Admit(context_, rpc, MethodRow("GetServerInfo")), [&](UnaryCall* call, const Caller&) {
+        context_.runtime->Read([call, response, context = &context_](const State* state) {
+          FillInfo(*context, state, response);
           call->Done(absl::OkStatus());
         });
       });
-  return call;
 }
 
-grpc::ServerUnaryReactor* AdminServiceImpl::DrainWorker(grpc::CallbackServerContext*,
-                                                        const v1::DrainWorkerRequest* request,
-                                                        v1::Worker* response) {
-  return SetDrain("DrainWorker", request->name(), true, response);
-}
-grpc::ServerUnaryReactor* AdminServiceImpl::UndrainWorker(grpc::CallbackServerContext*,
-                                                          const v1::UndrainWorkerRequest* request,
-                                                          v1::Worker* response) {
-  return SetDrain("UndrainWorker", request->name(), false, response);
-}
-
-grpc::ServerUnaryReactor* AdminServiceImpl::GetServerInfo(grpc::CallbackServerContext*,
-                                                          const v1::GetServerInfoRequest*,
-                                                          v1::ServerInfo* response) {
-  auto* call = new UnaryCall("GetServerInfo", context_.observer);
-  context_.runtime->Read([call, response, context = &context_](const State* state) {
-    response->set_version(kSoftwareVersion);
-    response->set_active(state != nullptr);
-    response->set_state_backend(context->state_backend);
-    response->set_object_root(context->layout.root);
-    *response->mutable_start_time() = TimeToProto(context->start_time);
-    if (state != nullptr) {
-      response->set_num_jobs(static_cast<int64_t>(state->jobs.size()));
-      response->set_num_tasks_ready(state->num_tasks[static_cast<int>(TaskState::kReady)]);
-      response->set_num_tasks_leased(state->num_tasks[static_cast<int>(TaskState::kLeased)]);
-    }
-    call->Done(absl::OkStatus());
+grpc::ServerUnaryReactor* AdminServiceImpl::ConfirmWallClock(grpc::CallbackServerContext* rpc,
+                                                             const v1::ConfirmWallClockRequest*,
+                                                             v1::ServerInfo* response) {
+  return UnaryCall::Serve(Admit(context_, rpc, MethodRow("ConfirmWallClock")), [&](UnaryCall* call,
+                                                                                   const Caller&) {
+    context_.runtime->Post(ConfirmWallClockEvent{},
+                           [call, response, context = &context_](const absl::Status& status) {
+                             if (!status.ok()) return call->Done(status);
+                             context->runtime->Read([call, response, context](const State* state) {
+                               if (state == nullptr) return call->Done(NoState(*context->runtime));
+                               FillInfo(*context, state, response);
+                               call->Done(absl::OkStatus());
+                             });
+                           });
   });
-  return call;
 }
 
 }  // namespace uniquanf::server

@@ -5,6 +5,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "common/base/check.h"
 #include "common/base/digest.h"
 #include "common/base/status.h"
 #include "common/base/version.h"
@@ -16,6 +17,35 @@
 
 namespace uniquanf::server {
 namespace {
+
+// The core's enums are the protos' by number.
+template <typename Proto, typename Core>
+constexpr bool Same(Proto proto, Core core) {
+  return static_cast<int>(proto) == static_cast<int>(core);
+}
+static_assert(
+    Same(v1::Job::QUEUED, JobState::kQueued) && Same(v1::Job::RUNNING, JobState::kRunning) &&
+    Same(v1::Job::PAUSED, JobState::kPaused) && Same(v1::Job::CANCELLING, JobState::kCancelling) &&
+    Same(v1::Job::SUCCEEDED, JobState::kSucceeded) && Same(v1::Job::FAILED, JobState::kFailed) &&
+    Same(v1::Job::CANCELLED, JobState::kCancelled) && v1::Job::State_MAX == kNumJobStates);
+static_assert(Same(v1::Task::BLOCKED, TaskState::kBlocked) &&
+              Same(v1::Task::READY, TaskState::kReady) &&
+              Same(v1::Task::LEASED, TaskState::kLeased) &&
+              Same(v1::Task::SUCCEEDED, TaskState::kSucceeded) &&
+              Same(v1::Task::FAILED, TaskState::kFailed) &&
+              Same(v1::Task::CANCELLED, TaskState::kCancelled) &&
+              v1::Task::State_MAX == kNumTaskStates);
+static_assert(Same(v1::Task::PREPARE, TaskKind::kPrepare) &&
+              Same(v1::Task::LAYER, TaskKind::kLayer) &&
+              Same(v1::Task::FINALIZE, TaskKind::kFinalize) && v1::Task::Kind_MAX == 3);
+static_assert(Same(v1::WORKER_LOST, FailureClass::kWorkerLost) &&
+              Same(v1::TRANSIENT, FailureClass::kTransient) &&
+              Same(v1::OUT_OF_MEMORY, FailureClass::kOutOfMemory) &&
+              Same(v1::INVALID_INPUT, FailureClass::kInvalidInput) &&
+              Same(v1::INTERNAL, FailureClass::kInternal) &&
+              Same(v1::ENVIRONMENT, FailureClass::kEnvironment) &&
+              Same(v1::INPUT_LOST, FailureClass::kInputLost) &&
+              v1::FailureClass_MAX == kNumFailureClasses);
 
 constexpr char kReason[] = "INVALID_REQUEST";
 constexpr size_t kMaxLabels = 32;
@@ -57,6 +87,11 @@ absl::Status CheckUri(absl::string_view field, absl::string_view uri, bool requi
                                    " is not file:///directory or s3://bucket/prefix"));
 }
 
+// Bytes that this server has made, or has read and checked (CheckStoredJob).
+void ParseChecked(const std::string& bytes, google::protobuf::Message* proto) {
+  UQ_CHECK(proto->ParseFromString(bytes));
+}
+
 void ProgressToProto(const TaskProgress& progress, v1::TaskProgress* proto) {
   proto->set_phase(progress.phase);
   proto->set_step(progress.step);
@@ -66,6 +101,18 @@ void ProgressToProto(const TaskProgress& progress, v1::TaskProgress* proto) {
 }
 
 }  // namespace
+
+absl::Status CheckStoredJob(const Job& job) {
+  v1::QuantizationSpec spec;
+  v1::JobReport report;
+  const char* damaged = !spec.ParseFromString(job.spec)       ? "spec"
+                        : !report.ParseFromString(job.report) ? "report"
+                                                              : nullptr;
+  if (damaged == nullptr) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kDataLoss, "STATE_CORRUPT",
+                   absl::StrCat("the ", damaged, " of the stored job \"", job.id,
+                                "\" cannot be read; restore the state from a backup"));
+}
 
 void TaskToProto(const std::string& job, const Task& task, v1::Task* proto) {
   proto->set_name(TaskNameOf(job, task.id));
@@ -97,7 +144,7 @@ void JobToProto(const JobView& view, v1::Job* proto) {
   const Job& job = *view.job;
   proto->set_name(JobName(job.id));
   proto->set_uid(job.uid);
-  proto->mutable_spec()->ParseFromString(job.spec);
+  ParseChecked(job.spec, proto->mutable_spec());
   proto->set_version(job.version);
   proto->set_state(static_cast<v1::Job::State>(job.state));
   proto->set_status_message(job.status_message);
@@ -130,7 +177,7 @@ void JobToProto(const JobView& view, v1::Job* proto) {
     proto->mutable_artifact()->set_uri(job.artifact->uri);
     proto->mutable_artifact()->set_manifest_sha256(job.artifact->manifest_sha256);
     proto->mutable_artifact()->set_size_bytes(job.artifact->size_bytes);
-    proto->mutable_report()->ParseFromString(job.report);
+    ParseChecked(job.report, proto->mutable_report());
   }
 }
 
@@ -141,7 +188,16 @@ void WorkerToProto(const State& state, const Session& session, const Now& now, v
       now.mono - session.last_seen > state.policy.lease_duration + MaxHold(state.policy);
   proto->set_state(lost                                          ? v1::Worker::LOST
                    : session.draining || session.drain_requested ? v1::Worker::DRAINING
+                   : session.quarantined()                       ? v1::Worker::QUARANTINED
                                                                  : v1::Worker::READY);
+  proto->set_process(WorkerProcessName(session));
+  if (session.quarantined()) {
+    const absl::Duration left = session.quarantined_until - now.mono;
+    proto->set_status_message(absl::StrCat(
+        session.quarantine_reason, "; it gets only what no other worker can run for ",
+        absl::FormatDuration(absl::Ceil(std::max(left, absl::ZeroDuration()), absl::Seconds(1))),
+        " more, or until a task succeeds there or it is undrained"));
+  }
   v1::WorkerCapabilities* capabilities = proto->mutable_capabilities();
   capabilities->set_device(session.capabilities.device);
   capabilities->set_device_description(session.capabilities.device_description);
@@ -186,7 +242,7 @@ void ReplyToProto(const SynchronizeReply& reply, const ObjectLayout& layout,
     a->set_kind(static_cast<v1::Task::Kind>(assignment.kind));
     a->set_layer(assignment.layer);
     a->set_round(assignment.round);
-    a->mutable_spec()->ParseFromString(assignment.spec);
+    ParseChecked(assignment.spec, a->mutable_spec());
     a->set_work_uri(layout.WorkUri(assignment.job_uid));
     a->set_plan_sha256(assignment.plan_sha256);
     for (const std::string& sha256 : assignment.layer_sha256) a->add_layer_sha256(sha256);
@@ -198,6 +254,7 @@ void ReplyToProto(const SynchronizeReply& reply, const ObjectLayout& layout,
   }
   *proto->mutable_next_call() = DurationToProto(reply.next_call);
   proto->set_drain(reply.drain);
+  proto->set_name_shared(reply.name_shared);
 }
 
 absl::StatusOr<CreateJobEvent> CreateJobFromProto(const v1::CreateJobRequest& request,
@@ -235,6 +292,8 @@ absl::StatusOr<CreateJobEvent> CreateJobFromProto(const v1::CreateJobRequest& re
   UQ_RETURN_IF_ERROR(CheckUri("output_uri", spec.output_uri, true));
   UQ_RETURN_IF_ERROR(CheckUri("evaluation_uri", spec.evaluation_uri, false));
   job.spec = DeterministicBytes(SpecToProto(spec));
+  event.min_num_tasks =
+      2 + int64_t{spec.schedule == LayerSchedule::kPipelined ? spec.pipeline_rounds : 1};
 
   job.tenant = wish.tenant().empty() ? "default" : wish.tenant();
   if (!ParseWorkerName("job.tenant", WorkerName(job.tenant)).ok() || job.tenant.size() > 63) {
@@ -276,6 +335,7 @@ absl::StatusOr<SynchronizeEvent> SynchronizeFromProto(const v1::SynchronizeReque
   event.session = request.session_id();
   UQ_ASSIGN_OR_RETURN(event.worker, ParseWorkerName("worker", request.worker()));
   event.software_version = request.software_version().substr(0, 128);
+  if (request.sequence() < 0) return Invalid("sequence is negative; it counts calls from 1");
   event.sequence = request.sequence();
   const v1::WorkerCapabilities& capabilities = request.capabilities();
   if (capabilities.device() != "cpu" && capabilities.device() != "cuda") {
@@ -343,6 +403,7 @@ absl::StatusOr<SynchronizeEvent> SynchronizeFromProto(const v1::SynchronizeReque
                 : FailureClass::kInternal;
         r.failure.reason = failure.reason().empty() ? "UNKNOWN" : failure.reason().substr(0, 64);
         r.failure.message = failure.message().substr(0, 4096);
+        r.missing_sha256.assign(failure.missing_sha256().begin(), failure.missing_sha256().end());
         break;
       }
       case v1::LeaseReport::kReleased:

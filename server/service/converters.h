@@ -25,6 +25,10 @@ struct ObjectLayout {
   std::string ArtifactUri(const std::string& job) const { return root + "/artifacts/" + job; }
 };
 
+// Whether a job that was read from a store can be shown: its opaque parts are what they should be.
+// Errors: kDataLoss (STATE_CORRUPT).
+absl::Status CheckStoredJob(const Job& job);
+// REQUIRES: CheckStoredJob is OK, as for every job of a Runtime that has it as check_job.
 void JobToProto(const JobView& view, v1::Job* proto);
 void TaskToProto(const std::string& job, const Task& task, v1::Task* proto);
 void WorkerToProto(const State& state, const Session& session, const Now& now, v1::Worker* proto);

@@ -42,6 +42,9 @@ absl::StatusOr<ServerFlags> ParseServerFlags(const std::vector<std::string>& arg
   ServerFlags flags;
   std::string state_file;
   Policy& policy = flags.policy;
+  // One tenant must not be able to fill the server by default.
+  policy.max_queued_jobs_per_tenant = 1000;
+  policy.max_creates_per_second_per_tenant = 50;
   FlagSet set(
       "uniquanf-server [flags]",
       "Schedules quantization jobs: takes them from clients, leases their tasks to workers.");
@@ -94,11 +97,21 @@ absl::StatusOr<ServerFlags> ParseServerFlags(const std::vector<std::string>& arg
           "jobs of one tenant that run at once; 0: no limit");
   set.Int("tenant-max-queued-jobs", &policy.max_queued_jobs_per_tenant, 0, 1000000,
           "jobs of one tenant that wait to start; more are refused; 0: no limit");
+  set.Double("tenant-max-creates-per-second", &policy.max_creates_per_second_per_tenant, 0, 1e6,
+             "jobs that one tenant creates a second; more are refused; 0: no limit");
+  set.Int("job-max-tasks", &policy.max_tasks_per_job, 3, 260000,
+          "tasks of one job: layers times rounds, and two; a job with more fails");
   set.Duration("tenant-usage-half-life", &policy.usage_half_life, absl::Seconds(1),
                "fair share: worker time used counts half after this long");
   set.Duration("default-ttl", &policy.default_time_to_live, absl::ZeroDuration(),
                "finished jobs submitted without --ttl are deleted (not their artifacts) after this "
                "long; 0s: kept");
+  set.Int("quarantine-after-jobs", &policy.quarantine_after_jobs, 0, 1000,
+          "a worker on which this many different jobs fail in a row gets only what no other worker "
+          "can run, for a time that doubles; 0: never");
+  set.Duration("clock-settle-time", &policy.clock_settle_time, absl::ZeroDuration(),
+               "when the wall clock runs ahead by more than a minute, deadlines and deletions wait "
+               "until that has lasted for this long");
   set.Section("Diagnostics");
   set.Choice("log-format", {"text", "json"}, &flags.log_format, "one record per line on stderr");
   set.Choice("log-level", {"debug", "info", "warning", "error"}, &flags.log_level,

@@ -67,6 +67,12 @@ ServerMetrics::ServerMetrics(Logger* logger)
       unschedulable_(GaugeFamily(registry_.get(), "uniquanf_unschedulable_jobs",
                                  "Jobs whose next task no live worker can run")),
       workers_(GaugeFamily(registry_.get(), "uniquanf_worker_sessions", "Known worker processes")),
+      quarantined_(GaugeFamily(registry_.get(), "uniquanf_workers_quarantined",
+                               "Worker processes on which job after job fails: they get only what "
+                               "no other can run")),
+      clock_ahead_(GaugeFamily(registry_.get(), "uniquanf_wall_clock_ahead_seconds",
+                               "How far the wall clock is ahead of what the server believes; "
+                               "deadlines and deletions wait while this is not 0")),
       garbage_(GaugeFamily(registry_.get(), "uniquanf_garbage_jobs",
                            "Jobs whose working objects are to be deleted")),
       watch_streams_(
@@ -82,6 +88,9 @@ ServerMetrics::ServerMetrics(Logger* logger)
       tasks_succeeded_(
           CounterFamily(registry_.get(), "uniquanf_tasks_succeeded_total", "Finished tasks")
               .Add({})),
+      results_lost_(CounterFamily(registry_.get(), "uniquanf_results_lost_total",
+                                  "Finished tasks that run again since their results were gone")
+                        .Add({})),
       commit_failures_(CounterFamily(registry_.get(), "uniquanf_commit_failures_total",
                                      "Transactions that failed or could not be confirmed")
                            .Add({})),
@@ -133,6 +142,8 @@ void ServerMetrics::SetGauges(const State& state) {
   SetStateGauge(&unschedulable_, static_cast<double>(state.num_unschedulable));
   SetStateGauge(&workers_, static_cast<double>(state.sessions.size()));
   SetStateGauge(&garbage_, static_cast<double>(state.garbage.size()));
+  SetStateGauge(&quarantined_, static_cast<double>(state.num_quarantined));
+  SetStateGauge(&clock_ahead_, absl::ToDoubleSeconds(state.clock.lead));
 }
 
 void ServerMetrics::OnStandBy() {
@@ -176,6 +187,9 @@ void ServerMetrics::OnCommit(size_t num_events, bool durable, absl::Duration dur
   leases_.Increment(static_cast<double>(edits.num_leases));
   expired_leases_.Increment(static_cast<double>(edits.num_expired_leases));
   tasks_succeeded_.Increment(static_cast<double>(edits.num_tasks_succeeded));
+  results_lost_.Increment(static_cast<double>(edits.num_results_lost));
+  LogHealth(state, edits);
+  WatchClock(state);
   for (const double seconds : edits.lease_latency_seconds) lease_latency_.Observe(seconds);
   for (const FailureClass failure : edits.failures) {
     failures_.Add({{"class", Lower(FailureClassName(failure))}}).Increment();
@@ -208,6 +222,46 @@ void ServerMetrics::OnCommit(size_t num_events, bool durable, absl::Duration dur
   }
 }
 
+void ServerMetrics::LogHealth(const State& state, const Edits& edits) {
+  for (const std::string& id : edits.quarantined) {
+    const auto it = state.sessions.find(id);
+    if (it == state.sessions.end()) continue;
+    logger_->Warning("worker quarantined: it gets only what no other can run",
+                     {{"worker", it->second.worker},
+                      {"process", WorkerProcessName(it->second)},
+                      {"times", it->second.num_quarantines},
+                      {"message", it->second.quarantine_reason}});
+  }
+  for (const std::string& worker : edits.shared_names) {
+    logger_->Warning("several worker processes call under one name; give each its own --name",
+                     {{"worker", worker}});
+  }
+  for (const TaskRef& ref : edits.results_lost) {
+    const Task* task = state.FindTask(ref);
+    if (task == nullptr) continue;
+    logger_->Warning("the result of a finished task is gone; the task runs again",
+                     {{"job", state.jobs.at(ref.job).job.id},
+                      {"task", task->id},
+                      {"sha256", task->lost_sha256}});
+  }
+}
+
+void ServerMetrics::WatchClock(const State& state) {
+  const double ahead = absl::ToDoubleSeconds(state.clock.lead);
+  if (clock_was_ahead_ == (ahead > 0)) return;
+  SetStateGauge(&clock_ahead_, ahead);
+  clock_was_ahead_ = ahead > 0;
+  if (clock_was_ahead_) {
+    logger_->Warning(
+        "the wall clock is ahead of the time that passed; deadlines and deletions wait until that "
+        "has lasted or an operator confirms it",
+        {{"ahead_seconds", ahead},
+         {"settle_time", absl::FormatDuration(state.policy.clock_settle_time)}});
+  } else {
+    logger_->Info("the wall clock is believed again");
+  }
+}
+
 void ServerMetrics::OnCommitFailed(const absl::Status& status) {
   commit_failures_.Increment();
   logger_->Error("state could not be written", {{"message", std::string(status.message())}});
@@ -223,8 +277,9 @@ void ServerMetrics::OnJobState(const Job& job, std::optional<JobState> before) {
                 {"message", failed && job.error ? job.error->message : std::string()}});
 }
 
-void ServerMetrics::OnCallDone(const char* method, const grpc::Status& status,
+void ServerMetrics::OnCallDone(std::string_view name, const grpc::Status& status,
                                absl::Duration latency) {
+  const std::string method(name);
   rpcs_.Add({{"method", method}, {"code", CodeName(status.error_code())}}).Increment();
   rpc_latency_.Add({{"method", method}}, kLatency).Observe(absl::ToDoubleSeconds(latency));
 }

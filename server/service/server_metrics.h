@@ -43,14 +43,18 @@ class ServerMetrics : public RuntimeObserver, public RpcObserver {
   // over servers must not count it twice.
   void OnStandBy() override;
   void OnJobState(const Job& job, std::optional<JobState> before) override;
-  void OnCallDone(const char* method, const grpc::Status& status, absl::Duration latency) override;
+  void OnCallDone(std::string_view method, const grpc::Status& status,
+                  absl::Duration latency) override;
 
  private:
   void SetGauges(const State& state);
   void SetStateGauge(prometheus::Family<prometheus::Gauge>* family, double value,
                      const std::string& state = "");
+  void LogHealth(const State& state, const Edits& edits);
+  void WatchClock(const State& state);
 
   Logger* const logger_;
+  bool clock_was_ahead_ = false;  // the writer's own
   const std::shared_ptr<prometheus::Registry> registry_;
   prometheus::Family<prometheus::Gauge>& jobs_;
   prometheus::Family<prometheus::Gauge>& tasks_;
@@ -59,6 +63,8 @@ class ServerMetrics : public RuntimeObserver, public RpcObserver {
   prometheus::Family<prometheus::Histogram>& rpc_latency_;
   prometheus::Family<prometheus::Gauge>& unschedulable_;
   prometheus::Family<prometheus::Gauge>& workers_;
+  prometheus::Family<prometheus::Gauge>& quarantined_;
+  prometheus::Family<prometheus::Gauge>& clock_ahead_;
   prometheus::Family<prometheus::Gauge>& garbage_;
   // Of the state, there while this server is the active one. The writer's thread only.
   std::map<std::pair<prometheus::Family<prometheus::Gauge>*, std::string>, prometheus::Gauge*>
@@ -68,6 +74,7 @@ class ServerMetrics : public RuntimeObserver, public RpcObserver {
   prometheus::Counter& leases_;
   prometheus::Counter& expired_leases_;
   prometheus::Counter& tasks_succeeded_;
+  prometheus::Counter& results_lost_;
   prometheus::Counter& commit_failures_;
   prometheus::Histogram& lease_latency_;
   prometheus::Histogram& commit_latency_;

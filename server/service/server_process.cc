@@ -24,6 +24,7 @@ ServerProcess::ServerProcess(ServerProcessOptions options, std::unique_ptr<JobSt
     SetHealth();
     if (on_active != nullptr) on_active(status);
   };
+  options_.runtime.check_job = CheckStoredJob;
   runtime_ = std::make_unique<Runtime>(options_.runtime, store_.get(), clock, runtime_observer);
   context_.runtime = runtime_.get();
   context_.ids = ids;
@@ -34,6 +35,10 @@ ServerProcess::ServerProcess(ServerProcessOptions options, std::unique_ptr<JobSt
     context_.layout.root.pop_back();
   }
   context_.state_backend = store_->backend();
+  if (options_.check_results) {
+    stored_results_ = std::make_unique<StoredResults>(context_.layout.root);
+    context_.stored_results = stored_results_.get();
+  }
   job_service_ = std::make_unique<JobServiceImpl>(&context_);
   worker_service_ = std::make_unique<WorkerServiceImpl>(&context_);
   admin_service_ = std::make_unique<AdminServiceImpl>(&context_);

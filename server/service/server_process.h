@@ -34,6 +34,8 @@ struct ServerProcessOptions {
   ConnectionLimits connections;
   ListenerWatchOptions listener_watch;
   RuntimeOptions runtime;
+  // RetryJob looks into the object store for the results that the job has.
+  bool check_results = false;
   absl::Duration shutdown_timeout = absl::Seconds(10);
 };
 
@@ -65,6 +67,7 @@ class ServerProcess {
   const std::unique_ptr<JobStore> store_;
   const Clock* const clock_;
   std::unique_ptr<Runtime> runtime_;
+  std::unique_ptr<StoredResults> stored_results_;
   ServiceContext context_;
   std::unique_ptr<JobServiceImpl> job_service_;
   std::unique_ptr<WorkerServiceImpl> worker_service_;

@@ -11,6 +11,7 @@
 #include "common/base/clock.h"
 #include "common/base/ids.h"
 #include "server/runtime/runtime.h"
+#include "server/runtime/stored_results.h"
 #include "server/service/call.h"
 #include "server/service/converters.h"
 #include "server/service/watch_updates.h"
@@ -28,7 +29,14 @@ struct ServiceContext {
   ObjectLayout layout;
   std::string state_backend;
   absl::Time start_time;
+  const StoredResults* stored_results = nullptr;  // null: RetryJob does not look for results
 };
+
+// The only way to an Admission in these services.
+inline Admission Admit(const ServiceContext& context, grpc::CallbackServerContext* rpc,
+                       const Method& method) {
+  return Admission::Admit(*rpc, method, context.clock, context.observer);
+}
 
 class JobServiceImpl final : public v1::JobService::CallbackService {
  public:
@@ -60,7 +68,7 @@ class JobServiceImpl final : public v1::JobService::CallbackService {
 
  private:
   template <typename Event>
-  grpc::ServerUnaryReactor* ChangeJob(const char* method, const std::string& name,
+  grpc::ServerUnaryReactor* ChangeJob(Admission admission, const std::string& name,
                                       v1::Job* response);
 
   const ServiceContext& context_;
@@ -91,9 +99,12 @@ class AdminServiceImpl final : public v1::AdminService::CallbackService {
   grpc::ServerUnaryReactor* GetServerInfo(grpc::CallbackServerContext*,
                                           const v1::GetServerInfoRequest*,
                                           v1::ServerInfo*) override;
+  grpc::ServerUnaryReactor* ConfirmWallClock(grpc::CallbackServerContext*,
+                                             const v1::ConfirmWallClockRequest*,
+                                             v1::ServerInfo*) override;
 
  private:
-  grpc::ServerUnaryReactor* SetDrain(const char* method, const std::string& name, bool drain,
+  grpc::ServerUnaryReactor* SetDrain(Admission admission, const std::string& name, bool drain,
                                      v1::Worker* response);
 
   const ServiceContext& context_;

@@ -32,7 +32,7 @@ class WatchStream : public JobWatcher {
   void OnWriteDone(bool ok) {
     absl::MutexLock lock(&mutex_);
     writing_ = false;
-    response_.reset();
+    responses_.pop_back();
     if (!ok) {
       End(absl::CancelledError("the caller went away"));
     } else if (pending_end_) {
@@ -55,6 +55,7 @@ class WatchStream : public JobWatcher {
   // Sends what is new, or ends the stream when there will be nothing more.
   void Advance() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void End(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Write() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const uint64_t job_;
   WatchUpdates* const updates_;
@@ -67,15 +68,20 @@ class WatchStream : public JobWatcher {
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
   bool pending_end_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status pending_status_ ABSL_GUARDED_BY(mutex_);
-  // Held while it is written.
-  std::shared_ptr<const v1::WatchJobResponse> response_ ABSL_GUARDED_BY(mutex_);
+  // What is being written, held meanwhile, and what follows it; in reverse order.
+  std::vector<std::shared_ptr<const v1::WatchJobResponse>> responses_ ABSL_GUARDED_BY(mutex_);
+  bool final_ ABSL_GUARDED_BY(mutex_) = false;  // the stream ends with them
 };
 
 class WatchCall final : public grpc::ServerWriteReactor<v1::WatchJobResponse> {
  public:
-  WatchCall(const ServiceContext& context, const v1::WatchJobRequest& request,
+  WatchCall(const ServiceContext& context, Admission admission, const v1::WatchJobRequest& request,
             WatchUpdates* updates)
-      : context_(context), start_(context.clock->Monotonic()) {
+      : context_(context), admission_(std::move(admission)) {
+    if (!admission_.status().ok()) {
+      FinishWith(admission_.status());
+      return;
+    }
     const absl::StatusOr<std::string> id = ParseJobName("name", request.name());
     if (!id.ok()) {
       FinishWith(id.status());
@@ -91,13 +97,7 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::WatchJobResponse> {
         });
   }
 
-  void FinishWith(const absl::Status& status) {
-    const grpc::Status result = ToGrpcStatus(status);
-    if (context_.observer != nullptr) {
-      context_.observer->OnCallDone("WatchJob", result, context_.clock->Monotonic() - start_);
-    }
-    Finish(result);
-  }
+  void FinishWith(const absl::Status& status) { Finish(admission_.End(status)); }
 
  private:
   void Start(const std::string& id, int64_t after_version, WatchUpdates* updates);
@@ -124,7 +124,7 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::WatchJobResponse> {
   }
 
   const ServiceContext& context_;
-  const absl::Duration start_;
+  const Admission admission_;
   mutable absl::Mutex mutex_;
   std::shared_ptr<WatchStream> stream_ ABSL_GUARDED_BY(mutex_);
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
@@ -153,25 +153,32 @@ void WatchCall::Start(const std::string& id, int64_t after_version, WatchUpdates
 }
 
 void WatchStream::Advance() {
-  if (call_ == nullptr || ended_ || writing_ || !dirty_) return;
+  if (call_ == nullptr || ended_ || writing_) return;
+  if (!responses_.empty()) return Write();
+  if (!dirty_) return;
   dirty_ = false;
   std::optional<WatchUpdates::Update> update =
       updates_->After(job_, sent_version_, tasks_sent_version_);
   if (!update.has_value()) {
     return End(NotFound("JOB_NOT_FOUND", "the job was deleted while it was watched"));
   }
-  if (update->response != nullptr) {
-    response_ = std::move(update->response);
-    sent_version_ = tasks_sent_version_ = response_->job().version();
-    writing_ = true;
-    if (update->final) {
-      pending_end_ = true;
-      pending_status_ = absl::OkStatus();
-    }
-    call_->StartWrite(response_.get());
+  if (!update->responses.empty()) {
+    responses_.assign(update->responses.rbegin(), update->responses.rend());
+    sent_version_ = tasks_sent_version_ = responses_[0]->job().version();
+    final_ = update->final;
+    Write();
   } else if (update->final) {
     End(absl::OkStatus());
   }
+}
+
+void WatchStream::Write() {
+  writing_ = true;
+  if (final_ && responses_.size() == 1) {
+    pending_end_ = true;
+    pending_status_ = absl::OkStatus();
+  }
+  call_->StartWrite(responses_.back().get());
 }
 
 void WatchStream::End(const absl::Status& status) {
@@ -191,8 +198,9 @@ void WatchStream::End(const absl::Status& status) {
 }  // namespace
 
 grpc::ServerWriteReactor<v1::WatchJobResponse>* JobServiceImpl::WatchJob(
-    grpc::CallbackServerContext*, const v1::WatchJobRequest* request) {
-  return new WatchCall(context_, *request, &watch_updates_);
+    grpc::CallbackServerContext* rpc, const v1::WatchJobRequest* request) {
+  return new WatchCall(context_, Admit(context_, rpc, MethodRow("WatchJob")), *request,
+                       &watch_updates_);
 }
 
 }  // namespace uniquanf::server

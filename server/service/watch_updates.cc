@@ -8,13 +8,15 @@ namespace uniquanf::server {
 namespace {
 // Few, so that a look through them is cheap: watchers of one job come one after another.
 constexpr size_t kMaxKept = 16;
+// Of tasks in one message, which clients refuse beyond 4 MiB.
+constexpr size_t kMaxTaskBytes = 1 << 20;
 }  // namespace
 
 std::optional<WatchUpdates::Update> WatchUpdates::After(uint64_t job, int64_t version,
                                                         int64_t tasks_version) {
   const std::shared_ptr<const Job> now = published_->FindJob(job);
   if (now == nullptr) return std::nullopt;
-  if (now->version <= version) return Update{nullptr, IsFinal(now->state)};
+  if (now->version <= version) return Update{{}, IsFinal(now->state)};
   {
     absl::MutexLock lock(&mutex_);
     for (const Made& made : made_) {
@@ -26,12 +28,25 @@ std::optional<WatchUpdates::Update> WatchUpdates::After(uint64_t job, int64_t ve
   // Two threads may make the same one at a time; either will do.
   const std::optional<JobView> view = published_->Find(job);
   if (!view.has_value()) return std::nullopt;
+  Update update{{}, IsFinal(view->job->state)};
   auto response = std::make_shared<v1::WatchJobResponse>();
   JobToProto(*view, response->mutable_job());
+  size_t num_bytes = 0;
   for (const auto& task : view->tasks) {
-    if (task->version > tasks_version) TaskToProto(view->job->id, *task, response->add_tasks());
+    if (task->version <= tasks_version) continue;
+    if (num_bytes > kMaxTaskBytes) {
+      auto next = std::make_shared<v1::WatchJobResponse>();
+      *next->mutable_job() = response->job();
+      response->set_more(true);
+      update.responses.push_back(std::move(response));
+      response = std::move(next);
+      num_bytes = 0;
+    }
+    v1::Task* proto = response->add_tasks();
+    TaskToProto(view->job->id, *task, proto);
+    num_bytes += proto->ByteSizeLong();
   }
-  Update update{std::move(response), IsFinal(view->job->state)};
+  update.responses.push_back(std::move(response));
   absl::MutexLock lock(&mutex_);
   ++num_made_;
   made_.push_front({job, tasks_version, view->job->version, update});

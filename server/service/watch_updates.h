@@ -10,6 +10,7 @@
 #include <deque>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
@@ -23,8 +24,10 @@ class WatchUpdates {
   explicit WatchUpdates(const PublishedState* published) : published_(published) {}
 
   struct Update {
-    std::shared_ptr<const v1::WatchJobResponse> response;  // null: nothing newer than was seen
-    bool final = false;                                    // nothing will follow
+    // To be sent in this order: several where there are many tasks. Empty: nothing newer than was
+    // seen.
+    std::vector<std::shared_ptr<const v1::WatchJobResponse>> responses;
+    bool final = false;  // nothing will follow
   };
   // For a watcher that has seen `version` of the job, and of its tasks what had changed up to
   // `tasks_version` (-1: nothing). nullopt: there is no such job.

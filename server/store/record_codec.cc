@@ -70,6 +70,10 @@ std::string EncodeTask(const Task& task) {
   r.set_worker_time_ns(Ns(task.worker_time));
   r.set_result_sha256(task.result_sha256);
   r.set_round(task.round);
+  r.set_num_environment(task.num_environment);
+  for (const std::string& session : task.environment_sessions) r.add_environment_sessions(session);
+  r.set_num_reopened(task.num_reopened);
+  r.set_lost_sha256(task.lost_sha256);
   return Serialize(r);
 }
 
@@ -108,6 +112,11 @@ absl::StatusOr<Task> DecodeTask(absl::string_view bytes) {
   task.worker_time = absl::Nanoseconds(r.worker_time_ns());
   task.result_sha256 = r.result_sha256();
   task.round = r.round();
+  task.num_environment = r.num_environment();
+  task.environment_sessions.assign(r.environment_sessions().begin(),
+                                   r.environment_sessions().end());
+  task.num_reopened = r.num_reopened();
+  task.lost_sha256 = r.lost_sha256();
   return task;
 }
 

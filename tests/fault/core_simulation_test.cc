@@ -9,9 +9,11 @@
 #include <cstdlib>
 #include <deque>
 #include <map>
+#include <optional>
 #include <random>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -87,6 +89,7 @@ struct SimWorker {
   std::map<std::string, SimLease> leases;
   std::set<std::string> forgotten;
   bool draining = false;
+  bool sick = false;  // sees nothing of what jobs name
   absl::Duration silent_until;
 };
 
@@ -107,6 +110,10 @@ class World {
     policy_.max_worker_lost = 4;
     policy_.max_transient = 4;
     policy_.stall_timeout = absl::Seconds(60);
+    policy_.quarantine_initial = absl::Seconds(5);
+    policy_.quarantine_max = absl::Seconds(20);
+    policy_.clock_settle_time = kSettleTime;
+    if (Chance(0.5)) policy_.tasks_per_slice = 1 + static_cast<int>(Draw(4));
     if (Chance(0.3)) policy_.max_running_jobs_per_tenant = 2;
     if (Chance(0.3)) policy_.max_queued_jobs_per_tenant = 5;
     for (int i = 0; i < 6; ++i) {
@@ -117,6 +124,7 @@ class World {
       workers_.push_back(worker);
       RestartWorker(&workers_.back());
     }
+    if (Chance(0.5)) workers_[Draw(workers_.size())].sick = true;
     RestartServer();
   }
 
@@ -133,6 +141,8 @@ class World {
   }
 
  private:
+  static constexpr absl::Duration kSettleTime = absl::Seconds(60);
+
   uint64_t Draw(uint64_t n) { return random_() % n; }
   bool Chance(double p) { return (random_() >> 11) * 0x1.0p-53 < p; }
   Now now() const { return {absl::FromUnixSeconds(1700000000) + mono_ + skew_, mono_}; }
@@ -148,6 +158,7 @@ class World {
     absl::StatusOr<State> state = Rebuild(policy_, loaded.state, epoch, epoch, now());
     if (!state.ok()) return Violate(absl::StrCat("rebuild: ", state.status().ToString()));
     state_ = *std::move(state);
+    skews_ = {{mono_, skew_}};
     sequence_ = loaded.sequence;
     edits_ = {};
     parked_.clear();
@@ -236,13 +247,90 @@ class World {
           Violate(absl::StrCat(key, " was completed twice"));
         }
       } else if (it != completed_.end()) {
-        Violate(absl::StrCat(key, " was completed and then undone"));
+        // Only when its result is gone.
+        if (ever_lost_.count(stored.task.lost_sha256) == 0) {
+          Violate(absl::StrCat(key, " was completed and then undone"));
+        }
+        completed_.erase(it);
+      }
+      if (stored.task.state == TaskState::kFailed && !stored.task.failures.empty() &&
+          stored.task.failures.back().failure_class == FailureClass::kEnvironment) {
+        CheckConfirmed(key, stored.task);
       }
       if (stored.task.attempt < attempts_[key]) Violate(absl::StrCat(key, " lost an attempt"));
       if (stored.task.state == TaskState::kLeased && stored.task.attempt > attempts_[key]) {
         CheckFence(key, stored.task);
       }
       attempts_[key] = stored.task.attempt;
+    }
+  }
+
+  // What a job names is missing for everybody only when a second process said so, or the only one
+  // did so twice.
+  void CheckConfirmed(const std::string& key, const Task& task) {
+    std::set<std::string> sessions(task.environment_sessions.begin(),
+                                   task.environment_sessions.end());
+    if (sessions.size() < 2 && task.num_environment < 2) {
+      Violate(absl::StrCat(key, " failed for good by one worker's word"));
+    }
+  }
+
+  // The latest wall-clock time that may be believed: an hour ahead counts when it has lasted.
+  absl::Time LatestBelievable() const {
+    absl::Duration least = skew_;
+    for (auto it = skews_.rbegin(); it != skews_.rend(); ++it) {
+      least = std::min(least, it->second);
+      if (mono_ - it->first >= kSettleTime) break;  // it held at the beginning of that time
+    }
+    return absl::FromUnixSeconds(1700000000) + mono_ + least + policy_.clock_tolerance;
+  }
+
+  // Nothing ends by a clock that has only just jumped.
+  void Tick() {
+    struct End {
+      std::optional<absl::Time> deadline, deletion;
+    };
+    std::map<uint64_t, End> ends;
+    for (const auto& [seq, entry] : state_.jobs) {
+      const Job& job = entry.job;
+      End& end = ends[seq];
+      if (!IsFinal(job.state)) end.deadline = job.deadline;
+      if (IsFinal(job.state) && job.time_to_live.has_value()) {
+        end.deletion = *job.end_time + *job.time_to_live;
+      }
+    }
+    Apply(&state_, TickEvent{}, now(), &edits_);
+    const absl::Time latest = LatestBelievable();
+    for (const auto& [seq, end] : ends) {
+      const auto it = state_.jobs.find(seq);
+      if (it == state_.jobs.end()) {
+        if (!end.deletion.has_value() || *end.deletion > latest) Violate("deleted too early");
+      } else if (end.deadline.has_value() && it->second.job.error.has_value() &&
+                 it->second.job.error->reason == "DEADLINE" && *end.deadline > latest) {
+        Violate("failed before its deadline");
+      }
+    }
+  }
+
+  // Somebody else speaks for a worker's session.
+  void ForgeSequence(const SimWorker& worker) {
+    const auto it = state_.sessions.find(worker.session);
+    if (it == state_.sessions.end() || !it->second.has_called) return;
+    SynchronizeEvent forged;
+    forged.session = worker.session;
+    forged.worker = worker.name;
+    forged.sequence = it->second.sequence + (int64_t{2} << 20) + static_cast<int64_t>(Draw(1000));
+    if (Apply(&state_, forged, now(), &edits_).status.ok()) Violate("took a forged sequence");
+  }
+
+  // An object of a finished task disappears.
+  void LoseObject() {
+    for (const auto& [seq, entry] : state_.jobs) {
+      if (entry.job.state == JobState::kSucceeded || !Chance(0.2)) continue;
+      const Task& task = entry.tasks[Draw(entry.tasks.size())];
+      if (task.state != TaskState::kSucceeded) continue;
+      lost_objects_.insert(task.result_sha256);
+      ever_lost_.insert(task.result_sha256);
     }
   }
 
@@ -283,7 +371,8 @@ class World {
         const TaskRef ref{entry->job.seq, entry->task_of_id.at(report.task)};
         const absl::StatusOr<Task> stored = DecodeTask(store_.tasks_[ref]);
         if (!stored.ok() || stored->lease_id != report.lease_id ||
-            (stored->state != TaskState::kSucceeded && stored->num_internal == 0)) {
+            (stored->state != TaskState::kSucceeded && stored->num_internal == 0 &&
+             stored->lost_sha256.empty())) {
           Violate(absl::StrCat("acknowledged ", report.lease_id, " is not in the store"));
         }
       }
@@ -337,6 +426,22 @@ class World {
     LeaseReport& report = lease->report;
     const Assignment& a = lease->assignment;
     const double draw = (random_() >> 11) * 0x1.0p-53;
+    if (worker->sick && !settling_) {
+      lease->final = true;
+      report.kind = LeaseReport::Kind::kFailed;
+      report.failure = {FailureClass::kEnvironment, "MODEL_NOT_FOUND", "m", 0, "", {}};
+      return;
+    }
+    std::vector<std::string> inputs = a.layer_sha256;
+    if (a.kind != TaskKind::kPrepare) inputs.push_back(a.plan_sha256);
+    std::erase_if(inputs, [this](const std::string& i) { return lost_objects_.count(i) == 0; });
+    if (!inputs.empty() && Chance(0.7)) {  // else it has read them before
+      lease->final = true;
+      report.kind = LeaseReport::Kind::kFailed;
+      report.failure = {FailureClass::kInputLost, "OBJECT_NOT_FOUND", "m", 0, "", {}};
+      report.missing_sha256 = inputs;
+      return;
+    }
     if (draw < 0.4) {
       report.progress.step += 1;
       report.progress.num_steps = 100;
@@ -344,6 +449,7 @@ class World {
       lease->final = true;
       report.kind = LeaseReport::Kind::kSucceeded;
       report.outcome.result_sha256 = Sha256Hex(absl::StrCat(a.job_uid, a.task));
+      lost_objects_.erase(report.outcome.result_sha256);  // stored before it is reported
       if (a.kind == TaskKind::kPrepare) {
         const uint64_t shape = std::hash<std::string>()(a.job_uid);
         report.outcome.num_layers = 1 + shape % 5;
@@ -360,10 +466,10 @@ class World {
     } else if (draw < 0.66) {
       lease->final = true;
       report.kind = LeaseReport::Kind::kFailed;
-      constexpr FailureClass kClasses[] = {FailureClass::kTransient, FailureClass::kTransient,
-                                           FailureClass::kOutOfMemory, FailureClass::kInternal,
-                                           FailureClass::kInvalidInput};
-      report.failure = {kClasses[Draw(Chance(0.3) ? 5 : 2)], "R", "m", 0, "", {}};
+      constexpr FailureClass kClasses[] = {FailureClass::kTransient,    FailureClass::kTransient,
+                                           FailureClass::kOutOfMemory,  FailureClass::kInternal,
+                                           FailureClass::kInvalidInput, FailureClass::kEnvironment};
+      report.failure = {kClasses[Draw(Chance(0.3) ? 6 : 2)], "R", "m", 0, "", {}};
     } else if (draw < 0.67 || worker->draining) {
       lease->final = true;
       report.kind = LeaseReport::Kind::kReleased;
@@ -482,7 +588,9 @@ class World {
     } else if (what < 84) {
       Apply(&state_, ResumeJobEvent{id}, now(), &edits_);
     } else if (what < 92) {
-      if (Apply(&state_, RetryJobEvent{id}, now(), &edits_).status.ok()) retried_.insert(uid);
+      RetryJobEvent retry{id, {}};
+      if (Chance(0.5)) retry.missing = lost_objects_;
+      if (Apply(&state_, retry, now(), &edits_).status.ok()) retried_.insert(uid);
     } else if (what < 98) {
       Apply(&state_, DeleteJobEvent{id, Chance(0.5)}, now(), &edits_);
     } else {
@@ -505,7 +613,7 @@ class World {
     } else if (what < 98) {
       mono_ += absl::Milliseconds(Draw(400));
       for (SimWorker& w : workers_) WorkerWorks(&w);
-      Apply(&state_, TickEvent{}, now(), &edits_);
+      Tick();
       Commit();
     } else if (what == 98) {
       if (Chance(0.5)) {
@@ -516,7 +624,15 @@ class World {
       }
     } else {
       if (Chance(0.2)) RestartServer();
-      if (Chance(0.2)) skew_ = absl::Seconds(static_cast<int64_t>(Draw(7200)) - 3600);
+      if (Chance(0.2)) {
+        skew_ = absl::Seconds(static_cast<int64_t>(Draw(7200)) - 3600);
+        skews_.push_back({mono_, skew_});
+      }
+      if (Chance(0.05)) Apply(&state_, ConfirmWallClockEvent{}, now(), &edits_), skews_.clear();
+      if (skews_.empty()) skews_.push_back({mono_, skew_});
+      if (Chance(0.2)) LoseObject();
+      if (Chance(0.2)) ForgeSequence(worker);
+      if (Chance(0.05)) worker.sick = !worker.sick;
       if (Chance(0.3)) {
         const auto it = parked_.begin();
         if (it != parked_.end()) {
@@ -616,6 +732,8 @@ class World {
   std::vector<SimWorker> workers_;
   std::vector<Message> network_;
   absl::Duration mono_ = absl::Seconds(1000), skew_;
+  std::vector<std::pair<absl::Duration, absl::Duration>> skews_;  // since when, how much
+  std::set<std::string> lost_objects_, ever_lost_;                // digests
   std::string violation_;
   int64_t num_events_ = 0;
   int num_sessions_ = 0, num_created_ = 0, num_succeeded_ = 0, num_failed_ = 0, num_restarts_ = 0;

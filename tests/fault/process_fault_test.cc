@@ -2,6 +2,8 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <filesystem>
 #include <fstream>
 #include <thread>
 
@@ -141,6 +143,115 @@ v1::LeaseReport ReportOn(const v1::TaskAssignment& assignment) {
   report.set_attempt(assignment.attempt());
   report.set_task(assignment.task());
   return report;
+}
+
+// A worker in a mount namespace of its own in which an empty directory covers the model: it fails
+// every job at once, so it is always the free one.
+TEST_F(ProcessFaultTest, ThirtyOfThirtyJobsSucceedBesideAWorkerThatCannotSeeTheModel) {
+  MiniCluster& cluster = Start({}, absl::Seconds(10));
+  const std::string model = Spec(kIndependent).model_uri.substr(std::string("file://").size());
+  const std::vector<std::string> blind = {
+      "/usr/bin/unshare",
+      "--mount",
+      "/bin/sh",
+      "-c",
+      absl::StrCat("mount -t tmpfs none '", model, "' && exec \"$@\""),
+      "sh"};
+  std::vector<std::string> probe(blind.begin() + 1, blind.end());
+  probe.push_back("/bin/true");
+  ChildProcess allowed(blind[0], probe, {}, cluster.File("probe.log"));
+  if (allowed.WaitForExit(absl::Seconds(10)) != ExitStatus{0, 0}) {
+    GTEST_SKIP() << "mounting in a namespace is not allowed here";
+  }
+  cluster.StartWorker("sick", {.flags = {"--threads=1"}, .wrapper = blind});
+  cluster.StartWorker("well", {.flags = {"--threads=1"}});
+  ASSERT_TRUE(cluster.WaitUntilReady("sick") && cluster.WaitUntilReady("well"));
+  std::vector<std::string> jobs;
+  for (int i = 0; i < 30; ++i) {
+    QuantizationSpec spec = Spec(kIndependent);
+    spec.method = QuantizationMethod::kRtn;
+    absl::StrAppend(&spec.output_uri, "-", i);
+    jobs.push_back(Submit(spec));
+  }
+  EXPECT_TRUE(WaitUntil(
+      [&] {
+        const auto workers = cluster.client().ListWorkers();
+        return workers.ok() && std::any_of(workers->begin(), workers->end(), [](const Worker& w) {
+                 return w.name == "workers/sick" && w.state == WorkerState::kQuarantined;
+               });
+      },
+      kPatience))
+      << "the sick worker is not quarantined";
+  for (const std::string& name : jobs) {
+    const auto job = cluster.WaitForJob(name, absl::Minutes(3));
+    ASSERT_OK(job);
+    EXPECT_EQ(job->state, JobState::kSucceeded) << (job->error ? job->error->message : "");
+  }
+}
+
+TEST_F(ProcessFaultTest, AWrongPathFailsItsJobWithinTenSecondsWithOneWorkerOrTwo) {
+  Start({}, absl::Seconds(10));
+  for (const std::string worker : {"w0", "w1"}) {
+    cluster_->StartWorker(worker, {.flags = {"--threads=1"}});
+    ASSERT_TRUE(cluster_->WaitUntilReady(worker));
+    QuantizationSpec spec = Spec(kIndependent);
+    spec.model_uri = absl::StrCat("file://", cluster_->File("no-such-model"));
+    const std::string name = Submit(spec);
+    const auto job = cluster_->WaitForJob(name, absl::Seconds(10));
+    ASSERT_OK(job);
+    ASSERT_EQ(job->state, JobState::kFailed);
+    EXPECT_EQ(job->error->reason, "MODEL_NOT_FOUND");
+    const auto task = FindTask(name, "prepare");
+    ASSERT_TRUE(task.has_value());
+    EXPECT_EQ(task->failures.size(), 2u);
+  }
+}
+
+// As a lifecycle rule of a bucket does it, or a backup that was restored.
+TEST_F(ProcessFaultTest, WorkingObjectsThatDisappearAreMadeAgain) {
+  Start();
+  cluster_->StartWorker("w0", {.flags = {"--threads=1"}});
+  const std::string name = Submit(Spec(kChain));
+  ASSERT_TRUE(WaitForTask(name, "layer-0000",
+                          [](const Task& t) { return t.state == TaskState::kSucceeded; }));
+  ASSERT_OK(cluster_->client().PauseJob(name));
+  const auto job = cluster_->client().GetJob(name);
+  ASSERT_OK(job);
+  const auto task = FindTask(name, "layer-0000");
+  ASSERT_TRUE(task.has_value());
+  int num_removed = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(cluster_->File("."))) {
+    if (entry.path().filename() != task->result_sha256) continue;
+    std::filesystem::remove(entry.path());
+    ++num_removed;
+    break;
+  }
+  ASSERT_EQ(num_removed, 1);
+  ASSERT_OK(cluster_->client().ResumeJob(name));
+  ExpectReference(name, kChain);
+  EXPECT_GE(FindTask(name, "layer-0000")->attempt, 2);
+}
+
+TEST_F(ProcessFaultTest, ARetryMakesAgainWhatIsGoneAllOfIt) {
+  Start();
+  cluster_->StartWorker("w0", {.flags = {"--threads=1"}});
+  const std::string name = Submit(Spec(kChain));
+  ASSERT_TRUE(WaitForTask(name, "layer-0000",
+                          [](const Task& t) { return t.state == TaskState::kSucceeded; }));
+  ASSERT_OK(cluster_->client().CancelJob(name));
+  const auto cancelled = cluster_->WaitForJob(name, kPatience);
+  ASSERT_OK(cancelled);
+  if (cancelled->state == JobState::kCancelled) {
+    std::filesystem::path work;
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(cluster_->File("."))) {
+      if (entry.path().filename() == cancelled->uid) work = entry.path();
+    }
+    ASSERT_FALSE(work.empty());
+    std::filesystem::remove_all(work / "objects");
+    ASSERT_OK(cluster_->client().RetryJob(name));
+  }
+  ExpectReference(name, kChain);
+  EXPECT_GE(FindTask(name, "prepare")->attempt, 2);
 }
 
 TEST_F(ProcessFaultTest, ADeadWorkersTaskRunsElsewhereWithinItsLeaseAndASecond) {

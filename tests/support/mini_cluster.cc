@@ -154,9 +154,12 @@ ChildProcess* MiniCluster::StartWorker(const std::string& name, const ProgramOpt
                                         absl::StrCat("--name=", name), "--device=cpu",
                                         absl::StrCat("--ready-file=", ready_file)};
   arguments.insert(arguments.end(), options.flags.begin(), options.flags.end());
-  worker =
-      std::make_unique<ChildProcess>(Program("uniquanf-worker"), arguments, options.environment,
-                                     File(absl::StrCat("worker-", name, ".log")));
+  std::vector<std::string> command = options.wrapper;
+  command.push_back(Program("uniquanf-worker"));
+  command.insert(command.end(), arguments.begin(), arguments.end());
+  worker = std::make_unique<ChildProcess>(
+      command[0], std::vector<std::string>(command.begin() + 1, command.end()), options.environment,
+      File(absl::StrCat("worker-", name, ".log")));
   return worker.get();
 }
 

@@ -35,6 +35,8 @@ struct ProgramOptions {
   std::vector<std::string> flags = {};
   std::map<std::string, std::string> environment = {};
   std::string server = {};  // where a worker finds the server, when not directly: a proxy
+  // A command that runs the program that its arguments name, such as in another mount namespace.
+  std::vector<std::string> wrapper = {};
 };
 
 struct CommandResult {

@@ -24,6 +24,8 @@ constexpr absl::Duration kIdlePoll = absl::Milliseconds(500);
 constexpr absl::Duration kUnacknowledgedPoll = absl::Milliseconds(100);
 // A worker that drains with nothing in hand tells the server so, but does not insist.
 constexpr int kMaxGoodbyes = 3;
+// Before the server has said how long a lease lasts.
+constexpr absl::Duration kDefaultLease = absl::Seconds(30);
 
 bool IsRefusal(const absl::Status& status) {
   switch (status.code()) {
@@ -61,7 +63,8 @@ Agent::Agent(const AgentOptions& options, std::vector<std::shared_ptr<grpc::Chan
       last_tick_ns_(absl::ToInt64Nanoseconds(clock->Monotonic())),
       table_(LeaseTableOptions{static_cast<int>(executors_.size()), options.task_stall_timeout,
                                options.stop_timeout}),
-      running_(executors_.size()) {
+      running_(executors_.size()),
+      session_id_(options.session_id) {
   UQ_CHECK(!servers.empty());
   for (const auto& channel : servers) servers_.push_back(v1::WorkerService::NewStub(channel));
   for (size_t i = 0; i < executors_.size(); ++i) {
@@ -162,7 +165,7 @@ void Agent::MaybeStartCall(absl::Duration now) {
   news_ = false;
   call_ = std::make_unique<Call>();
   v1::SynchronizeRequest& request = call_->request;
-  request.set_session_id(options_.session_id);
+  request.set_session_id(session_id_);
   request.set_worker(options_.worker);
   request.set_protocol_version(options_.protocol_version);
   request.set_software_version(options_.software_version);
@@ -227,14 +230,40 @@ bool Agent::OnCallError(const absl::Status& status, absl::Duration now, AgentRes
     *result = {AgentEnd::kRefused, status};
     return true;
   }
+  if (ErrorReason(status) == "STALE_REQUEST") {
+    if (!stale_since_.has_value()) stale_since_ = now;
+    const absl::Duration told = table_.lease_duration();
+    const absl::Duration lease = told > absl::ZeroDuration() ? told : kDefaultLease;
+    if (now - *stale_since_ >= lease / 3) BeginNewSession(now);
+  }
   ++num_failed_calls_;
   server_ = (server_ + 1) % servers_.size();
   not_before_ = next_call_at_ = now + NextBackoff();
   return false;
 }
 
+// The server knows calls of this session that this process did not make, or lost count: it would
+// refuse all that follow. Its leases are not to be had any more.
+void Agent::BeginNewSession(absl::Duration now) {
+  observer_->OnNote(absl::StrCat("the server takes the calls of session ", session_id_,
+                                 " for old ones; this worker begins a new session"));
+  ++num_sessions_;
+  session_id_ = options_.new_session_id != nullptr
+                    ? options_.new_session_id()
+                    : absl::StrCat(options_.session_id, ".", num_sessions_);
+  sequence_ = 0;
+  stale_since_.reset();
+  ApplyOrders(table_.StartAfresh(now));
+}
+
 void Agent::OnReply(absl::Duration now) {
   const Call& call = *call_;
+  stale_since_.reset();
+  if (call.response.name_shared() && !name_shared_) {
+    observer_->OnNote(absl::StrCat("another worker process calls itself ", options_.worker,
+                                   ": people cannot tell the two apart; give each its own --name"));
+  }
+  name_shared_ = call.response.name_shared();
   accepted_ = true;
   num_failed_calls_ = 0;
   not_before_ = now;

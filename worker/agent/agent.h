@@ -13,7 +13,9 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -34,7 +36,9 @@ namespace uniquanf {
 
 struct AgentOptions {
   std::string session_id;  // fresh for every process
-  std::string worker;      // "workers/{worker}"
+  // Of a process whose session the server does not accept any more; null: numbers are appended.
+  std::function<std::string()> new_session_id;
+  std::string worker;  // "workers/{worker}"
   std::string software_version;
   v1::WorkerCapabilities capabilities;
   int protocol_version = 1;
@@ -91,6 +95,7 @@ class Agent {
   bool FinishCall(absl::Duration now, AgentResult* result) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool OnCallError(const absl::Status& status, absl::Duration now, AgentResult* result)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void BeginNewSession(absl::Duration now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void OnReply(absl::Duration now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Duration MaxWait() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Duration NextBackoff() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -121,6 +126,11 @@ class Agent {
 
   std::unique_ptr<Call> call_ ABSL_GUARDED_BY(mutex_);
   int64_t sequence_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::string session_id_ ABSL_GUARDED_BY(mutex_);
+  int num_sessions_ ABSL_GUARDED_BY(mutex_) = 1;
+  // Since when the server says that calls of this session are stale.
+  std::optional<absl::Duration> stale_since_ ABSL_GUARDED_BY(mutex_);
+  bool name_shared_ ABSL_GUARDED_BY(mutex_) = false;
   size_t server_ ABSL_GUARDED_BY(mutex_) = 0;
   bool accepted_ ABSL_GUARDED_BY(mutex_) = false;  // some call has succeeded
   int num_failed_calls_ ABSL_GUARDED_BY(mutex_) = 0;

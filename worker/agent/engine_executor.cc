@@ -7,6 +7,7 @@
 #include "common/object_store/caching_store.h"
 #include "common/rpc/spec_proto.h"
 #include "common/rpc/time_proto.h"
+#include "worker/task/lost_inputs.h"
 
 namespace uniquanf {
 namespace {
@@ -106,7 +107,15 @@ absl::StatusOr<v1::TaskOutcome> EngineExecutor::OpenAndDispatch(
   options.interrupted = environment->interrupted;
   UQ_ASSIGN_OR_RETURN(environment->work,
                       OpenObjectStoreThrough(assignment.work_uri(), object_cache_, options));
-  return Dispatch(assignment, *environment);
+  const absl::StatusOr<v1::TaskOutcome> outcome = Dispatch(assignment, *environment);
+  const std::string suspect = WorkObjectOf(outcome.status());
+  if (suspect.empty() || assignment.plan_sha256().empty()) return outcome;
+  // The server can have lost inputs made again when it knows which.
+  const absl::StatusOr<std::vector<std::string>> lost =
+      FindLostInputs(environment->work.get(), assignment.plan_sha256(),
+                     {assignment.layer_sha256().begin(), assignment.layer_sha256().end()}, suspect);
+  if (!lost.ok() || lost->empty()) return outcome;
+  return WithLostInputs(outcome.status(), *lost);
 }
 
 absl::StatusOr<v1::TaskOutcome> EngineExecutor::Dispatch(const v1::TaskAssignment& assignment,

@@ -1,8 +1,10 @@
 #include "worker/agent/failure_class.h"
 
 #include <string>
+#include <utility>
 
 #include "common/base/status.h"
+#include "worker/task/lost_inputs.h"
 
 namespace uniquanf {
 namespace {
@@ -19,9 +21,14 @@ std::string Shortened(absl::string_view message) {
 
 v1::FailureClass FailureClassOf(const absl::Status& status) {
   const std::string reason = ErrorReason(status);
+  if (!LostInputsOf(status).empty()) return v1::INPUT_LOST;
   switch (status.code()) {
-    // What the job names is wrong, missing or refused: the same again gives the same.
     case absl::StatusCode::kInvalidArgument:
+      // What the assignment itself says is wrong everywhere.
+      if (reason == "INVALID_SPEC" || reason == "INVALID_URI") return v1::INVALID_INPUT;
+      return v1::ENVIRONMENT;
+    // What the job names is missing, refused or not as expected. That may be so everywhere, or only
+    // here: a mount that is missing or stale, expired credentials, a wrong clock, another build.
     case absl::StatusCode::kAlreadyExists:
     case absl::StatusCode::kNotFound:
     case absl::StatusCode::kPermissionDenied:
@@ -29,7 +36,7 @@ v1::FailureClass FailureClassOf(const absl::Status& status) {
     case absl::StatusCode::kFailedPrecondition:
     case absl::StatusCode::kOutOfRange:
     case absl::StatusCode::kUnimplemented:
-      return v1::INVALID_INPUT;
+      return v1::ENVIRONMENT;
     case absl::StatusCode::kResourceExhausted:
       // A full disk can be emptied while the task waits for its next attempt; a model that is too
       // large for the device stays so.
@@ -52,6 +59,7 @@ v1::TaskFailure FailureFromStatus(const absl::Status& status) {
   const std::string reason = ErrorReason(status);
   failure.set_reason(reason.empty() ? absl::StatusCodeToString(status.code()) : reason);
   failure.set_message(Shortened(status.message()));
+  for (std::string& sha256 : LostInputsOf(status)) failure.add_missing_sha256(std::move(sha256));
   return failure;
 }
 

@@ -157,6 +157,17 @@ Orders LeaseTable::StopAll(absl::Duration now) {
   return orders;
 }
 
+Orders LeaseTable::StartAfresh(absl::Duration now) {
+  Orders orders;
+  last_sequence_ = 0;
+  while (!leases_.empty()) {
+    const Lease& lease = leases_.begin()->second;
+    if (!lease.final) StopSlot(lease.slot, now, &orders);
+    Forget(leases_.begin()->first);
+  }
+  return orders;
+}
+
 void LeaseTable::OnProgress(int slot, const v1::TaskProgress& progress, absl::Duration now) {
   Slot& state = slots_[static_cast<size_t>(slot)];
   state.last_progress_at = now;

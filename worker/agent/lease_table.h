@@ -57,6 +57,8 @@ class LeaseTable {
   void SetDraining() { draining_ = true; }
   // Tells every running task to stop; it is reported as released unless it was finished already.
   Orders StopAll(absl::Duration now);
+  // Every lease is lost: the worker goes on under a new session, whose calls count from 1.
+  Orders StartAfresh(absl::Duration now);
 
   void OnProgress(int slot, const v1::TaskProgress& progress, absl::Duration now);
   // The slot's task has returned; the slot is free again.

@@ -216,6 +216,7 @@ int RunWorker(const WorkerOptions& options) {
   const std::unique_ptr<IdGenerator> ids = NewRandomIdGenerator();
   AgentOptions agent_options;
   agent_options.session_id = ids->NewId("session");
+  agent_options.new_session_id = [&ids] { return ids->NewId("session"); };
   agent_options.worker = absl::StrCat("workers/", options.name);
   agent_options.protocol_version = kProtocolVersion;
   agent_options.software_version = kSoftwareVersion;

@@ -7,6 +7,7 @@
 
 #include "common/base/digest.h"
 #include "common/base/status.h"
+#include "worker/task/lost_inputs.h"
 
 namespace uniquanf {
 namespace {
@@ -95,13 +96,15 @@ absl::StatusOr<std::string> PutContent(ObjectStore* store, absl::string_view byt
 
 absl::StatusOr<std::string> GetContent(ObjectStore* store, absl::string_view sha256,
                                        uint64_t max_bytes) {
-  UQ_ASSIGN_OR_RETURN(std::string bytes, store->Read(ContentKey(sha256), max_bytes));
+  absl::StatusOr<std::string> read = store->Read(ContentKey(sha256), max_bytes);
+  if (!read.ok()) return NoteWorkObject(read.status(), std::string(sha256));
+  std::string bytes = *std::move(read);
   if (Sha256Hex(bytes) != sha256) {
-    return MakeError(
-        absl::StatusCode::kDataLoss, "DIGEST_MISMATCH",
-        absl::StrCat(store->uri(), "/", ContentKey(sha256),
-                     " does not hold the bytes its name promises; it was damaged: delete "
-                     "it and retry the job"));
+    return NoteWorkObject(
+        MakeError(absl::StatusCode::kDataLoss, "DIGEST_MISMATCH",
+                  absl::StrCat(store->uri(), "/", ContentKey(sha256),
+                               " does not hold the bytes its name promises; it was damaged")),
+        std::string(sha256));
   }
   return bytes;
 }

@@ -20,6 +20,7 @@
 #include "worker/task/content_store.h"
 #include "worker/task/copied_files.h"
 #include "worker/task/layer_shard.h"
+#include "worker/task/lost_inputs.h"
 #include "worker/task/output.h"
 #include "worker/task/report_html.h"
 #include "worker/task/run_facts.h"
@@ -136,8 +137,9 @@ class FinalizeRun {
       if (IsCancelled(env_)) return CancelledError();
       ReportProgress(env_, "storing", result.layer, plan_.num_layers);
       const std::string file = ShardFileName(result.layer + 1, num_shards);
-      UQ_RETURN_IF_ERROR(CopyObject(env_.work.get(), ContentKey(result.shard_sha256), output_.get(),
-                                    file, result.shard_sha256));
+      UQ_RETURN_IF_ERROR(NoteWorkObject(CopyObject(env_.work.get(), ContentKey(result.shard_sha256),
+                                                   output_.get(), file, result.shard_sha256),
+                                        result.shard_sha256));
       AddFile({file, result.shard_size_bytes, result.shard_sha256});
       UQ_RETURN_IF_ERROR(IndexShard(file));
       UQ_CRASH_POINT("finalize.shard_copied");

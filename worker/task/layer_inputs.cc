@@ -8,6 +8,7 @@
 #include "common/safetensors/safetensors.h"
 #include "worker/model/language_model.h"
 #include "worker/task/content_store.h"
+#include "worker/task/lost_inputs.h"
 #include "worker/task/tokens.h"
 
 namespace uniquanf {
@@ -26,15 +27,16 @@ absl::Status ForwardHostBlock(const TaskContext& context, int layer, const HostB
 absl::StatusOr<HostBlock> LoadStoredBlock(const TaskContext& context, const LayerResult& result,
                                           const TaskEnvironment& env) {
   UQ_ASSIGN_OR_RETURN(HostBlock block, context.checkpoint->LoadBlock(result.layer));
-  UQ_ASSIGN_OR_RETURN(const auto shard,
-                      SafetensorsFile::Open(env.work, ContentKey(result.shard_sha256)));
+  const auto opened = SafetensorsFile::Open(env.work, ContentKey(result.shard_sha256));
+  if (!opened.ok()) return NoteWorkObject(opened.status(), result.shard_sha256);
+  const auto& shard = *opened;
   for (Linear linear : kAllLinears) {
     const ModuleResult& module = result.modules[static_cast<int>(linear)];
     if (!module.quantized) continue;
-    UQ_ASSIGN_OR_RETURN(const PackedLinear packed,
-                        ReadPackedLinear(*shard, module.name, module.bits, module.num_outputs,
-                                         module.num_inputs, module.group_size));
-    Dequantize(packed, block.linear[static_cast<int>(linear)].data());
+    const absl::StatusOr<PackedLinear> packed = ReadPackedLinear(
+        *shard, module.name, module.bits, module.num_outputs, module.num_inputs, module.group_size);
+    if (!packed.ok()) return NoteWorkObject(packed.status(), result.shard_sha256);
+    Dequantize(*packed, block.linear[static_cast<int>(linear)].data());
   }
   return block;
 }

@@ -26,6 +26,7 @@
 #include "worker/task/layer_inputs.h"
 #include "worker/task/layer_shard.h"
 #include "worker/task/layer_state.h"
+#include "worker/task/lost_inputs.h"
 #include "worker/task/memory_plan.h"
 #include "worker/task/run_facts.h"
 #include "worker/task/task_context.h"
@@ -306,8 +307,9 @@ class LayerRun : public UnstoredLayer {
     trained.binary = spec.method == QuantizationMethod::kUniquanf;
     std::shared_ptr<const SafetensorsFile> state;
     if (before_.has_value()) {
-      UQ_ASSIGN_OR_RETURN(state,
-                          SafetensorsFile::Open(env_.work, ContentKey(before_->state_sha256)));
+      auto opened = SafetensorsFile::Open(env_.work, ContentKey(before_->state_sha256));
+      if (!opened.ok()) return NoteWorkObject(opened.status(), before_->state_sha256);
+      state = *std::move(opened);
     }
     for (Linear linear : kAllLinears) {
       if (IsCancelled(env_)) return CancelledError();

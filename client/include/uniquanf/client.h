@@ -169,6 +169,8 @@ class Client {
   // OK when a server serves. kUnavailable (SERVER_UNREACHABLE): none answers within the call's
   // timeout; kFailedPrecondition (NOT_SERVING): it answers, and stands by, starts or stops.
   absl::Status CheckHealth();
+  // Says that the server's wall clock is right although it ran ahead.
+  absl::StatusOr<ServerInfo> ConfirmWallClock();
 
  private:
   struct Impl;

@@ -38,7 +38,7 @@ absl::string_view TaskKindName(TaskKind kind);
 enum class TaskState { kUnknown, kBlocked, kReady, kLeased, kSucceeded, kFailed, kCancelled };
 absl::string_view TaskStateName(TaskState state);
 
-enum class WorkerState { kUnknown, kReady, kDraining, kLost };
+enum class WorkerState { kUnknown, kReady, kDraining, kLost, kQuarantined };
 absl::string_view WorkerStateName(WorkerState state);
 
 struct JobError {
@@ -112,8 +112,9 @@ struct TaskProgress {
 };
 
 struct TaskFailure {
-  std::string
-      failure_class;  // "WORKER_LOST", "TRANSIENT", "OUT_OF_MEMORY", "INVALID_INPUT", "INTERNAL"
+  // "WORKER_LOST", "TRANSIENT", "OUT_OF_MEMORY", "INVALID_INPUT", "INTERNAL", "ENVIRONMENT",
+  // "INPUT_LOST"
+  std::string failure_class;
   std::string reason;
   std::string message;
   int attempt = 0;
@@ -149,6 +150,8 @@ struct Worker {
   absl::Time start_time = absl::InfinitePast();
   absl::Time last_seen_time = absl::InfinitePast();
   std::vector<std::string> tasks;  // leased now
+  std::string status_message;      // kQuarantined: why, and for how long
+  std::string process;             // names it among those that share the worker's name
 };
 
 struct ServerInfo {
@@ -160,6 +163,8 @@ struct ServerInfo {
   int64_t num_jobs = 0;
   int64_t num_tasks_ready = 0;
   int64_t num_tasks_leased = 0;
+  // How far its wall clock is ahead of what it believes: deadlines and deletions wait meanwhile.
+  absl::Duration wall_clock_ahead;
 };
 
 }  // namespace uniquanf

@@ -205,7 +205,7 @@ v1::WatchJobResponse FinalState(v1::Job::State state) {
     report->set_perplexity_after(29.1234);
     report->set_model_size_bytes(1 << 20);
     report->set_artifact_size_bytes(1 << 18);
-    report->add_warnings("layer 1 saturated\x1b[2J");
+    report->add_warnings("layer 1 saturated\x1b[2J\nforged line \u009b2J\u202e");
     v1::LayerReport* layer = report->add_layers();
     layer->set_initial_loss(0.5);
     layer->set_final_loss(0.25);
@@ -219,10 +219,15 @@ TEST_F(CliTest, WatchEndsWithTheJobsOutcome) {
   ScriptWatch(FinalState(v1::Job::SUCCEEDED));
   Result result = Run({"watch", "w"});
   EXPECT_EQ(result.exit_code, 0) << result.err;
-  EXPECT_THAT(result.out, AllOf(HasSubstr("25.2342 before, 29.1234 after (+15.4%)"),
-                                HasSubstr("4.00x smaller"), HasSubstr("5.0000e-01"),
-                                HasSubstr("file:///artifacts/w"), HasSubstr("layer 1 saturated")));
+  EXPECT_THAT(result.out,
+              AllOf(HasSubstr("25.2342 before, 29.1234 after (+15.4%)"), HasSubstr("4.00x smaller"),
+                    HasSubstr("5.0000e-01"), HasSubstr("file:///artifacts/w"),
+                    HasSubstr("layer 1 saturated\\x1b[2J\\x0aforged line "
+                              "\\u009b2J\\u202e\n")));
   EXPECT_THAT(result.out, Not(HasSubstr("\x1b")));
+  EXPECT_THAT(Run({"watch", "w", "--json"}).out,
+              AllOf(HasSubstr("\\u009b2J\\u202e"), Not(HasSubstr("\u009b"))));
+  ScriptWatch(FinalState(v1::Job::SUCCEEDED));
   EXPECT_THAT(result.err, Not(HasSubstr("\x1b")));
   ScriptWatch(FinalState(v1::Job::FAILED));
   result = Run({"watch", "w"});
@@ -362,6 +367,20 @@ TEST_F(CliTest, WorkersAndDrainSpeakToTheAdminService) {
     return grpc::Status::OK;
   };
   EXPECT_THAT(Run({"workers"}).out, HasSubstr("w1      READY  cpu"));
+  server_.admin.list_workers = [](const v1::ListWorkersRequest&, v1::ListWorkersResponse* reply) {
+    for (const char* process : {"w1@aaaaaaaa", "w1@bbbbbbbb"}) {
+      v1::Worker* worker = reply->add_workers();
+      worker->set_name("workers/w1");
+      worker->set_process(process);
+      worker->set_state(v1::Worker::QUARANTINED);
+      worker->set_status_message("3 jobs in a row\nforged");
+    }
+    return grpc::Status::OK;
+  };
+  const Result shared = Run({"workers"});
+  EXPECT_THAT(shared.out, AllOf(HasSubstr("w1@aaaaaaaa  QUARANTINED"), HasSubstr("w1@bbbbbbbb"),
+                                HasSubstr("w1@aaaaaaaa: 3 jobs in a row\\x0aforged\n")));
+  EXPECT_THAT(shared.err, HasSubstr("2 processes are called w1"));
   EXPECT_EQ(Run({"drain", "w1"}).out, "workers/w1 is DRAINING, 0 tasks running\n");
 }
 

@@ -37,7 +37,7 @@ class CoreTest : public ::testing::Test {
   }
   void TearDown() override { EXPECT_TRUE(CheckInvariants(state_).ok()) << CheckInvariants(state_); }
 
-  Now now() const { return {absl::FromUnixSeconds(1700000000) + mono_, mono_}; }
+  Now now() const { return {absl::FromUnixSeconds(1700000000) + mono_ + wall_jump_, mono_}; }
   Outcome Do(const Event& event) {
     const Outcome outcome = Apply(&state_, event, now(), &edits_);
     const absl::Status status = CheckInvariants(state_);
@@ -130,6 +130,20 @@ class CoreTest : public ::testing::Test {
     }
     return Synchronize(worker);
   }
+  // Another server process on what is stored: the edits have been written.
+  void Restart() {
+    StoredState stored;
+    for (const auto& [seq, entry] : state_.jobs) {
+      stored.jobs.push_back(entry.job);
+      for (size_t i = 0; i < entry.tasks.size(); ++i) {
+        stored.tasks.push_back({{seq, static_cast<int32_t>(i)}, entry.tasks[i]});
+      }
+    }
+    absl::StatusOr<State> state = Rebuild(policy_, stored, state_.epoch + 1, 1, now());
+    ASSERT_TRUE(state.ok()) << state.status();
+    state_ = *std::move(state);
+    EXPECT_TRUE(CheckInvariants(state_).ok()) << CheckInvariants(state_);
+  }
   const Job& job(const std::string& id) { return state_.FindJob(id)->job; }
   const Task& task(const std::string& id, const std::string& task) {
     const JobEntry* entry = state_.FindJob(id);
@@ -140,6 +154,7 @@ class CoreTest : public ::testing::Test {
   State state_;
   Edits edits_;
   absl::Duration mono_ = absl::Seconds(100);
+  absl::Duration wall_jump_;
   int num_uids_ = 0;
   std::map<std::string, LeaseAction> actions_;
 };

@@ -64,6 +64,10 @@ inline Task SampleTask(const std::string& id) {
   task.num_transient = 2;
   task.num_out_of_memory = 1;
   task.num_internal = 1;
+  task.num_environment = 2;
+  task.environment_sessions = {"session-1", "session-2"};
+  task.num_reopened = 3;
+  task.lost_sha256 = std::string(64, 'b');
   task.exceeded_memory_bytes = 1 << 20;
   task.failures = {{FailureClass::kTransient, "R", "m", 1, "w", absl::FromUnixSeconds(5)}};
   task.start_time = absl::FromUnixSeconds(6);

@@ -459,6 +459,40 @@ TEST_F(ServiceTest, AdminSeesAndDrainsWorkers) {
   ASSERT_TRUE(admin_->GetServerInfo(&info_context, {}, &info).ok());
   EXPECT_EQ(info.state_backend(), "sqlite");
   EXPECT_TRUE(info.active());
+  EXPECT_FALSE(info.has_wall_clock_ahead());
+  grpc::ClientContext confirm_context;
+  EXPECT_TRUE(admin_->ConfirmWallClock(&confirm_context, {}, &info).ok());
+}
+
+TEST_F(ServiceTest, AdminTellsProcessesOfOneNameApart) {
+  v1::SynchronizeRequest one = Call(), two = Call();
+  one.set_session_id("session-aaaaaaaaaa");
+  two.set_session_id("session-bbbbbbbbbb");
+  for (int i = 0; i < 3; ++i) {
+    one.set_sequence(i + 1);
+    two.set_sequence(i + 1);
+    ASSERT_THAT(Synchronize(one), IsOk());
+    ASSERT_THAT(Synchronize(two), IsOk());
+  }
+  EXPECT_TRUE(Synchronize(two)->name_shared());
+  grpc::ClientContext list_context;
+  v1::ListWorkersResponse list;
+  ASSERT_TRUE(admin_->ListWorkers(&list_context, {}, &list).ok());
+  ASSERT_EQ(list.workers_size(), 2);
+  EXPECT_EQ(list.workers(0).name(), list.workers(1).name());
+  EXPECT_NE(list.workers(0).process(), list.workers(1).process());
+  v1::DrainWorkerRequest drain;
+  v1::Worker worker;
+  drain.set_name("workers/w");
+  grpc::ClientContext ambiguous_context;
+  EXPECT_THAT(FromGrpcStatus(admin_->DrainWorker(&ambiguous_context, drain, &worker)),
+              FailsWith(StatusCode::kFailedPrecondition, "WORKER_AMBIGUOUS"));
+  drain.set_name("workers/w@aaaaaaaa");
+  grpc::ClientContext drain_context;
+  ASSERT_TRUE(admin_->DrainWorker(&drain_context, drain, &worker).ok());
+  EXPECT_EQ(worker.session_id(), "session-aaaaaaaaaa");
+  EXPECT_FALSE(Synchronize(two)->drain());
+  EXPECT_TRUE(Synchronize(one)->drain());
 }
 
 TEST_F(ServiceTest, ErrorsCarryErrorInfo) {
@@ -486,6 +520,80 @@ TEST_F(ServiceTest, ShutdownEndsStreamsAndHeldCalls) {
   EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
 }
 
+// A job of many tasks whose failures are told at length: clients refuse messages beyond 4 MiB.
+TEST(WatchUpdatesTest, ManyTasksComeInMessagesOfModerateSize) {
+  const Now now{absl::FromUnixSeconds(1700000000), absl::Seconds(100)};
+  State state = *Rebuild(Policy(), {}, 1, 1, now);
+  Edits edits;
+  CreateJobEvent create;
+  create.job.id = create.job.uid = "a";
+  ASSERT_THAT(Apply(&state, create, now, &edits).status, IsOk());
+  JobEntry& entry = state.jobs.begin()->second;
+  for (int i = 1; i <= 3000; ++i) {
+    Task task;
+    task.id = absl::StrCat("layer-", i);
+    task.kind = TaskKind::kLayer;
+    task.version = entry.job.version;
+    task.failures.resize(1);
+    task.failures[0].message = std::string(2000, 'm');
+    entry.tasks.push_back(task);
+  }
+  PublishedState published;
+  published.Publish(state, edits);
+  WatchUpdates updates(&published);
+  const auto update = updates.After(entry.job.seq, 0, -1);
+  ASSERT_TRUE(update.has_value());
+  ASSERT_GT(update->responses.size(), 4u);
+  int num_tasks = 0;
+  for (const auto& response : update->responses) {
+    EXPECT_LT(response->ByteSizeLong(), 2u << 20);
+    EXPECT_EQ(response->more(), response != update->responses.back());
+    EXPECT_EQ(response->job().version(), entry.job.version);
+    num_tasks += response->tasks_size();
+  }
+  EXPECT_EQ(num_tasks, 3001);
+}
+
+TEST(MethodsTest, EveryMethodOfTheProtosHasARowAndEveryRowAMethod) {
+  std::set<std::string> methods, rows;
+  for (const auto* file :
+       {v1::CreateJobRequest::descriptor()->file(), v1::SynchronizeRequest::descriptor()->file(),
+        v1::GetServerInfoRequest::descriptor()->file()}) {
+    for (int s = 0; s < file->service_count(); ++s) {
+      for (int m = 0; m < file->service(s)->method_count(); ++m) {
+        methods.insert(
+            absl::StrCat(file->service(s)->name(), "/", file->service(s)->method(m)->name()));
+      }
+    }
+  }
+  for (const Method& row : kMethods) {
+    rows.insert(absl::StrCat(std::string(row.service), "/", std::string(row.name)));
+  }
+  EXPECT_EQ(rows, methods);
+  EXPECT_EQ(rows.size(), std::size(kMethods));
+}
+
+TEST(MethodsTest, ACallerWithoutTheRoleIsRefused) {
+  const Caller worker = {"peer", static_cast<unsigned>(Role::kWorker)};
+  EXPECT_THAT(CheckAccess(worker, MethodRow("Synchronize")), IsOk());
+  for (const Method& method : kMethods) {
+    if (method.role == Role::kWorker) continue;
+    EXPECT_THAT(CheckAccess(worker, method),
+                FailsWith(StatusCode::kPermissionDenied, "PERMISSION_DENIED"));
+  }
+}
+
+TEST(StoredJobTest, ADamagedSpecOrReportIsRefusedByNameWhereTheStateIsRead) {
+  Job job;
+  job.id = "j";
+  EXPECT_THAT(CheckStoredJob(job), IsOk());
+  job.spec = "\xFF\xFF not a spec";
+  EXPECT_THAT(CheckStoredJob(job), FailsWith(StatusCode::kDataLoss, "STATE_CORRUPT"));
+  job.spec.clear();
+  job.report = "\x0A\x7F";
+  EXPECT_THAT(CheckStoredJob(job), FailsWith(StatusCode::kDataLoss, "STATE_CORRUPT"));
+}
+
 TEST(WatchUpdatesTest, WatchersThatHaveSeenTheSameShareOneUpdate) {
   const Now now{absl::FromUnixSeconds(1700000000), absl::Seconds(100)};
   State state = *Rebuild(Policy(), {}, 1, 1, now);
@@ -501,26 +609,27 @@ TEST(WatchUpdatesTest, WatchersThatHaveSeenTheSameShareOneUpdate) {
   const uint64_t job = state.FindJob("a")->job.seq;
   WatchUpdates updates(&published);
   const auto first = updates.After(job, 0, -1);
-  ASSERT_TRUE(first.has_value() && first->response != nullptr);
-  EXPECT_EQ(first->response->tasks_size(), 1);
+  ASSERT_TRUE(first.has_value() && first->responses.size() == 1);
+  EXPECT_EQ(first->responses[0]->tasks_size(), 1);
+  EXPECT_FALSE(first->responses[0]->more());
   EXPECT_FALSE(first->final);
-  EXPECT_EQ(updates.After(job, 0, -1)->response, first->response);
+  EXPECT_EQ(updates.After(job, 0, -1)->responses, first->responses);
   EXPECT_EQ(updates.num_made(), 1);
 
-  const int64_t version = first->response->job().version();
-  EXPECT_EQ(updates.After(job, version, version)->response, nullptr);
-  EXPECT_EQ(updates.After(job, 0, version)->response->tasks_size(), 0);
+  const int64_t version = first->responses[0]->job().version();
+  EXPECT_TRUE(updates.After(job, version, version)->responses.empty());
+  EXPECT_EQ(updates.After(job, 0, version)->responses[0]->tasks_size(), 0);
   EXPECT_EQ(updates.num_made(), 2);
 
   apply(PauseJobEvent{"a"});
   const auto second = updates.After(job, version, version);
-  ASSERT_NE(second->response, nullptr);
-  EXPECT_EQ(second->response->job().state(), v1::Job::PAUSED);
-  EXPECT_EQ(second->response->tasks_size(), 0) << "no task has changed";
+  ASSERT_EQ(second->responses.size(), 1u);
+  EXPECT_EQ(second->responses[0]->job().state(), v1::Job::PAUSED);
+  EXPECT_EQ(second->responses[0]->tasks_size(), 0) << "no task has changed";
   apply(CancelJobEvent{"a"});
   const auto last = updates.After(job, version, version);
   EXPECT_TRUE(last->final);
-  EXPECT_EQ(last->response->tasks_size(), 1);
+  EXPECT_EQ(last->responses[0]->tasks_size(), 1);
   apply(DeleteJobEvent{"a"});
   EXPECT_FALSE(updates.After(job, version, version).has_value());
 }

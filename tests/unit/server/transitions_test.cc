@@ -44,10 +44,13 @@ const std::map<std::pair<T, TE>, T> kTasks = {
     {{T::kBlocked, TE::kCancel}, T::kCancelled},
     {{T::kReady, TE::kLease}, T::kLeased},
     {{T::kReady, TE::kCancel}, T::kCancelled},
+    {{T::kReady, TE::kInputsOpen}, T::kBlocked},
     {{T::kLeased, TE::kSucceed}, T::kSucceeded},
     {{T::kLeased, TE::kRetryLater}, T::kReady},
     {{T::kLeased, TE::kFail}, T::kFailed},
     {{T::kLeased, TE::kCancel}, T::kCancelled},
+    {{T::kLeased, TE::kInputsOpen}, T::kBlocked},
+    {{T::kSucceeded, TE::kReopen}, T::kBlocked},
     {{T::kFailed, TE::kReset}, T::kBlocked},
     {{T::kCancelled, TE::kReset}, T::kBlocked},
 };
@@ -83,12 +86,13 @@ TEST(TransitionsTest, EveryPairOfTaskStateAndEvent) {
   }
 }
 
-TEST(TransitionsTest, NoEventLeadsOutOfSuccess) {
+TEST(TransitionsTest, OnlyTheLossOfItsResultLeadsOutOfSuccess) {
   for (int e = 0; e < kNumJobEvents; ++e) {
     EXPECT_EQ(NextState(J::kSucceeded, static_cast<JE>(e)).value_or(J::kSucceeded), J::kSucceeded);
   }
   for (int e = 0; e < kNumTaskEvents; ++e) {
-    EXPECT_FALSE(NextState(T::kSucceeded, static_cast<TE>(e)).has_value());
+    const auto event = static_cast<TE>(e);
+    EXPECT_EQ(NextState(T::kSucceeded, event).has_value(), event == TE::kReopen);
   }
 }
 

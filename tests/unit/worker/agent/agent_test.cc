@@ -251,6 +251,45 @@ TEST_F(AgentTest, ARenewedLeaseIsNotFenced) {
   EXPECT_TRUE(WaitUntilEnded(v1::LeaseReport::kSucceeded));
 }
 
+// Whoever made it so: another who knows the session, or a server that lost count.
+TEST_F(AgentTest, AWorkerWhoseCallsAreTakenForOldOnesLeasesAgainWithinALease) {
+  Queue("jobs/j/tasks/layer-0000");
+  StartAgent(1, &clock_);
+  ASSERT_TRUE(WaitUntilRunning());
+  service_.With(
+      [](State& s) { s.error = MakeError(absl::StatusCode::kAborted, "STALE_REQUEST", "older"); });
+  const auto in_new_session = [](const State& s) {
+    return s.requests.back().session_id() != "session-1";
+  };
+  EXPECT_TRUE(AdvanceUntil(in_new_session, absl::Milliseconds(500), absl::Seconds(20)));
+  EXPECT_TRUE(executors_[0].WaitUntilCancelled()) << "the old session's lease is lost";
+  service_.With([](State& s) {
+    EXPECT_EQ(s.requests.back().sequence(), 1);
+    EXPECT_EQ(s.requests.back().leases_size(), 0);
+    s.error = absl::OkStatus();
+  });
+  Queue("jobs/j/tasks/layer-0001");
+  EXPECT_TRUE(AdvanceUntil([](const State& s) { return s.live.count("lease-2") > 0; },
+                           absl::Milliseconds(500), absl::Seconds(10)));
+}
+
+TEST_F(AgentTest, OneStaleAnswerChangesNothing) {
+  Queue("jobs/j/tasks/layer-0000");
+  StartAgent(1, &clock_);
+  ASSERT_TRUE(WaitUntilRunning());
+  const size_t before = service_.With([](State& s) {
+    s.error = MakeError(absl::StatusCode::kAborted, "STALE_REQUEST", "older");
+    return s.requests.size();
+  });
+  ASSERT_TRUE(AdvanceUntil([&](const State& s) { return s.requests.size() > before; },
+                           absl::Milliseconds(50), absl::Seconds(5)));
+  service_.With([](State& s) { s.error = absl::OkStatus(); });
+  executors_[0].Finish();
+  EXPECT_TRUE(AdvanceUntil([](const State& s) { return s.ended.count("lease-1") > 0; },
+                           absl::Milliseconds(50), absl::Seconds(5)));
+  service_.With([](State& s) { EXPECT_EQ(s.requests.back().session_id(), "session-1"); });
+}
+
 TEST_F(AgentTest, AServerThatGoesAndComesBackGetsTheResult) {
   Queue("jobs/j/tasks/layer-0000");
   StartAgent();

@@ -4,6 +4,7 @@
 
 #include "common/base/status.h"
 #include "gtest/gtest.h"
+#include "worker/task/lost_inputs.h"
 
 namespace uniquanf {
 namespace {
@@ -15,14 +16,17 @@ TEST(FailureClassTest, EveryCodeHasItsClass) {
     const char* reason;
     v1::FailureClass expected;
   } rows[] = {
-      {Code::kInvalidArgument, "TENSOR_SHAPE", v1::INVALID_INPUT},
-      {Code::kAlreadyExists, "OUTPUT_EXISTS", v1::INVALID_INPUT},
-      {Code::kNotFound, "OBJECT_NOT_FOUND", v1::INVALID_INPUT},
-      {Code::kPermissionDenied, "PERMISSION_DENIED", v1::INVALID_INPUT},
-      {Code::kUnauthenticated, "", v1::INVALID_INPUT},
-      {Code::kFailedPrecondition, "ALREADY_QUANTIZED", v1::INVALID_INPUT},
-      {Code::kOutOfRange, "OBJECT_TOO_SHORT", v1::INVALID_INPUT},
-      {Code::kUnimplemented, "CUDA_NOT_BUILT", v1::INVALID_INPUT},
+      {Code::kInvalidArgument, "INVALID_SPEC", v1::INVALID_INPUT},
+      {Code::kInvalidArgument, "INVALID_URI", v1::INVALID_INPUT},
+      {Code::kInvalidArgument, "MODEL_NOT_FOUND", v1::ENVIRONMENT},
+      {Code::kInvalidArgument, "TENSOR_SHAPE", v1::ENVIRONMENT},
+      {Code::kAlreadyExists, "OUTPUT_EXISTS", v1::ENVIRONMENT},
+      {Code::kNotFound, "OBJECT_NOT_FOUND", v1::ENVIRONMENT},
+      {Code::kPermissionDenied, "PERMISSION_DENIED", v1::ENVIRONMENT},
+      {Code::kUnauthenticated, "", v1::ENVIRONMENT},
+      {Code::kFailedPrecondition, "ALREADY_QUANTIZED", v1::ENVIRONMENT},
+      {Code::kOutOfRange, "OBJECT_TOO_SHORT", v1::ENVIRONMENT},
+      {Code::kUnimplemented, "CUDA_NOT_BUILT", v1::ENVIRONMENT},
       {Code::kResourceExhausted, "OUT_OF_MEMORY", v1::OUT_OF_MEMORY},
       {Code::kResourceExhausted, "STORAGE_FULL", v1::TRANSIENT},
       {Code::kUnavailable, "STORE_UNAVAILABLE", v1::TRANSIENT},
@@ -39,6 +43,15 @@ TEST(FailureClassTest, EveryCodeHasItsClass) {
     const absl::Status status = MakeError(row.code, row.reason, "m");
     EXPECT_EQ(FailureClassOf(status), row.expected) << status;
   }
+}
+
+TEST(FailureClassTest, LostInputsAreNamed) {
+  const absl::Status status = WithLostInputs(NotFound("OBJECT_NOT_FOUND", "m"), {"aa", "bb"});
+  const v1::TaskFailure failure = FailureFromStatus(status);
+  EXPECT_EQ(failure.failure_class(), v1::INPUT_LOST);
+  EXPECT_EQ(failure.reason(), "OBJECT_NOT_FOUND");
+  ASSERT_EQ(failure.missing_sha256_size(), 2);
+  EXPECT_EQ(failure.missing_sha256(1), "bb");
 }
 
 TEST(FailureClassTest, ReasonFallsBackToTheCodesName) {

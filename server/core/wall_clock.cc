@@ -1,0 +1,42 @@
+// Wall-clock time that may end jobs: a jump ahead is not believed until it has lasted, or an
+// operator confirms it. Deadlines and deletions cannot be taken back.
+#include <algorithm>
+
+#include "server/core/mutations.h"
+
+namespace uniquanf::server {
+
+void Mutation::ObserveClock() {
+  WallClock& clock = state_.clock;
+  const absl::Duration offset = (now_.wall - absl::UnixEpoch()) - now_.mono;
+  const absl::Duration tolerance = state_.policy.clock_tolerance;
+  const absl::Duration settle_time = state_.policy.clock_settle_time;
+  if (offset - clock.trusted_offset <= tolerance) {
+    clock.ahead_since.reset();
+    clock.lead = absl::ZeroDuration();
+    // It follows a clock that went back at once, and one that is slewed slowly: by many small steps
+    // it must not be led astray either.
+    if (offset < clock.trusted_offset - tolerance || now_.mono - clock.trusted_at >= settle_time) {
+      clock.trusted_offset = offset;
+      clock.trusted_at = now_.mono;
+    }
+    return;
+  }
+  if (!clock.ahead_since.has_value() ||
+      absl::AbsDuration(offset - clock.ahead_offset) > tolerance) {
+    clock.ahead_since = now_.mono;  // a jump, or another one
+    clock.ahead_offset = offset;
+  }
+  if (now_.mono - *clock.ahead_since >= settle_time) return ConfirmWallClock();
+  clock.lead = offset - clock.trusted_offset;
+}
+
+void Mutation::ConfirmWallClock() {
+  WallClock& clock = state_.clock;
+  clock.trusted_offset = (now_.wall - absl::UnixEpoch()) - now_.mono;
+  clock.trusted_at = now_.mono;
+  clock.ahead_since.reset();
+  clock.lead = absl::ZeroDuration();
+}
+
+}  // namespace uniquanf::server
