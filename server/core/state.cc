@@ -207,9 +207,9 @@ absl::Status CheckInvariants(const State& state) {
     if (wanted != entry.queued_as.has_value()) return violated(entry, "queue membership");
     if (wanted) {
       ++num_queued;
-      const auto exceeded = std::count_if(entry.ready.begin(), entry.ready.end(), [&](int32_t i) {
-        return entry.tasks[i].exceeded_memory_bytes > 0;
-      });
+      const auto exceeded = std::count_if(
+          entry.ready.begin(), entry.ready.end(),
+          [&tasks = entry.tasks](int32_t i) { return tasks[i].exceeded_memory_bytes > 0; });
       if (exceeded != entry.num_ready_exceeded || (exceeded > 0) != entry.queued_as->uneven) {
         return violated(entry, "tasks that want more memory than the others");
       }
