@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <string>
@@ -13,7 +14,7 @@
 namespace uniquanf::internal {
 namespace {
 
-constexpr char kVariable[] = "UNIQUANF_CRASH_POINT";
+constexpr int kUsageError = 64;
 
 struct Armed {
   std::string name;
@@ -21,7 +22,7 @@ struct Armed {
 };
 
 Armed ReadEnvironment() {
-  const char* value = getenv(kVariable);
+  const char* value = getenv(kCrashPointVariable);
   Armed armed;
   if (value == nullptr) return armed;
   const absl::string_view text(value);
@@ -34,9 +35,21 @@ Armed ReadEnvironment() {
   return armed;
 }
 
+// A name that nothing hits would make a test pass that kills nobody.
+bool CheckEnvironment() {
+  if (getenv(kCrashPointVariable) == nullptr) return false;
+  const Armed armed = ReadEnvironment();
+  if (IsCrashPoint(armed.name)) return true;
+  fprintf(stderr, "%s=%s names no crash point; there are:", kCrashPointVariable,
+          getenv(kCrashPointVariable));
+  for (const std::string_view known : kCrashPoints) fprintf(stderr, " %s", known.data());
+  fprintf(stderr, "\n");
+  _exit(kUsageError);
+}
+
 }  // namespace
 
-const bool kCrashPointsArmed = getenv(kVariable) != nullptr;
+const bool kCrashPointsArmed = CheckEnvironment();
 
 void HitCrashPoint(const char* name) {
   static const Armed* const armed = new Armed(ReadEnvironment());

@@ -84,9 +84,9 @@ class LocalWriter : public ObjectWriter {
       }
     }
     if (fsync(file_.get()) != 0) return ErrnoToStatus(errno, "sync", object_);
-    UQ_CRASH_POINT("local_store_before_rename");
+    UQ_CRASH_POINT("local_store.before_rename");
     UQ_RETURN_IF_ERROR(options_.if_absent ? RenameIfAbsent() : Rename());
-    UQ_CRASH_POINT("local_store_after_rename");
+    UQ_CRASH_POINT("local_store.after_rename");
     // Some file systems (NFS) report a full disk only now; it is in place but may be incomplete.
     if (const int error = file_.Close(); error != 0) {
       unlinkat(directory_.get(), name_.c_str(), 0);

@@ -14,21 +14,21 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <condition_variable>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <queue>
 #include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "common/base/digest.h"
 #include "common/base/status.h"
@@ -121,7 +121,7 @@ class Fleet {
   // part is not counted. Returns when no call is open any more. Errors: of the first call that
   // failed, which ends the measurement.
   absl::StatusOr<Measurement> Run(absl::Duration period, absl::Duration duration) {
-    std::unique_lock<std::mutex> lock(mutex_);
+    absl::MutexLock lock(&mutex_);
     period_ = period;
     measured_ = {};
     stopped_ = false;
@@ -134,20 +134,20 @@ class Fleet {
     while (absl::Now() < end_ && error_.ok()) {
       if (due_.empty() || due_.top().first > absl::Now()) {
         const absl::Time next = due_.empty() ? end_ : std::min(end_, due_.top().first);
-        changed_.wait_for(lock, absl::ToChronoMicroseconds(next - absl::Now()));
+        changed_.WaitWithDeadline(&mutex_, next);
         continue;
       }
       const auto [planned, index] = due_.top();
       due_.pop();
       members_[index]->planned = planned;
       ++num_open_;
-      lock.unlock();
+      mutex_.Unlock();
       Call(index);
-      lock.lock();
+      mutex_.Lock();
     }
     stopped_ = true;
     due_ = {};
-    changed_.wait(lock, [this] { return num_open_ == 0; });
+    while (num_open_ != 0) changed_.Wait(&mutex_);
     if (!error_.ok()) return error_;
     if (measured_.num_leases == 0) return absl::InternalError("no task was leased");
     measured_.time = duration;
@@ -179,7 +179,7 @@ class Fleet {
     Member& member = *members_[index];
     const bool leased = status.ok() && member.worker.Took(member.response);
     {
-      const std::lock_guard<std::mutex> lock(mutex_);
+      absl::MutexLock lock(&mutex_);
       if (!status.ok()) {
         if (error_.ok()) error_ = FromGrpcStatus(status);
         stopped_ = true;
@@ -193,7 +193,7 @@ class Fleet {
       if (!again) {
         --num_open_;
         if (!stopped_) due_.push({std::max(member.planned + period_, now), index});
-        changed_.notify_one();
+        changed_.Signal();
         return;
       }
       member.planned = now;
@@ -203,15 +203,15 @@ class Fleet {
 
   std::vector<std::unique_ptr<v1::WorkerService::Stub>> stubs_;
   std::vector<std::unique_ptr<Member>> members_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  absl::Duration period_;
-  absl::Time measure_from_, end_;
-  bool stopped_ = true;
-  absl::Status error_;
-  int num_open_ = 0;
-  std::priority_queue<Due, std::vector<Due>, std::greater<>> due_;
-  Measurement measured_;
+  absl::Mutex mutex_;
+  absl::CondVar changed_;
+  absl::Duration period_ ABSL_GUARDED_BY(mutex_);
+  absl::Time measure_from_ ABSL_GUARDED_BY(mutex_), end_ ABSL_GUARDED_BY(mutex_);
+  bool stopped_ ABSL_GUARDED_BY(mutex_) = true;
+  absl::Status error_ ABSL_GUARDED_BY(mutex_);
+  int num_open_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::priority_queue<Due, std::vector<Due>, std::greater<>> due_ ABSL_GUARDED_BY(mutex_);
+  Measurement measured_ ABSL_GUARDED_BY(mutex_);
 };
 
 // Seconds of processor time: of a process, and of the whole machine.

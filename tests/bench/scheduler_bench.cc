@@ -8,18 +8,18 @@
 #include <time.h>
 
 #include <algorithm>
-#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <future>
-#include <mutex>
 #include <queue>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "common/base/clock.h"
 #include "common/base/digest.h"
@@ -57,7 +57,7 @@ class TimedStore : public JobStore {
     const absl::Duration start = Now(), cpu_start = ThreadTime();
     const absl::Status status = store_->Commit(batch);
     const absl::Duration end = Now(), cpu_end = ThreadTime();
-    const std::lock_guard<std::mutex> lock(mutex_);
+    absl::MutexLock lock(&mutex_);
     ++times_.num_commits;
     times_.commit += end - start;
     times_.commit_cpu += cpu_end - cpu_start;
@@ -76,7 +76,7 @@ class TimedStore : public JobStore {
   };
   // Since the last Take.
   Times Take() {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    absl::MutexLock lock(&mutex_);
     return std::exchange(times_, {});
   }
 
@@ -88,9 +88,9 @@ class TimedStore : public JobStore {
   }
 
   const std::unique_ptr<JobStore> store_;
-  std::mutex mutex_;
-  Times times_;
-  absl::Duration last_cpu_;
+  absl::Mutex mutex_;
+  Times times_ ABSL_GUARDED_BY(mutex_);
+  absl::Duration last_cpu_ ABSL_GUARDED_BY(mutex_);
 };
 
 struct Server {
@@ -152,12 +152,15 @@ class Fleet {
       }
       std::vector<Done> done;
       {
-        std::unique_lock<std::mutex> lock(mutex_);
+        absl::MutexLock lock(&mutex_);
         const absl::Duration wait =
             due.empty()
                 ? absl::Seconds(1)
                 : std::clamp(due.top().first - Now(), absl::ZeroDuration(), absl::Seconds(1));
-        changed_.wait_for(lock, absl::ToChronoMicroseconds(wait), [&] { return !done_.empty(); });
+        const auto called_back = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+          return !done_.empty();
+        };
+        mutex_.AwaitWithTimeout(absl::Condition(&called_back), wait);
         done.swap(done_);
       }
       for (Done& call : done) {
@@ -212,9 +215,8 @@ class Fleet {
     runtime_->Synchronize(std::move(event), absl::Seconds(20),
                           [this, index](absl::StatusOr<SynchronizeReply> reply) {
                             const absl::Duration time = Now();
-                            const std::lock_guard<std::mutex> lock(mutex_);
+                            absl::MutexLock lock(&mutex_);
                             done_.push_back({index, time, std::move(reply)});
-                            changed_.notify_one();
                           });
   }
 
@@ -222,9 +224,8 @@ class Fleet {
   Runtime* const runtime_;
   const int64_t memory_bytes_;
   std::vector<Worker> workers_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::vector<Done> done_;
+  absl::Mutex mutex_;
+  std::vector<Done> done_ ABSL_GUARDED_BY(mutex_);
 };
 
 void CreateJobs(Runtime* runtime, const std::string& prefix, int num_jobs) {

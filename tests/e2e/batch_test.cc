@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "common/base/crash_point.h"
 #include "common/base/digest.h"
 #include "common/object_store/object_store.h"
 #include "tests/support/child_process.h"
@@ -68,12 +69,14 @@ TEST_F(BatchTest, KilledAtAnyCrashPointContinuesToTheSameBytes) {
   ASSERT_EQ(Run(QuantizeArguments("whole")), (ExitStatus{0, 0})) << log_;
   const std::string expected = ManifestDigest("whole");
   ASSERT_FALSE(expected.empty());
-  for (const std::string point :
-       {"layer.shard_stored", "layer.result_stored", "layer.result_stored:2", "finalize.claimed",
-        "finalize.shard_copied:2", "finalize.before_manifest", "finalize.after_manifest"}) {
+  for (const std::string& point :
+       {CrashPoint("layer.shard_stored").At(1), CrashPoint("layer.result_stored").At(1),
+        CrashPoint("layer.result_stored").At(2), CrashPoint("finalize.claimed").At(1),
+        CrashPoint("finalize.shard_copied").At(2), CrashPoint("finalize.before_manifest").At(1),
+        CrashPoint("finalize.after_manifest").At(1)}) {
     SCOPED_TRACE(point);
     const std::string output = "out-" + Sha256Hex(point).substr(0, 8);
-    EXPECT_EQ(Run(QuantizeArguments(output), {{"UNIQUANF_CRASH_POINT", point}}),
+    EXPECT_EQ(Run(QuantizeArguments(output), {{kCrashPointVariable, point}}),
               (ExitStatus{-1, SIGKILL}))
         << log_;
     // Also after the manifest is there: the marker says that the work was not yet tidied up.
@@ -85,14 +88,16 @@ TEST_F(BatchTest, KilledAtAnyCrashPointContinuesToTheSameBytes) {
 }
 
 TEST_F(BatchTest, ContinuesFromFinishedLayers) {
-  EXPECT_EQ(Run(QuantizeArguments("out"), {{"UNIQUANF_CRASH_POINT", "layer.shard_stored:2"}}),
+  EXPECT_EQ(Run(QuantizeArguments("out"),
+                {{kCrashPointVariable, CrashPoint("layer.shard_stored").At(2)}}),
             (ExitStatus{-1, SIGKILL}));
   ASSERT_EQ(Run(QuantizeArguments("out")), (ExitStatus{0, 0})) << log_;
   EXPECT_THAT(log_, HasSubstr("layer 0: done by an earlier run"));
 }
 
 TEST_F(BatchTest, OtherSettingsDoNotReuseFinishedLayers) {
-  EXPECT_EQ(Run(QuantizeArguments("out"), {{"UNIQUANF_CRASH_POINT", "layer.shard_stored:2"}}),
+  EXPECT_EQ(Run(QuantizeArguments("out"),
+                {{kCrashPointVariable, CrashPoint("layer.shard_stored").At(2)}}),
             (ExitStatus{-1, SIGKILL}));
   ASSERT_EQ(Run(QuantizeArguments("out", /*epochs=*/2)), (ExitStatus{0, 0})) << log_;
   EXPECT_THAT(log_, Not(HasSubstr("done by an earlier run")));

@@ -1,6 +1,8 @@
 // Jobs whose processes are killed: the artifact has the bytes of an undisturbed run.
 #include <signal.h>
 
+#include "absl/strings/str_replace.h"
+#include "common/base/crash_point.h"
 #include "gmock/gmock.h"
 #include "tests/e2e/service_test.h"
 #include "tests/support/status_matchers.h"
@@ -92,13 +94,15 @@ TEST_F(CrashTest, AWorkerThatReturnsAfterItsLeaseHasEndedHarmsNothing) {
   EXPECT_TRUE(cluster_.worker("w1")->running());
 }
 
-class CrashPointTest : public CrashTest, public testing::WithParamInterface<const char*> {};
+constexpr CrashPoint kWorkerPoints[] = {"worker.before_task", "worker.after_result_stored",
+                                        "worker.before_report", "worker.after_report"};
+
+class CrashPointTest : public CrashTest, public testing::WithParamInterface<CrashPoint> {};
 
 TEST_P(CrashPointTest, AWorkerThatDiesThereLosesNothing) {
   ASSERT_TRUE(cluster_.StartServer());
   // The second hit: the first layer, after prepare.
-  cluster_.StartWorker("w1",
-                       {.environment = {{"UNIQUANF_CRASH_POINT", std::string(GetParam()) + ":2"}}});
+  cluster_.StartWorker("w1", {.environment = {{kCrashPointVariable, GetParam().At(2)}}});
   const QuantizationSpec spec = Spec("out");
   const std::string job = Submit(spec);
   EXPECT_EQ(cluster_.worker("w1")->WaitForExit(absl::Minutes(2)), (ExitStatus{-1, SIGKILL}));
@@ -106,10 +110,10 @@ TEST_P(CrashPointTest, AWorkerThatDiesThereLosesNothing) {
   ExpectReferenceArtifact(job, spec);
 }
 
-INSTANTIATE_TEST_SUITE_P(Points, CrashPointTest,
-                         testing::Values("worker_before_task", "worker_after_result_stored",
-                                         "worker_before_report", "worker_after_report"),
-                         [](const auto& info) { return std::string(info.param); });
+INSTANTIATE_TEST_SUITE_P(Points, CrashPointTest, testing::ValuesIn(kWorkerPoints),
+                         [](const auto& info) {
+                           return absl::StrReplaceAll(info.param.name(), {{".", "_"}});
+                         });
 
 }  // namespace
 }  // namespace uniquanf

@@ -21,6 +21,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "client/include/uniquanf/client.h"
+#include "common/base/crash_point.h"
 #include "common/object_store/object_store.h"
 #include "tests/fault/appearance_counter.h"
 #include "tests/fault/chaos_checks.h"
@@ -40,14 +41,14 @@ constexpr absl::Duration kTick = absl::Milliseconds(10);
 constexpr double kStoreFailureRate = 0.1;
 // Longer than any call of a server to the database lasts.
 constexpr absl::Duration kServersSettle = absl::Seconds(40);
-const char* const kServerPoints[] = {"store.before_begin", "store.before_commit",
-                                     "store.after_commit", "runtime.before_reply",
-                                     "runtime.after_reply"};
-const char* const kWorkerPoints[] = {
+constexpr CrashPoint kServerPoints[] = {"store.before_begin", "store.before_commit",
+                                        "store.after_commit", "runtime.before_reply",
+                                        "runtime.after_reply"};
+constexpr CrashPoint kWorkerPoints[] = {
     "finalize.before_manifest",  "finalize.after_manifest",  "layer.shard_stored",
     "layer.result_stored",       "finalize.claimed",         "finalize.shard_copied",
-    "worker_before_task",        "worker_before_report",     "worker_after_report",
-    "local_store_before_rename", "local_store_after_rename", "worker_after_result_stored"};
+    "worker.before_task",        "worker.before_report",     "worker.after_report",
+    "local_store.before_rename", "local_store.after_rename", "worker.after_result_stored"};
 
 class ChaosRun {
  public:
@@ -221,10 +222,10 @@ class ChaosRun {
     options.environment = environment_;
     if (may_arm && num_armed_server_ > 0) {
       --num_armed_server_;
-      const std::string point =
-          absl::StrCat(kServerPoints[Below(std::size(kServerPoints))], ":", 1 + Below(20));
+      const int nth = 1 + static_cast<int>(Below(20));
+      const std::string point = kServerPoints[Below(std::size(kServerPoints))].At(nth);
       Trace("server armed with " + point);
-      options.environment["UNIQUANF_CRASH_POINT"] = point;
+      options.environment[kCrashPointVariable] = point;
     }
     return options;
   }
@@ -236,10 +237,10 @@ class ChaosRun {
     options.server = Addresses(worker_proxies_);
     if (num_armed_worker_ > 0 && Chance(0.7)) {
       --num_armed_worker_;
-      const std::string point =
-          absl::StrCat(kWorkerPoints[Below(std::size(kWorkerPoints))], ":", 1 + Below(3));
+      const int nth = 1 + static_cast<int>(Below(3));
+      const std::string point = kWorkerPoints[Below(std::size(kWorkerPoints))].At(nth);
       Trace("worker armed with " + point);
-      options.environment["UNIQUANF_CRASH_POINT"] = point;
+      options.environment[kCrashPointVariable] = point;
     }
     return options;
   }

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "common/base/crash_point.h"
 #include "gmock/gmock.h"
 #include "grpcpp/create_channel.h"
 #include "tests/fault/chaos_world.h"
@@ -441,7 +442,8 @@ TEST_F(ProcessFaultTest, ATaskThatKillsItsWorkersFailsItsJobAtTheLimit) {
   constexpr int kLimit = 2;
   Start({absl::StrCat("--retry-max-worker-lost=", kLimit), "--retry-backoff-initial=10ms"});
   const std::string job = Submit(Spec(kChain));
-  const ProgramOptions deadly = {.environment = {{"UNIQUANF_CRASH_POINT", "worker_before_task"}}};
+  const ProgramOptions deadly = {
+      .environment = {{kCrashPointVariable, CrashPoint("worker.before_task").At(1)}}};
   std::optional<Job> failed;
   int num_deaths = 0;
   ASSERT_TRUE(WaitUntil(

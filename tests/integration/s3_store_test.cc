@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/crash_point.h"
 #include "common/object_store/caching_store.h"
 #include "tests/integration/s3_test_server.h"
 #include "tests/support/status_matchers.h"
@@ -164,11 +165,12 @@ TEST_F(S3StoreTest, AbandonedAndMismatchedUploadsAreAborted) {
 }
 
 TEST_F(S3StoreTest, AKilledWriterLeavesNoObjectAndItsUploadIsSweptWhenOld) {
-  for (const char* point : {"s3_writer.after_part:2", "s3_writer.before_complete"}) {
+  for (const std::string& point :
+       {CrashPoint("s3_writer.after_part").At(2), CrashPoint("s3_writer.before_complete").At(1)}) {
     // A new program, because crash points are read when it starts; see main.
     const pid_t child = fork();
     if (child == 0) {
-      setenv("UNIQUANF_CRASH_POINT", point, 1);
+      setenv(kCrashPointVariable, point.c_str(), 1);
       setenv("UNIQUANF_S3_ENDPOINT", environment_("AWS_ENDPOINT_URL").c_str(), 1);
       setenv("AWS_ACCESS_KEY_ID", environment_("AWS_ACCESS_KEY_ID").c_str(), 1);
       setenv("AWS_SECRET_ACCESS_KEY", environment_("AWS_SECRET_ACCESS_KEY").c_str(), 1);

@@ -181,7 +181,7 @@ void Agent::MaybeStartCall(absl::Duration now) {
   call_->max_wait = MaxWait();
   call_->has_final_reports = table_.has_final_reports();
   *request.mutable_max_wait() = DurationToProto(call_->max_wait);
-  if (call_->has_final_reports) UQ_CRASH_POINT("worker_before_report");
+  if (call_->has_final_reports) UQ_CRASH_POINT("worker.before_report");
 
   // A server that went silent must be noticed while there is still time to renew elsewhere.
   absl::Duration timeout = options_.call_timeout;
@@ -269,7 +269,7 @@ void Agent::OnReply(absl::Duration now) {
   not_before_ = now;
   next_call_ = DurationFromProto(call.response.next_call());
   if (call.request.draining()) told_draining_ = true;
-  if (call.has_final_reports) UQ_CRASH_POINT("worker_after_report");
+  if (call.has_final_reports) UQ_CRASH_POINT("worker.after_report");
   const bool was_restarting = table_.restart_wanted();
   ApplyOrders(table_.ApplyReply(call.response, call.request.sequence(), call.sent_at, now));
   if (call.response.drain() && !table_.draining()) {

@@ -47,9 +47,9 @@ void SlotRunner::Loop() {
       assignment = *std::move(next_);
       next_.reset();
     }
-    UQ_CRASH_POINT("worker_before_task");
+    UQ_CRASH_POINT("worker.before_task");
     absl::StatusOr<v1::TaskOutcome> result = Execute(assignment);
-    UQ_CRASH_POINT("worker_after_result_stored");
+    UQ_CRASH_POINT("worker.after_result_stored");
     on_finished_(std::move(result));
   }
 }

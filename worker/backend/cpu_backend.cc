@@ -55,7 +55,7 @@ absl::StatusOr<void*> CpuBackend::Allocate(size_t size_bytes) {
                      absl::StrCat("cannot allocate ", size_bytes, " bytes of host memory; ",
                                   memory().free_bytes, " bytes are free"));
   }
-  std::lock_guard<std::mutex> lock(mutex_);
+  absl::MutexLock lock(&mutex_);
   allocations_[pointer] = rounded;
   allocated_bytes_ += rounded;
   peak_allocated_bytes_ = std::max(peak_allocated_bytes_, allocated_bytes_);
@@ -65,7 +65,7 @@ absl::StatusOr<void*> CpuBackend::Allocate(size_t size_bytes) {
 void CpuBackend::Free(void* pointer) {
   if (pointer == nullptr) return;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    absl::MutexLock lock(&mutex_);
     auto it = allocations_.find(pointer);
     allocated_bytes_ -= it->second;
     allocations_.erase(it);
@@ -101,14 +101,14 @@ absl::Status CpuBackend::RunCaptured(std::unique_ptr<CapturedSequence>* sequence
 MemoryInfo CpuBackend::memory() const {
   MemoryInfo info;
   info.free_bytes = FreeHostBytes(&info.total_bytes);
-  std::lock_guard<std::mutex> lock(mutex_);
+  absl::MutexLock lock(&mutex_);
   info.allocated_bytes = allocated_bytes_;
   info.peak_allocated_bytes = peak_allocated_bytes_;
   return info;
 }
 
 void CpuBackend::ResetPeak() {
-  std::lock_guard<std::mutex> lock(mutex_);
+  absl::MutexLock lock(&mutex_);
   peak_allocated_bytes_ = allocated_bytes_;
 }
 

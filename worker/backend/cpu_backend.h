@@ -3,10 +3,11 @@
 #define UNIQUANF_WORKER_BACKEND_CPU_BACKEND_H_
 
 #include <atomic>
-#include <mutex>
 #include <string>
 #include <unordered_map>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
 #include "worker/backend/backend.h"
 #include "worker/backend/thread_pool.h"
 
@@ -47,10 +48,10 @@ class CpuBackend : public Backend {
  private:
   ThreadPool pool_;
   std::atomic<int64_t> blas_nanoseconds_{0};
-  mutable std::mutex mutex_;
-  std::unordered_map<void*, size_t> allocations_;
-  uint64_t allocated_bytes_ = 0;
-  uint64_t peak_allocated_bytes_ = 0;
+  mutable absl::Mutex mutex_;
+  std::unordered_map<void*, size_t> allocations_ ABSL_GUARDED_BY(mutex_);
+  uint64_t allocated_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t peak_allocated_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace uniquanf

@@ -31,10 +31,10 @@ ThreadPool::ThreadPool(int num_threads) {
 
 ThreadPool::~ThreadPool() {
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    absl::MutexLock lock(&mutex_);
     stopping_ = true;
   }
-  work_ready_.notify_all();
+  work_ready_.SignalAll();
   for (std::thread& thread : threads_) thread.join();
 }
 
@@ -52,23 +52,23 @@ void ThreadPool::ParallelFor(int64_t num_chunks, const std::function<void(int64_
     return;
   }
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    absl::MutexLock lock(&mutex_);
     fn_ = &fn;
     num_chunks_ = num_chunks;
     next_chunk_.store(0, std::memory_order_relaxed);
     generation_.fetch_add(1, std::memory_order_release);
   }
-  work_ready_.notify_all();
+  work_ready_.SignalAll();
   RunChunks(fn, num_chunks);
   // Every chunk has been taken; those that workers took are awaited, workers that never came are
   // not.
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    absl::MutexLock lock(&mutex_);
     fn_ = nullptr;
   }
   SpinUntil([this] { return num_active_.load(std::memory_order_acquire) == 0; });
-  std::unique_lock<std::mutex> lock(mutex_);
-  work_done_.wait(lock, [this] { return num_active_.load(std::memory_order_relaxed) == 0; });
+  absl::MutexLock lock(&mutex_);
+  while (num_active_.load(std::memory_order_relaxed) != 0) work_done_.Wait(&mutex_);
 }
 
 void ThreadPool::WorkerLoop() {
@@ -78,8 +78,8 @@ void ThreadPool::WorkerLoop() {
     int64_t num_chunks;
     SpinUntil([&] { return generation_.load(std::memory_order_acquire) != seen_generation; });
     {
-      std::unique_lock<std::mutex> lock(mutex_);
-      work_ready_.wait(lock, [&] { return stopping_ || generation_ != seen_generation; });
+      absl::MutexLock lock(&mutex_);
+      while (!stopping_ && generation_ == seen_generation) work_ready_.Wait(&mutex_);
       if (stopping_) return;
       seen_generation = generation_.load(std::memory_order_relaxed);
       if (fn_ == nullptr) continue;
@@ -88,8 +88,8 @@ void ThreadPool::WorkerLoop() {
       num_active_.fetch_add(1, std::memory_order_relaxed);
     }
     RunChunks(*fn, num_chunks);
-    std::lock_guard<std::mutex> lock(mutex_);
-    if (num_active_.fetch_sub(1, std::memory_order_release) == 1) work_done_.notify_one();
+    absl::MutexLock lock(&mutex_);
+    if (num_active_.fetch_sub(1, std::memory_order_release) == 1) work_done_.Signal();
   }
 }
 

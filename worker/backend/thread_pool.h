@@ -8,12 +8,13 @@
 #define UNIQUANF_WORKER_BACKEND_THREAD_POOL_H_
 
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
 #include <functional>
-#include <mutex>
 #include <thread>
 #include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
 
 namespace uniquanf {
 
@@ -37,14 +38,14 @@ class ThreadPool {
   void RunChunks(const std::function<void(int64_t)>& fn, int64_t num_chunks);
 
   std::vector<std::thread> threads_;
-  std::mutex mutex_;
-  std::condition_variable work_ready_, work_done_;
+  absl::Mutex mutex_;
+  absl::CondVar work_ready_, work_done_;
   // Null between loops: a worker that wakes up late finds nothing to do, and nobody waits for it.
-  const std::function<void(int64_t)>* fn_ = nullptr;  // guarded by mutex_, as is the next
-  int64_t num_chunks_ = 0;
+  const std::function<void(int64_t)>* fn_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  int64_t num_chunks_ ABSL_GUARDED_BY(mutex_) = 0;
   std::atomic<uint64_t> generation_{0};  // written under mutex_
   std::atomic<int> num_active_{0};       // workers inside *fn_; written under mutex_
-  bool stopping_ = false;                // guarded by mutex_
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::atomic<int64_t> next_chunk_{0};
 };
 

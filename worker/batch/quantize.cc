@@ -4,15 +4,15 @@
 
 #include <algorithm>
 #include <atomic>
-#include <condition_variable>
 #include <cstdio>
-#include <mutex>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <thread>
 #include <utility>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_format.h"
+#include "absl/synchronization/mutex.h"
 #include "common/base/clock.h"
 #include "common/base/printable.h"
 #include "common/base/status.h"
@@ -66,7 +66,10 @@ class QuantizeRun {
       runners_.push_back(std::make_unique<LayerRunner>());
     }
     absl::StatusOr<FinalizeOutcome> outcome = RunTasks();
-    progress_.Finish();
+    {
+      absl::MutexLock lock(&mutex_);
+      progress_.Finish();
+    }
     if (outcome.ok() || (!work_->HasProgress() && !absl::IsCancelled(outcome.status()))) {
       const absl::Status removed = work_->Remove();
       if (outcome.ok() && !removed.ok()) {
@@ -92,23 +95,29 @@ class QuantizeRun {
                                     " MiB; use fewer or shorter calibration sequences "
                                     "(--num-samples, --sequence-length)"));
     }
-    results_.assign(prepared_.num_rounds, std::vector<std::string>(prepared_.num_layers));
-    started_.assign(prepared_.num_rounds, std::vector<bool>(prepared_.num_layers));
-    UQ_RETURN_IF_ERROR(RunLayers());
+    std::vector<std::string> results;
+    UQ_RETURN_IF_ERROR(RunLayers(&results));
     Watch("finalize", &slots_[0]);
     absl::StatusOr<FinalizeOutcome> outcome =
-        RunFinalize(flags_.spec, prepared_.plan_sha256, results_.back(), slots_[0]);
+        RunFinalize(flags_.spec, prepared_.plan_sha256, results, slots_[0]);
     if (!outcome.ok()) AbandonOutput(flags_.spec.output_uri, prepared_.plan_sha256).IgnoreError();
     return outcome;
   }
 
-  absl::Status RunLayers() {
+  // Hands over the last round's results, by layer.
+  absl::Status RunLayers(std::vector<std::string>* results) {
     const size_t most = prepared_.layers_independent ? prepared_.num_layers : prepared_.num_rounds;
     std::vector<absl::Status> statuses(std::min(slots_.size(), most));
-    next_.assign(statuses.size(), std::nullopt);
-    // Independent layers in runs of neighbours, so that a device mostly has the next one's inputs.
-    for (size_t slot = 0; slot < next_.size() && prepared_.layers_independent; ++slot) {
-      next_[slot] = LayerRound{static_cast<int>(slot * prepared_.num_layers / next_.size()), 0};
+    {
+      absl::MutexLock lock(&schedule_mutex_);
+      results_.assign(prepared_.num_rounds, std::vector<std::string>(prepared_.num_layers));
+      started_.assign(prepared_.num_rounds, std::vector<bool>(prepared_.num_layers));
+      next_.assign(statuses.size(), std::nullopt);
+      // Independent layers in runs of neighbours, so that a device mostly has the next one's
+      // inputs.
+      for (size_t slot = 0; slot < next_.size() && prepared_.layers_independent; ++slot) {
+        next_[slot] = LayerRound{static_cast<int>(slot * prepared_.num_layers / next_.size()), 0};
+      }
     }
     std::vector<std::thread> threads;
     for (size_t slot = 0; slot < statuses.size(); ++slot) {
@@ -116,9 +125,9 @@ class QuantizeRun {
         statuses[slot] = RunLayersOn(slot);
         runners_[slot]->Stop();
         if (statuses[slot].ok()) return;
-        std::lock_guard<std::mutex> lock(schedule_mutex_);
+        absl::MutexLock lock(&schedule_mutex_);
         failed_ = true;  // the others stop too
-        finished_one_.notify_all();
+        finished_one_.SignalAll();
       });
     }
     for (std::thread& thread : threads) thread.join();
@@ -127,35 +136,38 @@ class QuantizeRun {
       if (!status.ok() && !absl::IsCancelled(status)) return status;
     }
     for (const absl::Status& status : statuses) UQ_RETURN_IF_ERROR(status);
+    absl::MutexLock lock(&schedule_mutex_);
+    *results = results_.back();
     return absl::OkStatus();
   }
 
   // Takes one layer after the other until all are taken.
   absl::Status RunLayersOn(size_t slot) {
-    std::unique_lock<std::mutex> lock(schedule_mutex_);
+    absl::MutexLock lock(&schedule_mutex_);
     while (!failed_ && num_started_ < prepared_.num_layers * prepared_.num_rounds) {
       const std::optional<LayerRound> taken = Choose(slot);
       if (!taken.has_value()) {
-        finished_one_.wait(lock);
+        finished_one_.Wait(&schedule_mutex_);
         continue;
       }
       started_[taken->round][taken->layer] = true;
       ++num_started_;
       const std::vector<std::string> earlier = ResultsFor(*taken);
-      lock.unlock();
+      schedule_mutex_.Unlock();
       absl::StatusOr<std::string> result = RunOneLayer(*taken, earlier, slot);
-      lock.lock();
+      schedule_mutex_.Lock();
       if (!result.ok()) return result.status();
       results_[taken->round][taken->layer] = *std::move(result);
       next_[slot] = LayerRound{taken->layer + 1, taken->round};
-      finished_one_.notify_all();
+      finished_one_.SignalAll();
     }
     return absl::OkStatus();
   }
 
   // The next layer of the round that the slot is in, whose inputs it has at hand; else the first
   // one that can run and that no other slot has the inputs of.
-  std::optional<LayerRound> Choose(size_t slot) const {
+  std::optional<LayerRound> Choose(size_t slot) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(schedule_mutex_) {
     if (next_[slot].has_value() && CanRun(*next_[slot])) return next_[slot];
     for (int round = 0; round < prepared_.num_rounds; ++round) {
       for (int layer = 0; layer < prepared_.num_layers; ++layer) {
@@ -167,14 +179,15 @@ class QuantizeRun {
     return std::nullopt;
   }
 
-  bool CanRun(LayerRound task) const {
+  bool CanRun(LayerRound task) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(schedule_mutex_) {
     const auto [layer, round] = task;
     if (layer >= prepared_.num_layers || started_[round][layer]) return false;
     if (round > 0 && results_[round - 1][layer].empty()) return false;
     return prepared_.layers_independent || layer == 0 || !results_[round][layer - 1].empty();
   }
 
-  std::vector<std::string> ResultsFor(LayerRound task) const {
+  std::vector<std::string> ResultsFor(LayerRound task) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(schedule_mutex_) {
     std::vector<std::string> earlier;
     if (!prepared_.layers_independent) {
       const std::vector<std::string>& round = results_[task.round];
@@ -199,16 +212,16 @@ class QuantizeRun {
           runners_[slot]->Run(flags_.spec, prepared_.plan_sha256, task, earlier, slots_[slot]));
       result = outcome.result_sha256;
       UQ_RETURN_IF_ERROR(work_->RecordFinishedLayer(prepared_.plan_sha256, task, result));
-      std::lock_guard<std::mutex> lock(mutex_);
+      absl::MutexLock lock(&mutex_);
       if (outcome.initial_loss > 0) {
         progress_.Print(absl::StrFormat("%s: output error %.3e -> %.3e", name, outcome.initial_loss,
                                         outcome.final_loss));
       }
     } else {
-      std::lock_guard<std::mutex> lock(mutex_);
+      absl::MutexLock lock(&mutex_);
       progress_.Print(absl::StrCat(name, ": done by an earlier run"));
     }
-    std::lock_guard<std::mutex> lock(mutex_);
+    absl::MutexLock lock(&mutex_);
     ++num_done_;
     return result;
   }
@@ -216,7 +229,7 @@ class QuantizeRun {
   // Shows the progress of the task that starts now on the slot.
   void Watch(const std::string& task, TaskEnvironment* env) {
     env->progress = [this, task](const TaskStepProgress& progress) {
-      std::lock_guard<std::mutex> lock(mutex_);
+      absl::MutexLock lock(&mutex_);
       const int num_layers = prepared_.num_layers;
       const double part =
           progress.num_steps > 0 ? static_cast<double>(progress.step) / progress.num_steps : 0;
@@ -251,17 +264,19 @@ class QuantizeRun {
   PrepareOutcome prepared_;
   std::atomic<bool> failed_{false};
 
-  std::mutex schedule_mutex_;  // guards what follows
-  std::condition_variable finished_one_;
-  std::vector<std::vector<std::string>> results_;  // by round and layer; "" until finished
-  std::vector<std::vector<bool>> started_;         // likewise
-  int num_started_ = 0;
-  std::vector<std::optional<LayerRound>> next_;  // by slot: the layer whose inputs it has at hand
+  absl::Mutex schedule_mutex_;
+  absl::CondVar finished_one_;
+  // By round and layer; "" until finished.
+  std::vector<std::vector<std::string>> results_ ABSL_GUARDED_BY(schedule_mutex_);
+  std::vector<std::vector<bool>> started_ ABSL_GUARDED_BY(schedule_mutex_);  // likewise
+  int num_started_ ABSL_GUARDED_BY(schedule_mutex_) = 0;
+  // By slot: the layer whose inputs it has at hand.
+  std::vector<std::optional<LayerRound>> next_ ABSL_GUARDED_BY(schedule_mutex_);
 
-  std::mutex mutex_;  // guards what follows
-  TerminalProgress progress_;
-  int num_done_ = 0;
-  double job_fraction_ = 0;  // only grows
+  absl::Mutex mutex_;
+  TerminalProgress progress_ ABSL_GUARDED_BY(mutex_);
+  int num_done_ ABSL_GUARDED_BY(mutex_) = 0;
+  double job_fraction_ ABSL_GUARDED_BY(mutex_) = 0;  // only grows
 };
 
 void PrintJson(const FinalizeOutcome& outcome) {

@@ -13,7 +13,7 @@ uint64_t LayerInputs::device_bytes() const {
 }
 
 std::optional<LayerRound> ActivationCacheImpl::CachedLayer(const std::string& plan_sha256) const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  absl::MutexLock lock(&mutex_);
   if (layer_ == kNone || plan_sha256_ != plan_sha256) return std::nullopt;
   return layer_;
 }
@@ -25,7 +25,7 @@ void ActivationCacheImpl::Clear() {
 
 std::optional<LayerInputs> ActivationCacheImpl::Take(const std::string& plan_sha256,
                                                      LayerRound layer) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  absl::MutexLock lock(&mutex_);
   std::optional<LayerInputs> taken;
   if (layer_ != kNone && plan_sha256_ == plan_sha256 && layer_ == layer) taken = std::move(inputs_);
   inputs_ = LayerInputs();
@@ -36,7 +36,7 @@ std::optional<LayerInputs> ActivationCacheImpl::Take(const std::string& plan_sha
 
 void ActivationCacheImpl::Put(const std::string& plan_sha256, LayerRound layer,
                               LayerInputs inputs) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  absl::MutexLock lock(&mutex_);
   plan_sha256_ = plan_sha256;
   layer_ = layer;
   inputs_ = std::move(inputs);

@@ -5,10 +5,11 @@
 #define UNIQUANF_WORKER_TASK_ACTIVATION_CACHE_H_
 
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
 #include "worker/backend/sequence_buffer.h"
 #include "worker/task/next_block.h"
 #include "worker/task/task_runner.h"
@@ -41,10 +42,10 @@ class ActivationCacheImpl : public ActivationCache {
 
  private:
   static constexpr LayerRound kNone = {-1, -1};
-  mutable std::mutex mutex_;
-  std::string plan_sha256_;  // guarded by mutex_, as are the next two
-  LayerRound layer_ = kNone;
-  LayerInputs inputs_;
+  mutable absl::Mutex mutex_;
+  std::string plan_sha256_ ABSL_GUARDED_BY(mutex_);
+  LayerRound layer_ ABSL_GUARDED_BY(mutex_) = kNone;
+  LayerInputs inputs_ ABSL_GUARDED_BY(mutex_);
 
   NextBlock next_block_;
 };

@@ -1,9 +1,10 @@
 #include <atomic>
 #include <chrono>
 #include <future>
-#include <mutex>
 #include <utility>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
 #include "common/base/status.h"
 #include "worker/task/layer_task.h"
 #include "worker/task/task_context.h"
@@ -45,7 +46,7 @@ class LayerRunner::AheadLayer {
 
   // Nobody may come for it any more after this.
   void GiveUpAt(absl::Duration deadline) {
-    std::lock_guard<std::mutex> lock(mutex_);
+    absl::MutexLock lock(&mutex_);
     deadline_ = deadline;
   }
 
@@ -56,7 +57,7 @@ class LayerRunner::AheadLayer {
         running_.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
     bool given_up = false;
     {
-      std::lock_guard<std::mutex> lock(mutex_);
+      absl::MutexLock lock(&mutex_);
       given_up = *given_up_;
       env_ = &env;
       if (!given_up && env.progress && reported_.has_value()) env.progress(*reported_);
@@ -71,13 +72,13 @@ class LayerRunner::AheadLayer {
 
  private:
   void Report(const TaskStepProgress& progress) {
-    std::lock_guard<std::mutex> lock(mutex_);
+    absl::MutexLock lock(&mutex_);
     reported_ = progress;
     if (env_ != nullptr && env_->progress) env_->progress(progress);
   }
 
   bool Cancelled() {
-    std::lock_guard<std::mutex> lock(mutex_);
+    absl::MutexLock lock(&mutex_);
     if (*given_up_) return true;
     if (env_ != nullptr) return IsCancelled(*env_);
     if (deadline_.has_value() && clock_->Monotonic() > *deadline_) *given_up_ = true;
@@ -90,10 +91,10 @@ class LayerRunner::AheadLayer {
   // Changes under the mutex as long as somebody may come; stores ask it, also later.
   const std::shared_ptr<std::atomic<bool>> given_up_ = std::make_shared<std::atomic<bool>>(false);
 
-  std::mutex mutex_;                      // guards what follows
-  const TaskEnvironment* env_ = nullptr;  // of the task that has taken over
-  std::optional<absl::Duration> deadline_;
-  std::optional<TaskStepProgress> reported_;
+  absl::Mutex mutex_;
+  const TaskEnvironment* env_ ABSL_GUARDED_BY(mutex_) = nullptr;  // of the task that has taken over
+  std::optional<absl::Duration> deadline_ ABSL_GUARDED_BY(mutex_);
+  std::optional<TaskStepProgress> reported_ ABSL_GUARDED_BY(mutex_);
 
   // Last: the thread uses the rest.
   std::future<absl::StatusOr<std::unique_ptr<UnstoredLayer>>> running_;

@@ -86,10 +86,10 @@ TEST(ClockTest, MonotonicDoesNotGoBack) {
 }
 
 void HitThreeTimes() {
-  UQ_CRASH_POINT("some_other_point");
+  UQ_CRASH_POINT("store.before_begin");
   for (int i = 1; i <= 3; ++i) {
     fprintf(stderr, "round %d\n", i);
-    UQ_CRASH_POINT("crash_point_test");
+    UQ_CRASH_POINT("store.before_commit");
   }
   _exit(0);
 }
@@ -98,7 +98,7 @@ void HitThreeTimes() {
 class CrashPointDeathTest : public ::testing::Test {
  protected:
   void SetUp() override { GTEST_FLAG_SET(death_test_style, "threadsafe"); }
-  void TearDown() override { unsetenv("UNIQUANF_CRASH_POINT"); }
+  void TearDown() override { unsetenv(kCrashPointVariable); }
 };
 
 TEST_F(CrashPointDeathTest, DoesNothingWhenNotArmed) {
@@ -106,13 +106,29 @@ TEST_F(CrashPointDeathTest, DoesNothingWhenNotArmed) {
 }
 
 TEST_F(CrashPointDeathTest, KillsAtTheFirstHit) {
-  setenv("UNIQUANF_CRASH_POINT", "crash_point_test", 1);
-  EXPECT_EXIT(HitThreeTimes(), ::testing::KilledBySignal(SIGKILL), "round 1\n.*crash_point_test");
+  setenv(kCrashPointVariable, CrashPoint("store.before_commit").name(), 1);
+  EXPECT_EXIT(HitThreeTimes(), ::testing::KilledBySignal(SIGKILL),
+              "round 1\n.*store.before_commit");
 }
 
 TEST_F(CrashPointDeathTest, KillsAtTheNamedHit) {
-  setenv("UNIQUANF_CRASH_POINT", "crash_point_test:3", 1);
-  EXPECT_EXIT(HitThreeTimes(), ::testing::KilledBySignal(SIGKILL), "round 3\n.*crash_point_test");
+  setenv(kCrashPointVariable, CrashPoint("store.before_commit").At(3).c_str(), 1);
+  EXPECT_EXIT(HitThreeTimes(), ::testing::KilledBySignal(SIGKILL),
+              "round 3\n.*store.before_commit");
+}
+
+TEST_F(CrashPointDeathTest, AProgramStartedWithANameThatNothingHitsEndsAndNamesThoseThereAre) {
+  setenv(kCrashPointVariable, "store.before_comit", 1);
+  EXPECT_EXIT(HitThreeTimes(), ::testing::ExitedWithCode(64),
+              "store.before_comit names no crash point.*store.before_commit");
+}
+
+TEST(CrashPointTest, NamesAreComponentAndEventOnceEach) {
+  std::set<std::string_view> names;
+  for (const std::string_view name : kCrashPoints) {
+    EXPECT_TRUE(names.insert(name).second) << name << " twice";
+    EXPECT_THAT(std::string(name), ::testing::MatchesRegex("[a-z0-9_]+\\.[a-z_]+"));
+  }
 }
 
 }  // namespace

@@ -12,7 +12,9 @@
 #include <filesystem>
 
 #include "absl/strings/match.h"
+#include "absl/strings/str_replace.h"
 
+#include "common/base/crash_point.h"
 #include "tests/support/temp_dir.h"
 #include "tests/unit/common/object_store_conformance.h"
 
@@ -224,8 +226,11 @@ TEST_F(LocalStoreTest, UnwritableDirectoryIsPermissionDenied) {
   EXPECT_FALSE(std::filesystem::exists(dir_.File("dir/b")));
 }
 
+constexpr CrashPoint kPublishingPoints[] = {"local_store.before_rename",
+                                            "local_store.after_rename"};
+
 // Killed between "durable" and "published", and right after: the old object, or the new one whole.
-class LocalStoreCrashDeathTest : public ::testing::TestWithParam<const char*> {};
+class LocalStoreCrashDeathTest : public ::testing::TestWithParam<CrashPoint> {};
 
 TEST_P(LocalStoreCrashDeathTest, LeavesOldOrNewObjectWhole) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
@@ -236,13 +241,14 @@ TEST_P(LocalStoreCrashDeathTest, LeavesOldOrNewObjectWhole) {
   if (inherited == nullptr) {
     ASSERT_OK(OpenLocalStore(path).value()->Write("key", "old"));
     setenv("UNIQUANF_TEST_CRASH_DIR", path.c_str(), 1);
-    setenv("UNIQUANF_CRASH_POINT", GetParam(), 1);
+    setenv(kCrashPointVariable, GetParam().name(), 1);
   }
   const auto store = OpenLocalStore(path).value();
-  EXPECT_EXIT((void)store->Write("key", "new"), ::testing::KilledBySignal(SIGKILL), GetParam());
+  EXPECT_EXIT((void)store->Write("key", "new"), ::testing::KilledBySignal(SIGKILL),
+              GetParam().name());
   unsetenv("UNIQUANF_TEST_CRASH_DIR");
-  unsetenv("UNIQUANF_CRASH_POINT");
-  const bool published = std::string(GetParam()) == "local_store_after_rename";
+  unsetenv(kCrashPointVariable);
+  const bool published = std::string(GetParam().name()) == "local_store.after_rename";
   EXPECT_EQ(*store->Read("key", 10), published ? "new" : "old");
   EXPECT_EQ(dir.Files().size(), published ? 1u : 2u);
   ASSERT_OK_AND_ASSIGN(const ListResult list, store->List({}));
@@ -251,9 +257,10 @@ TEST_P(LocalStoreCrashDeathTest, LeavesOldOrNewObjectWhole) {
   EXPECT_THAT(dir.Files(), ElementsAre("key"));
 }
 
-INSTANTIATE_TEST_SUITE_P(Points, LocalStoreCrashDeathTest,
-                         ::testing::Values("local_store_before_rename",
-                                           "local_store_after_rename"));
+INSTANTIATE_TEST_SUITE_P(Points, LocalStoreCrashDeathTest, ::testing::ValuesIn(kPublishingPoints),
+                         [](const auto& info) {
+                           return absl::StrReplaceAll(info.param.name(), {{".", "_"}});
+                         });
 
 }  // namespace
 }  // namespace uniquanf

@@ -1,9 +1,9 @@
 #include <atomic>
-#include <mutex>
 #include <set>
 #include <thread>
 
 #include "absl/strings/match.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "tests/support/faulty_store.h"
 #include "tests/unit/worker/task/task_fixture.h"
@@ -87,14 +87,14 @@ TEST_F(LayerRunnerTest, GivesTheBytesOfRunLayer) {
 
 // The first layer's shard does not get stored until the second one's is there to be stored.
 TEST_F(LayerRunnerTest, TheNextLayerRunsWhileAResultIsStored) {
-  std::mutex mutex;
+  absl::Mutex mutex;
   std::set<std::string> written;  // in order of their first append
   absl::Notification second;
   env_.work = NewWork("slow", [&](absl::string_view operation, absl::string_view key) {
     if (operation != "append" || !absl::StartsWith(key, "objects/")) return absl::OkStatus();
     bool is_first = false;
     {
-      std::lock_guard<std::mutex> lock(mutex);
+      absl::MutexLock lock(&mutex);
       written.insert(std::string(key));
       is_first = written.size() == 1;
       if (written.size() == 2 && !second.HasBeenNotified()) second.Notify();
