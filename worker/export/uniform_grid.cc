@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <mutex>
 #include <numeric>
+#include <utility>
 
 #include "common/base/check.h"
 #include "common/base/parallel.h"
@@ -26,7 +26,9 @@ Grid GridOf(const PackedLinear& packed, int64_t row, int64_t group) {
   for (int i = 0; i < n; ++i) {
     alpha[i] = std::abs(Float16ToFloat(packed.alpha[(group * n + i) * packed.num_outputs + row]));
   }
-  std::sort(alpha, alpha + n);
+  for (int i = 1; i < n; ++i) {  // ascending; a few numbers
+    for (int j = i; j > 0 && alpha[j] < alpha[j - 1]; --j) std::swap(alpha[j], alpha[j - 1]);
+  }
   Grid grid;
   grid.scale = 2 * alpha[0];
   grid.minimum = Float16ToFloat(packed.beta[group * packed.num_outputs + row]);
