@@ -95,7 +95,7 @@ __device__ inline void AddWord(const Word<kBits>& word, const float (&table)[kRu
 template <typename Act>
 __device__ inline void Finish(const Arguments& args, const Problem& problem, int row_block,
                               int split, const float (&y)[kRowsPerLane]) {
-  __shared__ float sums[kWarps][kBlockRows];
+  __shared__ __align__(16) float sums[kWarps][kBlockRows];
   __shared__ int is_last;
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   *reinterpret_cast<float4*>(&sums[warp][lane * kRowsPerLane]) =
@@ -136,7 +136,7 @@ __device__ inline void Finish(const Arguments& args, const Problem& problem, int
 template <int kBits, typename Act>
 __global__ __launch_bounds__(kWarps *
                              32) void DecodeKernel(const __grid_constant__ Arguments args) {
-  __shared__ float x_shared[kWarps][kMaxChunkWords * 32];
+  __shared__ __align__(16) float x_shared[kWarps][kMaxChunkWords * 32];
   int index = 0;
 #pragma unroll
   for (int i = 1; i < kMaxProducts; ++i) {
