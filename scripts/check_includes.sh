@@ -13,15 +13,17 @@ forbid common 'server/|worker/|client/|tests/'
 forbid server 'worker/|client/|tests/'
 forbid client 'worker/|server/|tests/'
 forbid worker 'server/|client/|tests/'
-for folder in worker/backend worker/ops worker/block worker/model worker/quant worker/task worker/batch \
+for folder in worker/backend worker/ops worker/packed worker/block worker/model worker/quant worker/export worker/task worker/batch \
               common/base common/object_store common/safetensors common/spec common/artifact; do
   forbid "$folder" 'grpc|google/protobuf|uniquanf/v1/|common/rpc|common/telemetry|sqlite3|libpq'
 done
-forbid worker/backend 'worker/(ops|block|model|quant|task|batch|agent)/'
-forbid worker/ops 'worker/(block|model|quant|task|batch|agent)/'
+forbid worker/backend 'worker/(ops|packed|block|model|quant|task|batch|agent)/'
+forbid worker/ops 'worker/(packed|block|model|quant|task|batch|agent)/'
+forbid worker/packed 'worker/(block|model|quant|task|batch|agent)/'
 forbid worker/block 'worker/(model|quant|task|batch|agent)/'
 forbid worker/model 'worker/(quant|task|batch|agent)/'
 forbid worker/quant 'worker/(model|task|batch|agent)/'
+forbid worker/export 'worker/(backend|ops|packed|block|model|quant|task|batch|agent)/'
 forbid worker/task 'worker/(batch|agent)/'
 forbid server/core 'server/(store|runtime|service)/|grpc|uniquanf/v1/|sqlite3'
 forbid server/store 'server/(runtime|service)/|grpc'

@@ -42,7 +42,7 @@ sanitize() {
   echo $? > "$log.exit"
 }
 
-tests="cuda_backend_test cuda_attention_test uniquanf_ops_test uniquanf_block_test quantizer_device_test"
+tests="cuda_backend_test cuda_attention_test packed_test uniquanf_ops_test uniquanf_block_test quantizer_device_test"
 goldens="quantizer_golden_test reconstruct_golden_test"
 for part in $parts; do
   case $part in

@@ -48,7 +48,7 @@ cublasStatus_t CudaMatmul::Create() {
 
 // cuBLASLt is column-major: it computes cᵀ = bᵀ · aᵀ, so its A is our b.
 cublasStatus_t CudaMatmul::MakePlan(const Key& key, Plan* plan) {
-  const auto [act, out, transpose_a, transpose_b, m, n, k, accumulate] = key;
+  const auto [act, out, transpose_a, transpose_b, m, n, k, c_stride, accumulate] = key;
   cublasStatus_t status =
       cublasLtMatmulDescCreate(&plan->operation, CUBLAS_COMPUTE_32F, CUDA_R_32F);
   if (status != CUBLAS_STATUS_SUCCESS) return status;
@@ -62,7 +62,7 @@ cublasStatus_t CudaMatmul::MakePlan(const Key& key, Plan* plan) {
   if (status != CUBLAS_STATUS_SUCCESS) return status;
   status = cublasLtMatrixLayoutCreate(&plan->b, CudaType(act), b_rows, b_cols, b_rows);
   if (status != CUBLAS_STATUS_SUCCESS) return status;
-  status = cublasLtMatrixLayoutCreate(&plan->c, CudaType(out), n, m, n);
+  status = cublasLtMatrixLayoutCreate(&plan->c, CudaType(out), n, m, c_stride);
   if (status != CUBLAS_STATUS_SUCCESS) return status;
 
   cublasLtMatmulPreference_t preference = nullptr;
@@ -88,8 +88,10 @@ cublasStatus_t CudaMatmul::MakePlan(const Key& key, Plan* plan) {
 
 cublasStatus_t CudaMatmul::Multiply(DType act, DType out, bool transpose_a, bool transpose_b,
                                     int64_t m, int64_t n, int64_t k, const void* a, const void* b,
-                                    bool accumulate, void* c, cudaStream_t stream) {
-  const Key key{act, out, transpose_a, transpose_b, m, n, k, accumulate};
+                                    bool accumulate, void* c, cudaStream_t stream,
+                                    int64_t c_stride) {
+  if (c_stride == 0) c_stride = n;
+  const Key key{act, out, transpose_a, transpose_b, m, n, k, c_stride, accumulate};
   auto it = plans_.find(key);
   if (it == plans_.end()) {
     Plan plan;
@@ -109,7 +111,8 @@ cublasStatus_t CudaMatmul::Multiply(DType act, DType out, bool transpose_a, bool
   const cublasStatus_t status =
       cublasLtMatmul(handle_, plan.operation, &alpha, b, plan.a, a, plan.b, &beta, c, plan.c, c,
                      plan.c, &plan.algorithm, workspace_, kWorkspaceBytes, stream);
-  MarkInitialized(domain_, c, static_cast<size_t>(m * n) * DTypeBytes(out), stream);
+  MarkInitialized(domain_, c, static_cast<size_t>((m - 1) * c_stride + n) * DTypeBytes(out),
+                  stream);
   return status;
 }
 

@@ -27,10 +27,11 @@ class CudaMatmul {
 
   // Row-major c[m, n] = a · b (+ c when accumulate), where a is [m, k] (or [k, m] when
   // transpose_a) and b is [k, n] (or [n, k] when transpose_b). a and b are of type `act` (f32 or
-  // bf16), c of type `out` (act or f32); products are accumulated in fp32, never in TF32.
+  // bf16), c of type `out` (act or f32); products are accumulated in fp32, never in TF32. Rows of c
+  // lie `c_stride` elements apart; 0: n.
   cublasStatus_t Multiply(DType act, DType out, bool transpose_a, bool transpose_b, int64_t m,
                           int64_t n, int64_t k, const void* a, const void* b, bool accumulate,
-                          void* c, cudaStream_t stream);
+                          void* c, cudaStream_t stream, int64_t c_stride = 0);
   size_t workspace_bytes() const { return kWorkspaceBytes; }
 
  private:
@@ -40,7 +41,7 @@ class CudaMatmul {
     cublasLtMatrixLayout_t a = nullptr, b = nullptr, c = nullptr;
     cublasLtMatmulAlgo_t algorithm{};
   };
-  using Key = std::tuple<DType, DType, bool, bool, int64_t, int64_t, int64_t, bool>;
+  using Key = std::tuple<DType, DType, bool, bool, int64_t, int64_t, int64_t, int64_t, bool>;
   cublasStatus_t MakePlan(const Key& key, Plan* plan);
 
   cublasLtHandle_t handle_ = nullptr;

@@ -21,7 +21,7 @@ constexpr char kUsage[] =
     "  eval       perplexity of a checkpoint or an artifact\n"
     "  inspect    what is in an artifact\n"
     "  verify     check every digest and every tensor of an artifact\n"
-    "  export     write an artifact as a dequantized bf16 checkpoint\n"
+    "  export     write an artifact in a form that another runtime loads\n"
     "  spec       print settings as the JSON that --spec reads, or the reference of all of them\n"
     "  version    print the version\n\n"
     "`uniquanf-batch COMMAND --help` lists a command's flags.\n";

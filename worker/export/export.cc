@@ -1,0 +1,203 @@
+#include "worker/export/export.h"
+
+#include <map>
+#include <set>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/artifact/artifact_config.h"
+#include "common/base/json_util.h"
+#include "common/base/status.h"
+#include "worker/export/export_file.h"
+#include "worker/export/gguf_file.h"
+
+namespace uniquanf {
+namespace {
+
+// The artifact's shards, one after the other, in a format of safetensors files.
+class TensorExporter {
+ public:
+  TensorExporter(const ArtifactReader& reader, TensorFormat* format, ObjectStore* output,
+                 const ExportOptions& options)
+      : reader_(reader), format_(*format), output_(output), options_(options) {
+    for (const ManifestModule& module : reader.manifest().modules) {
+      if (!module.quantized) continue;
+      ++num_modules_;
+      for (const auto& tensor : format_.Declare(module)) module_of_[tensor.name] = &module;
+      const std::string first = module.name + ".qweight";
+      for (const std::string& suffix : PackedSuffixes(module)) packed_.insert(module.name + suffix);
+      const auto shard = reader.tensors().find(first);
+      if (shard != reader.tensors().end()) modules_in_[shard->second->key()].push_back(&module);
+    }
+  }
+
+  absl::StatusOr<ExportSummary> Run() {
+    std::map<std::string, std::shared_ptr<const SafetensorsFile>> shards;
+    for (const auto& [name, shard] : reader_.tensors()) shards[shard->key()] = shard;
+    for (const auto& [key, shard] : shards) UQ_RETURN_IF_ERROR(WriteShard(*shard));
+    UQ_RETURN_IF_ERROR(
+        output_->Write("model.safetensors.index.json", BuildIndexJson(weight_map_, total_bytes_)));
+    summary_.num_modules = num_modules_;
+    return summary_;
+  }
+
+ private:
+  absl::Status WriteShard(const SafetensorsFile& shard) {
+    std::vector<SafetensorsWriter::Declaration> declarations;
+    for (const auto& [name, info] : shard.tensors()) {
+      if (packed_.count(name) == 0) declarations.push_back({name, info.dtype, info.shape});
+    }
+    for (const ManifestModule* module : modules_in_[shard.key()]) {
+      for (auto& tensor : format_.Declare(*module)) declarations.push_back(std::move(tensor));
+    }
+    SafetensorsWriter::SortForAlignment(&declarations);
+    UQ_ASSIGN_OR_RETURN(const std::unique_ptr<ObjectWriter> out,
+                        output_->NewWriter(shard.key(), {}));
+    UQ_ASSIGN_OR_RETURN(const std::unique_ptr<SafetensorsWriter> writer,
+                        SafetensorsWriter::Create(out.get(), declarations, {{"format", "pt"}}));
+    for (const auto& declaration : declarations) {
+      UQ_ASSIGN_OR_RETURN(const std::string bytes, BytesOfTensor(shard, declaration.name));
+      UQ_RETURN_IF_ERROR(writer->Append(declaration.name, bytes.data(), bytes.size()));
+      weight_map_[declaration.name] = shard.key();
+      total_bytes_ += bytes.size();
+    }
+    UQ_RETURN_IF_ERROR(writer->Finish());
+    return out->Commit();
+  }
+
+  absl::StatusOr<std::string> BytesOfTensor(const SafetensorsFile& shard, const std::string& name) {
+    const auto module = module_of_.find(name);
+    if (module == module_of_.end()) return ReadRawTensor(shard, name);
+    if (ready_.count(name) == 0) UQ_RETURN_IF_ERROR(ConvertModule(*module->second));
+    const auto ready = ready_.find(name);
+    std::string bytes = std::move(ready->second);
+    ready_.erase(ready);
+    return bytes;
+  }
+
+  absl::Status ConvertModule(const ManifestModule& module) {
+    if (options_.cancelled && options_.cancelled()) {
+      return absl::CancelledError("the export was cancelled");
+    }
+    UQ_ASSIGN_OR_RETURN(const PackedLinear packed, reader_.ReadPacked(module.name));
+    Deviation deviation;
+    std::vector<std::string> bytes = format_.Convert(module, packed, &deviation);
+    const auto tensors = format_.Declare(module);
+    for (size_t i = 0; i < tensors.size(); ++i) ready_[tensors[i].name] = std::move(bytes[i]);
+    UQ_RETURN_IF_ERROR(AddDeviation(module.name, deviation, options_, &summary_));
+    if (options_.progress) options_.progress(++num_done_, num_modules_);
+    return absl::OkStatus();
+  }
+
+  const ArtifactReader& reader_;
+  const TensorFormat& format_;
+  ObjectStore* output_;
+  const ExportOptions& options_;
+  std::map<std::string, const ManifestModule*> module_of_;  // by the new tensors' names
+  std::set<std::string> packed_;                            // the artifact's tensors of modules
+  std::map<std::string, std::vector<const ManifestModule*>> modules_in_;  // by shard
+  std::map<std::string, std::string> ready_, weight_map_;
+  ExportSummary summary_;
+  uint64_t total_bytes_ = 0;
+  int num_done_ = 0, num_modules_ = 0;
+};
+
+absl::StatusOr<ConfigJson> PlainConfig(const std::string& config_json) {
+  // Depth and duplicate keys are checked first; then in the source's order.
+  UQ_RETURN_IF_ERROR(ParseJson(config_json, "config.json", "INVALID_MODEL_CONFIG").status());
+  ConfigJson config = ConfigJson::parse(config_json, nullptr, false);
+  if (!config.is_object()) {
+    return InvalidInput("INVALID_MODEL_CONFIG", "config.json is not an object");
+  }
+  config.erase("anybcq");
+  config.erase("quantization_config");
+  return config;
+}
+
+absl::Status CheckEmpty(ObjectStore* output, const std::string& uri) {
+  ListOptions options;
+  options.max_results = 1;
+  UQ_ASSIGN_OR_RETURN(const ListResult listed, output->List(options));
+  if (listed.objects.empty()) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kAlreadyExists, "OUTPUT_EXISTS",
+                   absl::StrCat("the output ", uri, " already holds ", listed.objects[0].key,
+                                "; nothing there was changed: choose another place or remove it"));
+}
+
+}  // namespace
+
+std::vector<std::string> PackedSuffixes(const ManifestModule& module) {
+  return {".qweight", absl::StrCat(".alpha_", module.bits), absl::StrCat(".beta_", module.bits),
+          ".q_bias"};
+}
+
+absl::StatusOr<std::string> ReadRawTensor(const SafetensorsFile& shard, const std::string& name) {
+  UQ_ASSIGN_OR_RETURN(const TensorInfo info, shard.Find(name));
+  std::string bytes(info.size_bytes, '\0');
+  UQ_RETURN_IF_ERROR(shard.ReadBytes(info, bytes.data()));
+  return bytes;
+}
+
+absl::Status AddDeviation(const std::string& module, const Deviation& deviation,
+                          const ExportOptions& options, ExportSummary* summary) {
+  if (deviation.max_error > summary->deviation.max_error) summary->worst_module = module;
+  summary->deviation.Merge(deviation);
+  if (deviation.within_rounding || options.allow_approximate) return absl::OkStatus();
+  return FailedPrecondition(
+      "EXPORT_NOT_EXACT",
+      absl::StrCat(options.format, " cannot hold the weights of ", module,
+                   ": the nearest it has are up to ", deviation.max_error, " away, ",
+                   deviation.mean_error(),
+                   " on average. --allow-approximate writes them; "
+                   "\"lut-gemm\", \"anybcq\" and \"dequantized\" hold any artifact"));
+}
+
+std::string ExportSummary::Describe() const {
+  if (deviation.max_error == 0) return "exact";
+  return absl::StrCat(deviation.within_rounding ? "exact up to rounding to 16 bits" : "approximate",
+                      ": largest error ", deviation.max_error, " (", worst_module, "), mean ",
+                      deviation.mean_error());
+}
+
+absl::StatusOr<ExportSummary> ExportArtifact(std::shared_ptr<ObjectStore> artifact,
+                                             const std::string& output_uri,
+                                             const ExportOptions& options) {
+  const ExportFormatRow* row = nullptr;
+  for (const ExportFormatRow& candidate : ExportFormats()) {
+    if (options.format == candidate.name) row = &candidate;
+  }
+  if (row == nullptr) {
+    return InvalidInput("UNKNOWN_FORMAT",
+                        absl::StrCat("there is no export format \"", options.format, "\""));
+  }
+  UQ_ASSIGN_OR_RETURN(const std::unique_ptr<ArtifactReader> reader, ArtifactReader::Open(artifact));
+  UQ_ASSIGN_OR_RETURN(const std::shared_ptr<ObjectStore> output, OpenObjectStore(output_uri));
+  UQ_RETURN_IF_ERROR(CheckEmpty(output.get(), output_uri));
+  UQ_ASSIGN_OR_RETURN(ConfigJson config, PlainConfig(reader->config_json()));
+  if (row->gguf_type != nullptr) {
+    return WriteGguf(*reader, config, *row->gguf_type, output.get(), options);
+  }
+  const std::unique_ptr<TensorFormat> format = row->make();
+  UQ_RETURN_IF_ERROR(format->Plan(reader->manifest(), &config));
+  TensorExporter exporter(*reader, format.get(), output.get(), options);
+  UQ_ASSIGN_OR_RETURN(ExportSummary summary, exporter.Run());
+  UQ_RETURN_IF_ERROR(CopyTokenizerFiles(reader.get()->manifest(), artifact.get(), output.get()));
+  // Last: without it nothing loads what an interrupted export left.
+  UQ_RETURN_IF_ERROR(output->Write("config.json", config.dump(2) + "\n"));
+  return summary;
+}
+
+absl::Status CopyTokenizerFiles(const Manifest& manifest, ObjectStore* from, ObjectStore* to) {
+  for (const ManifestFile& file : manifest.files) {
+    const bool written = file.path == "config.json" ||
+                         file.path == "model.safetensors.index.json" ||
+                         (file.path.size() > 12 &&
+                          file.path.compare(file.path.size() - 12, 12, ".safetensors") == 0);
+    if (written) continue;
+    UQ_ASSIGN_OR_RETURN(const std::string bytes, from->Read(file.path, uint64_t{1} << 30));
+    UQ_RETURN_IF_ERROR(to->Write(file.path, bytes));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace uniquanf
