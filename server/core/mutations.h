@@ -58,8 +58,10 @@ class Mutation {
   void NoteSuccess(Session* session);
   void LiftQuarantine(Session* session);
   void EndQuarantines();
-  // Whether a process other than `session` calls, is well, and may run the task.
-  bool OthersCanRun(const Job& job, const Task& task, const Session& session) const;
+  // Whether a process other than `session` calls, is well, and may run the task; one on which it
+  // has failed as `also_where_it_failed` says.
+  bool OthersCanRun(const Job& job, const Task& task, const Session& session,
+                    bool also_where_it_failed) const;
   // Whether `session` may run it as far as health is concerned.
   bool MayRun(const Job& job, const Task& task, const Session& session) const;
 

@@ -283,7 +283,7 @@ void Mutation::Fail(JobEntry* entry, int32_t index, TaskFailure failure, LeaseSt
   if (confirms) {
     const auto session = state_.sessions.find(task.session);
     const bool others =
-        session != state_.sessions.end() && OthersCanRun(entry->job, task, session->second);
+        session != state_.sessions.end() && OthersCanRun(entry->job, task, session->second, false);
     decision = DecideConfirmation(state_.policy, task, others);
   } else {
     decision = DecideRetry(state_.policy, task, failure.failure_class, Random());

@@ -14,10 +14,10 @@ void Mutation::ObserveClock() {
   if (offset - clock.trusted_offset <= tolerance) {
     clock.ahead_since.reset();
     clock.lead = absl::ZeroDuration();
-    // It follows a clock that went back at once, and one that is slewed slowly: by many small steps
-    // it must not be led astray either.
+    // It follows a clock that went back at once, and one that is slewed (by 500 ppm at most, as
+    // clocks are): many small steps must not lead it astray either.
     if (offset < clock.trusted_offset - tolerance || now_.mono - clock.trusted_at >= settle_time) {
-      clock.trusted_offset = offset;
+      clock.trusted_offset = std::min(offset, clock.trusted_offset + settle_time / 1000);
       clock.trusted_at = now_.mono;
     }
     return;

@@ -31,13 +31,14 @@ bool IsPresent(const Policy& policy, const Session& session, absl::Duration now)
          (session.parked || now - session.last_seen <= PresenceWindow(policy));
 }
 
-bool Mutation::OthersCanRun(const Job& job, const Task& task, const Session& session) const {
+bool Mutation::OthersCanRun(const Job& job, const Task& task, const Session& session,
+                            bool also_where_it_failed) const {
   return std::any_of(state_.sessions.begin(), state_.sessions.end(), [&](const auto& entry) {
     const Session& other = entry.second;
     return other.id != session.id && !other.draining && !other.drain_requested &&
            !other.quarantined() && IsPresent(state_.policy, other, now_.mono) &&
-           std::count(task.environment_sessions.begin(), task.environment_sessions.end(),
-                      other.id) == 0 &&
+           (also_where_it_failed || std::count(task.environment_sessions.begin(),
+                                               task.environment_sessions.end(), other.id) == 0) &&
            Fits(job, task, other.capabilities);
   });
 }
@@ -45,7 +46,9 @@ bool Mutation::OthersCanRun(const Job& job, const Task& task, const Session& ses
 bool Mutation::MayRun(const Job& job, const Task& task, const Session& session) const {
   const bool failed_here = std::count(task.environment_sessions.begin(),
                                       task.environment_sessions.end(), session.id) > 0;
-  return (!failed_here && !session.quarantined()) || !OthersCanRun(job, task, session);
+  // A quarantined worker confirms nothing: a second attempt by one that is well says more.
+  if (session.quarantined()) return !OthersCanRun(job, task, session, true);
+  return !failed_here || !OthersCanRun(job, task, session, false);
 }
 
 void Mutation::NoteFailure(Session* session, const JobEntry& entry, const TaskFailure& failure) {

@@ -6,7 +6,7 @@ namespace uniquanf {
 namespace {
 
 constexpr uint64_t kPlanSeed = 0x9E3779B97F4A7C15;
-constexpr double kPostgresShare = 0.4;
+constexpr double kPostgresShare = 0.4, kLossShare = 0.3;
 // Between actions, and before the first. An undisturbed job takes half a second on files, several
 // on S3.
 constexpr absl::Duration kMaxServiceGap = absl::Milliseconds(500);
@@ -14,6 +14,7 @@ constexpr absl::Duration kMaxStoreGap = absl::Seconds(2);
 constexpr absl::Duration kMaxDatabaseDowntime = absl::Seconds(2);
 constexpr absl::Duration kMaxStoreDowntime = absl::Seconds(1);
 constexpr absl::Duration kMinStop = absl::Milliseconds(500);
+constexpr absl::Duration kMinLossTime = absl::Milliseconds(200), kMaxLossTime = absl::Seconds(2);
 // A server that stands still loses its session after 5 s, and another takes over.
 constexpr absl::Duration kMaxStop = absl::Seconds(8);
 
@@ -60,6 +61,9 @@ ChaosPlan DrawPlan(uint64_t seed) {
     at += draws.Between(absl::ZeroDuration(), kMaxStoreGap);
     plan.with_s3.push_back({PlannedAction::Kind::kKillStore, at,
                             draws.Between(absl::ZeroDuration(), kMaxStoreDowntime), 0});
+  }
+  if (draws.Uniform() < kLossShare) {
+    plan.lose_result_at = draws.Between(kMinLossTime, kMaxLossTime);
   }
   return plan;
 }

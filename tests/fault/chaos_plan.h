@@ -6,6 +6,7 @@
 #define UNIQUANF_TESTS_FAULT_CHAOS_PLAN_H_
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -32,6 +33,8 @@ struct ChaosPlan {
   bool on_postgres = false;
   std::vector<PlannedAction> with_postgres;  // in the order of their times
   std::vector<PlannedAction> with_s3;
+  // On files: a working object of a finished task disappears at this time after the submission.
+  std::optional<absl::Duration> lose_result_at;
 };
 
 ChaosPlan DrawPlan(uint64_t seed);

@@ -40,6 +40,7 @@ constexpr absl::Duration kJobTimeout = absl::Seconds(90);
 constexpr absl::Duration kTick = absl::Milliseconds(10);
 constexpr double kStoreFailureRate = 0.1;
 // Longer than any call of a server to the database lasts.
+constexpr int kMaxRemakes = 3;  // of one result, by the server's rule
 constexpr absl::Duration kServersSettle = absl::Seconds(40);
 constexpr CrashPoint kServerPoints[] = {"store.before_begin", "store.before_commit",
                                         "store.after_commit", "runtime.before_reply",
@@ -269,6 +270,7 @@ class ChaosRun {
     const absl::Time user_at =
         absl::Now() + Between(absl::ZeroDuration(), absl::Milliseconds(1500));
     bool user_done = !cancels_ && !pauses_;
+    bool loss_done = on_s3_ || !plan_.lose_result_at.has_value();
     const absl::Time begin = absl::Now();
     std::vector<PlannedAction> planned;
     if (on_postgres_) planned = plan_.with_postgres;
@@ -296,6 +298,7 @@ class ChaosRun {
       std::erase_if(planned, [&](const PlannedAction& action) {
         return now >= begin + action.at && Perform(action, now);
       });
+      if (!loss_done && now >= begin + *plan_.lose_result_at) loss_done = LoseResult();
       if (!user_done && now >= user_at) {
         user_done = true;
         UserActs();
@@ -366,6 +369,22 @@ class ChaosRun {
     process->ending = true;
     ProcessOf(*process)->Signal(SIGTERM);
     return true;
+  }
+
+  // As a lifecycle rule does it, or a restored backup. False while no task is finished.
+  bool LoseResult() {
+    const std::optional<Task> task = history_.FinishedTask();
+    if (!task.has_value()) return false;
+    history_.NoteLoss(task->name);
+    std::error_code error;
+    auto it = std::filesystem::recursive_directory_iterator(cluster_->File("."), error);
+    for (; !error && it != std::filesystem::recursive_directory_iterator(); it.increment(error)) {
+      if (it->path().filename() != task->result_sha256) continue;
+      Trace("lose the result of " + task->name);
+      std::filesystem::remove(it->path(), error);
+      return true;
+    }
+    return true;  // gone already: the job has ended
   }
 
   // False while its victim is dead, stopped, or still being loaded.
@@ -477,11 +496,13 @@ class ChaosRun {
                              " and is, after a restart, ", JobStateName(job.state)));
     }
     for (const Task& task : update->tasks) num_attempts_ += task.attempt;
-    Violations(CheckTasks(*update, num_drains_));
+    // A loss may show at several consumers, and a task be made again once for each.
+    const std::set<std::string> losses = history_.losses();
+    Violations(CheckTasks(*update, num_drains_ + kMaxRemakes * static_cast<int>(losses.size())));
     Violations(history_.violations());
     std::string log;
     for (int i = 0; i < NumServers(); ++i) log += cluster_->server(i)->Log();
-    Violations(CheckServerLog(log));
+    Violations(CheckServerLog(log, losses));
     CheckPublication(job);
     const auto listed = cluster_->client().ListJobs({});
     if (!listed.ok() || listed->jobs.size() != 1) Violation("submitting once made no one job");

@@ -16,7 +16,7 @@ void TaskHistory::Add(const JobUpdate& update) {
     const auto it = tasks_.find(task.name);
     if (it != tasks_.end()) {
       const Task& before = it->second;
-      if (before.state == TaskState::kSucceeded &&
+      if (before.state == TaskState::kSucceeded && losses_.count(task.name) == 0 &&
           (task.state != TaskState::kSucceeded || task.attempt != before.attempt ||
            task.worker != before.worker || task.result_sha256 != before.result_sha256)) {
         violations_.push_back(absl::StrCat(task.name, " had succeeded in attempt ", before.attempt,
@@ -43,12 +43,31 @@ std::optional<JobState> TaskHistory::final_state() const {
   return final_state_;
 }
 
+std::optional<Task> TaskHistory::FinishedTask() const {
+  absl::MutexLock lock(&mutex_);
+  for (const auto& [name, task] : tasks_) {
+    if (task.state == TaskState::kSucceeded && task.kind != TaskKind::kFinalize) return task;
+  }
+  return std::nullopt;
+}
+
+void TaskHistory::NoteLoss(const std::string& task) {
+  absl::MutexLock lock(&mutex_);
+  losses_.insert(task);
+}
+
+std::set<std::string> TaskHistory::losses() const {
+  absl::MutexLock lock(&mutex_);
+  return losses_;
+}
+
 std::vector<std::string> TaskHistory::violations() const {
   absl::MutexLock lock(&mutex_);
   return violations_;
 }
 
-std::vector<std::string> CheckServerLog(const std::string& log) {
+std::vector<std::string> CheckServerLog(const std::string& log,
+                                        const std::set<std::string>& losses) {
   std::vector<std::string> violations;
   std::map<std::pair<std::string, int>, std::string> worker_of_attempt;
   std::map<std::string, int> success_of_task;
@@ -73,7 +92,9 @@ std::vector<std::string> CheckServerLog(const std::string& log) {
     }
     if (event == "task leased") continue;
     const auto [success, is_only] = success_of_task.try_emplace(task, attempt);
-    if (success->second != attempt) {
+    const std::string name =
+        absl::StrCat("jobs/", record.value("job", ""), "/tasks/", record.value("task", ""));
+    if (success->second != attempt && losses.count(name) == 0) {
       violations.push_back(absl::StrCat(task, " succeeded in attempt ", success->second,
                                         " and again in attempt ", attempt));
     }

@@ -82,6 +82,16 @@ TEST_F(WallClockTest, ManySmallStepsDoNotLeadItAstray) {
   ExpectBothThere();
 }
 
+TEST_F(WallClockTest, StepsThatAreSmallOneByOneAreSeenTogether) {
+  Pass(policy_.clock_settle_time + absl::Seconds(2));
+  wall_jump_ = absl::Seconds(55);
+  Pass(policy_.clock_settle_time + absl::Seconds(2));
+  EXPECT_EQ(state_.clock.lead, absl::ZeroDuration());
+  wall_jump_ = absl::Seconds(110);
+  Pass(absl::Seconds(2));
+  EXPECT_GT(state_.clock.lead, absl::Minutes(1));
+}
+
 TEST_F(WallClockTest, AClockThatGoesBackIsBelievedAndItsReturnWaits) {
   MakeJobs();
   wall_jump_ = -absl::Hours(5 * 24);

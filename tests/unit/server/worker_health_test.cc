@@ -139,6 +139,25 @@ TEST_F(WorkerHealthTest, ThirtyOfThirtyJobsSucceedBesideASickWorker) {
   for (int i = 0; i < 30; ++i) EXPECT_EQ(job(absl::StrCat("j", i)).state, JobState::kSucceeded);
 }
 
+TEST_F(WorkerHealthTest, AQuarantinedWorkerConfirmsNothing) {
+  Worker sick = NewWorker("sick"), well = NewWorker("well");
+  Create("long");
+  Synchronize(&well);
+  for (int i = 0; i < 3; ++i) Create(absl::StrCat("j", i));
+  Synchronize(&sick);
+  for (int i = 0; i < 3; ++i) FailAll(&sick);
+  ASSERT_TRUE(Quarantined(sick));
+  while (!well.reports.empty()) FinishAndSynchronize(&well);
+  Create("a");
+  ASSERT_EQ(Synchronize(&well).size(), 1u);
+  FailAll(&well);
+  Pass(absl::Seconds(2));
+  EXPECT_TRUE(Synchronize(&sick).empty()) << "its word is worth nothing";
+  ASSERT_EQ(Synchronize(&well).size(), 1u);
+  FinishAndSynchronize(&well);
+  EXPECT_EQ(task("a", "prepare").state, TaskState::kSucceeded);
+}
+
 TEST_F(WorkerHealthTest, QuarantineEndsByTimeAndComesBackForLonger) {
   Worker sick = NewWorker("sick"), well = NewWorker("well");
   const auto keep_well = [&](absl::Duration duration) {
