@@ -28,7 +28,7 @@ absl::Status ParseLabel(absl::string_view text, std::map<std::string, std::strin
 }
 
 // A point in time, or a duration from now.
-absl::Status ParseDeadline(absl::string_view text, absl::Time* deadline) {
+absl::Status ParseDeadline(absl::string_view text, std::optional<absl::Time>* deadline) {
   absl::Duration from_now;
   std::string error;
   if (absl::ParseDuration(text, &from_now) && from_now > absl::ZeroDuration()) {

@@ -168,7 +168,7 @@ int RunTasks(const Arguments& arguments) {
   std::vector<std::vector<std::string>> rows = {
       {"TASK", "STATE", "ATTEMPT", "PHASE", "STEP", "LOSS", "TIME", "WORKER", "LAST FAILURE"}};
   for (const Task& task : *tasks) {
-    const bool ended = task.end_time >= task.start_time && task.start_time != absl::InfinitePast();
+    const bool ended = task.start_time && task.end_time && *task.end_time >= *task.start_time;
     rows.push_back(
         {task.name.substr(task.name.rfind('/') + 1), std::string(TaskStateName(task.state)),
          absl::StrCat(task.attempt), task.progress.phase,
@@ -176,7 +176,7 @@ int RunTasks(const Arguments& arguments) {
              ? absl::StrCat(task.progress.step, "/", task.progress.num_steps)
              : "",
          task.progress.loss > 0 ? absl::StrFormat("%.3e", task.progress.loss) : "",
-         ended ? ShortDuration(task.end_time - task.start_time) : "",
+         ended ? ShortDuration(*task.end_time - *task.start_time) : "",
          std::string(absl::StripPrefix(task.worker, "workers/")),
          task.failures.empty()
              ? ""

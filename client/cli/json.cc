@@ -7,40 +7,15 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-Json TimeJson(absl::Time time) {
-  if (time == absl::InfinitePast() || time == absl::InfiniteFuture()) return nullptr;
-  return absl::FormatTime("%Y-%m-%dT%H:%M:%E*SZ", time, absl::UTCTimeZone());
+Json TimeJson(std::optional<absl::Time> time) {
+  if (!time.has_value() || *time == absl::InfinitePast()) return nullptr;
+  return absl::FormatTime("%Y-%m-%dT%H:%M:%E*SZ", *time, absl::UTCTimeZone());
 }
 
 Json NumberJson(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
 
 Json DurationJson(const std::optional<absl::Duration>& duration) {
   return duration.has_value() ? NumberJson(absl::ToDoubleSeconds(*duration)) : Json(nullptr);
-}
-
-Json OptionalJson(const std::optional<double>& value) {
-  return value.has_value() ? NumberJson(*value) : Json(nullptr);
-}
-
-Json ReportJson(const JobReport& report) {
-  Json json;
-  json["perplexity_before"] = OptionalJson(report.perplexity_before);
-  json["perplexity_after"] = OptionalJson(report.perplexity_after);
-  json["num_evaluation_tokens"] = report.num_evaluation_tokens;
-  json["model_size_bytes"] = report.model_size_bytes;
-  json["artifact_size_bytes"] = report.artifact_size_bytes;
-  json["average_bits"] = NumberJson(report.average_bits);
-  json["duration_seconds"] = DurationJson(report.duration);
-  json["warnings"] = report.warnings;
-  json["layers"] = Json::array();
-  for (const LayerReport& layer : report.layers) {
-    json["layers"].push_back({{"layer", layer.layer},
-                              {"bits", layer.bits},
-                              {"initial_loss", NumberJson(layer.initial_loss)},
-                              {"final_loss", NumberJson(layer.final_loss)},
-                              {"duration_seconds", DurationJson(layer.duration)}});
-  }
-  return json;
 }
 
 }  // namespace
@@ -75,13 +50,8 @@ Json ToJson(const Job& job) {
   json["deadline"] = TimeJson(job.deadline);
   json["time_to_live_seconds"] = DurationJson(job.time_to_live);
   json["spec"] = Json::parse(job.spec.ToJson(), nullptr, /*allow_exceptions=*/false);
-  json["artifact"] = nullptr;
-  if (job.artifact.has_value()) {
-    json["artifact"] = {{"uri", job.artifact->uri},
-                        {"manifest_sha256", job.artifact->manifest_sha256},
-                        {"size_bytes", job.artifact->size_bytes}};
-  }
-  json["report"] = job.report.has_value() ? ReportJson(*job.report) : Json(nullptr);
+  json["artifact"] = job.artifact ? uniquanf::ToJson(*job.artifact) : Json(nullptr);
+  json["report"] = job.report.has_value() ? uniquanf::ToJson(*job.report) : Json(nullptr);
   return json;
 }
 
@@ -90,6 +60,7 @@ Json ToJson(const Task& task) {
   json["name"] = task.name;
   json["kind"] = std::string(TaskKindName(task.kind));
   json["layer"] = task.kind == TaskKind::kLayer ? Json(task.layer) : Json(nullptr);
+  json["round"] = task.kind == TaskKind::kLayer ? Json(task.round) : Json(nullptr);
   json["state"] = std::string(TaskStateName(task.state));
   json["attempt"] = task.attempt;
   json["worker"] = task.worker;
@@ -100,7 +71,7 @@ Json ToJson(const Task& task) {
                       {"remaining_seconds", DurationJson(task.progress.remaining)}};
   json["failures"] = Json::array();
   for (const TaskFailure& failure : task.failures) {
-    json["failures"].push_back({{"class", failure.failure_class},
+    json["failures"].push_back({{"class", std::string(FailureClassName(failure.failure_class))},
                                 {"reason", failure.reason},
                                 {"message", failure.message},
                                 {"attempt", failure.attempt},

@@ -138,9 +138,9 @@ void PrintJob(const Job& job) {
   }
   Field("device", job.device);
   Field("created", FormatLocalTime(job.create_time));
-  if (job.start_time != absl::InfinitePast()) Field("started", FormatLocalTime(job.start_time));
-  if (job.end_time != absl::InfinitePast()) Field("ended", FormatLocalTime(job.end_time));
-  if (job.deadline != absl::InfiniteFuture()) Field("deadline", FormatLocalTime(job.deadline));
+  if (job.start_time) Field("started", FormatLocalTime(*job.start_time));
+  if (job.end_time) Field("ended", FormatLocalTime(*job.end_time));
+  if (job.deadline) Field("deadline", FormatLocalTime(*job.deadline));
   if (job.time_to_live.has_value()) Field("kept for", ShortDuration(*job.time_to_live));
   if (IsFinal(job.state)) {
     std::puts("");

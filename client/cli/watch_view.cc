@@ -14,12 +14,14 @@
 namespace uniquanf::cli {
 namespace {
 
+// A label is its row's identity, so each round of a layer has its own.
 std::string TaskLabel(const Task& task) {
   switch (task.kind) {
     case TaskKind::kPrepare:
       return "prepare";
     case TaskKind::kLayer:
-      return absl::StrCat("layer ", task.layer);
+      return absl::StrCat("layer ", task.layer,
+                          task.round == 0 ? "" : absl::StrCat(" round ", task.round + 1));
     case TaskKind::kFinalize:
       return "finalize";
     case TaskKind::kUnknown:
@@ -54,17 +56,18 @@ std::string JobDetail(const Job& job) {
 std::string FinishedText(const Task& task) {
   std::string text = absl::StrCat(TaskLabel(task), " done");
   if (task.progress.loss > 0) absl::StrAppendFormat(&text, "  loss %.3e", task.progress.loss);
-  if (task.start_time != absl::InfinitePast() && task.end_time > task.start_time) {
-    absl::StrAppend(&text, "  in ", ShortDuration(task.end_time - task.start_time));
+  if (task.start_time && task.end_time && *task.end_time > *task.start_time) {
+    absl::StrAppend(&text, "  in ", ShortDuration(*task.end_time - *task.start_time));
   }
   return text;
 }
 
 std::string FailureText(const Task& task, const TaskFailure& failure) {
+  const absl::string_view failure_class = FailureClassName(failure.failure_class);
   return absl::StrCat(TaskLabel(task), ": attempt ", failure.attempt, " failed",
                       failure.worker.empty() ? "" : " on ", failure.worker, ": ",
-                      failure.message.empty() ? failure.failure_class : failure.message, " [",
-                      failure.reason.empty() ? failure.failure_class : failure.reason, "]",
+                      failure.message.empty() ? failure_class : failure.message, " [",
+                      failure.reason.empty() ? failure_class : failure.reason, "]",
                       task.state == TaskState::kFailed ? "" : "; it will be tried again");
 }
 

@@ -21,13 +21,13 @@ struct EnumRow {
   const char* help = "";
 };
 
-// The row's name; "unknown" for a value without a row (bytes from a later version).
+// The row's name; `otherwise` for a value without a row (of a later version).
 template <typename Rows, typename E>
-absl::string_view EnumName(const Rows& rows, E value) {
+absl::string_view EnumName(const Rows& rows, E value, absl::string_view otherwise = "unknown") {
   for (const auto& row : rows) {
     if (row.value == value) return row.name;
   }
-  return "unknown";
+  return otherwise;
 }
 
 // The value whose name is exactly `name`.

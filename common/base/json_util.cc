@@ -168,6 +168,21 @@ void JsonObjectReader::ReadOrNan(absl::string_view name, Presence presence, doub
   *out = std::numeric_limits<double>::quiet_NaN();
 }
 
+void JsonObjectReader::ReadOrNan(absl::string_view name, Presence presence,
+                                 std::vector<double>* out) {
+  const json* value = ReadArray(name, presence);
+  if (value == nullptr) return;
+  std::vector<double> numbers;
+  for (const json& element : *value) {
+    if (!element.is_null() && !element.is_number()) {
+      return FailType(name, "an array of numbers", *value);
+    }
+    numbers.push_back(element.is_null() ? std::numeric_limits<double>::quiet_NaN()
+                                        : element.get<double>());
+  }
+  *out = std::move(numbers);
+}
+
 void JsonObjectReader::Read(absl::string_view name, Presence presence,
                             std::vector<std::string>* out) {
   const json* value = ReadArray(name, presence);

@@ -44,8 +44,9 @@ class JsonObjectReader {
   void Read(absl::string_view name, Presence presence, uint64_t* out);
   // Any finite JSON number.
   void Read(absl::string_view name, Presence presence, double* out);
-  // The same, and null as NaN: how JsonWriter writes what is not finite.
+  // The same, and null as NaN: how JSON is written here where a number is not finite.
   void ReadOrNan(absl::string_view name, Presence presence, double* out);
+  void ReadOrNan(absl::string_view name, Presence presence, std::vector<double>* out);
   void Read(absl::string_view name, Presence presence, std::vector<std::string>* out);
   // The member itself, an object or an array; null when missing or of another type.
   const nlohmann::json* ReadObject(absl::string_view name, Presence presence);

@@ -7,13 +7,13 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "common/base/digest.h"
 #include "common/base/parallel.h"
 #include "common/base/status.h"
 #include "common/object_store/object_key.h"
+#include "common/object_store/store_schemes.h"
 
 namespace uniquanf {
 namespace {
@@ -232,7 +232,8 @@ std::shared_ptr<ObjectStore> NewCachingStore(std::shared_ptr<ObjectStore> store,
 absl::StatusOr<std::shared_ptr<ObjectStore>> OpenObjectStoreThrough(
     absl::string_view uri, std::shared_ptr<ObjectCache> cache, const StoreOptions& options) {
   UQ_ASSIGN_OR_RETURN(std::shared_ptr<ObjectStore> store, OpenObjectStore(uri, options));
-  if (!absl::StartsWith(uri, "s3://")) return store;
+  const StoreScheme* const scheme = FindStoreScheme(uri);
+  if (scheme == nullptr || !scheme->is_remote) return store;
   return NewCachingStore(std::move(store), std::move(cache), options.interrupted);
 }
 

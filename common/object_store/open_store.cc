@@ -6,10 +6,7 @@
 #include "common/object_store/local_store.h"
 #include "common/object_store/object_key.h"
 #include "common/object_store/object_store.h"
-#if __has_include("common/object_store/s3_store.h")
-#include "common/object_store/s3_store.h"
-#define UNIQUANF_HAVE_S3_STORE 1
-#endif
+#include "common/object_store/store_schemes.h"
 
 namespace uniquanf {
 namespace {
@@ -21,37 +18,23 @@ absl::Status InvalidUri(absl::string_view uri, absl::string_view problem) {
   return InvalidInput("INVALID_URI", absl::StrCat("\"", uri, "\": ", problem));
 }
 
-// URIs that carry no path of their own: "s3://bucket" has no object name after its last '/'.
-constexpr absl::string_view kFile = "file://";
-constexpr absl::string_view kS3 = "s3://";
-
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<ObjectStore>> OpenObjectStore(absl::string_view uri,
                                                              const StoreOptions& options) {
-  if (uri.empty())
-    return InvalidUri(uri, "empty; give file:///directory, s3://bucket/prefix or a path");
-  if (absl::StartsWith(uri, kFile)) {
-    const absl::string_view path = uri.substr(kFile.size());
-    if (path.empty() || path.front() != '/') {
-      return InvalidUri(uri, "a file URI names an absolute path: file:///directory");
-    }
-    return OpenLocalStore(path);
+  if (uri.empty()) {
+    return InvalidUri(uri, absl::StrCat("empty; give ", StoreUriForms(), ", or a path"));
   }
-  if (absl::StartsWith(uri, kS3)) {
-#ifdef UNIQUANF_HAVE_S3_STORE
-    S3StoreOptions s3_options;
-    s3_options.client.interrupted = options.interrupted;
-    return OpenS3Store(uri, std::move(s3_options));
-#else
-    return absl::UnimplementedError(
-        absl::StrCat("\"", uri, "\": this build has no S3 store; use file:///directory"));
-#endif
+  if (const StoreScheme* known = FindStoreScheme(uri)) {
+    if (!absl::StartsWith(uri, known->root)) {
+      return InvalidUri(uri, absl::StrCat("a ", known->prefix, " URI has the form ", known->form));
+    }
+    return known->open(uri, options);
   }
   const size_t scheme = uri.find("://");
   if (scheme != absl::string_view::npos) {
     return InvalidUri(uri, absl::StrCat("the scheme ", uri.substr(0, scheme),
-                                        ":// is not supported; use file:// or s3://"));
+                                        ":// is not supported; use ", StoreUriForms()));
   }
   return OpenLocalStore(uri);
 }
@@ -60,15 +43,17 @@ absl::StatusOr<ObjectLocation> OpenObjectLocation(absl::string_view uri,
                                                   const StoreOptions& options) {
   const size_t slash = uri.rfind('/');
   const absl::string_view name = slash == absl::string_view::npos ? uri : uri.substr(slash + 1);
-  const bool no_object = (absl::StartsWith(uri, kFile) && slash < kFile.size()) ||
-                         (absl::StartsWith(uri, kS3) && slash < kS3.size());
+  // A scheme and no path: "s3://bucket" has no object's name after its last '/'.
+  const StoreScheme* const scheme = FindStoreScheme(uri);
+  const size_t path = scheme == nullptr ? 0 : absl::string_view(scheme->prefix).size();
+  const bool no_object = scheme != nullptr && slash < path;
   if (name.empty() || no_object) {
     return InvalidUri(uri, "must end in the name of an object (directory/name)");
   }
   absl::string_view directory = ".";
   if (slash != absl::string_view::npos) {
     // Keep the slash of a root: "/name" and "file:///name".
-    const bool is_root = slash == 0 || (absl::StartsWith(uri, kFile) && slash == kFile.size());
+    const bool is_root = slash == path && uri[path] == '/';
     directory = uri.substr(0, slash + (is_root ? 1 : 0));
   }
   ObjectLocation location;

@@ -1,17 +1,16 @@
 #include "common/object_store/unfinished_writes.h"
 
-#include "absl/strings/match.h"
-#include "absl/strings/strip.h"
 #include "common/base/status.h"
 #include "common/object_store/local_store.h"
-#include "common/object_store/s3_store.h"
+#include "common/object_store/store_schemes.h"
 
 namespace uniquanf {
 
 absl::StatusOr<int> RemoveUnfinishedWrites(absl::string_view uri, absl::Duration min_age) {
   UQ_RETURN_IF_ERROR(OpenObjectStore(uri).status());  // says what is wrong with the URI
-  if (absl::StartsWith(uri, "s3://")) return AbortStaleS3Uploads(uri, min_age);
-  return SweepTemporaries(absl::StripPrefix(uri, "file://"), min_age);
+  const StoreScheme* const scheme = FindStoreScheme(uri);
+  return scheme != nullptr ? scheme->sweep_unfinished(uri, min_age)
+                           : SweepTemporaries(uri, min_age);
 }
 
 }  // namespace uniquanf

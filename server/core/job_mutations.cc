@@ -16,13 +16,6 @@ absl::Status NoSuchJob(const std::string& id) {
                   absl::StrCat("no job \"jobs/", id, "\"; `list` shows the jobs there are"));
 }
 
-Task NewTask(std::string id, TaskKind kind) {
-  Task task;
-  task.id = std::move(id);
-  task.kind = kind;
-  return task;
-}
-
 }  // namespace
 
 void CountJob(State* state, const Job& job, int sign) {
@@ -162,7 +155,7 @@ Outcome Mutation::CreateJob(const CreateJobEvent& event) {
     state_.job_timers.insert({*job.deadline, JobTimerKind::kDeadline, seq});
   }
   CountJob(&state_, job, 1);
-  entry.tasks.push_back(NewTask("prepare", TaskKind::kPrepare));
+  entry.tasks.emplace_back().id = TaskId({TaskKind::kPrepare});
   ++state_.num_tasks[static_cast<int>(TaskState::kBlocked)];
   IndexTasks(&entry);
   Touch(&entry);

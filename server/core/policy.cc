@@ -75,6 +75,7 @@ RetryDecision DecideRetry(const Policy& policy, const Task& task, FailureClass f
     case FailureClass::kOutOfMemory:
       return Bounded(task.num_out_of_memory, policy.max_out_of_memory, absl::ZeroDuration(),
                      failure_class);
+    case FailureClass::kUnknown:
     case FailureClass::kInternal:
       return Bounded(task.num_internal, policy.max_internal, policy.backoff_initial, failure_class);
     case FailureClass::kEnvironment:

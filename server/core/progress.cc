@@ -9,6 +9,8 @@ namespace {
 // weigh most.
 double Work(const Task& task, int32_t num_rounds) {
   switch (task.kind) {
+    case TaskKind::kUnknown:
+      break;
     case TaskKind::kPrepare:
       return 0.2;
     case TaskKind::kLayer:

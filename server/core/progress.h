@@ -12,16 +12,6 @@
 
 namespace uniquanf::server {
 
-struct JobProgress {
-  int32_t num_tasks = 0;
-  int32_t num_tasks_succeeded = 0;
-  int32_t num_layers = 0;
-  int32_t num_layers_succeeded = 0;
-  double fraction = 0;  // 0..1
-  std::optional<absl::Duration> remaining;
-};
-
-// `tasks` are all of the job's, in order.
 JobProgress ComputeProgress(const Job& job, const std::vector<std::shared_ptr<const Task>>& tasks);
 
 }  // namespace uniquanf::server

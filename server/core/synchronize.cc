@@ -69,17 +69,9 @@ Assignment MakeAssignment(const JobEntry& entry, const Task& task) {
     return input.result_sha256.empty() ? input.lost_sha256 : input.result_sha256;
   };
   assignment.plan_sha256 = result(entry.tasks[0]);
-  const auto add = [&](int32_t round, int32_t layer) {
-    const int32_t index = entry.task_of_layer.at({round, layer});
-    assignment.layer_sha256.push_back(result(entry.tasks[index]));
-  };
-  if (task.kind == TaskKind::kFinalize) {
-    for (int32_t i = 0; i < entry.job.num_layers; ++i) add(entry.job.num_rounds - 1, i);
-    return assignment;
+  for (const int32_t input : InputsOf(ShapeOf(entry.job), {task.kind, task.layer, task.round})) {
+    assignment.layer_sha256.push_back(result(entry.tasks.at(input)));
   }
-  const int32_t num_earlier = entry.job.layers_independent ? 0 : task.layer;
-  for (int32_t i = 0; i < num_earlier; ++i) add(task.round, i);
-  if (task.round > 0) add(task.round - 1, task.layer);
   return assignment;
 }
 

@@ -192,7 +192,7 @@ void Mutation::Succeed(JobEntry* entry, int32_t index, const TaskOutcome& outcom
   }
   Job& job = entry->job;
   if (task.kind == TaskKind::kPrepare && job.num_layers == 0) {
-    const int64_t num_tasks = 2 + int64_t{outcome.num_layers} * outcome.num_rounds;
+    const int64_t num_tasks = NumNodes({outcome.num_layers, outcome.num_rounds, false});
     if (num_tasks > state_.policy.max_tasks_per_job) {
       Fail(entry, index,
            {FailureClass::kInvalidInput, "TOO_MANY_TASKS",
@@ -260,6 +260,7 @@ void Mutation::Fail(JobEntry* entry, int32_t index, TaskFailure failure, LeaseSt
       break;
     case FailureClass::kInvalidInput:
       break;
+    case FailureClass::kUnknown:
     case FailureClass::kInternal:
       ++task.num_internal;
       break;

@@ -4,36 +4,19 @@
 // job and of its tasks.
 #include <utility>
 
-#include "absl/strings/str_format.h"
 #include "server/core/mutations.h"
 
 namespace uniquanf::server {
 namespace {
 
-// "layer-0003", then "layer-0003-1", "layer-0003-2", ...
-std::string LayerTaskId(int32_t layer, int32_t round) {
-  if (round == 0) return absl::StrFormat("layer-%04d", layer);
-  return absl::StrFormat("layer-%04d-%d", layer, round);
-}
-
-// The graph: prepare → layers → finalize. With independent layers each waits for prepare only. In
-// several rounds a layer's task waits for the layer before it in its round, and for its own task of
-// the round before: a wavefront. Tasks depend on tasks before them only.
 Task GraphTask(const Job& job, int32_t index) {
-  const int32_t num_layer_tasks = job.num_layers * job.num_rounds;
+  TaskNode node = NodeOf(ShapeOf(job), index);
   Task task;
-  if (index > num_layer_tasks) {
-    task.id = "finalize";
-    task.kind = TaskKind::kFinalize;
-    for (int32_t i = index - job.num_layers; i < index; ++i) task.depends_on.push_back(i);
-    return task;
-  }
-  task.kind = TaskKind::kLayer;
-  task.layer = (index - 1) % job.num_layers;
-  task.round = (index - 1) / job.num_layers;
-  task.id = LayerTaskId(task.layer, task.round);
-  task.depends_on = {job.layers_independent || task.layer == 0 ? 0 : index - 1};
-  if (task.round > 0) task.depends_on.push_back(index - job.num_layers);
+  task.id = TaskId(node);
+  task.kind = node.kind;
+  task.layer = node.layer;
+  task.round = node.round;
+  task.depends_on = std::move(node.depends_on);
   return task;
 }
 
@@ -44,7 +27,7 @@ bool IsOpen(const JobEntry& entry) {
 
 }  // namespace
 
-int64_t NumGraphTasks(const Job& job) { return 2 + int64_t{job.num_layers} * job.num_rounds; }
+int64_t NumGraphTasks(const Job& job) { return NumNodes(ShapeOf(job)); }
 
 bool NeedsExpansion(const JobEntry& entry) {
   return entry.job.num_layers > 0 && IsOpen(entry) &&

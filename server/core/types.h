@@ -15,6 +15,8 @@
 
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "common/job/job.h"
+#include "common/job/task_graph.h"
 
 namespace uniquanf::server {
 
@@ -25,47 +27,15 @@ struct Now {
   absl::Duration mono;
 };
 
-enum class JobState {
-  kQueued = 1,
-  kRunning = 2,
-  kPaused = 3,
-  kCancelling = 4,
-  kSucceeded = 5,
-  kFailed = 6,
-  kCancelled = 7,
-};
-inline constexpr int kNumJobStates = 7;
-absl::string_view JobStateName(JobState state);
-inline bool IsFinal(JobState state) {
-  return state == JobState::kSucceeded || state == JobState::kFailed ||
-         state == JobState::kCancelled;
-}
-
-enum class TaskKind { kPrepare = 1, kLayer = 2, kFinalize = 3 };
-absl::string_view TaskKindName(TaskKind kind);
-
-enum class TaskState {
-  kBlocked = 1,
-  kReady = 2,
-  kLeased = 3,
-  kSucceeded = 4,
-  kFailed = 5,
-  kCancelled = 6,
-};
-inline constexpr int kNumTaskStates = 6;
-absl::string_view TaskStateName(TaskState state);
-
-enum class FailureClass {
-  kWorkerLost = 1,
-  kTransient = 2,
-  kOutOfMemory = 3,
-  kInvalidInput = 4,
-  kInternal = 5,
-  kEnvironment = 6,  // what the worker found around it: missing, refused, not as expected
-  kInputLost = 7,    // working objects of earlier tasks are gone
-};
-inline constexpr int kNumFailureClasses = 7;
-absl::string_view FailureClassName(FailureClass failure_class);
+// Words, numbers and what the API shows: shared with every program (common/job).
+using uniquanf::FailureClass;
+using uniquanf::JobError;
+using uniquanf::JobState;
+using uniquanf::TaskFailure;
+using uniquanf::TaskKind;
+using uniquanf::TaskProgress;
+using uniquanf::TaskState;
+using ArtifactRef = ArtifactInfo;
 
 // How a task's last lease stands.
 enum class LeaseStatus {
@@ -76,41 +46,23 @@ enum class LeaseStatus {
   kRevoked = 3,  // ended by the server: it ran out, or its job ended; reports are refused
 };
 
-struct TaskProgress {
-  std::string phase;
-  int64_t step = 0;
-  int64_t num_steps = 0;
-  double loss = 0;
-  std::optional<absl::Duration> remaining;
-  friend bool operator==(const TaskProgress&, const TaskProgress&) = default;
-};
-
-struct TaskFailure {
-  FailureClass failure_class = FailureClass::kInternal;
-  std::string reason;
-  std::string message;
-  int32_t attempt = 0;
-  std::string worker;
-  absl::Time time;
-  friend bool operator==(const TaskFailure&, const TaskFailure&) = default;
-};
 inline constexpr size_t kMaxFailuresKept = 8;
 
-struct Task {
-  std::string id;  // "prepare", "layer-0003", "layer-0003-1", "finalize"; unique in its job
-  TaskKind kind = TaskKind::kPrepare;
-  int32_t layer = 0;  // kLayer only; with `round` the key of activation affinity
-  int32_t round = 0;  // kLayer only: a layer has one task a round
-  TaskState state = TaskState::kBlocked;
+// Its `progress` is ephemeral.
+struct Task : TaskFields {
+  Task() {
+    kind = TaskKind::kPrepare;
+    state = TaskState::kBlocked;
+  }
+
+  std::string id;                   // TaskId (common/job/task_graph.h): unique in its job
   std::vector<int32_t> depends_on;  // indices into the job's tasks
   int64_t version = 0;              // the job's version when this task last changed
 
   // The current or last lease.
-  int32_t attempt = 0;
   std::string lease_id;
   LeaseStatus lease = LeaseStatus::kNone;
   std::string session;
-  std::string worker;
 
   // Failures since the job was created or retried, by class.
   int32_t num_worker_lost = 0;
@@ -125,16 +77,9 @@ struct Task {
   std::string lost_sha256;
   // Only a worker with more device memory than this may lease it (set after OUT_OF_MEMORY).
   int64_t exceeded_memory_bytes = 0;
-  std::vector<TaskFailure> failures;  // the latest kMaxFailuresKept
-
-  std::optional<absl::Time> start_time;
-  std::optional<absl::Time> end_time;
-  std::optional<absl::Time> next_attempt_time;  // kReady, waiting after a failure
-  absl::Duration worker_time;                   // leased time of all attempts
-  std::string result_sha256;
+  absl::Duration worker_time;  // leased time of all attempts
 
   // Ephemeral.
-  TaskProgress progress;
   absl::Duration ready_since;   // monotonic; when it last became leasable
   absl::Duration lease_expiry;  // monotonic; kActive only
   absl::Duration leased_at;     // monotonic
@@ -143,39 +88,13 @@ struct Task {
   int32_t num_resends = 0;      // assignments repeated because the worker never reported the lease
 };
 
-struct JobError {
-  std::string reason;
-  std::string message;
-  std::string task;  // task id, or "" when no task is to blame
-  friend bool operator==(const JobError&, const JobError&) = default;
-};
+// Its `device` is "" until known.
+struct Job : JobFields {
+  Job() { state = JobState::kQueued; }
 
-struct ArtifactRef {
-  std::string uri;
-  std::string manifest_sha256;
-  int64_t size_bytes = 0;
-  friend bool operator==(const ArtifactRef&, const ArtifactRef&) = default;
-};
-
-struct Job {
   uint64_t seq = 0;  // key in state and store; grows with creation
   std::string id;    // {job} of "jobs/{job}"
-  std::string uid;   // never used again
   std::string spec;  // opaque
-  int64_t version = 0;
-  JobState state = JobState::kQueued;
-  std::string status_message;
-  std::optional<JobError> error;
-  std::string tenant;
-  int32_t priority = 0;
-  std::map<std::string, std::string> labels;
-  absl::Time create_time;
-  absl::Time update_time;
-  std::optional<absl::Time> start_time;
-  std::optional<absl::Time> end_time;
-  std::optional<absl::Time> deadline;
-  std::optional<absl::Duration> time_to_live;
-  std::string device;  // "" until known
   std::string request_id;
   std::string request_digest;
 
@@ -185,9 +104,13 @@ struct Job {
   int32_t num_rounds = 1;
   int64_t layer_memory_bytes = 0;
 
-  std::optional<ArtifactRef> artifact;
   std::string report;  // opaque
 };
+
+// The graph that the job's tasks are, once prepare has run.
+inline GraphShape ShapeOf(const Job& job) {
+  return {job.num_layers, job.num_rounds, job.layers_independent};
+}
 
 // A job label with this prefix is a requirement on the worker's labels: "require/zone" = "b" runs
 // only on workers whose label "zone" is "b".

@@ -52,6 +52,9 @@ absl::Status Runtime::Recover() {
   for (const Job& job : loaded.state.jobs) {
     if (options_.check_job != nullptr) UQ_RETURN_IF_ERROR(options_.check_job(job));
   }
+  if (loaded.has_old_records) {
+    UQ_RETURN_IF_ERROR(RewriteRecords(store_, epoch, &loaded));
+  }
   const Now now = ReadClock();
   UQ_ASSIGN_OR_RETURN(State state, Rebuild(options_.policy, loaded.state, epoch,
                                            options_.random_seed + epoch, now));

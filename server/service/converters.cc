@@ -9,43 +9,16 @@
 #include "common/base/digest.h"
 #include "common/base/status.h"
 #include "common/base/version.h"
+#include "common/object_store/store_schemes.h"
+#include "common/rpc/deterministic_bytes.h"
+#include "common/rpc/job_proto.h"
 #include "common/rpc/spec_proto.h"
 #include "common/rpc/time_proto.h"
 #include "server/core/progress.h"
 #include "server/service/resource_names.h"
-#include "server/store/deterministic_bytes.h"
 
 namespace uniquanf::server {
 namespace {
-
-// The core's enums are the protos' by number.
-template <typename Proto, typename Core>
-constexpr bool Same(Proto proto, Core core) {
-  return static_cast<int>(proto) == static_cast<int>(core);
-}
-static_assert(
-    Same(v1::Job::QUEUED, JobState::kQueued) && Same(v1::Job::RUNNING, JobState::kRunning) &&
-    Same(v1::Job::PAUSED, JobState::kPaused) && Same(v1::Job::CANCELLING, JobState::kCancelling) &&
-    Same(v1::Job::SUCCEEDED, JobState::kSucceeded) && Same(v1::Job::FAILED, JobState::kFailed) &&
-    Same(v1::Job::CANCELLED, JobState::kCancelled) && v1::Job::State_MAX == kNumJobStates);
-static_assert(Same(v1::Task::BLOCKED, TaskState::kBlocked) &&
-              Same(v1::Task::READY, TaskState::kReady) &&
-              Same(v1::Task::LEASED, TaskState::kLeased) &&
-              Same(v1::Task::SUCCEEDED, TaskState::kSucceeded) &&
-              Same(v1::Task::FAILED, TaskState::kFailed) &&
-              Same(v1::Task::CANCELLED, TaskState::kCancelled) &&
-              v1::Task::State_MAX == kNumTaskStates);
-static_assert(Same(v1::Task::PREPARE, TaskKind::kPrepare) &&
-              Same(v1::Task::LAYER, TaskKind::kLayer) &&
-              Same(v1::Task::FINALIZE, TaskKind::kFinalize) && v1::Task::Kind_MAX == 3);
-static_assert(Same(v1::WORKER_LOST, FailureClass::kWorkerLost) &&
-              Same(v1::TRANSIENT, FailureClass::kTransient) &&
-              Same(v1::OUT_OF_MEMORY, FailureClass::kOutOfMemory) &&
-              Same(v1::INVALID_INPUT, FailureClass::kInvalidInput) &&
-              Same(v1::INTERNAL, FailureClass::kInternal) &&
-              Same(v1::ENVIRONMENT, FailureClass::kEnvironment) &&
-              Same(v1::INPUT_LOST, FailureClass::kInputLost) &&
-              v1::FailureClass_MAX == kNumFailureClasses);
 
 constexpr char kReason[] = "INVALID_REQUEST";
 constexpr size_t kMaxLabels = 32;
@@ -81,23 +54,14 @@ absl::Status CheckLabels(const google::protobuf::Map<std::string, std::string>& 
 // The service's programs run anywhere, so a plain path means nothing to them.
 absl::Status CheckUri(absl::string_view field, absl::string_view uri, bool required) {
   if (uri.empty() && !required) return absl::OkStatus();
-  if (absl::StartsWith(uri, "file:///") || absl::StartsWith(uri, "s3://")) return absl::OkStatus();
+  if (IsCompleteStoreUri(uri)) return absl::OkStatus();
   return InvalidInput("INVALID_SPEC",
-                      absl::StrCat("spec.", field, " ", Quoted(uri),
-                                   " is not file:///directory or s3://bucket/prefix"));
+                      absl::StrCat("spec.", field, " ", Quoted(uri), " is not ", StoreUriForms()));
 }
 
 // Bytes that this server has made, or has read and checked (CheckStoredJob).
 void ParseChecked(const std::string& bytes, google::protobuf::Message* proto) {
   UQ_CHECK(proto->ParseFromString(bytes));
-}
-
-void ProgressToProto(const TaskProgress& progress, v1::TaskProgress* proto) {
-  proto->set_phase(progress.phase);
-  proto->set_step(progress.step);
-  proto->set_num_steps(progress.num_steps);
-  proto->set_loss(progress.loss);
-  if (progress.remaining) *proto->mutable_remaining() = DurationToProto(*progress.remaining);
 }
 
 }  // namespace
@@ -115,69 +79,30 @@ absl::Status CheckStoredJob(const Job& job) {
 }
 
 void TaskToProto(const std::string& job, const Task& task, v1::Task* proto) {
+  TaskFieldsToProto(task, proto);
   proto->set_name(TaskNameOf(job, task.id));
-  proto->set_kind(static_cast<v1::Task::Kind>(task.kind));
-  proto->set_layer(task.layer);
-  proto->set_round(task.round);
-  proto->set_state(static_cast<v1::Task::State>(task.state));
-  proto->set_attempt(task.attempt);
+  if (task.state == TaskState::kLeased) {
+    TaskProgressToProto(task.progress, proto->mutable_progress());
+  }
   if (!task.worker.empty()) proto->set_worker(WorkerName(task.worker));
-  if (task.state == TaskState::kLeased) ProgressToProto(task.progress, proto->mutable_progress());
-  for (const TaskFailure& failure : task.failures) {
-    v1::TaskFailure* f = proto->add_failures();
-    f->set_failure_class(static_cast<v1::FailureClass>(failure.failure_class));
-    f->set_reason(failure.reason);
-    f->set_message(failure.message);
-    f->set_attempt(failure.attempt);
-    if (!failure.worker.empty()) f->set_worker(WorkerName(failure.worker));
-    *f->mutable_time() = TimeToProto(failure.time);
+  for (v1::TaskFailure& failure : *proto->mutable_failures()) {
+    if (!failure.worker().empty()) failure.set_worker(WorkerName(failure.worker()));
   }
-  if (task.start_time) *proto->mutable_start_time() = TimeToProto(*task.start_time);
-  if (task.end_time) *proto->mutable_end_time() = TimeToProto(*task.end_time);
-  if (task.next_attempt_time) {
-    *proto->mutable_next_attempt_time() = TimeToProto(*task.next_attempt_time);
-  }
-  proto->set_result_sha256(task.result_sha256);
 }
 
 void JobToProto(const JobView& view, v1::Job* proto) {
   const Job& job = *view.job;
+  JobFieldsToProto(job, proto);
   proto->set_name(JobName(job.id));
-  proto->set_uid(job.uid);
   ParseChecked(job.spec, proto->mutable_spec());
-  proto->set_version(job.version);
-  proto->set_state(static_cast<v1::Job::State>(job.state));
-  proto->set_status_message(job.status_message);
-  if (job.error) {
-    proto->mutable_error()->set_reason(job.error->reason);
-    proto->mutable_error()->set_message(job.error->message);
-    if (!job.error->task.empty()) {
-      proto->mutable_error()->set_task(TaskNameOf(job.id, job.error->task));
-    }
+  if (job.error && !job.error->task.empty()) {
+    proto->mutable_error()->set_task(TaskNameOf(job.id, job.error->task));
   }
-  proto->set_tenant(job.tenant);
-  proto->set_priority(job.priority);
-  proto->mutable_labels()->insert(job.labels.begin(), job.labels.end());
-  *proto->mutable_create_time() = TimeToProto(job.create_time);
-  *proto->mutable_update_time() = TimeToProto(job.update_time);
-  if (job.start_time) *proto->mutable_start_time() = TimeToProto(*job.start_time);
-  if (job.end_time) *proto->mutable_end_time() = TimeToProto(*job.end_time);
-  if (job.deadline) *proto->mutable_deadline() = TimeToProto(*job.deadline);
-  if (job.time_to_live) *proto->mutable_time_to_live() = DurationToProto(*job.time_to_live);
-  proto->set_device(job.device);
-  const JobProgress progress = ComputeProgress(job, view.tasks);
-  v1::JobProgress* p = proto->mutable_progress();
-  p->set_num_tasks(progress.num_tasks);
-  p->set_num_tasks_succeeded(progress.num_tasks_succeeded);
-  p->set_num_layers(progress.num_layers);
-  p->set_num_layers_succeeded(progress.num_layers_succeeded);
-  p->set_fraction(progress.fraction);
-  if (progress.remaining) *p->mutable_remaining() = DurationToProto(*progress.remaining);
+  ProgressToProto(ComputeProgress(job, view.tasks), proto->mutable_progress());
   if (job.state == JobState::kSucceeded && job.artifact) {
-    proto->mutable_artifact()->set_uri(job.artifact->uri);
-    proto->mutable_artifact()->set_manifest_sha256(job.artifact->manifest_sha256);
-    proto->mutable_artifact()->set_size_bytes(job.artifact->size_bytes);
     ParseChecked(job.report, proto->mutable_report());
+  } else {
+    proto->clear_artifact();
   }
 }
 
@@ -239,7 +164,7 @@ void ReplyToProto(const SynchronizeReply& reply, const ObjectLayout& layout,
     a->set_lease_id(assignment.lease_id);
     a->set_attempt(assignment.attempt);
     a->set_task(TaskNameOf(assignment.job, assignment.task));
-    a->set_kind(static_cast<v1::Task::Kind>(assignment.kind));
+    a->set_kind(TaskKindToProto(assignment.kind));
     a->set_layer(assignment.layer);
     a->set_round(assignment.round);
     ParseChecked(assignment.spec, a->mutable_spec());
@@ -295,7 +220,8 @@ absl::StatusOr<CreateJobEvent> CreateJobFromProto(const v1::CreateJobRequest& re
   event.min_num_tasks =
       2 + int64_t{spec.schedule == LayerSchedule::kPipelined ? spec.pipeline_rounds : 1};
 
-  job.tenant = wish.tenant().empty() ? "default" : wish.tenant();
+  WishFromProto(wish, &job);
+  if (job.tenant.empty()) job.tenant = "default";
   if (!ParseWorkerName("job.tenant", WorkerName(job.tenant)).ok() || job.tenant.size() > 63) {
     return Invalid(absl::StrCat("job.tenant ", Quoted(job.tenant),
                                 " is not 1..63 characters of [A-Za-z0-9._:-]"));
@@ -303,19 +229,14 @@ absl::StatusOr<CreateJobEvent> CreateJobFromProto(const v1::CreateJobRequest& re
   if (wish.priority() < -kMaxPriority || wish.priority() > kMaxPriority) {
     return Invalid(absl::StrCat("job.priority ", wish.priority(), " is outside -100..100"));
   }
-  job.priority = wish.priority();
   UQ_RETURN_IF_ERROR(CheckLabels(wish.labels()));
-  job.labels.insert(wish.labels().begin(), wish.labels().end());
-  if (wish.has_deadline()) job.deadline = TimeFromProto(wish.deadline());
-  if (wish.has_time_to_live()) {
-    job.time_to_live = DurationFromProto(wish.time_to_live());
-    if (*job.time_to_live < absl::ZeroDuration()) return Invalid("job.time_to_live is negative");
+  if (job.time_to_live && *job.time_to_live < absl::ZeroDuration()) {
+    return Invalid("job.time_to_live is negative");
   }
   if (wish.device() != "" && wish.device() != "cpu" && wish.device() != "cuda") {
     return Invalid(
         absl::StrCat("job.device ", Quoted(wish.device()), " is not cpu, cuda or empty (any)"));
   }
-  job.device = wish.device();
   return event;
 }
 
@@ -368,13 +289,8 @@ absl::StatusOr<SynchronizeEvent> SynchronizeFromProto(const v1::SynchronizeReque
     switch (report.status_case()) {
       case v1::LeaseReport::kRunning:
         r.kind = LeaseReport::Kind::kRunning;
-        r.progress.phase = report.running().phase().substr(0, 64);
-        r.progress.step = report.running().step();
-        r.progress.num_steps = report.running().num_steps();
-        r.progress.loss = report.running().loss();
-        if (report.running().has_remaining()) {
-          r.progress.remaining = DurationFromProto(report.running().remaining());
-        }
+        r.progress = TaskProgressFromProto(report.running());
+        r.progress.phase = r.progress.phase.substr(0, 64);
         break;
       case v1::LeaseReport::kSucceeded: {
         const v1::TaskOutcome& outcome = report.succeeded();
@@ -385,11 +301,7 @@ absl::StatusOr<SynchronizeEvent> SynchronizeFromProto(const v1::SynchronizeReque
         r.outcome.num_rounds = outcome.num_rounds() == 0 ? 1 : outcome.num_rounds();
         r.outcome.device = outcome.device();
         r.outcome.layer_memory_bytes = outcome.layer_memory_bytes();
-        if (outcome.has_artifact()) {
-          r.outcome.artifact =
-              ArtifactRef{outcome.artifact().uri(), outcome.artifact().manifest_sha256(),
-                          outcome.artifact().size_bytes()};
-        }
+        if (outcome.has_artifact()) r.outcome.artifact = ArtifactFromProto(outcome.artifact());
         r.outcome.report = DeterministicBytes(outcome.report());
         break;
       }
@@ -397,10 +309,10 @@ absl::StatusOr<SynchronizeEvent> SynchronizeFromProto(const v1::SynchronizeReque
         const v1::TaskFailure& failure = report.failed();
         r.kind = LeaseReport::Kind::kFailed;
         // A class of a later protocol is handled like a bug: retried once.
-        r.failure.failure_class =
-            failure.failure_class() >= 1 && failure.failure_class() <= kNumFailureClasses
-                ? static_cast<FailureClass>(failure.failure_class())
-                : FailureClass::kInternal;
+        r.failure.failure_class = FailureClassFromProto(failure.failure_class());
+        if (r.failure.failure_class == FailureClass::kUnknown) {
+          r.failure.failure_class = FailureClass::kInternal;
+        }
         r.failure.reason = failure.reason().empty() ? "UNKNOWN" : failure.reason().substr(0, 64);
         r.failure.message = failure.message().substr(0, 4096);
         r.missing_sha256.assign(failure.missing_sha256().begin(), failure.missing_sha256().end());

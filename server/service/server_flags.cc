@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/flag_set.h"
 #include "common/base/status.h"
+#include "common/object_store/store_schemes.h"
 
 namespace uniquanf::server {
 
@@ -144,11 +145,9 @@ absl::StatusOr<ServerFlags> ParseServerFlags(const std::vector<std::string>& arg
   } else if (!absl::StrContains(flags.object_root, "://")) {
     flags.object_root = absl::StrCat("file://", absolute(flags.object_root));
   }
-  if (!absl::StartsWith(flags.object_root, "file:///") &&
-      !absl::StartsWith(flags.object_root, "s3://")) {
-    return InvalidInput("INVALID_FLAG", absl::StrCat("--object-root=", flags.object_root,
-                                                     ": give file:///directory, a path, or "
-                                                     "s3://bucket/prefix"));
+  if (!IsCompleteStoreUri(flags.object_root)) {
+    return InvalidInput("INVALID_FLAG", absl::StrCat("--object-root=", flags.object_root, ": give ",
+                                                     StoreUriForms(), ", or a path"));
   }
   if (error) {
     return InvalidInput("INVALID_FLAG", absl::StrCat("no working directory: ", error.message()));

@@ -7,6 +7,18 @@
 
 namespace uniquanf::server {
 
+absl::Status RewriteRecords(JobStore* store, uint64_t epoch, LoadedState* loaded) {
+  WriteBatch batch;
+  batch.epoch = epoch;
+  batch.expected_sequence = loaded->sequence;
+  batch.jobs = loaded->state.jobs;
+  batch.tasks = loaded->state.tasks;
+  UQ_RETURN_IF_ERROR(store->Commit(batch));
+  ++loaded->sequence;
+  loaded->has_old_records = false;
+  return absl::OkStatus();
+}
+
 WriteBatch MakeBatch(const State& state, const Edits& edits) {
   WriteBatch batch;
   batch.epoch = state.epoch;

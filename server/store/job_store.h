@@ -49,6 +49,7 @@ WriteBatch MakeBatch(const State& state, const Edits& edits);
 struct LoadedState {
   uint64_t sequence = 0;
   StoredState state;
+  bool has_old_records = false;  // some are written as 0.1.0 did: see RewriteRecords
 };
 
 class JobStore {
@@ -68,6 +69,10 @@ class JobStore {
   // Several servers may share the store: one is active, the others wait in Open's NOT_ACTIVE.
   virtual bool allows_standby() const { return false; }
 };
+
+// Writes every job and task of `loaded`, which `store` has just loaded in `epoch`, anew, in one
+// commit; so that the next version need not read what an old one wrote.
+absl::Status RewriteRecords(JobStore* store, uint64_t epoch, LoadedState* loaded);
 
 // A store in one SQLite file, created if absent. A file is used by one server at a time (a lock
 // file beside it, "<path>.lock", keeps a second one out).

@@ -49,6 +49,7 @@ constexpr const char* kMigrations[] = {
     // need not scan it for them beside the scheduler: dead rows alone call it.
     "ALTER TABLE uniquanf_tasks SET (fillfactor = 20,"
     " autovacuum_analyze_threshold = 2000000000, autovacuum_vacuum_insert_threshold = -1);",
+    "",  // records hold the API's messages: a server of 0.1.0 must not take this for damage
 };
 constexpr int kSchemaVersion = sizeof(kMigrations) / sizeof(kMigrations[0]);
 
@@ -107,7 +108,7 @@ class PostgresStore : public JobStore {
     // Nobody else has been able to write since Open, so the four tables belong together.
     UQ_RETURN_IF_ERROR(connection_->Query(
         "SELECT seq, record FROM uniquanf_jobs ORDER BY seq", {}, [&](const PgRow& row) {
-          absl::StatusOr<Job> job = DecodeJob(row.Bytes(1));
+          absl::StatusOr<Job> job = DecodeJob(row.Bytes(1), &loaded.has_old_records);
           if (!job.ok()) return Annotate(job.status(), name_);
           if (job->seq != static_cast<uint64_t>(row.Int(0))) {
             return MakeError(
@@ -120,7 +121,7 @@ class PostgresStore : public JobStore {
     UQ_RETURN_IF_ERROR(connection_->Query(
         "SELECT job, task, record FROM uniquanf_tasks ORDER BY job, task", {},
         [&](const PgRow& row) {
-          absl::StatusOr<Task> task = DecodeTask(row.Bytes(2));
+          absl::StatusOr<Task> task = DecodeTask(row.Bytes(2), &loaded.has_old_records);
           if (!task.ok()) return Annotate(task.status(), name_);
           loaded.state.tasks.push_back(
               {{static_cast<uint64_t>(row.Int(0)), static_cast<int32_t>(row.Int(1))},

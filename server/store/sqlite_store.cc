@@ -27,6 +27,7 @@ constexpr const char* kMigrations[] = {
     " PRIMARY KEY (job, task)) WITHOUT ROWID;"
     "CREATE TABLE drains (worker TEXT PRIMARY KEY, session TEXT NOT NULL) WITHOUT ROWID;"
     "CREATE TABLE garbage (uid TEXT PRIMARY KEY) WITHOUT ROWID;",
+    "",  // records hold the API's messages: a server of 0.1.0 must not take this for damage
 };
 constexpr int kSchemaVersion = sizeof(kMigrations) / sizeof(kMigrations[0]);
 constexpr int kApplicationId = 0x55514E46;  // "UQNF": tells our file from any other database
@@ -115,7 +116,7 @@ class SqliteStore : public JobStore {
                         Scalar("SELECT value FROM meta WHERE key = 'sequence'"));
     loaded.sequence = static_cast<uint64_t>(sequence);
     UQ_RETURN_IF_ERROR(Query("SELECT seq, record FROM jobs ORDER BY seq", [&](Statement& row) {
-      absl::StatusOr<Job> job = DecodeJob(row.Bytes(1));
+      absl::StatusOr<Job> job = DecodeJob(row.Bytes(1), &loaded.has_old_records);
       if (!job.ok()) return job.status();
       if (job->seq != static_cast<uint64_t>(row.Int(0))) {
         return MakeError(absl::StatusCode::kDataLoss, "STATE_CORRUPT",
@@ -126,7 +127,7 @@ class SqliteStore : public JobStore {
     }));
     UQ_RETURN_IF_ERROR(
         Query("SELECT job, task, record FROM tasks ORDER BY job, task", [&](Statement& row) {
-          absl::StatusOr<Task> task = DecodeTask(row.Bytes(2));
+          absl::StatusOr<Task> task = DecodeTask(row.Bytes(2), &loaded.has_old_records);
           if (!task.ok()) return task.status();
           loaded.state.tasks.push_back(
               {{static_cast<uint64_t>(row.Int(0)), static_cast<int32_t>(row.Int(1))},

@@ -101,7 +101,8 @@ int ServiceTest::NumFailures(const std::string& job, const std::string& failure_
   EXPECT_OK(tasks);
   int num = 0;
   for (const Task& task : *tasks) {
-    for (const TaskFailure& failure : task.failures) num += failure.failure_class == failure_class;
+    for (const TaskFailure& failure : task.failures)
+      num += FailureClassName(failure.failure_class) == failure_class;
   }
   return num;
 }

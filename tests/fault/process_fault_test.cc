@@ -523,7 +523,7 @@ TEST_F(DiskFullTest, AFullObjectStoreDelaysTheJobAndSaysWhy) {
   ASSERT_TRUE(WaitForTask(job, "prepare", [](const Task& t) { return t.failures.size() > 1; }));
   const auto task = FindTask(job, "prepare");
   ASSERT_TRUE(task.has_value());
-  EXPECT_EQ(task->failures[0].failure_class, "TRANSIENT");
+  EXPECT_EQ(task->failures[0].failure_class, FailureClass::kTransient);
   EXPECT_THAT(task->failures[0].message, HasSubstr("No space left"));
   EXPECT_THAT(task->failures[0].message, HasSubstr(disk_.path())) << "says where";
   Empty();

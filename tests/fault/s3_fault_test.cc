@@ -100,7 +100,8 @@ TEST_F(S3FaultTest, AnOutageOfTheStoreOnlyDelaysTheJob) {
       job,
       [](const std::vector<Task>& tasks) {
         for (const Task& task : tasks) {
-          if (!task.failures.empty()) return task.failures[0].failure_class == "TRANSIENT";
+          if (!task.failures.empty())
+            return task.failures[0].failure_class == FailureClass::kTransient;
         }
         return false;
       },

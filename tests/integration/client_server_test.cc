@@ -238,7 +238,7 @@ TEST_F(ClientServerTest, WatchSurvivesKillsOfTheServerAndSeesTheFinalState) {
   ASSERT_TRUE(tasks.ok()) << tasks.status();
   ASSERT_FALSE(tasks->empty());
   ASSERT_FALSE((*tasks)[0].failures.empty());
-  EXPECT_EQ((*tasks)[0].failures.back().failure_class, "INVALID_INPUT");
+  EXPECT_EQ((*tasks)[0].failures.back().failure_class, FailureClass::kInvalidInput);
   EXPECT_EQ(client_->ListWorkers()->size(), 1u);
   EXPECT_EQ(client_->DrainWorker("test")->state, WorkerState::kDraining);
   EXPECT_EQ(client_->UndrainWorker("workers/test")->state, WorkerState::kReady);

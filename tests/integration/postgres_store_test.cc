@@ -12,7 +12,9 @@
 #include "gmock/gmock.h"
 #include "tests/support/child_process.h"
 #include "tests/support/postgres_server.h"
+#include "tests/support/temp_dir.h"
 #include "tests/unit/server/job_store_conformance.h"
+#include "tests/unit/server/state_0_1_0.h"
 
 namespace uniquanf::server {
 namespace {
@@ -207,7 +209,7 @@ TEST_F(PostgresStoreTest, AStateOfTheFirstSchemaIsBroughtUpToDate) {
   ASSERT_OK(store->Open());
   EXPECT_EQ(store->Load()->state.jobs.size(), 1u);
   EXPECT_EQ(postgres->Sql(state_, "SELECT schema_version FROM uniquanf_meta"),
-            (std::vector<std::string>{"2"}));
+            (std::vector<std::string>{"3"}));
   EXPECT_THAT(postgres->Sql(state_,
                             "SELECT array_to_string(reloptions, ' ') FROM pg_class"
                             " WHERE oid = 'uniquanf_tasks'::regclass"),
@@ -257,6 +259,11 @@ TEST_F(PostgresStoreTest, PasswordsAppearInNoError) {
   EXPECT_THAT((*NewJobStore("postgresql://u:wrong-secret@127.0.0.1:1/d"))->Open(),
               FailsWith(absl::StatusCode::kUnavailable, "STATE_UNAVAILABLE",
                         testing::AllOf(HasSubstr("127.0.0.1:1"), Not(HasSubstr("wrong-secret")))));
+}
+
+TEST_F(PostgresStoreTest, AStateOf010IsReadAndWrittenAnew) {
+  postgres->Sql(state_, ReadFile(kState010Postgres));
+  ExpectMigrates([this] { return New(); });
 }
 
 }  // namespace

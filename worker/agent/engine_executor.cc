@@ -5,8 +5,8 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 #include "common/object_store/caching_store.h"
+#include "common/rpc/job_proto.h"
 #include "common/rpc/spec_proto.h"
-#include "common/rpc/time_proto.h"
 #include "worker/task/lost_inputs.h"
 
 namespace uniquanf {
@@ -25,32 +25,9 @@ v1::TaskOutcome PrepareToProto(const PrepareOutcome& outcome, DeviceKind device)
 
 v1::TaskOutcome FinalizeToProto(const FinalizeOutcome& outcome) {
   v1::TaskOutcome proto;
-  proto.set_result_sha256(outcome.manifest_sha256);
-  v1::Artifact* artifact = proto.mutable_artifact();
-  artifact->set_uri(outcome.artifact_uri);
-  artifact->set_manifest_sha256(outcome.manifest_sha256);
-  artifact->set_size_bytes(static_cast<int64_t>(outcome.artifact_size_bytes));
-  v1::JobReport* report = proto.mutable_report();
-  if (outcome.perplexity_before.has_value()) {
-    report->set_perplexity_before(*outcome.perplexity_before);
-  }
-  if (outcome.perplexity_after.has_value()) {
-    report->set_perplexity_after(*outcome.perplexity_after);
-  }
-  report->set_num_evaluation_tokens(outcome.num_evaluation_tokens);
-  for (const LayerSummary& summary : outcome.layers) {
-    v1::LayerReport* layer = report->add_layers();
-    layer->set_layer(summary.layer);
-    layer->set_initial_loss(summary.initial_loss);
-    layer->set_final_loss(summary.final_loss);
-    layer->set_bits(summary.bits);
-    *layer->mutable_duration() = DurationToProto(absl::Seconds(summary.seconds));
-  }
-  report->set_model_size_bytes(static_cast<int64_t>(outcome.model_size_bytes));
-  report->set_artifact_size_bytes(static_cast<int64_t>(outcome.artifact_size_bytes));
-  report->set_average_bits(outcome.average_bits);
-  *report->mutable_duration() = DurationToProto(absl::Seconds(outcome.seconds));
-  for (const std::string& warning : outcome.warnings) report->add_warnings(warning);
+  proto.set_result_sha256(outcome.artifact.manifest_sha256);
+  ArtifactToProto(outcome.artifact, proto.mutable_artifact());
+  ReportToProto(outcome.report, proto.mutable_report());
   return proto;
 }
 

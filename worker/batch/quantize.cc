@@ -17,6 +17,7 @@
 #include "common/base/printable.h"
 #include "common/base/status.h"
 #include "common/base/terminal_progress.h"
+#include "common/job/task_graph.h"
 #include "common/spec/spec_flags.h"
 #include "worker/batch/batch.h"
 #include "worker/batch/work_area.h"
@@ -95,6 +96,8 @@ class QuantizeRun {
                                     " MiB; use fewer or shorter calibration sequences "
                                     "(--num-samples, --sequence-length)"));
     }
+    shape_ = {prepared_.num_layers, prepared_.num_rounds, prepared_.layers_independent};
+    graph_ = BuildTaskGraph(shape_);
     std::vector<std::string> results;
     UQ_RETURN_IF_ERROR(RunLayers(&results));
     Watch("finalize", &slots_[0]);
@@ -104,14 +107,15 @@ class QuantizeRun {
     return outcome;
   }
 
-  // Hands over the last round's results, by layer.
+  // Hands over what finalize is given.
   absl::Status RunLayers(std::vector<std::string>* results) {
     const size_t most = prepared_.layers_independent ? prepared_.num_layers : prepared_.num_rounds;
     std::vector<absl::Status> statuses(std::min(slots_.size(), most));
     {
       absl::MutexLock lock(&schedule_mutex_);
-      results_.assign(prepared_.num_rounds, std::vector<std::string>(prepared_.num_layers));
-      started_.assign(prepared_.num_rounds, std::vector<bool>(prepared_.num_layers));
+      results_.assign(graph_.size(), "");
+      results_[0] = prepared_.plan_sha256;
+      started_.assign(graph_.size(), false);
       next_.assign(statuses.size(), std::nullopt);
       // Independent layers in runs of neighbours, so that a device mostly has the next one's
       // inputs.
@@ -137,68 +141,67 @@ class QuantizeRun {
     }
     for (const absl::Status& status : statuses) UQ_RETURN_IF_ERROR(status);
     absl::MutexLock lock(&schedule_mutex_);
-    *results = results_.back();
+    *results = InputsFor(graph_.back());
     return absl::OkStatus();
   }
 
-  // Takes one layer after the other until all are taken.
+  // Takes one layer's task after the other until all are taken.
   absl::Status RunLayersOn(size_t slot) {
     absl::MutexLock lock(&schedule_mutex_);
     while (!failed_ && num_started_ < prepared_.num_layers * prepared_.num_rounds) {
-      const std::optional<LayerRound> taken = Choose(slot);
+      const std::optional<size_t> taken = Choose(slot);
       if (!taken.has_value()) {
         finished_one_.Wait(&schedule_mutex_);
         continue;
       }
-      started_[taken->round][taken->layer] = true;
+      started_[*taken] = true;
       ++num_started_;
-      const std::vector<std::string> earlier = ResultsFor(*taken);
+      const LayerRound layer = LayerOf(graph_[*taken]);
+      const std::vector<std::string> inputs = InputsFor(graph_[*taken]);
       schedule_mutex_.Unlock();
-      absl::StatusOr<std::string> result = RunOneLayer(*taken, earlier, slot);
+      absl::StatusOr<std::string> result = RunOneLayer(layer, inputs, slot);
       schedule_mutex_.Lock();
       if (!result.ok()) return result.status();
-      results_[taken->round][taken->layer] = *std::move(result);
-      next_[slot] = LayerRound{taken->layer + 1, taken->round};
+      results_[*taken] = *std::move(result);
+      next_[slot] = LayerRound{layer.layer + 1, layer.round};
       finished_one_.SignalAll();
     }
     return absl::OkStatus();
   }
 
+  static LayerRound LayerOf(const TaskKey& task) { return {task.layer, task.round}; }
+
   // The next layer of the round that the slot is in, whose inputs it has at hand; else the first
   // one that can run and that no other slot has the inputs of.
-  std::optional<LayerRound> Choose(size_t slot) const
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(schedule_mutex_) {
-    if (next_[slot].has_value() && CanRun(*next_[slot])) return next_[slot];
-    for (int round = 0; round < prepared_.num_rounds; ++round) {
-      for (int layer = 0; layer < prepared_.num_layers; ++layer) {
-        const LayerRound candidate = {layer, round};
-        if (!CanRun(candidate)) continue;
-        if (std::find(next_.begin(), next_.end(), candidate) == next_.end()) return candidate;
-      }
+  std::optional<size_t> Choose(size_t slot) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(schedule_mutex_) {
+    std::optional<size_t> first;
+    for (size_t i = 0; i < graph_.size(); ++i) {
+      if (!CanRun(i)) continue;
+      const LayerRound layer = LayerOf(graph_[i]);
+      if (layer == next_[slot]) return i;
+      if (!first && std::find(next_.begin(), next_.end(), layer) == next_.end()) first = i;
     }
-    return std::nullopt;
+    return first;
   }
 
-  bool CanRun(LayerRound task) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(schedule_mutex_) {
-    const auto [layer, round] = task;
-    if (layer >= prepared_.num_layers || started_[round][layer]) return false;
-    if (round > 0 && results_[round - 1][layer].empty()) return false;
-    return prepared_.layers_independent || layer == 0 || !results_[round][layer - 1].empty();
+  bool CanRun(size_t node) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(schedule_mutex_) {
+    const TaskNode& task = graph_[node];
+    if (task.kind != TaskKind::kLayer || started_[node]) return false;
+    for (const int32_t i : task.depends_on) {
+      if (results_[i].empty()) return false;
+    }
+    return true;
   }
 
-  std::vector<std::string> ResultsFor(LayerRound task) const
+  std::vector<std::string> InputsFor(const TaskKey& task) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(schedule_mutex_) {
-    std::vector<std::string> earlier;
-    if (!prepared_.layers_independent) {
-      const std::vector<std::string>& round = results_[task.round];
-      earlier.assign(round.begin(), round.begin() + task.layer);
-    }
-    if (task.round > 0) earlier.push_back(results_[task.round - 1][task.layer]);
-    return earlier;
+    std::vector<std::string> inputs;
+    for (const int32_t i : InputsOf(shape_, task)) inputs.push_back(results_[i]);
+    return inputs;
   }
 
   // The result's digest.
-  absl::StatusOr<std::string> RunOneLayer(LayerRound task, const std::vector<std::string>& earlier,
+  absl::StatusOr<std::string> RunOneLayer(LayerRound task, const std::vector<std::string>& inputs,
                                           size_t slot) {
     const std::string name = prepared_.num_rounds == 1
                                  ? absl::StrCat("layer ", task.layer)
@@ -209,7 +212,7 @@ class QuantizeRun {
       Watch(name, &slots_[slot]);
       UQ_ASSIGN_OR_RETURN(
           const LayerOutcome outcome,
-          runners_[slot]->Run(flags_.spec, prepared_.plan_sha256, task, earlier, slots_[slot]));
+          runners_[slot]->Run(flags_.spec, prepared_.plan_sha256, task, inputs, slots_[slot]));
       result = outcome.result_sha256;
       UQ_RETURN_IF_ERROR(work_->RecordFinishedLayer(prepared_.plan_sha256, task, result));
       absl::MutexLock lock(&mutex_);
@@ -262,13 +265,15 @@ class QuantizeRun {
   std::vector<TaskEnvironment> slots_;  // one a device, as are these:
   std::vector<std::unique_ptr<LayerRunner>> runners_;
   PrepareOutcome prepared_;
+  GraphShape shape_;
+  std::vector<TaskNode> graph_;
   std::atomic<bool> failed_{false};
 
   absl::Mutex schedule_mutex_;
   absl::CondVar finished_one_;
-  // By round and layer; "" until finished.
-  std::vector<std::vector<std::string>> results_ ABSL_GUARDED_BY(schedule_mutex_);
-  std::vector<std::vector<bool>> started_ ABSL_GUARDED_BY(schedule_mutex_);  // likewise
+  // By node of the graph; "" until finished.
+  std::vector<std::string> results_ ABSL_GUARDED_BY(schedule_mutex_);
+  std::vector<bool> started_ ABSL_GUARDED_BY(schedule_mutex_);  // likewise
   int num_started_ ABSL_GUARDED_BY(schedule_mutex_) = 0;
   // By slot: the layer whose inputs it has at hand.
   std::vector<std::optional<LayerRound>> next_ ABSL_GUARDED_BY(schedule_mutex_);
@@ -281,41 +286,25 @@ class QuantizeRun {
 
 void PrintJson(const FinalizeOutcome& outcome) {
   nlohmann::ordered_json json;
-  json["artifact"] = outcome.artifact_uri;
-  json["manifest_sha256"] = outcome.manifest_sha256;
-  json["artifact_size_bytes"] = outcome.artifact_size_bytes;
-  json["model_size_bytes"] = outcome.model_size_bytes;
-  json["average_bits"] = outcome.average_bits;
-  if (outcome.perplexity_before.has_value()) {
-    json["perplexity_before"] = *outcome.perplexity_before;
-    json["perplexity_after"] = *outcome.perplexity_after;
-    json["num_evaluation_tokens"] = outcome.num_evaluation_tokens;
-  }
-  json["layers"] = nlohmann::ordered_json::array();
-  for (const LayerSummary& layer : outcome.layers) {
-    json["layers"].push_back({{"layer", layer.layer},
-                              {"bits", layer.bits},
-                              {"initial_loss", layer.initial_loss},
-                              {"final_loss", layer.final_loss},
-                              {"seconds", layer.seconds}});
-  }
-  json["warnings"] = outcome.warnings;
+  json["artifact"] = ToJson(outcome.artifact);
+  json["report"] = ToJson(outcome.report);
   PrintJsonLine(json);
 }
 
 void PrintReport(const FinalizeOutcome& outcome) {
-  std::printf("\nArtifact       %s\n", outcome.artifact_uri.c_str());
-  std::printf("Manifest       sha256 %s\n", outcome.manifest_sha256.c_str());
+  const JobReport& report = outcome.report;
+  std::printf("\nArtifact       %s\n", outcome.artifact.uri.c_str());
+  std::printf("Manifest       sha256 %s\n", outcome.artifact.manifest_sha256.c_str());
   std::printf("Size           %.2f MiB, from %.2f MiB; %.2f bits a quantized weight\n",
-              outcome.artifact_size_bytes / 1048576.0, outcome.model_size_bytes / 1048576.0,
-              outcome.average_bits);
-  if (outcome.perplexity_before.has_value()) {
+              report.artifact_size_bytes / 1048576.0, report.model_size_bytes / 1048576.0,
+              report.average_bits);
+  if (report.perplexity_before.has_value()) {
     std::printf("Perplexity     %.4f before, %.4f after, on %lld tokens\n",
-                *outcome.perplexity_before, *outcome.perplexity_after,
-                static_cast<long long>(outcome.num_evaluation_tokens));
+                *report.perplexity_before, *report.perplexity_after,
+                static_cast<long long>(report.num_evaluation_tokens));
   }
-  std::printf("Computed for   %.1f s\n", outcome.seconds);
-  for (const std::string& warning : outcome.warnings)
+  std::printf("Computed for   %.1f s\n", absl::ToDoubleSeconds(report.duration));
+  for (const std::string& warning : report.warnings)
     std::printf("Warning        %s\n", PrintableText(warning).c_str());
 }
 

@@ -211,7 +211,7 @@ class FinalizeRun {
   absl::StatusOr<FinalizeOutcome> Publish() {
     FinalizeOutcome outcome = Summarize();
     const std::string manifest_json = manifest_.ToJson();
-    outcome.manifest_sha256 = Sha256Hex(manifest_json);
+    outcome.artifact.manifest_sha256 = Sha256Hex(manifest_json);
     UQ_RETURN_IF_ERROR(output_->Write(kReportKey, RenderReportHtml(plan_, outcome, results_)));
     UQ_RETURN_IF_ERROR(output_->Write(kRunKey, RunJson(outcome)));
     if (IsCancelled(env_)) return CancelledError();
@@ -222,29 +222,32 @@ class FinalizeRun {
 
   FinalizeOutcome Summarize() {
     FinalizeOutcome outcome;
-    outcome.artifact_uri = spec_.output_uri;
-    for (const ManifestFile& file : manifest_.files) outcome.artifact_size_bytes += file.size_bytes;
-    outcome.model_size_bytes = plan_.model_size_bytes;
-    outcome.average_bits = manifest_.AverageBits();
+    JobReport& report = outcome.report;
+    for (const ManifestFile& file : manifest_.files) report.artifact_size_bytes += file.size_bytes;
+    outcome.artifact.uri = spec_.output_uri;
+    outcome.artifact.size_bytes = report.artifact_size_bytes;
+    report.model_size_bytes = static_cast<int64_t>(plan_.model_size_bytes);
+    report.average_bits = manifest_.AverageBits();
     if (manifest_.evaluation.has_value()) {
-      outcome.perplexity_before = manifest_.evaluation->perplexity_before;
-      outcome.perplexity_after = manifest_.evaluation->perplexity_after;
-      outcome.num_evaluation_tokens = manifest_.evaluation->num_tokens;
+      report.perplexity_before = manifest_.evaluation->perplexity_before;
+      report.perplexity_after = manifest_.evaluation->perplexity_after;
+      report.num_evaluation_tokens = manifest_.evaluation->num_tokens;
     }
     for (const LayerResult& result : results_) {
-      LayerSummary summary;
-      summary.layer = result.layer;
-      summary.initial_loss = result.initial_loss;
-      summary.final_loss = result.final_loss;
-      summary.bits = MostCommonBits(result);
+      LayerReport layer;
+      layer.layer = result.layer;
+      layer.initial_loss = result.initial_loss;
+      layer.final_loss = result.final_loss;
+      layer.bits = MostCommonBits(result);
       for (int round = 0; round < NumRounds(plan_); ++round) {
-        summary.seconds += ReadRunSeconds(env_, LayerTaskName({result.layer, round}));
+        const std::string task = LayerTaskName({result.layer, round});
+        layer.duration += absl::Seconds(ReadRunSeconds(env_, task));
       }
-      outcome.seconds += summary.seconds;
-      outcome.layers.push_back(summary);
+      report.duration += layer.duration;
+      report.layers.push_back(layer);
     }
-    outcome.seconds += absl::ToDoubleSeconds(env_.clock->Monotonic() - start_);
-    outcome.warnings = Warnings(outcome);
+    report.duration += env_.clock->Monotonic() - start_;
+    report.warnings = Warnings(report);
     return outcome;
   }
 
@@ -260,17 +263,22 @@ class FinalizeRun {
     return best;
   }
 
-  std::vector<std::string> Warnings(const FinalizeOutcome& outcome) const {
+  std::vector<std::string> Warnings(const JobReport& report) const {
     std::vector<std::string> warnings;
-    if (outcome.perplexity_after.has_value() &&
-        !(*outcome.perplexity_after <= kCollapseFactor * *outcome.perplexity_before)) {
+    if (report.perplexity_after.has_value() &&
+        !(*report.perplexity_after <= kCollapseFactor * *report.perplexity_before)) {
       warnings.push_back(absl::StrFormat(
           "quality collapsed: perplexity went from %.4g to %.4g; use more bits, smaller groups or "
           "another method",
-          *outcome.perplexity_before, *outcome.perplexity_after));
+          *report.perplexity_before, *report.perplexity_after));
     }
     for (const LayerResult& result : results_) {
-      if (result.final_loss > result.initial_loss) {
+      if (!std::isfinite(result.initial_loss) || !std::isfinite(result.final_loss)) {
+        warnings.push_back(
+            absl::StrCat("layer ", result.layer,
+                         ": its output error is not a finite number; the layer's inputs "
+                         "or weights are beyond the arithmetic's range"));
+      } else if (result.final_loss > result.initial_loss) {
         warnings.push_back(
             absl::StrFormat("layer %d: reconstruction made the output error worse (%.3e to %.3e)",
                             result.layer, result.initial_loss, result.final_loss));
@@ -289,13 +297,8 @@ class FinalizeRun {
   std::string RunJson(const FinalizeOutcome& outcome) const {
     nlohmann::ordered_json json;
     json["finished"] = absl::FormatTime(env_.clock->Now(), absl::UTCTimeZone());
-    json["seconds"] = outcome.seconds;
     json["spec"] = nlohmann::ordered_json::parse(spec_.ToJson());
-    json["layers"] = nlohmann::ordered_json::array();
-    for (const LayerSummary& layer : outcome.layers) {
-      json["layers"].push_back({{"layer", layer.layer}, {"seconds", layer.seconds}});
-    }
-    json["warnings"] = outcome.warnings;
+    json["report"] = ToJson(outcome.report);
     return json.dump(2) + "\n";
   }
 

@@ -2,12 +2,16 @@
 
 #include <nlohmann/json.hpp>
 
+#include "absl/strings/str_cat.h"
+#include "common/base/json_util.h"
 #include "common/base/status.h"
 
 namespace uniquanf {
 namespace {
 using Json = nlohmann::ordered_json;
 constexpr int kLayerResultVersion = 1;
+constexpr char kReason[] = "INVALID_LAYER_RESULT";
+constexpr auto kRequired = JsonObjectReader::kRequired;
 }  // namespace
 
 std::string LayerResult::ToJson() const {
@@ -39,39 +43,44 @@ std::string LayerResult::ToJson() const {
 }
 
 absl::StatusOr<LayerResult> LayerResult::FromJson(absl::string_view text) {
-  const Json json = Json::parse(text.begin(), text.end(), nullptr, false);
-  const absl::Status bad =
-      InvalidInput("INVALID_LAYER_RESULT", "a layer's result is not one of this version");
-  if (!json.is_object() || json.value("uniquanf_layer_result", 0) != kLayerResultVersion)
-    return bad;
-  LayerResult result;
-  try {
-    json.at("plan_sha256").get_to(result.plan_sha256);
-    json.at("layer").get_to(result.layer);
-    json.at("round").get_to(result.round);
-    json.at("shard_sha256").get_to(result.shard_sha256);
-    json.at("shard_size_bytes").get_to(result.shard_size_bytes);
-    json.at("state_sha256").get_to(result.state_sha256);
-    json.at("environment").get_to(result.environment);
-    json.at("weights_sha256").get_to(result.weights_sha256);
-    json.at("initial_loss").get_to(result.initial_loss);
-    json.at("final_loss").get_to(result.final_loss);
-    json.at("loss_curve").get_to(result.loss_curve);
-    for (const Json& item : json.at("modules")) {
-      ModuleResult module;
-      item.at("name").get_to(module.name);
-      item.at("num_outputs").get_to(module.num_outputs);
-      item.at("num_inputs").get_to(module.num_inputs);
-      item.at("quantized").get_to(module.quantized);
-      item.at("bits").get_to(module.bits);
-      item.at("group_size").get_to(module.group_size);
-      item.at("weight_error").get_to(module.weight_error);
-      item.at("num_saturated").get_to(module.num_saturated);
-      result.modules.push_back(std::move(module));
-    }
-  } catch (const nlohmann::json::exception&) {
-    return bad;
+  UQ_ASSIGN_OR_RETURN(const nlohmann::json json, ParseJson(text, "a layer's result", kReason));
+  JsonObjectReader reader(json, "", kReason);
+  int version = 0;
+  reader.Read("uniquanf_layer_result", kRequired, &version);
+  if (reader.ok() && version != kLayerResultVersion) {
+    reader.Fail(absl::StrCat("a layer's result has version ", version, "; this one knows ",
+                             kLayerResultVersion));
   }
+  LayerResult result;
+  reader.Read("plan_sha256", kRequired, &result.plan_sha256);
+  reader.Read("layer", kRequired, &result.layer);
+  reader.Read("round", kRequired, &result.round);
+  reader.Read("shard_sha256", kRequired, &result.shard_sha256);
+  reader.Read("shard_size_bytes", kRequired, &result.shard_size_bytes);
+  reader.Read("state_sha256", kRequired, &result.state_sha256);
+  reader.Read("environment", kRequired, &result.environment);
+  reader.Read("weights_sha256", kRequired, &result.weights_sha256);
+  // A loss that is no finite number is written as null: it spoils the report, not the job.
+  reader.ReadOrNan("initial_loss", kRequired, &result.initial_loss);
+  reader.ReadOrNan("final_loss", kRequired, &result.final_loss);
+  std::vector<double> curve;
+  reader.ReadOrNan("loss_curve", kRequired, &curve);
+  result.loss_curve.assign(curve.begin(), curve.end());
+  const nlohmann::json* modules = reader.ReadArray("modules", kRequired);
+  for (size_t i = 0; modules != nullptr && i < modules->size(); ++i) {
+    JsonObjectReader item((*modules)[i], absl::StrCat("modules[", i, "]"), kReason);
+    ModuleResult& module = result.modules.emplace_back();
+    item.Read("name", kRequired, &module.name);
+    item.Read("num_outputs", kRequired, &module.num_outputs);
+    item.Read("num_inputs", kRequired, &module.num_inputs);
+    item.Read("quantized", kRequired, &module.quantized);
+    item.Read("bits", kRequired, &module.bits);
+    item.Read("group_size", kRequired, &module.group_size);
+    item.ReadOrNan("weight_error", kRequired, &module.weight_error);
+    item.Read("num_saturated", kRequired, &module.num_saturated);
+    UQ_RETURN_IF_ERROR(item.Finish());
+  }
+  UQ_RETURN_IF_ERROR(reader.Finish());
   return result;
 }
 

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "absl/strings/str_cat.h"
 #include "common/base/digest.h"
+#include "common/base/json_util.h"
 #include "common/base/status.h"
 
 namespace uniquanf {
@@ -12,6 +14,8 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr int kPlanVersion = 1;
+constexpr char kReason[] = "INVALID_PLAN";
+constexpr auto kRequired = JsonObjectReader::kRequired;
 
 QuantizationSpec WithoutUris(QuantizationSpec spec) {
   spec.model_uri.clear();
@@ -42,27 +46,29 @@ std::string Plan::ToJson() const {
 }
 
 absl::StatusOr<Plan> Plan::FromJson(absl::string_view text) {
-  const Json json = Json::parse(text.begin(), text.end(), nullptr, false);
-  const absl::Status bad =
-      InvalidInput("INVALID_PLAN", "the job's plan is not one of this version");
-  if (!json.is_object() || json.value("uniquanf_plan", 0) != kPlanVersion) return bad;
-  Plan plan;
-  try {
-    UQ_ASSIGN_OR_RETURN(plan.spec, QuantizationSpec::FromJson(json.at("spec").dump()));
-    json.at("device").get_to(plan.device);
-    json.at("arithmetic").get_to(plan.arithmetic);
-    json.at("num_layers").get_to(plan.num_layers);
-    json.at("config_sha256").get_to(plan.config_sha256);
-    json.at("tensors_sha256").get_to(plan.tensors_sha256);
-    json.at("model_size_bytes").get_to(plan.model_size_bytes);
-    json.at("calibration_sha256").get_to(plan.calibration_sha256);
-    json.at("num_samples").get_to(plan.num_samples);
-    json.at("sequence_length").get_to(plan.sequence_length);
-    json.at("evaluation_sha256").get_to(plan.evaluation_sha256);
-    json.at("num_evaluation_tokens").get_to(plan.num_evaluation_tokens);
-  } catch (const nlohmann::json::exception&) {
-    return bad;
+  UQ_ASSIGN_OR_RETURN(const nlohmann::json json, ParseJson(text, "the job's plan", kReason));
+  JsonObjectReader reader(json, "", kReason);
+  int version = 0;
+  reader.Read("uniquanf_plan", kRequired, &version);
+  if (reader.ok() && version != kPlanVersion) {
+    reader.Fail(
+        absl::StrCat("the job's plan has version ", version, "; this one knows ", kPlanVersion));
   }
+  Plan plan;
+  const nlohmann::json* spec = reader.ReadObject("spec", kRequired);
+  reader.Read("device", kRequired, &plan.device);
+  reader.Read("arithmetic", kRequired, &plan.arithmetic);
+  reader.Read("num_layers", kRequired, &plan.num_layers);
+  reader.Read("config_sha256", kRequired, &plan.config_sha256);
+  reader.Read("tensors_sha256", kRequired, &plan.tensors_sha256);
+  reader.Read("model_size_bytes", kRequired, &plan.model_size_bytes);
+  reader.Read("calibration_sha256", kRequired, &plan.calibration_sha256);
+  reader.Read("num_samples", kRequired, &plan.num_samples);
+  reader.Read("sequence_length", kRequired, &plan.sequence_length);
+  reader.Read("evaluation_sha256", kRequired, &plan.evaluation_sha256);
+  reader.Read("num_evaluation_tokens", kRequired, &plan.num_evaluation_tokens);
+  UQ_RETURN_IF_ERROR(reader.Finish());
+  UQ_ASSIGN_OR_RETURN(plan.spec, QuantizationSpec::FromJson(spec->dump()));
   return plan;
 }
 

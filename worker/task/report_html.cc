@@ -160,19 +160,20 @@ std::string Summary(const Plan& plan, const FinalizeOutcome& outcome) {
       &html, Row("Method", QuantizationMethodName(spec.method)),
       Row("Bits", absl::StrCat(spec.bits)),
       Row("Group size", spec.group_size == 0 ? "per row" : absl::StrCat(spec.group_size)),
-      Row("Stored bits a quantized weight", Number(outcome.average_bits)));
-  if (outcome.perplexity_before.has_value()) {
-    absl::StrAppend(&html,
-                    Row("Perplexity before", absl::StrFormat("%.4f", *outcome.perplexity_before)),
-                    Row("Perplexity after", absl::StrFormat("%.4f", *outcome.perplexity_after)),
-                    Row("Evaluated tokens", absl::StrCat(outcome.num_evaluation_tokens)));
+      Row("Stored bits a quantized weight", Number(outcome.report.average_bits)));
+  if (outcome.report.perplexity_before.has_value()) {
+    absl::StrAppend(
+        &html, Row("Perplexity before", absl::StrFormat("%.4f", *outcome.report.perplexity_before)),
+        Row("Perplexity after", absl::StrFormat("%.4f", *outcome.report.perplexity_after)),
+        Row("Evaluated tokens", absl::StrCat(outcome.report.num_evaluation_tokens)));
   }
-  absl::StrAppend(&html, Row("Model size", Bytes(outcome.model_size_bytes)),
-                  Row("Artifact size", Bytes(outcome.artifact_size_bytes)),
+  absl::StrAppend(&html, Row("Model size", Bytes(outcome.report.model_size_bytes)),
+                  Row("Artifact size", Bytes(outcome.report.artifact_size_bytes)),
                   Row("Calibration", absl::StrCat(plan.num_samples, " × ", plan.sequence_length,
                                                   " tokens, ", spec.epochs, " epochs")),
                   Row("Device", absl::StrCat(plan.device, ", ", plan.arithmetic)),
-                  Row("Computing time", absl::StrFormat("%.1f s", outcome.seconds)));
+                  Row("Computing time",
+                      absl::StrFormat("%.1f s", absl::ToDoubleSeconds(outcome.report.duration))));
   return html + "</table>";
 }
 
@@ -180,13 +181,14 @@ std::string LayerTable(const FinalizeOutcome& outcome) {
   std::string html =
       "<h2>Layers</h2><div class=\"scroll\"><table><tr><th>Layer</th><th>Bits</th><th>Initial "
       "error</th><th>Stored error</th><th>Ratio</th><th>Seconds</th></tr>";
-  for (const LayerSummary& layer : outcome.layers) {
+  for (const LayerReport& layer : outcome.report.layers) {
     const double ratio = layer.initial_loss > 0 ? layer.final_loss / layer.initial_loss : 0;
     absl::StrAppendFormat(&html,
                           "<tr><td>%d</td><td>%d</td><td>%s</td><td>%s</td><td>%s</td>"
                           "<td>%.1f</td></tr>",
                           layer.layer, layer.bits, Number(layer.initial_loss),
-                          Number(layer.final_loss), Number(ratio), layer.seconds);
+                          Number(layer.final_loss), Number(ratio),
+                          absl::ToDoubleSeconds(layer.duration));
   }
   return html + "</table></div>";
 }
@@ -199,7 +201,7 @@ std::string RenderReportHtml(const Plan& plan, const FinalizeOutcome& outcome,
       "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
       "content=\"width=device-width,initial-scale=1\"><title>Quantization report</title><style>",
       kStyle, "</style></head><body><h1>Quantization report</h1>");
-  for (const std::string& warning : outcome.warnings) {
+  for (const std::string& warning : outcome.report.warnings) {
     absl::StrAppend(&html, "<p class=\"warn\">Warning: ", Escape(warning), "</p>");
   }
   absl::StrAppend(&html, Summary(plan, outcome), LossCurves(layers), LayerErrors(layers),

@@ -2,15 +2,9 @@
 
 #include <nlohmann/json.hpp>
 
-#include "absl/strings/str_format.h"
 #include "worker/task/task_context.h"
 
 namespace uniquanf {
-
-std::string LayerTaskName(LayerRound layer) {
-  if (layer.round == 0) return absl::StrFormat("layer-%04d", layer.layer);
-  return absl::StrFormat("layer-%04d-%d", layer.layer, layer.round);
-}
 
 void WriteRunFacts(const TaskEnvironment& env, const std::string& task, absl::Duration elapsed) {
   nlohmann::ordered_json json;

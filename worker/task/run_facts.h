@@ -7,11 +7,15 @@
 #include <string>
 
 #include "absl/time/time.h"
+#include "common/job/task_graph.h"
 #include "worker/task/task_runner.h"
 
 namespace uniquanf {
 
-std::string LayerTaskName(LayerRound layer);  // "layer-0003", "layer-0003-1", ...
+// Under which name a layer's facts are kept.
+inline std::string LayerTaskName(LayerRound layer) {
+  return TaskId({TaskKind::kLayer, layer.layer, layer.round});
+}
 void WriteRunFacts(const TaskEnvironment& env, const std::string& task, absl::Duration elapsed);
 // Seconds the task's latest run took, or 0 when that is not known.
 double ReadRunSeconds(const TaskEnvironment& env, const std::string& task);

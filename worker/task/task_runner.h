@@ -21,6 +21,8 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "common/base/clock.h"
+#include "common/job/job.h"
+#include "common/job/report.h"
 #include "common/object_store/object_cache.h"
 #include "common/object_store/object_store.h"
 #include "common/spec/quantization_spec.h"
@@ -123,23 +125,9 @@ class LayerRunner {
   std::unique_ptr<AheadLayer> ahead_;  // null: none
 };
 
-struct LayerSummary {
-  int layer = 0;
-  double initial_loss = 0, final_loss = 0;
-  int bits = 0;
-  double seconds = 0;  // for which it kept its device
-};
 struct FinalizeOutcome {
-  std::string artifact_uri;
-  std::string manifest_sha256;
-  uint64_t artifact_size_bytes = 0;
-  uint64_t model_size_bytes = 0;
-  double average_bits = 0;
-  std::optional<double> perplexity_before, perplexity_after;
-  int64_t num_evaluation_tokens = 0;
-  std::vector<LayerSummary> layers;
-  double seconds = 0;  // sum over tasks
-  std::vector<std::string> warnings;
+  ArtifactInfo artifact;
+  JobReport report;
 };
 // `layers` are the results of all layers in the last round, in order.
 absl::StatusOr<FinalizeOutcome> RunFinalize(const QuantizationSpec& spec,

@@ -56,16 +56,10 @@ struct ClientOptions {
   std::string traceparent;
 };
 
-struct SubmitOptions {
+struct SubmitOptions : JobWish {
   QuantizationSpec spec;
   std::string job_id;      // default: chosen by the server
   std::string request_id;  // default: fresh for every SubmitJob
-  std::string tenant;      // default: the server's
-  int priority = 0;        // -100..100
-  std::map<std::string, std::string> labels;
-  absl::Time deadline = absl::InfiniteFuture();
-  std::optional<absl::Duration> time_to_live;
-  std::string device;  // "cpu", "cuda" or "": any
   bool validate_only = false;
 };
 

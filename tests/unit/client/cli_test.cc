@@ -329,6 +329,33 @@ TEST_F(CliTest, WatchOnATerminalRedrawsBars) {
                             HasSubstr("\x1b[32m"), HasSubstr("100%  SUCCEEDED")));
 }
 
+TEST_F(CliTest, WatchTellsTheRoundsOfALayerApart) {
+  server_.jobs.watch = [](grpc::ServerContext*, const v1::WatchJobRequest&, WatchWriter* writer) {
+    v1::WatchJobResponse update;
+    *update.mutable_job() = FakeJob("jobs/w", 1, v1::Job::RUNNING);
+    for (const int round : {0, 1}) {
+      v1::Task* task = update.add_tasks();
+      task->set_name(round == 0 ? "jobs/w/tasks/layer-0003" : "jobs/w/tasks/layer-0003-1");
+      task->set_kind(v1::Task::LAYER);
+      task->set_layer(3);
+      task->set_round(round);
+      task->set_state(v1::Task::LEASED);
+    }
+    writer->Write(update);
+    update.mutable_job()->set_version(2);
+    for (v1::Task& task : *update.mutable_tasks()) task.set_state(v1::Task::SUCCEEDED);
+    writer->Write(update);
+    v1::WatchJobResponse final_state = FinalState(v1::Job::SUCCEEDED);
+    final_state.mutable_job()->set_version(3);
+    writer->Write(final_state);
+    return grpc::Status::OK;
+  };
+  const Result text = Wait(Spawn({"watch", "w"}));
+  EXPECT_THAT(text.err, AllOf(HasSubstr("layer 3 done"), HasSubstr("layer 3 round 2 done")));
+  const Result json = Wait(Spawn({"watch", "w", "--json"}));
+  EXPECT_THAT(json.out, AllOf(HasSubstr("\"round\":0"), HasSubstr("\"round\":1")));
+}
+
 TEST_F(CliTest, ListShowsATableAndWhereItContinues) {
   server_.jobs.list = [](const v1::ListJobsRequest& request, v1::ListJobsResponse* reply) {
     EXPECT_EQ(request.filter(), "state=RUNNING");

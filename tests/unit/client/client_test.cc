@@ -439,7 +439,7 @@ TEST_F(ClientTest, ReportArrivesWhole) {
   EXPECT_EQ(job->report->layers[0].duration, absl::Seconds(7));
   EXPECT_EQ(job->artifact->uri, "file:///a");
   EXPECT_FALSE(job->error.has_value());
-  EXPECT_EQ(job->deadline, absl::InfiniteFuture());
+  EXPECT_EQ(job->deadline, std::nullopt);
 }
 
 }  // namespace

@@ -1,9 +1,13 @@
 // Tests of URIs and object locations.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "common/object_store/object_store.h"
+#include "common/object_store/store_schemes.h"
 #include "tests/support/faulty_store.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_dir.h"
@@ -26,6 +30,22 @@ TEST(OpenObjectStoreTest, FileUrisAndPathsNameTheSameStore) {
 TEST(OpenObjectStoreTest, BadUrisAreRefused) {
   for (const char* uri : {"", "file://", "file://relative/dir", "gs://bucket", "http://host/x"}) {
     EXPECT_THAT(OpenObjectStore(uri), FailsWith(kInvalid, "INVALID_URI")) << uri;
+  }
+}
+
+TEST(StoreSchemesTest, EveryRowIsFoundByItsUrisAndNamedInMessages) {
+  for (const StoreScheme& scheme : StoreSchemes()) {
+    const std::string uri = absl::StrCat(scheme.root, "place/x");
+    EXPECT_EQ(FindStoreScheme(uri), &scheme);
+    EXPECT_TRUE(IsCompleteStoreUri(uri));
+    EXPECT_TRUE(absl::StartsWith(scheme.form, scheme.root)) << scheme.form;
+    EXPECT_THAT(std::string(OpenObjectStore("").status().message()),
+                ::testing::HasSubstr(scheme.form));
+    EXPECT_THAT(std::string(OpenObjectStore("gs://bucket").status().message()),
+                ::testing::HasSubstr(scheme.form));
+  }
+  for (const char* uri : {"", "place/x", "/place/x", "gs://bucket/x", "file://relative/x"}) {
+    EXPECT_FALSE(IsCompleteStoreUri(uri)) << uri;
   }
 }
 

@@ -12,6 +12,7 @@
 #include "server/runtime/janitor.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_dir.h"
+#include "tests/unit/server/state_0_1_0.h"
 
 namespace uniquanf::server {
 namespace {
@@ -123,6 +124,21 @@ TEST_F(RuntimeTest, StandsByOnlyWhenItKnowsAnActiveServer) {
   EXPECT_TRUE(eventually([&] { return runtime.standing().ok() && runtime.availability().ok(); }));
   store_->replaced = true;
   EXPECT_TRUE(eventually([&] { return runtime.standing().ok() && !runtime.availability().ok(); }));
+}
+
+TEST_F(RuntimeTest, AStateOf010IsMigratedWhenItIsOpened) {
+  runtime_.reset();
+  store_.reset();
+  WriteFile(dir_.File("state.sqlite"), ReadFile(kState010Sqlite));
+  Start();
+  EXPECT_EQ(store_->num_commits, 1) << "everything at once, before any call is answered";
+  runtime_.reset();
+  ASSERT_OK_AND_ASSIGN(const uint64_t epoch, store_->Open());
+  ASSERT_OK_AND_ASSIGN(const LoadedState loaded, store_->Load());
+  EXPECT_GT(epoch, 1u);
+  EXPECT_FALSE(loaded.has_old_records);
+  EXPECT_EQ(loaded.state.jobs.size(), 5u);
+  EXPECT_EQ(loaded.state.tasks.size(), 19u);
 }
 
 TEST_F(RuntimeTest, AcknowledgedJobSurvivesARestart) {

@@ -4,6 +4,7 @@
 
 #include "tests/support/temp_dir.h"
 #include "tests/unit/server/job_store_conformance.h"
+#include "tests/unit/server/state_0_1_0.h"
 
 namespace uniquanf::server {
 namespace {
@@ -62,6 +63,19 @@ TEST_F(SqliteStoreTest, ADamagedRecordIsReportedClearly) {
     ASSERT_THAT(store->Commit(batch), IsOk());
   }
   Execute("UPDATE jobs SET record = x'FFFFFF'");
+  auto store = NewSqliteStore(path_);
+  ASSERT_THAT(store->Open(), IsOk());
+  EXPECT_THAT(store->Load(), FailsWith(absl::StatusCode::kDataLoss, "STATE_CORRUPT"));
+}
+
+TEST_F(SqliteStoreTest, AStateOf010IsReadAndWrittenAnew) {
+  WriteFile(path_, ReadFile(kState010Sqlite));
+  ExpectMigrates([this] { return NewSqliteStore(path_); });
+}
+
+TEST_F(SqliteStoreTest, DamageInARecordOf010IsFound) {
+  WriteFile(path_, ReadFile(kState010Sqlite));
+  Execute("UPDATE jobs SET record = record || x'3063' WHERE seq = 3");  // state: 99
   auto store = NewSqliteStore(path_);
   ASSERT_THAT(store->Open(), IsOk());
   EXPECT_THAT(store->Load(), FailsWith(absl::StatusCode::kDataLoss, "STATE_CORRUPT"));

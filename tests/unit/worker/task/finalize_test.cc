@@ -39,8 +39,8 @@ TEST_F(FinalizeTest, EveryFamilyGivesAnArtifactThatVerifies) {
     const auto report = VerifyArtifact(*OpenObjectStore(spec_.output_uri), nullptr);
     ASSERT_THAT(report, IsOk());
     EXPECT_THAT(report->problems, ::testing::IsEmpty());
-    EXPECT_DOUBLE_EQ(PerplexityOf(spec_.output_uri), *outcome->perplexity_after);
-    EXPECT_DOUBLE_EQ(PerplexityOf(spec_.model_uri), *outcome->perplexity_before);
+    EXPECT_DOUBLE_EQ(PerplexityOf(spec_.output_uri), *outcome->report.perplexity_after);
+    EXPECT_DOUBLE_EQ(PerplexityOf(spec_.model_uri), *outcome->report.perplexity_before);
   }
 }
 
@@ -56,7 +56,7 @@ TEST_F(FinalizeTest, RepeatingItIsHarmless) {
   ASSERT_THAT(first, IsOk());
   const auto second = RunFinalize(spec_, prepared->plan_sha256, results, env_);
   ASSERT_THAT(second, IsOk());
-  EXPECT_EQ(second->manifest_sha256, first->manifest_sha256);
+  EXPECT_EQ(second->artifact.manifest_sha256, first->artifact.manifest_sha256);
   EXPECT_FALSE(std::filesystem::exists(spec_.output_uri + "/" + kOutputMarkerKey));
 }
 
@@ -90,9 +90,9 @@ TEST_F(FinalizeTest, CollapseIsFlagged) {
   model_.Write(spec_.model_uri);
   const auto outcome = RunJob();
   ASSERT_THAT(outcome, IsOk());
-  if (*outcome->perplexity_after > 3 * *outcome->perplexity_before) {
-    ASSERT_FALSE(outcome->warnings.empty());
-    EXPECT_THAT(outcome->warnings[0], ::testing::HasSubstr("collapsed"));
+  if (*outcome->report.perplexity_after > 3 * *outcome->report.perplexity_before) {
+    ASSERT_FALSE(outcome->report.warnings.empty());
+    EXPECT_THAT(outcome->report.warnings[0], ::testing::HasSubstr("collapsed"));
   }
 }
 
@@ -103,8 +103,8 @@ TEST_F(FinalizeTest, ExportedCheckpointEvaluatesAlike) {
   const std::string exported = dir_.path() + "/exported";
   ASSERT_THAT(ExportDequantized(*OpenObjectStore(spec_.output_uri), exported, nullptr, nullptr),
               IsOk());
-  EXPECT_NEAR(PerplexityOf(exported), *outcome->perplexity_after,
-              0.01 * *outcome->perplexity_after);
+  EXPECT_NEAR(PerplexityOf(exported), *outcome->report.perplexity_after,
+              0.01 * *outcome->report.perplexity_after);
   EXPECT_THAT(ExportDequantized(*OpenObjectStore(spec_.output_uri), exported, nullptr, nullptr),
               FailsWith(absl::StatusCode::kAlreadyExists, "OUTPUT_EXISTS"));
 }

@@ -1,9 +1,9 @@
-#include "server/store/deterministic_bytes.h"
+#include "common/rpc/deterministic_bytes.h"
 
 #include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 
-namespace uniquanf::server {
+namespace uniquanf {
 
 std::string DeterministicBytes(const google::protobuf::MessageLite& message) {
   std::string bytes;
@@ -16,4 +16,4 @@ std::string DeterministicBytes(const google::protobuf::MessageLite& message) {
   return bytes;
 }
 
-}  // namespace uniquanf::server
+}  // namespace uniquanf

@@ -1,0 +1,48 @@
+#include "common/job/report.h"
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+namespace uniquanf {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json NumberJson(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
+
+Json OptionalJson(const std::optional<double>& value) {
+  return value.has_value() ? NumberJson(*value) : Json(nullptr);
+}
+
+Json SecondsJson(absl::Duration duration) { return NumberJson(absl::ToDoubleSeconds(duration)); }
+
+}  // namespace
+
+Json ToJson(const JobReport& report) {
+  Json json;
+  json["perplexity_before"] = OptionalJson(report.perplexity_before);
+  json["perplexity_after"] = OptionalJson(report.perplexity_after);
+  json["num_evaluation_tokens"] = report.num_evaluation_tokens;
+  json["model_size_bytes"] = report.model_size_bytes;
+  json["artifact_size_bytes"] = report.artifact_size_bytes;
+  json["average_bits"] = NumberJson(report.average_bits);
+  json["duration_seconds"] = SecondsJson(report.duration);
+  json["warnings"] = report.warnings;
+  json["layers"] = Json::array();
+  for (const LayerReport& layer : report.layers) {
+    json["layers"].push_back({{"layer", layer.layer},
+                              {"bits", layer.bits},
+                              {"initial_loss", NumberJson(layer.initial_loss)},
+                              {"final_loss", NumberJson(layer.final_loss)},
+                              {"duration_seconds", SecondsJson(layer.duration)}});
+  }
+  return json;
+}
+
+Json ToJson(const ArtifactInfo& artifact) {
+  return {{"uri", artifact.uri},
+          {"manifest_sha256", artifact.manifest_sha256},
+          {"size_bytes", artifact.size_bytes}};
+}
+
+}  // namespace uniquanf

@@ -1,0 +1,43 @@
+// What became of a job: quality, sizes and times. Said once for the engine, the API, the client and
+// everything that is printed as JSON. Thread safety: plain values.
+#ifndef UNIQUANF_COMMON_JOB_REPORT_H_
+#define UNIQUANF_COMMON_JOB_REPORT_H_
+
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "common/job/job.h"
+
+namespace uniquanf {
+
+struct LayerReport {
+  int layer = 0;
+  double initial_loss = 0;  // mean squared error of the block's output before reconstruction
+  double final_loss = 0;    // ... and of the stored artifact
+  int bits = 0;             // the most common in the layer; 0: left in full precision
+  absl::Duration duration;
+};
+
+struct JobReport {
+  std::optional<double> perplexity_before, perplexity_after;  // none without evaluation tokens
+  int64_t num_evaluation_tokens = 0;
+  std::vector<LayerReport> layers;
+  int64_t model_size_bytes = 0;  // of the source checkpoint's tensors
+  int64_t artifact_size_bytes = 0;
+  double average_bits = 0;  // stored bits a weight over quantized modules, scales included
+  absl::Duration duration;  // sum of the tasks' running times
+  std::vector<std::string> warnings;
+};
+
+// The report as every program prints and stores it: all members, null for what is not known or no
+// finite number, durations in seconds.
+nlohmann::ordered_json ToJson(const JobReport& report);
+nlohmann::ordered_json ToJson(const ArtifactInfo& artifact);
+
+}  // namespace uniquanf
+
+#endif  // UNIQUANF_COMMON_JOB_REPORT_H_

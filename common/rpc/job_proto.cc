@@ -1,0 +1,242 @@
+#include "common/rpc/job_proto.h"
+
+#include "common/rpc/time_proto.h"
+
+namespace uniquanf {
+namespace {
+
+// The numbers of common/job/states.h are the messages'.
+#define UQ_SAME_NUMBER(ours, theirs) \
+  static_assert(static_cast<int>(ours) == static_cast<int>(theirs), #ours)
+UQ_SAME_NUMBER(JobState::kUnknown, v1::Job::STATE_UNSPECIFIED);
+UQ_SAME_NUMBER(JobState::kQueued, v1::Job::QUEUED);
+UQ_SAME_NUMBER(JobState::kRunning, v1::Job::RUNNING);
+UQ_SAME_NUMBER(JobState::kPaused, v1::Job::PAUSED);
+UQ_SAME_NUMBER(JobState::kCancelling, v1::Job::CANCELLING);
+UQ_SAME_NUMBER(JobState::kSucceeded, v1::Job::SUCCEEDED);
+UQ_SAME_NUMBER(JobState::kFailed, v1::Job::FAILED);
+UQ_SAME_NUMBER(JobState::kCancelled, v1::Job::CANCELLED);
+UQ_SAME_NUMBER(kNumJobStates, v1::Job::State_MAX);
+UQ_SAME_NUMBER(TaskKind::kUnknown, v1::Task::KIND_UNSPECIFIED);
+UQ_SAME_NUMBER(TaskKind::kPrepare, v1::Task::PREPARE);
+UQ_SAME_NUMBER(TaskKind::kLayer, v1::Task::LAYER);
+UQ_SAME_NUMBER(TaskKind::kFinalize, v1::Task::FINALIZE);
+UQ_SAME_NUMBER(kNumTaskKinds, v1::Task::Kind_MAX);
+UQ_SAME_NUMBER(TaskState::kUnknown, v1::Task::STATE_UNSPECIFIED);
+UQ_SAME_NUMBER(TaskState::kBlocked, v1::Task::BLOCKED);
+UQ_SAME_NUMBER(TaskState::kReady, v1::Task::READY);
+UQ_SAME_NUMBER(TaskState::kLeased, v1::Task::LEASED);
+UQ_SAME_NUMBER(TaskState::kSucceeded, v1::Task::SUCCEEDED);
+UQ_SAME_NUMBER(TaskState::kFailed, v1::Task::FAILED);
+UQ_SAME_NUMBER(TaskState::kCancelled, v1::Task::CANCELLED);
+UQ_SAME_NUMBER(kNumTaskStates, v1::Task::State_MAX);
+UQ_SAME_NUMBER(FailureClass::kUnknown, v1::FAILURE_CLASS_UNSPECIFIED);
+UQ_SAME_NUMBER(FailureClass::kWorkerLost, v1::WORKER_LOST);
+UQ_SAME_NUMBER(FailureClass::kTransient, v1::TRANSIENT);
+UQ_SAME_NUMBER(FailureClass::kOutOfMemory, v1::OUT_OF_MEMORY);
+UQ_SAME_NUMBER(FailureClass::kInvalidInput, v1::INVALID_INPUT);
+UQ_SAME_NUMBER(FailureClass::kInternal, v1::INTERNAL);
+UQ_SAME_NUMBER(FailureClass::kEnvironment, v1::ENVIRONMENT);
+UQ_SAME_NUMBER(FailureClass::kInputLost, v1::INPUT_LOST);
+UQ_SAME_NUMBER(kNumFailureClasses, v1::FailureClass_MAX);
+#undef UQ_SAME_NUMBER
+
+// A message's enum, which may hold any number, as ours.
+template <typename Ours, typename Theirs>
+Ours KnownOr(Theirs value, int num_known) {
+  const int number = static_cast<int>(value);
+  return number >= 0 && number <= num_known ? static_cast<Ours>(number) : Ours::kUnknown;
+}
+
+}  // namespace
+
+void WishToProto(const JobWish& wish, v1::Job* proto) {
+  proto->set_tenant(wish.tenant);
+  proto->set_priority(wish.priority);
+  proto->mutable_labels()->insert(wish.labels.begin(), wish.labels.end());
+  if (wish.deadline) *proto->mutable_deadline() = TimeToProto(*wish.deadline);
+  if (wish.time_to_live) *proto->mutable_time_to_live() = DurationToProto(*wish.time_to_live);
+  proto->set_device(wish.device);
+}
+
+void WishFromProto(const v1::Job& proto, JobWish* wish) {
+  wish->tenant = proto.tenant();
+  wish->priority = proto.priority();
+  wish->labels.insert(proto.labels().begin(), proto.labels().end());
+  if (proto.has_deadline()) wish->deadline = TimeFromProto(proto.deadline());
+  if (proto.has_time_to_live()) wish->time_to_live = DurationFromProto(proto.time_to_live());
+  wish->device = proto.device();
+}
+
+void JobFieldsToProto(const JobFields& job, v1::Job* proto) {
+  WishToProto(job, proto);
+  proto->set_uid(job.uid);
+  proto->set_version(job.version);
+  proto->set_state(static_cast<v1::Job::State>(job.state));
+  proto->set_status_message(job.status_message);
+  if (job.error) {
+    proto->mutable_error()->set_reason(job.error->reason);
+    proto->mutable_error()->set_message(job.error->message);
+    proto->mutable_error()->set_task(job.error->task);
+  }
+  *proto->mutable_create_time() = TimeToProto(job.create_time);
+  *proto->mutable_update_time() = TimeToProto(job.update_time);
+  if (job.start_time) *proto->mutable_start_time() = TimeToProto(*job.start_time);
+  if (job.end_time) *proto->mutable_end_time() = TimeToProto(*job.end_time);
+  if (job.artifact) ArtifactToProto(*job.artifact, proto->mutable_artifact());
+}
+
+void JobFieldsFromProto(const v1::Job& proto, JobFields* job) {
+  WishFromProto(proto, job);
+  job->uid = proto.uid();
+  job->version = proto.version();
+  job->state = KnownOr<JobState>(proto.state(), kNumJobStates);
+  job->status_message = proto.status_message();
+  if (proto.has_error()) {
+    job->error = JobError{proto.error().reason(), proto.error().message(), proto.error().task()};
+  }
+  if (proto.has_create_time()) job->create_time = TimeFromProto(proto.create_time());
+  if (proto.has_update_time()) job->update_time = TimeFromProto(proto.update_time());
+  if (proto.has_start_time()) job->start_time = TimeFromProto(proto.start_time());
+  if (proto.has_end_time()) job->end_time = TimeFromProto(proto.end_time());
+  if (proto.has_artifact()) job->artifact = ArtifactFromProto(proto.artifact());
+}
+
+void ProgressToProto(const JobProgress& progress, v1::JobProgress* proto) {
+  proto->set_num_tasks(progress.num_tasks);
+  proto->set_num_tasks_succeeded(progress.num_tasks_succeeded);
+  proto->set_num_layers(progress.num_layers);
+  proto->set_num_layers_succeeded(progress.num_layers_succeeded);
+  proto->set_fraction(progress.fraction);
+  if (progress.remaining) *proto->mutable_remaining() = DurationToProto(*progress.remaining);
+}
+
+JobProgress ProgressFromProto(const v1::JobProgress& proto) {
+  JobProgress progress;
+  progress.num_tasks = proto.num_tasks();
+  progress.num_tasks_succeeded = proto.num_tasks_succeeded();
+  progress.num_layers = proto.num_layers();
+  progress.num_layers_succeeded = proto.num_layers_succeeded();
+  progress.fraction = proto.fraction();
+  if (proto.has_remaining()) progress.remaining = DurationFromProto(proto.remaining());
+  return progress;
+}
+
+void TaskFieldsToProto(const TaskFields& task, v1::Task* proto) {
+  proto->set_kind(TaskKindToProto(task.kind));
+  proto->set_layer(task.layer);
+  proto->set_round(task.round);
+  proto->set_state(static_cast<v1::Task::State>(task.state));
+  proto->set_attempt(task.attempt);
+  proto->set_worker(task.worker);
+  for (const TaskFailure& failure : task.failures) {
+    v1::TaskFailure* f = proto->add_failures();
+    f->set_failure_class(static_cast<v1::FailureClass>(failure.failure_class));
+    f->set_reason(failure.reason);
+    f->set_message(failure.message);
+    f->set_attempt(failure.attempt);
+    f->set_worker(failure.worker);
+    *f->mutable_time() = TimeToProto(failure.time);
+  }
+  if (task.start_time) *proto->mutable_start_time() = TimeToProto(*task.start_time);
+  if (task.end_time) *proto->mutable_end_time() = TimeToProto(*task.end_time);
+  if (task.next_attempt_time) {
+    *proto->mutable_next_attempt_time() = TimeToProto(*task.next_attempt_time);
+  }
+  proto->set_result_sha256(task.result_sha256);
+}
+
+void TaskFieldsFromProto(const v1::Task& proto, TaskFields* task) {
+  task->kind = TaskKindFromProto(proto.kind());
+  task->layer = proto.layer();
+  task->round = proto.round();
+  task->state = KnownOr<TaskState>(proto.state(), kNumTaskStates);
+  task->attempt = proto.attempt();
+  task->worker = proto.worker();
+  for (const v1::TaskFailure& failure : proto.failures()) {
+    task->failures.push_back(
+        {FailureClassFromProto(failure.failure_class()), failure.reason(), failure.message(),
+         failure.attempt(), failure.worker(),
+         failure.has_time() ? TimeFromProto(failure.time()) : absl::InfinitePast()});
+  }
+  if (proto.has_start_time()) task->start_time = TimeFromProto(proto.start_time());
+  if (proto.has_end_time()) task->end_time = TimeFromProto(proto.end_time());
+  if (proto.has_next_attempt_time()) {
+    task->next_attempt_time = TimeFromProto(proto.next_attempt_time());
+  }
+  task->result_sha256 = proto.result_sha256();
+}
+
+void TaskProgressToProto(const TaskProgress& progress, v1::TaskProgress* proto) {
+  proto->set_phase(progress.phase);
+  proto->set_step(progress.step);
+  proto->set_num_steps(progress.num_steps);
+  proto->set_loss(progress.loss);
+  if (progress.remaining) *proto->mutable_remaining() = DurationToProto(*progress.remaining);
+}
+
+TaskProgress TaskProgressFromProto(const v1::TaskProgress& proto) {
+  TaskProgress progress;
+  progress.phase = proto.phase();
+  progress.step = proto.step();
+  progress.num_steps = proto.num_steps();
+  progress.loss = proto.loss();
+  if (proto.has_remaining()) progress.remaining = DurationFromProto(proto.remaining());
+  return progress;
+}
+
+void ArtifactToProto(const ArtifactInfo& artifact, v1::Artifact* proto) {
+  proto->set_uri(artifact.uri);
+  proto->set_manifest_sha256(artifact.manifest_sha256);
+  proto->set_size_bytes(artifact.size_bytes);
+}
+
+ArtifactInfo ArtifactFromProto(const v1::Artifact& proto) {
+  return {proto.uri(), proto.manifest_sha256(), proto.size_bytes()};
+}
+
+void ReportToProto(const JobReport& report, v1::JobReport* proto) {
+  if (report.perplexity_before) proto->set_perplexity_before(*report.perplexity_before);
+  if (report.perplexity_after) proto->set_perplexity_after(*report.perplexity_after);
+  proto->set_num_evaluation_tokens(report.num_evaluation_tokens);
+  for (const LayerReport& layer : report.layers) {
+    v1::LayerReport* l = proto->add_layers();
+    l->set_layer(layer.layer);
+    l->set_initial_loss(layer.initial_loss);
+    l->set_final_loss(layer.final_loss);
+    l->set_bits(layer.bits);
+    *l->mutable_duration() = DurationToProto(layer.duration);
+  }
+  proto->set_model_size_bytes(report.model_size_bytes);
+  proto->set_artifact_size_bytes(report.artifact_size_bytes);
+  proto->set_average_bits(report.average_bits);
+  *proto->mutable_duration() = DurationToProto(report.duration);
+  proto->mutable_warnings()->Assign(report.warnings.begin(), report.warnings.end());
+}
+
+JobReport ReportFromProto(const v1::JobReport& proto) {
+  JobReport report;
+  if (proto.has_perplexity_before()) report.perplexity_before = proto.perplexity_before();
+  if (proto.has_perplexity_after()) report.perplexity_after = proto.perplexity_after();
+  report.num_evaluation_tokens = proto.num_evaluation_tokens();
+  for (const v1::LayerReport& layer : proto.layers()) {
+    report.layers.push_back({layer.layer(), layer.initial_loss(), layer.final_loss(), layer.bits(),
+                             DurationFromProto(layer.duration())});
+  }
+  report.model_size_bytes = proto.model_size_bytes();
+  report.artifact_size_bytes = proto.artifact_size_bytes();
+  report.average_bits = proto.average_bits();
+  report.duration = DurationFromProto(proto.duration());
+  report.warnings.assign(proto.warnings().begin(), proto.warnings().end());
+  return report;
+}
+
+TaskKind TaskKindFromProto(v1::Task::Kind kind) { return KnownOr<TaskKind>(kind, kNumTaskKinds); }
+
+v1::Task::Kind TaskKindToProto(TaskKind kind) { return static_cast<v1::Task::Kind>(kind); }
+
+FailureClass FailureClassFromProto(v1::FailureClass failure_class) {
+  return KnownOr<FailureClass>(failure_class, kNumFailureClasses);
+}
+
+}  // namespace uniquanf
