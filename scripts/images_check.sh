@@ -65,11 +65,8 @@ if [ "${1:-}" != --reuse-base ] || [ ! -s "$base" ]; then
 fi
 
 # ---- The programs, stripped as in the stage "build".
-mkdir -p "$work/context/src/build"
-cp -r build/bin "$work/all"
-mkdir "$work/context/src/build/bin"
+mkdir -p "$work/context/src/build/bin"
 cp build/bin/uniquanf{,-server,-worker,-batch} "$work/context/src/build/bin/"
-rm -rf "$work/all"
 docker/split_symbols.sh "$work/context/src/build/bin" "$work/context/src/build/debug"
 
 targets=(server worker client batch proxy)
