@@ -70,6 +70,7 @@ cp build/bin/uniquanf{,-server,-worker,-batch} "$work/context/src/build/bin/"
 docker/split_symbols.sh "$work/context/src/build/bin" "$work/context/src/build/debug"
 
 targets=(server worker client batch proxy)
+revision=$(git rev-parse HEAD 2>/dev/null || echo unknown)
 build_images() {  # STORE
   local store=$1 target
   stores+=("$store")
@@ -77,7 +78,7 @@ build_images() {  # STORE
   for target in "${targets[@]}"; do
     buildah --root "$store/root" --runroot "$store/run" --storage-driver overlay bud --isolation chroot --pull-never --layers \
       --format docker --timestamp 0 --target "$target" --build-arg DEBIAN=localhost/debian:12-slim \
-      --build-arg REVISION="$(git rev-parse HEAD 2>/dev/null || echo unknown)" --build-context build="$work/context" \
+      --build-arg REVISION="$revision" --build-context build="$work/context" \
       -f docker/Dockerfile -t "localhost/uniquanf-$target" . >"$store.$target.log" 2>&1 || {
         tail -20 "$store.$target.log"
         die "image $target cannot be built"
@@ -94,7 +95,7 @@ build_images "$second"
 
 # ---- What is in them.
 say "looking into the images ($((SECONDS - started)) s so far)"
-declare -A most=([server]=160 [worker]=260 [client]=160 [batch]=260 [proxy]=160)
+declare -A most=([server]=130 [worker]=190 [client]=130 [batch]=190 [proxy]=130)
 declare -A sbom=([server]=uniquanf-server [worker]=uniquanf-worker [client]=uniquanf [batch]=uniquanf-worker [proxy]=uniquanf-proxy)
 for target in "${targets[@]}"; do
   image=localhost/uniquanf-$target
