@@ -360,7 +360,7 @@ class Builder {
   Linear q_, k_, v_, o_, shared_gate_;
   Mlp mlp_, shared_;
   int sinks_ = -1, slopes_ = -1;
-  ExpertsNode experts_;
+  ExpertsNode experts_ = {};
 };
 
 }  // namespace

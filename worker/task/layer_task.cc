@@ -104,11 +104,11 @@ class LayerRun : public UnstoredLayer {
         num_rounds_(NumRounds(context_.plan)),
         block_(context_.checkpoint->config().blocks[layer_round.layer]),
         modules_(context_.checkpoint->config().ModuleNames(layer_round.layer)),
+        env_(env),
+        start_(start),
         states_(block_.num_linears()),
         packed_(block_.num_linears()),
-        packing_(block_.num_linears()),
-        env_(env),
-        start_(start) {}
+        packing_(block_.num_linears()) {}
 
   // `earlier` may be null (OptimizeLayer).
   absl::Status Optimize(const std::vector<std::string>* earlier) {
