@@ -15,6 +15,8 @@
 namespace uniquanf {
 
 // quantization_config.quant_method of an artifact's config.json.
+// Why a manifest lists a head without a tensor: the model's family or config ties it.
+inline constexpr char kTiedReason[] = "tied to the embedding";
 inline constexpr char kQuantMethod[] = "uniquanf";
 
 struct ArtifactConfig {

@@ -6,6 +6,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "common/artifact/artifact_config.h"
 #include "common/artifact/artifact_reader.h"
 #include "common/base/digest.h"
 #include "common/base/status.h"
@@ -167,12 +168,12 @@ class Verifier {
     const std::string name = absl::StrCat(module.name, ".weight");
     const auto shard = reader.FindShard(name);
     if (!shard.ok()) {
-      // A tied LM head has no tensor of its own.
+      // A tied LM head has no tensor of its own. Some families tie it unless the config says no.
       const nlohmann::json config =
           nlohmann::json::parse(reader.config_json(), nullptr, /*allow_exceptions=*/false);
       const auto tied = config.find("tie_word_embeddings");
-      const bool is_tied = module.name == "lm_head" && tied != config.end() && *tied == true;
-      if (!is_tied) Problem(absl::StrCat(name, ": missing"));
+      const bool may_be = tied == config.end() || tied->is_null() || *tied == true;
+      if (!may_be || module.reason != kTiedReason) Problem(absl::StrCat(name, ": missing"));
       return;
     }
     const TensorInfo info = *(*shard)->Find(name);

@@ -59,15 +59,15 @@ std::map<std::string, std::string> CommonFlags() {
           {"act", "bf16 (default on CUDA) or f32"}};
 }
 
-BlockConfig ShapeOf(const Flags& flags) {
+BlockTraits ShapeOf(const Flags& flags) {
   const std::string name = flags.Text("shape", "llama3-8b");
-  BlockConfig config;
+  BlockTraits config;
   const auto set = [&](int64_t hidden, int64_t intermediate, int heads, int kv_heads, int dim) {
     config.hidden_size = hidden;
-    config.intermediate_size = intermediate;
-    config.num_heads = heads;
-    config.num_kv_heads = kv_heads;
-    config.head_dim = dim;
+    config.mlp.size = intermediate;
+    config.attention.num_heads = heads;
+    config.attention.num_kv_heads = kv_heads;
+    config.attention.head_dim = dim;
   };
   if (name == "llama3-8b") {
     set(4096, 14336, 32, 8, 128);
@@ -82,10 +82,11 @@ BlockConfig ShapeOf(const Flags& flags) {
     std::exit(2);
   }
   config.hidden_size = flags.Number("hidden", config.hidden_size);
-  config.intermediate_size = flags.Number("intermediate", config.intermediate_size);
-  config.num_heads = static_cast<int>(flags.Number("heads", config.num_heads));
-  config.num_kv_heads = static_cast<int>(flags.Number("kv_heads", config.num_kv_heads));
-  config.head_dim = static_cast<int>(flags.Number("head_dim", config.head_dim));
+  config.mlp.size = flags.Number("intermediate", config.mlp.size);
+  AttentionTraits& attention = config.attention;
+  attention.num_heads = static_cast<int>(flags.Number("heads", attention.num_heads));
+  attention.num_kv_heads = static_cast<int>(flags.Number("kv_heads", attention.num_kv_heads));
+  attention.head_dim = static_cast<int>(flags.Number("head_dim", attention.head_dim));
   return config;
 }
 
@@ -116,7 +117,7 @@ Tensor Empty(Backend* backend, DType dtype, Shape shape) {
   return Take(Tensor::Allocate(backend, dtype, std::move(shape)));
 }
 
-RopeTables MakeRope(Backend* backend, int head_dim, int64_t seq_len) {
+RopeTable MakeRope(Backend* backend, int head_dim, int64_t seq_len) {
   const int half = head_dim / 2;
   std::vector<float> cos(seq_len * half), sin(seq_len * half);
   for (int64_t t = 0; t < seq_len; ++t) {

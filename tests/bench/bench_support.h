@@ -11,6 +11,7 @@
 
 #include "worker/backend/tensor.h"
 #include "worker/block/block.h"
+#include "worker/block/block_traits.h"
 
 namespace uniquanf::bench {
 
@@ -30,7 +31,7 @@ class Flags {
 std::map<std::string, std::string> CommonFlags();
 
 // --shape (llama3-8b, llama3-70b, small, tiny), each number of it replaceable by a flag.
-BlockConfig ShapeOf(const Flags& flags);
+BlockTraits ShapeOf(const Flags& flags);
 // --device=cuda (default where there is one), cpu. Ends the process when it cannot be opened.
 std::unique_ptr<Backend> BackendOf(const Flags& flags);
 // bf16 on CUDA unless --act=f32; f32 on the CPU.
@@ -40,7 +41,7 @@ DType ActOf(const Flags& flags, const Backend& backend);
 Tensor Random(Backend* backend, DType dtype, Shape shape, double deviation, uint64_t seed);
 Tensor Empty(Backend* backend, DType dtype, Shape shape);
 // Rotary tables for theta 500000.
-RopeTables MakeRope(Backend* backend, int head_dim, int64_t seq_len);
+RopeTable MakeRope(Backend* backend, int head_dim, int64_t seq_len);
 
 // Ends the process with a message when the status is not OK.
 void Check(const absl::Status& status);

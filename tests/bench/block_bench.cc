@@ -18,13 +18,14 @@ constexpr int kSequences = 4;  // of the activation caches
 
 struct Bench {
   Backend* backend;
-  BlockConfig config;
+  BlockTraits traits;
+  BlockSpec spec;
   DType act;
   int64_t batch, seq_len, tokens;
   int bits;
   RopeTables rope;
   BlockWeights weights;
-  std::array<quant::QuantizerState, kNumLinears> states;
+  std::vector<quant::QuantizerState> states;
   BlockGradients gradients;
   std::unique_ptr<BlockRunner> runner;
   Tensor x_fp, x_q, y_fp;
@@ -49,12 +50,14 @@ struct Bench {
     runner->Forward(weights, x, &y);
     ops::MseLoss(backend, step_params(), y, y_fp, static_cast<int>(batch), 1, &loss_scratch, &dy,
                  &loss);
-    runner->Backward(weights, dy, false, &gradients, nullptr,
-                     [this](Linear linear) { Update(linear); });
+    runner->Backward(weights, dy, false, &gradients, nullptr, [this](int l) { Update(l); });
   }
-  void Update(Linear linear) {
-    const int l = static_cast<int>(linear);
-    quant::UpdateAndForward(backend, step_params(), gradients[l], &states[l], &weights.linear[l]);
+  Tensor& weight(int l) { return weights[spec.linears[l]]; }
+  const Tensor& norm(const std::string& module) {
+    return weights[spec.FindTensor(module + ".weight")];
+  }
+  void Update(int l) {
+    quant::UpdateAndForward(backend, step_params(), gradients[l], &states[l], &weight(l));
   }
 };
 
@@ -63,28 +66,33 @@ void SetUp(const Flags& flags, Bench* b) {
   b->seq_len = flags.Number("seq_len", 2048);
   b->tokens = b->batch * b->seq_len;
   b->bits = static_cast<int>(flags.Number("bits", 4));
-  const BlockConfig& c = b->config;
   Backend* backend = b->backend;
-  const int64_t h = c.hidden_size;
+  const int64_t h = b->spec.hidden_size;
   b->x_fp = Random(backend, b->act, {kSequences, b->seq_len, h}, 1, 1);
   b->x_q = Random(backend, b->act, {kSequences, b->seq_len, h}, 1, 2);
   b->y_fp = Random(backend, b->act, {kSequences, b->seq_len, h}, 1, 3);
   backend->ResetPeak();
-  b->rope = MakeRope(backend, c.head_dim, b->seq_len);
-  b->weights.input_norm = Random(backend, DType::kFloat32, {h}, 1, 4);
-  b->weights.post_norm = Random(backend, DType::kFloat32, {h}, 1, 5);
-  for (Linear linear : kAllLinears) {
-    const int l = static_cast<int>(linear);
-    const auto [n, k] = c.LinearShape(linear);
+  b->rope.push_back(MakeRope(backend, b->traits.attention.head_dim, b->seq_len));
+  b->weights.resize(b->spec.tensors.size());
+  for (size_t t = 0; t < b->weights.size(); ++t) {
+    const TensorSpec& tensor = b->spec.tensors[t];
+    if (tensor.role == TensorRole::kLinear) continue;
+    b->weights[t] = Random(backend, DType::kFloat32, tensor.shape, 1, 4 + t);
+  }
+  b->states.resize(b->spec.num_linears());
+  b->gradients.resize(b->spec.num_linears());
+  for (int l = 0; l < b->spec.num_linears(); ++l) {
+    const auto [n, k] = b->spec.LinearShape(l);
     const int64_t g = flags.Number("group_size", 0);
     b->states[l] = Take(quant::NewQuantizerState(
         backend, Random(backend, b->act, {n, k}, 0.02, 6 + l), b->bits, g == 0 ? k : g, {}));
     quant::InitializeUnified(backend, {}, &b->states[l]);
-    b->weights.linear[l] = Empty(backend, b->act, {n, k});
-    quant::Forward(backend, quant::Mapping::kDirect, &b->states[l], &b->weights.linear[l]);
+    b->weight(l) = Empty(backend, b->act, {n, k});
+    quant::Forward(backend, quant::Mapping::kDirect, &b->states[l], &b->weight(l));
     b->gradients[l] = Empty(backend, b->act, {n, k});
   }
-  b->runner = Take(BlockRunner::Create(backend, c, b->act, b->batch, b->seq_len, &b->rope, true));
+  b->runner =
+      Take(BlockRunner::Create(backend, b->spec, b->act, b->batch, b->seq_len, &b->rope, true));
   for (Tensor* t : {&b->x, &b->y, &b->dy}) *t = Empty(backend, b->act, {b->tokens, h});
   b->loss = Empty(backend, DType::kFloat32, {1});
   b->loss_scratch =
@@ -107,8 +115,9 @@ struct Split {
 // Times every kind of op by itself, as often as a step runs it, on buffers of its own.
 Split MeasureSplit(Bench* b) {
   Backend* backend = b->backend;
-  const BlockConfig& c = b->config;
-  const int64_t t = b->tokens, h = c.hidden_size, i = c.intermediate_size;
+  const AttentionTraits& c = b->traits.attention;
+  const int num_linears = b->spec.num_linears();
+  const int64_t t = b->tokens, h = b->spec.hidden_size, i = b->traits.mlp.size;
   const int64_t q_width = int64_t{c.num_heads} * c.head_dim;
   const int64_t kv_width = int64_t{c.num_kv_heads} * c.head_dim;
   Split split;
@@ -117,32 +126,33 @@ Split MeasureSplit(Bench* b) {
   };
   {
     // One buffer of each width, as wide as the widest.
-    Tensor ins[kNumLinears], outs[kNumLinears];
-    for (int l = 0; l < kNumLinears; ++l) {
-      const auto [n, k] = c.LinearShape(static_cast<Linear>(l));
+    std::vector<Tensor> ins(num_linears), outs(num_linears);
+    for (int l = 0; l < num_linears; ++l) {
+      const auto [n, k] = b->spec.LinearShape(l);
       ins[l] = Random(backend, b->act, {t, k}, 1, 20 + l);
       outs[l] = Random(backend, b->act, {t, n}, 1, 40 + l);
     }
     split.weight_gradient = time([&] {
-      for (int l = 0; l < kNumLinears; ++l) {
+      for (int l = 0; l < num_linears; ++l) {
         ops::LinearBackwardWeight(backend, outs[l], ins[l], /*accumulate=*/false, &b->gradients[l]);
       }
     });
     split.input_gradient = time([&] {
-      for (Linear linear : {Linear::kO, Linear::kGate, Linear::kUp, Linear::kDown}) {
-        const int l = static_cast<int>(linear);
-        ops::LinearBackwardInput(backend, outs[l], b->weights.linear[l], linear == Linear::kUp,
+      for (const std::string& module :
+           {c.o, b->traits.mlp.gate, b->traits.mlp.up, b->traits.mlp.down}) {
+        const int l = b->spec.FindLinear(module);
+        ops::LinearBackwardInput(backend, outs[l], b->weight(l), module == b->traits.mlp.up,
                                  &ins[l]);
       }
     });
     split.forward = time([&] {
-      for (int l = 0; l < kNumLinears; ++l) {
-        ops::LinearForward(backend, ins[l], b->weights.linear[l], nullptr, &outs[l]);
+      for (int l = 0; l < num_linears; ++l) {
+        ops::LinearForward(backend, ins[l], b->weight(l), nullptr, &outs[l]);
       }
     });
   }
   split.update = time([&] {
-    for (Linear linear : kAllLinears) b->Update(linear);
+    for (int l = 0; l < num_linears; ++l) b->Update(l);
   });
   {
     ops::AttentionShape shape;
@@ -169,8 +179,8 @@ Split MeasureSplit(Bench* b) {
     });
     split.rope = time([&] {
       for (bool inverse : {false, true}) {
-        ops::Rope(backend, b->rope.cos, b->rope.sin, c.num_heads, inverse, &dq);
-        ops::Rope(backend, b->rope.cos, b->rope.sin, c.num_kv_heads, inverse, &dk);
+        ops::Rope(backend, b->rope[0].cos, b->rope[0].sin, c.num_heads, inverse, &dq);
+        ops::Rope(backend, b->rope[0].cos, b->rope[0].sin, c.num_kv_heads, inverse, &dk);
       }
     });
   }
@@ -189,9 +199,10 @@ Split MeasureSplit(Bench* b) {
     Tensor sum = Empty(backend, b->act, {t, h}), y = Empty(backend, b->act, {t, h});
     Tensor inv_rms = Empty(backend, DType::kFloat32, {t});
     split.norms = time([&] {
-      ops::RmsNormForward(backend, a, b->weights.input_norm, 1e-5f, &y, &inv_rms);
-      ops::AddRmsNormForward(backend, a, d, b->weights.post_norm, 1e-5f, &sum, &y, &inv_rms);
-      ops::RmsNormBackward(backend, d, sum, b->weights.post_norm, inv_rms, true, &y);
+      ops::RmsNormForward(backend, a, b->norm(b->traits.attention_input_norm), 1e-5f, &y, &inv_rms);
+      ops::AddRmsNormForward(backend, a, d, b->norm(b->traits.mlp_input_norm), 1e-5f, &sum, &y,
+                             &inv_rms);
+      ops::RmsNormBackward(backend, d, sum, b->norm(b->traits.mlp_input_norm), inv_rms, true, &y);
     });
     split.rest = time([&] {
       ops::MixInputs(backend, b->step_params(), 1, 0.5, &b->x_q, b->x_fp,
@@ -236,7 +247,8 @@ int Main(int argc, char** argv) {
 #endif
   Bench b{};
   b.backend = backend.get();
-  b.config = ShapeOf(flags);
+  b.traits = ShapeOf(flags);
+  b.spec = BuildBlock(b.traits);
   b.act = ActOf(flags, *backend);
   SetUp(flags, &b);
   const uint64_t peak = backend->memory().peak_allocated_bytes;
@@ -251,10 +263,10 @@ int Main(int argc, char** argv) {
   const double caches = 3.0 * static_cast<double>(b.x_fp.size_bytes());
   std::printf("device        %s\n", backend->description().c_str());
   std::printf("block         %lld wide, MLP %lld, %d/%d heads of %d; %lld x %lld tokens, %s\n",
-              static_cast<long long>(b.config.hidden_size),
-              static_cast<long long>(b.config.intermediate_size), b.config.num_heads,
-              b.config.num_kv_heads, b.config.head_dim, static_cast<long long>(b.batch),
-              static_cast<long long>(b.seq_len), DTypeName(b.act));
+              static_cast<long long>(b.traits.hidden_size),
+              static_cast<long long>(b.traits.mlp.size), b.traits.attention.num_heads,
+              b.traits.attention.num_kv_heads, b.traits.attention.head_dim,
+              static_cast<long long>(b.batch), static_cast<long long>(b.seq_len), DTypeName(b.act));
   std::printf("bits %d, groups of %lld (0: a row)\n", b.bits,
               static_cast<long long>(flags.Number("group_size", 0)));
   std::printf("step          %8.3f ms\n", step_ms);

@@ -15,15 +15,15 @@ int Main(int argc, char** argv) {
   known["rounds"] = "rounds of the alternating update (15)";
   const Flags flags(argc, argv, "Times the initialization of a block's quantizers.", known);
   std::unique_ptr<Backend> backend = BackendOf(flags);
-  const BlockConfig config = ShapeOf(flags);
+  const BlockSpec block = BuildBlock(ShapeOf(flags));
   const DType act = ActOf(flags, *backend);
   const int bits = static_cast<int>(flags.Number("bits", 4));
   quant::InitOptions options;
   options.grid_steps = static_cast<int>(flags.Number("grid", 1));
   options.alternating_rounds = static_cast<int>(flags.Number("rounds", 15));
   double total_ms = 0;
-  for (Linear linear : kAllLinears) {
-    const auto [n, k] = config.LinearShape(linear);
+  for (int l = 0; l < block.num_linears(); ++l) {
+    const auto [n, k] = block.LinearShape(l);
     const int64_t g = flags.Number("group_size", 0);
     quant::QuantizerState state = Take(quant::NewQuantizerState(
         backend.get(), Random(backend.get(), act, {n, k}, 0.02, 1), bits, g == 0 ? k : g, {}));

@@ -119,11 +119,9 @@ absl::Status Run(BenchFlags flags) {
   }
   flags.spec.output_uri = AbsoluteUri(flags.work + "/never-written");
   UQ_ASSIGN_OR_RETURN(const PrepareOutcome prepared, RunPrepare(flags.spec, env));
-  const BlockConfig& block = checkpoint->config().blocks[0];
+  const BlockSpec& block = checkpoint->config().blocks[0];
   uint64_t weights = 0;
-  for (Linear linear : kAllLinears) {
-    weights += block.LinearShape(linear).first * block.LinearShape(linear).second;
-  }
+  for (int l = 0; l < block.num_linears(); ++l) weights += block.linear(l).num_elements();
   const double cache_gib = 3.0 * flags.spec.num_samples * flags.spec.sequence_length *
                            block.hidden_size * DTypeBytes(env.act) / (1 << 30);
   std::printf("device        %s\n", backend->description().c_str());

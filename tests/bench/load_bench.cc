@@ -35,7 +35,7 @@ int Main(int argc, char** argv) {
     HostBlock block;
     const double read = Seconds([&] { block = Take(checkpoint->LoadBlock(layer)); });
     double weights = 0;
-    for (const std::vector<float>& linear : block.linear) weights += linear.size();
+    for (const std::vector<float>& tensor : block) weights += tensor.size();
     const double upload = Seconds([&] {
       BlockWeights on_device =
           Take(UploadBlock(backend.get(), checkpoint->config().blocks[layer], act, block));

@@ -64,10 +64,10 @@ class StoredModel : public Checkpoint {
   absl::Status LoadEmbeddingRows(absl::Span<const int32_t> ids, float* out) const override {
     return source_->LoadEmbeddingRows(ids, out);
   }
-  absl::StatusOr<std::vector<float>> LoadFinalNorm() const override {
-    return source_->LoadFinalNorm();
-  }
   absl::StatusOr<std::vector<float>> LoadLmHead() const override { return source_->LoadLmHead(); }
+  absl::StatusOr<std::vector<float>> LoadOuter(absl::string_view name) const override {
+    return source_->LoadOuter(name);
+  }
   absl::StatusOr<RawTensor> FindRaw(absl::string_view name) const override {
     return source_->FindRaw(name);
   }
@@ -88,8 +88,7 @@ class Study {
         Take(ReadCalibrationTokens(flags.Text("calibration", ""), 0, 0, config.vocab_size));
     evaluation_ = Take(ReadEvaluationTokens(flags.Text("evaluation", ""), "valid", 1024, 200 * 1024,
                                             config.vocab_size));
-    rope_ = Take(MakeRopeTables(backend_.get(), config.rope, config.blocks[0].head_dim,
-                                calibration_.sequence_length));
+    rope_ = Take(MakeRopeTables(backend_.get(), config.ropes, calibration_.sequence_length));
     SequenceBuffer x =
         Take(EmbedSequences(backend_.get(), *checkpoint_, act_, kPlacement, calibration_.ids,
                             calibration_.num_samples, calibration_.sequence_length));
@@ -135,20 +134,22 @@ class Study {
   }
 
   void Through(int layer, const HostBlock& block, SequenceBuffer* x) {
-    const BlockConfig& config = checkpoint_->config().blocks[layer];
-    const BlockWeights weights = Take(UploadBlock(backend_.get(), config, act_, block));
-    Check(ForwardBlock(backend_.get(), config, rope_, weights, *x, x, nullptr));
+    const BlockSpec& spec = checkpoint_->config().blocks[layer];
+    const BlockWeights weights = Take(UploadBlock(backend_.get(), spec, act_, block));
+    Check(ForwardBlock(backend_.get(), spec, rope_, weights, *x, x, nullptr));
   }
 
   HostBlock RunLayer(int layer, int round_index, const Round& round, const SequenceBuffer& x_q) {
-    const BlockConfig& config = checkpoint_->config().blocks[layer];
-    BlockWeights weights = Take(UploadBlock(backend_.get(), config, act_, original_[layer]));
-    std::array<quant::QuantizerState*, kNumLinears> states{};
-    for (int i = 0; i < kNumLinears; ++i) {
+    const BlockSpec& spec = checkpoint_->config().blocks[layer];
+    BlockWeights weights = Take(UploadBlock(backend_.get(), spec, act_, original_[layer]));
+    std::vector<quant::QuantizerState*> states(spec.num_linears());
+    states_[layer].resize(spec.num_linears());
+    for (int i = 0; i < spec.num_linears(); ++i) {
       std::optional<quant::QuantizerState>& state = states_[layer][i];
       if (round.fresh) {
-        Tensor weight = std::move(weights.linear[i]);
-        weights.linear[i] = Take(Tensor::Allocate(backend_.get(), act_, weight.shape()));
+        Tensor& stored = weights[spec.linears[i]];
+        Tensor weight = std::move(stored);
+        stored = Take(Tensor::Allocate(backend_.get(), act_, weight.shape()));
         const int64_t width = weight.dim(1);
         state = Take(quant::NewQuantizerState(backend_.get(), std::move(weight), bits_, width, {}));
         quant::InitializeUnified(backend_.get(), {}, &*state);
@@ -177,11 +178,12 @@ class Study {
     activations.x_fp = &x_fp_[layer];
     if (options.input_prob > 0) activations.x_q = &x_q;
     activations.y_fp = &x_fp_[layer + 1];
-    Take(quant::ReconstructBlock(backend_.get(), config, rope_, options, activations, &weights,
+    Take(quant::ReconstructBlock(backend_.get(), spec, rope_, options, activations, &weights,
                                  states, nullptr, nullptr));
     HostBlock block = original_[layer];
-    for (int i = 0; i < kNumLinears; ++i) {
-      Dequantize(Pack(Take(quant::Unify(backend_.get(), *states[i]))), block.linear[i].data());
+    for (int i = 0; i < spec.num_linears(); ++i) {
+      Dequantize(Pack(Take(quant::Unify(backend_.get(), *states[i]))),
+                 block[spec.linears[i]].data());
     }
     return block;
   }
@@ -197,7 +199,7 @@ class Study {
   RopeTables rope_;
   std::vector<HostBlock> original_;
   std::vector<SequenceBuffer> x_fp_;  // inputs of every layer, and the last one's output
-  std::vector<std::array<std::optional<quant::QuantizerState>, kNumLinears>> states_;
+  std::vector<std::vector<std::optional<quant::QuantizerState>>> states_;
 };
 
 int Main(int argc, char** argv) {

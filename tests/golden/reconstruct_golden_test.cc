@@ -40,8 +40,8 @@ class ReconstructGoldenTest : public testing::TestWithParam<std::string> {
     weights_ = *weights;
   }
 
-  Tensor LoadWeight(int layer, const std::string& name) {
-    auto info = weights_->Find("model.layers." + std::to_string(layer) + "." + name + ".weight");
+  Tensor LoadTensor(int layer, const std::string& name) {
+    auto info = weights_->Find(model_.LayerPrefix(layer) + name);
     EXPECT_TRUE(info.ok()) << info.status();
     std::vector<float> values(info->num_elements());
     EXPECT_TRUE(weights_->ReadFloat(*info, values.data()).ok());
@@ -50,11 +50,9 @@ class ReconstructGoldenTest : public testing::TestWithParam<std::string> {
 
   BlockWeights LoadBlock(int layer) {
     BlockWeights block;
-    for (Linear linear : kAllLinears) {
-      block.linear[static_cast<int>(linear)] = LoadWeight(layer, LinearName(linear));
+    for (const TensorSpec& tensor : model_.blocks[layer].tensors) {
+      block.push_back(LoadTensor(layer, tensor.stored.name));
     }
-    block.input_norm = LoadWeight(layer, "input_layernorm");
-    block.post_norm = LoadWeight(layer, "post_attention_layernorm");
     return block;
   }
 
@@ -119,21 +117,21 @@ TEST_P(ReconstructGoldenTest, LossesAndWeightsMatch) {
   const Array input = file_->Read("g3.hidden_in"), target = file_->Read("g3.fp_out");
   const Tensor x = Upload(input.floats(), input.shape), y = Upload(target.floats(), target.shape);
   ASSERT_LT(layer, model_.num_layers);
-  const BlockConfig& config = model_.blocks[layer];
-  auto rope = MakeRopeTables(backend_.get(), model_.rope, config.head_dim, input.shape[1]);
+  const BlockSpec& block = model_.blocks[layer];
+  auto rope = MakeRopeTables(backend_.get(), model_.ropes, input.shape[1]);
   ASSERT_TRUE(rope.ok()) << rope.status();
   const std::vector<std::string> cases = file_->NamesBetween("g3.", ".loss");
   ASSERT_FALSE(cases.empty());
   for (const std::string& name : cases) {
     SCOPED_TRACE(name);
     BlockWeights weights = LoadBlock(layer);
-    std::array<quant::QuantizerState, kNumLinears> states;
-    std::array<quant::QuantizerState*, kNumLinears> state_pointers;
-    for (Linear linear : kAllLinears) {
-      const int l = static_cast<int>(linear);
-      states[l] = NewState("g3." + name + "." + LinearName(linear) + ".",
-                           LoadWeight(layer, LinearName(linear)));
-      state_pointers[l] = &states[l];
+    std::vector<quant::QuantizerState> states(block.num_linears());
+    std::vector<quant::QuantizerState*> state_pointers;
+    for (int l = 0; l < block.num_linears(); ++l) {
+      const TensorSpec& linear = block.linear(l);
+      states[l] =
+          NewState("g3." + name + "." + linear.module + ".", LoadTensor(layer, linear.stored.name));
+      state_pointers.push_back(&states[l]);
     }
     const Array expected = file_->Read("g3." + name + ".loss");
     const auto num_steps = static_cast<int64_t>(expected.values.size());
@@ -145,7 +143,7 @@ TEST_P(ReconstructGoldenTest, LossesAndWeightsMatch) {
     quant::BlockActivations activations;
     activations.x_fp = &x;
     activations.y_fp = &y;
-    auto result = quant::ReconstructBlock(backend_.get(), config, *rope, options, activations,
+    auto result = quant::ReconstructBlock(backend_.get(), block, *rope, options, activations,
                                           &weights, state_pointers, nullptr, nullptr);
     ASSERT_TRUE(result.ok()) << result.status();
     const std::vector<double> losses(result->losses.begin(), result->losses.end());
@@ -169,9 +167,10 @@ TEST_P(ReconstructGoldenTest, LossesAndWeightsMatch) {
               << ", any loss within " << worst_step << ", last eight " << last << " (expected "
               << expected_last << ")\n";
 
-    for (Linear linear : kAllLinears) {
-      const std::vector<float> w_hat = *weights.linear[static_cast<int>(linear)].ToFloats();
-      const Array golden = file_->Read("g3." + name + "." + LinearName(linear) + ".w_hat");
+    for (int l = 0; l < block.num_linears(); ++l) {
+      const std::string& module = block.linear(l).module;
+      const std::vector<float> w_hat = *weights[block.linears[l]].ToFloats();
+      const Array golden = file_->Read("g3." + name + "." + module + ".w_hat");
       ASSERT_EQ(w_hat.size(), golden.values.size());
       double squares = 0, square_errors = 0;
       int64_t num_close = 0;
@@ -183,10 +182,10 @@ TEST_P(ReconstructGoldenTest, LossesAndWeightsMatch) {
       }
       const double close = static_cast<double>(num_close) / static_cast<double>(w_hat.size());
       const double distance = std::sqrt(square_errors / squares);
-      std::cout << "  " << LinearName(linear) << ": " << 100 * close
+      std::cout << "  " << module << ": " << 100 * close
                 << "% of weights within 1%, relative distance " << distance << "\n";
-      EXPECT_GE(close, 0.5) << LinearName(linear);
-      EXPECT_LE(distance, 0.3) << LinearName(linear);
+      EXPECT_GE(close, 0.5) << module;
+      EXPECT_LE(distance, 0.3) << module;
     }
   }
 }

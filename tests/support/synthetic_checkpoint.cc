@@ -93,7 +93,8 @@ int Main(int argc, char** argv) {
     std::fprintf(stderr, "--out=FOLDER is needed\n");
     return 2;
   }
-  const BlockConfig block = ShapeOf(flags);
+  const BlockTraits shape = ShapeOf(flags);
+  const BlockSpec block = BuildBlock(shape);
   const int64_t layers = flags.Number("layers", 4), vocabulary = flags.Number("vocab", 4096);
   std::shared_ptr<ObjectStore> store = Take(OpenObjectStore(out));
   Values values(flags.Number("seed", 1));
@@ -101,9 +102,8 @@ int Main(int argc, char** argv) {
   for (int64_t layer = 0; layer < layers; ++layer) {
     const std::string prefix = "model.layers." + std::to_string(layer) + ".";
     std::vector<Wanted> tensors;
-    for (Linear linear : kAllLinears) {
-      const auto [n, k] = block.LinearShape(linear);
-      tensors.push_back({prefix + LinearName(linear) + ".weight", {n, k}, 0, 0.02f});
+    for (int l = 0; l < block.num_linears(); ++l) {
+      tensors.push_back({prefix + block.linear(l).stored.name, block.linear(l).shape, 0, 0.02f});
     }
     for (const char* norm : {"input_layernorm", "post_attention_layernorm"}) {
       tensors.push_back({prefix + norm + ".weight", {block.hidden_size}, 1, 0.05f});
@@ -121,10 +121,10 @@ int Main(int argc, char** argv) {
                                  {"model_type", "llama"},
                                  {"hidden_act", "silu"},
                                  {"hidden_size", block.hidden_size},
-                                 {"intermediate_size", block.intermediate_size},
-                                 {"num_attention_heads", block.num_heads},
-                                 {"num_key_value_heads", block.num_kv_heads},
-                                 {"head_dim", block.head_dim},
+                                 {"intermediate_size", shape.mlp.size},
+                                 {"num_attention_heads", shape.attention.num_heads},
+                                 {"num_key_value_heads", shape.attention.num_kv_heads},
+                                 {"head_dim", shape.attention.head_dim},
                                  {"num_hidden_layers", layers},
                                  {"vocab_size", vocabulary},
                                  {"max_position_embeddings", 8192},

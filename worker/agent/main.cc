@@ -33,7 +33,7 @@
 #include "worker/agent/worker_options.h"
 #include "worker/agent/worker_telemetry.h"
 #include "worker/backend/backend.h"
-#include "worker/block/block.h"
+#include "worker/model/checkpoint.h"
 
 namespace uniquanf {
 namespace {
@@ -94,8 +94,8 @@ v1::WorkerCapabilities Capabilities(const WorkerOptions& options,
 // Null when it is off.
 std::shared_ptr<ObjectCache> OpenCache(const WorkerOptions& options, size_t num_slots,
                                        Logger* logger) {
-  // A slot reads a block's linear layers side by side.
-  const int num_readers = static_cast<int>(num_slots) * kNumLinears;
+  // A slot reads a block's tensors side by side.
+  const int num_readers = static_cast<int>(num_slots) * kTensorsReadAtOnce;
   std::shared_ptr<ObjectCache> cache =
       options.cache.Open(num_readers, [logger](const absl::Status& problem) {
         logger->Warning(

@@ -61,21 +61,33 @@ absl::StatusOr<Tensor> Tensor::FromFloats(Backend* backend, DType dtype, Shape s
   return tensor;
 }
 
+Tensor Tensor::View(Backend* backend, void* data, DType dtype, Shape shape) {
+  Tensor tensor;
+  tensor.backend_ = backend;
+  tensor.data_ = data;
+  tensor.owns_ = false;
+  tensor.dtype_ = dtype;
+  tensor.shape_ = std::move(shape);
+  return tensor;
+}
+
 Tensor::~Tensor() {
-  if (data_ != nullptr) backend_->Free(data_);
+  if (data_ != nullptr && owns_) backend_->Free(data_);
 }
 
 Tensor::Tensor(Tensor&& other) noexcept
     : backend_(other.backend_),
       data_(std::exchange(other.data_, nullptr)),
+      owns_(other.owns_),
       dtype_(other.dtype_),
       shape_(std::exchange(other.shape_, {})) {}
 
 Tensor& Tensor::operator=(Tensor&& other) noexcept {
   if (this != &other) {
-    if (data_ != nullptr) backend_->Free(data_);
+    if (data_ != nullptr && owns_) backend_->Free(data_);
     backend_ = other.backend_;
     data_ = std::exchange(other.data_, nullptr);
+    owns_ = other.owns_;
     dtype_ = other.dtype_;
     shape_ = std::exchange(other.shape_, {});
   }

@@ -1,7 +1,7 @@
-// Owning, dense, row-major device memory with a shape and an element type.
+// Dense, row-major device memory with a shape and an element type.
 //
-// Thread safety: as Backend. Ownership: a Tensor frees its memory when destroyed; the Backend must
-// outlive it. Move-only.
+// Thread safety: as Backend. Ownership: a Tensor frees its memory when destroyed, unless it is a
+// view of memory that somebody else owns; the Backend must outlive it. Move-only.
 #ifndef UNIQUANF_WORKER_BACKEND_TENSOR_H_
 #define UNIQUANF_WORKER_BACKEND_TENSOR_H_
 
@@ -29,6 +29,8 @@ class Tensor {
   // bf16.
   static absl::StatusOr<Tensor> FromFloats(Backend* backend, DType dtype, Shape shape,
                                            const float* data);
+  // Memory that outlives the view and is not freed by it.
+  static Tensor View(Backend* backend, void* data, DType dtype, Shape shape);
   ~Tensor();
   Tensor(Tensor&& other) noexcept;
   Tensor& operator=(Tensor&& other) noexcept;
@@ -62,6 +64,7 @@ class Tensor {
  private:
   Backend* backend_ = nullptr;
   void* data_ = nullptr;
+  bool owns_ = true;
   DType dtype_ = DType::kFloat32;
   Shape shape_;
 };

@@ -11,7 +11,7 @@
 #include "common/base/printable.h"
 #include "common/base/status.h"
 #include "worker/batch/batch.h"
-#include "worker/block/block.h"
+#include "worker/model/checkpoint.h"
 
 namespace uniquanf::batch {
 namespace {
@@ -79,7 +79,7 @@ absl::StatusOr<std::unique_ptr<Backend>> DeviceFlags::MakeBackend(DType* act) co
 }
 
 std::shared_ptr<ObjectCache> OpenCache(const CacheFlags& flags) {
-  return flags.Open(kNumLinears, [](const absl::Status& problem) {
+  return flags.Open(kTensorsReadAtOnce, [](const absl::Status& problem) {
     std::fprintf(stderr, "warning: %s\n", PrintableText(problem.message()).c_str());
   });
 }

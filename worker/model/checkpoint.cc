@@ -69,26 +69,22 @@ class CheckpointImpl : public Checkpoint {
       return InvalidInput("LAYER_OUT_OF_RANGE", absl::StrCat("the model has no layer ", layer, " (",
                                                              config_.num_layers, " layers)"));
     }
-    const BlockConfig& config = config_.blocks[layer];
-    const std::string prefix = LayerPrefix(layer);
-    HostBlock block;
-    UQ_ASSIGN_OR_RETURN(block.input_norm, Load(prefix + kInputNormSuffix));
-    UQ_ASSIGN_OR_RETURN(block.post_norm, Load(prefix + kPostNormSuffix));
-    if (config.qk_norm) {
-      UQ_ASSIGN_OR_RETURN(block.q_norm, Load(prefix + kQNormSuffix));
-      UQ_ASSIGN_OR_RETURN(block.k_norm, Load(prefix + kKNormSuffix));
-    }
-    // The large tensors side by side: reading, converting and checking are work of the CPU.
-    std::array<absl::Status, kNumLinears> statuses;
-    ParallelRanges(kNumLinears, 1, [&](int64_t i, int64_t) {
-      statuses[i] = LoadLinearInto(layer, kAllLinears[i], config, &block);
+    const BlockSpec& spec = config_.blocks[layer];
+    const auto num_tensors = static_cast<int64_t>(spec.tensors.size());
+    HostBlock block(num_tensors);
+    // Side by side: reading, converting and checking are work of the CPU.
+    std::vector<absl::Status> statuses(num_tensors);
+    ParallelRanges(num_tensors, 1, [&](int64_t t, int64_t) {
+      absl::StatusOr<std::vector<float>> values = LoadTensor(layer, spec.tensors[t]);
+      statuses[t] = values.status();
+      if (values.ok()) block[t] = *std::move(values);
     });
     for (const absl::Status& status : statuses) UQ_RETURN_IF_ERROR(status);
     return block;
   }
 
   absl::Status LoadEmbeddingRows(absl::Span<const int32_t> ids, float* out) const override {
-    UQ_ASSIGN_OR_RETURN(const RawTensor tensor, FindRaw(kEmbeddingName));
+    UQ_ASSIGN_OR_RETURN(const RawTensor tensor, FindRaw(config_.ends.embedding + ".weight"));
     const auto row_bytes = static_cast<int64_t>(tensor.info.size_bytes) / tensor.info.shape[0];
     // Reads of rows close to each other, each in one piece.
     std::vector<absl::Span<const int32_t>> reads;
@@ -108,9 +104,11 @@ class CheckpointImpl : public Checkpoint {
     for (const absl::Status& status : statuses) UQ_RETURN_IF_ERROR(status);
     return absl::OkStatus();
   }
-  absl::StatusOr<std::vector<float>> LoadFinalNorm() const override { return Load(kFinalNormName); }
   absl::StatusOr<std::vector<float>> LoadLmHead() const override {
-    return Load(config_.tie_word_embeddings ? kEmbeddingName : kLmHeadName);
+    return Load((config_.ends.tied ? config_.ends.embedding : config_.ends.head) + ".weight");
+  }
+  absl::StatusOr<std::vector<float>> LoadOuter(absl::string_view name) const override {
+    return Load(name);
   }
 
   absl::StatusOr<RawTensor> FindRaw(absl::string_view name) const override {
@@ -129,35 +127,58 @@ class CheckpointImpl : public Checkpoint {
   }
 
  private:
-  absl::Status LoadLinearInto(int layer, Linear linear, const BlockConfig& config,
-                              HostBlock* block) const {
-    const int i = static_cast<int>(linear);
-    const std::string module = ModuleName(layer, linear);
-    UQ_ASSIGN_OR_RETURN(block->linear[i], LoadLinear(module));
-    if (config.HasBias(linear)) {
-      UQ_ASSIGN_OR_RETURN(block->bias[i], Load(module + ".bias"));
+  // A tensor of a block, out of whatever stores it.
+  absl::StatusOr<std::vector<float>> LoadTensor(int layer, const TensorSpec& spec) const {
+    if (!spec.stored.constant.empty()) return spec.stored.constant;
+    const std::string prefix = config_.LayerPrefix(layer);
+    if (spec.role == TensorRole::kLinear && artifact_ != nullptr) {
+      const std::string module = prefix + spec.module;
+      const ManifestModule* entry = artifact_->manifest().FindModule(module);
+      if (entry != nullptr && entry->quantized) {
+        UQ_ASSIGN_OR_RETURN(const PackedLinear packed, artifact_->ReadPacked(module));
+        std::vector<float> values(packed.num_outputs * packed.num_inputs);
+        Dequantize(packed, values.data());
+        return values;
+      }
     }
-    return absl::OkStatus();
-  }
-
-  absl::StatusOr<std::vector<float>> LoadLinear(const std::string& module) const {
-    const ManifestModule* entry =
-        artifact_ == nullptr ? nullptr : artifact_->manifest().FindModule(module);
-    if (entry == nullptr || !entry->quantized) return Load(module + ".weight");
-    UQ_ASSIGN_OR_RETURN(const PackedLinear packed, artifact_->ReadPacked(module));
-    std::vector<float> values(packed.num_outputs * packed.num_inputs);
-    Dequantize(packed, values.data());
+    const std::string name = prefix + spec.stored.name;
+    std::vector<float> values;
+    if (spec.stored.IsPlain()) {
+      UQ_ASSIGN_OR_RETURN(values, Load(name));
+    } else if (artifact_ != nullptr && spec.role != TensorRole::kVector) {
+      UQ_ASSIGN_OR_RETURN(values, Load(OwnTensorName(prefix, spec)));
+    } else {
+      const auto [begin, end] = spec.StoredRange();
+      UQ_ASSIGN_OR_RETURN(const std::vector<float> stored, Load(name, begin, end));
+      values.resize(spec.num_elements());
+      spec.Gather(stored.data(), begin, values.data());
+    }
+    if (spec.stored.added != 0) {
+      for (float& value : values) value += spec.stored.added;
+    }
     return values;
   }
 
   absl::StatusOr<std::vector<float>> Load(absl::string_view name) const {
     UQ_ASSIGN_OR_RETURN(const RawTensor tensor, FindRaw(name));
-    const int64_t size = tensor.info.num_elements();
+    return LoadElements(tensor, 0, tensor.info.num_elements());
+  }
+  // The elements [begin, end) of the tensor.
+  absl::StatusOr<std::vector<float>> Load(absl::string_view name, int64_t begin,
+                                          int64_t end) const {
+    UQ_ASSIGN_OR_RETURN(const RawTensor tensor, FindRaw(name));
+    return LoadElements(tensor, begin, end);
+  }
+
+  static absl::StatusOr<std::vector<float>> LoadElements(const RawTensor& tensor, int64_t first,
+                                                         int64_t last) {
+    const int64_t size = last - first;
     std::vector<float> values(size);
     const int64_t piece = std::max(kSmallestPiece, (size + kMaxPieces - 1) / kMaxPieces);
     std::array<absl::Status, kMaxPieces> statuses;
     ParallelRanges(size, piece, [&](int64_t begin, int64_t end) {
-      statuses[begin / piece] = ReadElements(tensor, begin, end, values.data() + begin);
+      statuses[begin / piece] =
+          ReadElements(tensor, first + begin, first + end, values.data() + begin);
     });
     for (const absl::Status& status : statuses) UQ_RETURN_IF_ERROR(status);
     return values;
@@ -218,17 +239,19 @@ std::optional<std::string> StripOwnQuantization(const std::string& config_json) 
 absl::Status ExpectPacked(const Manifest& manifest, const ModelConfig& config,
                           std::vector<ExpectedTensor>* full_precision,
                           std::vector<ExpectedTensor>* all) {
-  std::set<std::string> packed_weights;
+  std::set<std::string> all_replaced;
   for (int layer = 0; layer < config.num_layers; ++layer) {
-    for (Linear linear : kAllLinears) {
-      const std::string name = ModuleName(layer, linear);
+    const BlockSpec& spec = config.blocks[layer];
+    std::set<std::string> quantized;
+    for (int l = 0; l < spec.num_linears(); ++l) {
+      const std::string name = config.ModuleName(layer, l);
       const ManifestModule* module = manifest.FindModule(name);
       if (module == nullptr) {
         return InvalidInput("INVALID_MANIFEST",
                             absl::StrCat("the manifest does not list module ", name));
       }
       if (!module->quantized) continue;
-      const auto [n, k] = config.blocks[layer].LinearShape(linear);
+      const auto [n, k] = spec.LinearShape(l);
       if (module->num_outputs != n || module->num_inputs != k) {
         return InvalidInput(
             "TENSOR_SHAPE",
@@ -243,11 +266,22 @@ absl::Status ExpectPacked(const Manifest& manifest, const ModelConfig& config,
       for (const SafetensorsWriter::Declaration& tensor : PackedTensors(name, shape)) {
         all->push_back({tensor.name, tensor.shape});
       }
-      packed_weights.insert(name + ".weight");
+      quantized.insert(name);
     }
+    const std::string prefix = config.LayerPrefix(layer);
+    std::set<std::string> replaced = ReplacedTensors(config, layer, quantized);
+    for (const TensorSpec& tensor : spec.tensors) {
+      if (tensor.role == TensorRole::kVector || replaced.count(prefix + tensor.stored.name) == 0 ||
+          quantized.count(prefix + tensor.module) > 0) {
+        continue;
+      }
+      all->push_back({OwnTensorName(prefix, tensor), tensor.shape});
+      full_precision->push_back(all->back());
+    }
+    all_replaced.merge(replaced);
   }
   for (ExpectedTensor& tensor : ExpectedTensors(config)) {
-    if (packed_weights.count(tensor.name) > 0) continue;
+    if (all_replaced.count(tensor.name) > 0) continue;
     all->push_back(tensor);
     full_precision->push_back(std::move(tensor));
   }
@@ -266,7 +300,7 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> OpenArtifact(std::shared_ptr<ObjectS
   }
   std::vector<ExpectedTensor> full_precision, all;
   UQ_RETURN_IF_ERROR(ExpectPacked(artifact->manifest(), config, &full_precision, &all));
-  UQ_RETURN_IF_ERROR(CheckNothingElse(tensors, all));
+  UQ_RETURN_IF_ERROR(CheckNothingElse(tensors, config, all));
   for (const ExpectedTensor& tensor : full_precision) {
     UQ_RETURN_IF_ERROR(CheckTensor(tensors, tensor));
   }
@@ -290,37 +324,25 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(std::shared_ptr<Obj
   UQ_ASSIGN_OR_RETURN(TensorMap tensors, OpenCheckpointFiles(store));
   const std::vector<ExpectedTensor> expected = ExpectedTensors(config);
   // First what should not be there: a quantized model lacks weights too, and this says why.
-  UQ_RETURN_IF_ERROR(CheckNothingElse(tensors, expected));
+  UQ_RETURN_IF_ERROR(CheckNothingElse(tensors, config, expected));
   for (const ExpectedTensor& tensor : expected) UQ_RETURN_IF_ERROR(CheckTensor(tensors, tensor));
   return std::make_unique<CheckpointImpl>(std::move(store), std::move(config_json),
                                           std::move(config), std::move(tensors), nullptr);
 }
 
-absl::StatusOr<BlockWeights> UploadBlock(Backend* backend, const BlockConfig& config, DType act,
-                                         const HostBlock& block,
-                                         std::array<Tensor, kNumLinears> linear_weights) {
-  BlockWeights weights;
-  weights.linear = std::move(linear_weights);
-  auto upload_vector = [&](const std::vector<float>& values) -> absl::StatusOr<Tensor> {
-    return Tensor::FromFloats(backend, DType::kFloat32, {static_cast<int64_t>(values.size())},
-                              values.data());
-  };
-  for (Linear linear : kAllLinears) {
-    const int i = static_cast<int>(linear);
-    const auto [n, k] = config.LinearShape(linear);
-    if (weights.linear[i].empty()) {
-      UQ_ASSIGN_OR_RETURN(weights.linear[i],
-                          Tensor::FromFloats(backend, act, {n, k}, block.linear[i].data()));
-    }
-    if (config.HasBias(linear)) {
-      UQ_ASSIGN_OR_RETURN(weights.bias[i], upload_vector(block.bias[i]));
-    }
-  }
-  UQ_ASSIGN_OR_RETURN(weights.input_norm, upload_vector(block.input_norm));
-  UQ_ASSIGN_OR_RETURN(weights.post_norm, upload_vector(block.post_norm));
-  if (config.qk_norm) {
-    UQ_ASSIGN_OR_RETURN(weights.q_norm, upload_vector(block.q_norm));
-    UQ_ASSIGN_OR_RETURN(weights.k_norm, upload_vector(block.k_norm));
+DType DeviceDType(TensorRole role, DType act) {
+  return role == TensorRole::kVector ? DType::kFloat32 : act;
+}
+
+absl::StatusOr<BlockWeights> UploadBlock(Backend* backend, const BlockSpec& spec, DType act,
+                                         const HostBlock& block, std::vector<Tensor> linear) {
+  BlockWeights weights(spec.tensors.size());
+  for (size_t l = 0; l < linear.size(); ++l) weights[spec.linears[l]] = std::move(linear[l]);
+  for (size_t t = 0; t < weights.size(); ++t) {
+    if (!weights[t].empty()) continue;
+    const TensorSpec& tensor = spec.tensors[t];
+    UQ_ASSIGN_OR_RETURN(weights[t], Tensor::FromFloats(backend, DeviceDType(tensor.role, act),
+                                                       tensor.shape, block[t].data()));
   }
   return weights;
 }

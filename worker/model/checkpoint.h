@@ -10,7 +10,6 @@
 #ifndef UNIQUANF_WORKER_MODEL_CHECKPOINT_H_
 #define UNIQUANF_WORKER_MODEL_CHECKPOINT_H_
 
-#include <array>
 #include <memory>
 #include <string>
 #include <vector>
@@ -24,12 +23,11 @@
 
 namespace uniquanf {
 
-// Host copies of one block, f32, as read from the files. linear[l] is [N, K].
-struct HostBlock {
-  std::array<std::vector<float>, kNumLinears> linear;
-  std::array<std::vector<float>, kNumLinears> bias;
-  std::vector<float> input_norm, post_norm, q_norm, k_norm;
-};
+// Host copies of one block's tensors, f32, by their index in BlockSpec::tensors.
+using HostBlock = std::vector<std::vector<float>>;
+
+// How many of a block's large tensors a device's reader has in flight at once, for sizing caches.
+inline constexpr int kTensorsReadAtOnce = 7;
 
 class Checkpoint {
  public:
@@ -45,8 +43,9 @@ class Checkpoint {
   virtual absl::StatusOr<HostBlock> LoadBlock(int layer) const = 0;
   // The embedding's rows `ids`, which ascend, [ids.size(), H]. Reads little else.
   virtual absl::Status LoadEmbeddingRows(absl::Span<const int32_t> ids, float* out) const = 0;
-  virtual absl::StatusOr<std::vector<float>> LoadFinalNorm() const = 0;  // [H]
   virtual absl::StatusOr<std::vector<float>> LoadLmHead() const = 0;  // [V, H]; tied: the embedding
+  // Any tensor outside the blocks, by its full name.
+  virtual absl::StatusOr<std::vector<float>> LoadOuter(absl::string_view name) const = 0;
   // Raw access by full name, for copying tensors unchanged; the file that holds it and its info.
   struct RawTensor {
     std::shared_ptr<const SafetensorsFile> file;
@@ -56,14 +55,12 @@ class Checkpoint {
   virtual std::vector<std::string> TensorNames() const = 0;  // sorted
 };
 
-// "model.layers.<layer>." + suffix and friends.
-std::string LayerPrefix(int layer);                // "model.layers.3."
-std::string ModuleName(int layer, Linear linear);  // "model.layers.3.mlp.down_proj"
-
-// Puts a host block on a device; linear weights that are not empty in `linear` are there already.
-absl::StatusOr<BlockWeights> UploadBlock(Backend* backend, const BlockConfig& config, DType act,
-                                         const HostBlock& block,
-                                         std::array<Tensor, kNumLinears> linear = {});
+// Element type on a device of a tensor with this role.
+DType DeviceDType(TensorRole role, DType act);
+// Puts a host block on a device; linear weights that are in `linear` (by linear; may be shorter)
+// and not empty there are on it already.
+absl::StatusOr<BlockWeights> UploadBlock(Backend* backend, const BlockSpec& spec, DType act,
+                                         const HostBlock& block, std::vector<Tensor> linear = {});
 
 }  // namespace uniquanf
 

@@ -1,6 +1,6 @@
 #include "worker/model/checkpoint_layout.h"
 
-#include <set>
+#include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -24,37 +24,50 @@ std::string ShapeText(const std::vector<int64_t>& shape) {
 
 }  // namespace
 
-std::string LayerPrefix(int layer) { return absl::StrCat("model.layers.", layer, "."); }
-
-std::string ModuleName(int layer, Linear linear) {
-  return absl::StrCat(LayerPrefix(layer), LinearName(linear));
-}
-
 std::vector<ExpectedTensor> ExpectedTensors(const ModelConfig& config) {
-  const int64_t hidden_size = config.blocks.front().hidden_size;
-  std::vector<ExpectedTensor> expected = {
-      {kEmbeddingName, {config.vocab_size, hidden_size}},
-      {kFinalNormName, {hidden_size}},
+  const ModelEnds& ends = config.ends;
+  std::vector<ExpectedTensor> expected;
+  const auto expect = [&](const std::string& module, const char* part, std::vector<int64_t> shape) {
+    if (!module.empty()) expected.push_back({module + part, std::move(shape)});
   };
-  if (!config.tie_word_embeddings) {
-    expected.push_back({kLmHeadName, {config.vocab_size, hidden_size}});
-  }
+  const auto expect_norm = [&](const std::string& module, const NormTraits& kind) {
+    if (kind.weight) expect(module, ".weight", {config.hidden_size});
+    if (kind.bias) expect(module, ".bias", {config.hidden_size});
+  };
+  expect(ends.embedding, ".weight", {config.vocab_size, config.hidden_size});
+  expect(ends.positions, ".weight", {ends.num_positions, config.hidden_size});
+  expect_norm(ends.embedding_norm, ends.embedding_norm_kind);
+  expect_norm(ends.final_norm, ends.final_norm_kind);
+  if (!ends.tied) expect(ends.head, ".weight", {config.vocab_size, config.hidden_size});
+  if (ends.head_bias) expect(ends.head, ".bias", {config.vocab_size});
   for (int layer = 0; layer < config.num_layers; ++layer) {
-    const BlockConfig& block = config.blocks[layer];
-    const std::string prefix = LayerPrefix(layer);
-    expected.push_back({prefix + kInputNormSuffix, {hidden_size}});
-    expected.push_back({prefix + kPostNormSuffix, {hidden_size}});
-    if (block.qk_norm) {
-      expected.push_back({prefix + kQNormSuffix, {block.head_dim}});
-      expected.push_back({prefix + kKNormSuffix, {block.head_dim}});
-    }
-    for (Linear linear : kAllLinears) {
-      const auto [n, k] = block.LinearShape(linear);
-      expected.push_back({ModuleName(layer, linear) + ".weight", {n, k}});
-      if (block.HasBias(linear)) expected.push_back({ModuleName(layer, linear) + ".bias", {n}});
+    const std::string prefix = config.LayerPrefix(layer);
+    std::set<std::string> listed;  // several tensors may be parts of one stored tensor
+    for (const TensorSpec& tensor : config.blocks[layer].tensors) {
+      if (!tensor.stored.constant.empty()) continue;
+      if (!listed.insert(tensor.stored.name).second) continue;
+      expected.push_back({prefix + tensor.stored.name, tensor.stored.shape});
     }
   }
   return expected;
+}
+
+std::set<std::string> ReplacedTensors(const ModelConfig& config, int layer,
+                                      const std::set<std::string>& quantized) {
+  std::set<std::string> replaced;
+  const std::string prefix = config.LayerPrefix(layer);
+  const BlockSpec& spec = config.blocks[layer];
+  for (const TensorSpec& tensor : spec.tensors) {
+    if (tensor.role == TensorRole::kVector) continue;
+    if (!tensor.stored.IsPlain() || quantized.count(prefix + tensor.module) > 0) {
+      replaced.insert(prefix + tensor.stored.name);
+    }
+  }
+  return replaced;
+}
+
+std::string OwnTensorName(const std::string& layer_prefix, const TensorSpec& tensor) {
+  return absl::StrCat(layer_prefix, tensor.module, ".weight");
 }
 
 absl::Status CheckTensor(const TensorMap& tensors, const ExpectedTensor& expected) {
@@ -81,7 +94,7 @@ absl::Status CheckTensor(const TensorMap& tensors, const ExpectedTensor& expecte
   return absl::OkStatus();
 }
 
-absl::Status CheckNothingElse(const TensorMap& tensors,
+absl::Status CheckNothingElse(const TensorMap& tensors, const ModelConfig& config,
                               const std::vector<ExpectedTensor>& expected) {
   std::set<std::string> known;
   for (const ExpectedTensor& tensor : expected) known.insert(tensor.name);
@@ -94,7 +107,7 @@ absl::Status CheckNothingElse(const TensorMap& tensors,
                                        " belongs to a quantized model; give the original one"));
     }
     // Old checkpoints store the rotary frequencies, which follow from the config.
-    if (!absl::StartsWith(name, "model.layers.") || absl::EndsWith(name, ".rotary_emb.inv_freq")) {
+    if (!absl::StartsWith(name, config.layers) || absl::EndsWith(name, ".rotary_emb.inv_freq")) {
       continue;
     }
     return InvalidInput(

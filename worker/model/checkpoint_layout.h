@@ -3,6 +3,7 @@
 #define UNIQUANF_WORKER_MODEL_CHECKPOINT_LAYOUT_H_
 
 #include <cstdint>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -12,23 +13,21 @@
 
 namespace uniquanf {
 
-inline constexpr char kEmbeddingName[] = "model.embed_tokens.weight";
-inline constexpr char kFinalNormName[] = "model.norm.weight";
-inline constexpr char kLmHeadName[] = "lm_head.weight";
-
-// Names of the norms inside a layer, without LayerPrefix.
-inline constexpr char kInputNormSuffix[] = "input_layernorm.weight";
-inline constexpr char kPostNormSuffix[] = "post_attention_layernorm.weight";
-inline constexpr char kQNormSuffix[] = "self_attn.q_norm.weight";
-inline constexpr char kKNormSuffix[] = "self_attn.k_norm.weight";
-
 struct ExpectedTensor {
   std::string name;
   std::vector<int64_t> shape;
 };
 
-// Everything that a full-precision checkpoint of this config holds.
+// Everything that a full-precision checkpoint of this config holds, each stored tensor once.
 std::vector<ExpectedTensor> ExpectedTensors(const ModelConfig& config);
+
+// Names of a layer's stored tensors that an artifact does not hold as they are, when the linear
+// layers in `quantized` (full module names) are: it holds these packed, and every other matrix that
+// was a part of a stored tensor, or transposed, as a tensor of its own.
+std::set<std::string> ReplacedTensors(const ModelConfig& config, int layer,
+                                      const std::set<std::string>& quantized);
+// MODULE.weight in full, of a matrix: its name in an artifact when it is a part of a replaced one.
+std::string OwnTensorName(const std::string& layer_prefix, const TensorSpec& tensor);
 
 // Presence, dtype (F32, F16 or BF16) and shape. Errors: TENSOR_NOT_FOUND, TENSOR_DTYPE,
 // TENSOR_SHAPE.
@@ -37,7 +36,7 @@ absl::Status CheckTensor(const TensorMap& tensors, const ExpectedTensor& expecte
 // Refuses what would silently be lost: leftovers of other quantizers, and tensors inside the layers
 // that the config does not account for. `expected` are the names that are accounted for.
 // Error: UNEXPECTED_TENSOR.
-absl::Status CheckNothingElse(const TensorMap& tensors,
+absl::Status CheckNothingElse(const TensorMap& tensors, const ModelConfig& config,
                               const std::vector<ExpectedTensor>& expected);
 
 }  // namespace uniquanf

@@ -15,7 +15,7 @@ using StoreSequence = std::function<absl::Status(int64_t, const Tensor&)>;
 
 // store(s, block(load(s))) for s in [0, S), one after the other, so that the bits of a sequence do
 // not depend on S. An error of either ends the loop and is returned.
-absl::Status ForwardSequences(Backend* backend, const BlockConfig& config, DType act,
+absl::Status ForwardSequences(Backend* backend, const BlockSpec& spec, DType act,
                               const RopeTables& rope, const BlockWeights& weights,
                               int64_t num_sequences, int64_t seq_len, const LoadSequence& load,
                               const StoreSequence& store);

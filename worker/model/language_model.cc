@@ -7,6 +7,7 @@
 #include "common/base/check.h"
 #include "common/base/status.h"
 #include "worker/model/forward_sequences.h"
+#include "worker/model/model_ends.h"
 #include "worker/ops/op.h"
 
 namespace uniquanf {
@@ -24,7 +25,7 @@ struct EmbeddingPart {
 
 absl::StatusOr<EmbeddingPart> UploadEmbedding(Backend* backend, const Checkpoint& checkpoint,
                                               DType act, const std::vector<int32_t>& tokens) {
-  const int64_t hidden_size = checkpoint.config().blocks.front().hidden_size;
+  const int64_t hidden_size = checkpoint.config().hidden_size;
   EmbeddingPart part;
   std::vector<int32_t> row_of(checkpoint.config().vocab_size, -1), distinct;
   for (int32_t token : tokens) row_of[token] = 0;
@@ -69,7 +70,7 @@ absl::StatusOr<Tensor> EmbedTokens(Backend* backend, const Checkpoint& checkpoin
                                    int64_t seq_len) {
   UQ_CHECK(static_cast<int64_t>(ids.size()) == num_sequences * seq_len);
   const int64_t vocab_size = checkpoint.config().vocab_size;
-  const int64_t hidden_size = checkpoint.config().blocks.front().hidden_size;
+  const int64_t hidden_size = checkpoint.config().hidden_size;
   UQ_RETURN_IF_ERROR(CheckTokens(ids, ids.size(), vocab_size));
   UQ_ASSIGN_OR_RETURN(Tensor hidden,
                       Tensor::Allocate(backend, act, {num_sequences, seq_len, hidden_size}));
@@ -79,6 +80,14 @@ absl::StatusOr<Tensor> EmbedTokens(Backend* backend, const Checkpoint& checkpoin
   UQ_RETURN_IF_ERROR(
       backend->CopyFromHost(device_ids.data(), table.ids.data(), device_ids.size_bytes()));
   ops::Embedding(backend, device_ids, table.rows, &hidden);
+  UQ_ASSIGN_OR_RETURN(const std::unique_ptr<EmbeddingEnd> end,
+                      EmbeddingEnd::Create(backend, checkpoint, act, seq_len));
+  const size_t bytes = hidden.size_bytes() / std::max<int64_t>(1, num_sequences);
+  for (int64_t s = 0; s < num_sequences; ++s) {
+    Tensor row = Tensor::View(backend, static_cast<char*>(hidden.data()) + s * bytes, act,
+                              {seq_len, hidden_size});
+    UQ_RETURN_IF_ERROR(end->Apply(&row));
+  }
   UQ_RETURN_IF_ERROR(backend->Synchronize());
   return hidden;
 }
@@ -89,7 +98,7 @@ absl::StatusOr<SequenceBuffer> EmbedSequences(Backend* backend, const Checkpoint
                                               int64_t num_sequences, int64_t seq_len) {
   UQ_CHECK(static_cast<int64_t>(ids.size()) == num_sequences * seq_len);
   const int64_t vocab_size = checkpoint.config().vocab_size;
-  const int64_t hidden_size = checkpoint.config().blocks.front().hidden_size;
+  const int64_t hidden_size = checkpoint.config().hidden_size;
   UQ_RETURN_IF_ERROR(CheckTokens(ids, ids.size(), vocab_size));
   UQ_ASSIGN_OR_RETURN(
       SequenceBuffer hidden,
@@ -97,10 +106,13 @@ absl::StatusOr<SequenceBuffer> EmbedSequences(Backend* backend, const Checkpoint
   UQ_ASSIGN_OR_RETURN(const EmbeddingPart table, UploadEmbedding(backend, checkpoint, act, ids));
   UQ_ASSIGN_OR_RETURN(Tensor device_ids, Tensor::Allocate(backend, DType::kInt32, {seq_len}));
   UQ_ASSIGN_OR_RETURN(Tensor row, Tensor::Allocate(backend, act, {seq_len, hidden_size}));
+  UQ_ASSIGN_OR_RETURN(const std::unique_ptr<EmbeddingEnd> end,
+                      EmbeddingEnd::Create(backend, checkpoint, act, seq_len));
   for (int64_t s = 0; s < num_sequences; ++s) {
     UQ_RETURN_IF_ERROR(backend->CopyFromHost(device_ids.data(), table.ids.data() + s * seq_len,
                                              device_ids.size_bytes()));
     ops::Embedding(backend, device_ids, table.rows, &row);
+    UQ_RETURN_IF_ERROR(end->Apply(&row));
     UQ_RETURN_IF_ERROR(hidden.Store(s, row));
   }
   UQ_RETURN_IF_ERROR(backend->Synchronize());
@@ -121,14 +133,14 @@ StoreSequence StoreTo(Backend* backend, Tensor* hidden) {
   };
 }
 
-absl::Status ForwardSequences(Backend* backend, const BlockConfig& config, DType act,
+absl::Status ForwardSequences(Backend* backend, const BlockSpec& spec, DType act,
                               const RopeTables& rope, const BlockWeights& weights,
                               int64_t num_sequences, int64_t seq_len, const LoadSequence& load,
                               const StoreSequence& store) {
   UQ_ASSIGN_OR_RETURN(std::unique_ptr<BlockRunner> runner,
-                      BlockRunner::Create(backend, config, act, 1, seq_len, &rope, false));
-  UQ_ASSIGN_OR_RETURN(Tensor x, Tensor::Allocate(backend, act, {seq_len, config.hidden_size}));
-  UQ_ASSIGN_OR_RETURN(Tensor y, Tensor::Allocate(backend, act, {seq_len, config.hidden_size}));
+                      BlockRunner::Create(backend, spec, act, 1, seq_len, &rope, false));
+  UQ_ASSIGN_OR_RETURN(Tensor x, Tensor::Allocate(backend, act, {seq_len, spec.hidden_size}));
+  UQ_ASSIGN_OR_RETURN(Tensor y, Tensor::Allocate(backend, act, {seq_len, spec.hidden_size}));
   for (int64_t s = 0; s < num_sequences; ++s) {
     UQ_RETURN_IF_ERROR(load(s, &x));
     runner->Forward(weights, x, &y);
@@ -137,25 +149,24 @@ absl::Status ForwardSequences(Backend* backend, const BlockConfig& config, DType
   return backend->Synchronize();
 }
 
-absl::Status ForwardBlockInPlace(Backend* backend, const BlockConfig& config,
-                                 const RopeTables& rope, const BlockWeights& weights,
-                                 Tensor* hidden) {
-  return ForwardBlock(backend, config, rope, weights, *hidden, hidden);
+absl::Status ForwardBlockInPlace(Backend* backend, const BlockSpec& spec, const RopeTables& rope,
+                                 const BlockWeights& weights, Tensor* hidden) {
+  return ForwardBlock(backend, spec, rope, weights, *hidden, hidden);
 }
 
-absl::Status ForwardBlock(Backend* backend, const BlockConfig& config, const RopeTables& rope,
+absl::Status ForwardBlock(Backend* backend, const BlockSpec& spec, const RopeTables& rope,
                           const BlockWeights& weights, const Tensor& hidden, Tensor* out) {
   UQ_CHECK(hidden.shape().size() == 3 && hidden.shape() == out->shape());
-  return ForwardSequences(backend, config, hidden.dtype(), rope, weights, hidden.dim(0),
+  return ForwardSequences(backend, spec, hidden.dtype(), rope, weights, hidden.dim(0),
                           hidden.dim(1), LoadFrom(backend, hidden), StoreTo(backend, out));
 }
 
-absl::Status ForwardBlock(Backend* backend, const BlockConfig& config, const RopeTables& rope,
+absl::Status ForwardBlock(Backend* backend, const BlockSpec& spec, const RopeTables& rope,
                           const BlockWeights& weights, const SequenceBuffer& hidden,
                           SequenceBuffer* out, const std::function<bool()>& cancelled) {
   UQ_CHECK(hidden.shape() == out->shape());
   return ForwardSequences(
-      backend, config, hidden.dtype(), rope, weights, hidden.shape()[0], hidden.shape()[1],
+      backend, spec, hidden.dtype(), rope, weights, hidden.shape()[0], hidden.shape()[1],
       [&](int64_t s, Tensor* x) -> absl::Status {
         if (cancelled && cancelled()) return absl::CancelledError("the forward pass was cancelled");
         return hidden.Load(s, 0, x);

@@ -25,11 +25,10 @@ absl::StatusOr<Tensor> EmbedTokens(Backend* backend, const Checkpoint& checkpoin
 
 // hidden [S, L, H] through one block, sequence by sequence (so that the bits of a sequence do not
 // depend on S), in place.
-absl::Status ForwardBlockInPlace(Backend* backend, const BlockConfig& config,
-                                 const RopeTables& rope, const BlockWeights& weights,
-                                 Tensor* hidden);
+absl::Status ForwardBlockInPlace(Backend* backend, const BlockSpec& spec, const RopeTables& rope,
+                                 const BlockWeights& weights, Tensor* hidden);
 // The same into another tensor of the same shape.
-absl::Status ForwardBlock(Backend* backend, const BlockConfig& config, const RopeTables& rope,
+absl::Status ForwardBlock(Backend* backend, const BlockSpec& spec, const RopeTables& rope,
                           const BlockWeights& weights, const Tensor& hidden, Tensor* out);
 
 // The same over calibration activations, wherever they lie. `out` may be `&hidden`. `cancelled` may
@@ -38,7 +37,7 @@ absl::StatusOr<SequenceBuffer> EmbedSequences(Backend* backend, const Checkpoint
                                               DType act, SequenceBuffer::Placement placement,
                                               const std::vector<int32_t>& ids,
                                               int64_t num_sequences, int64_t seq_len);
-absl::Status ForwardBlock(Backend* backend, const BlockConfig& config, const RopeTables& rope,
+absl::Status ForwardBlock(Backend* backend, const BlockSpec& spec, const RopeTables& rope,
                           const BlockWeights& weights, const SequenceBuffer& hidden,
                           SequenceBuffer* out, const std::function<bool()>& cancelled);
 

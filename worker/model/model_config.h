@@ -1,8 +1,9 @@
-// A Hugging Face config.json of a supported family (Llama, Mistral, Qwen2, Qwen3), checked.
+// A Hugging Face config.json of a supported family, checked and resolved to what the engine
+// computes: a BlockSpec a layer, rotary tables, and the ends of the model. The families are the
+// files of worker/model/families.
 //
-// Accepts the old form (`rope_theta`, `rope_scaling`) and the newer `rope_parameters`. Plain
-// values, thread-safe. Errors: kInvalidArgument with reason INVALID_MODEL_CONFIG (names the field),
-// UNSUPPORTED_ARCHITECTURE (lists those supported), MODEL_ALREADY_QUANTIZED.
+// Plain values, thread-safe. Errors: kInvalidArgument with reason INVALID_MODEL_CONFIG (names the
+// field), UNSUPPORTED_ARCHITECTURE (lists those supported), MODEL_ALREADY_QUANTIZED.
 #ifndef UNIQUANF_WORKER_MODEL_MODEL_CONFIG_H_
 #define UNIQUANF_WORKER_MODEL_MODEL_CONFIG_H_
 
@@ -13,36 +14,66 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "worker/block/block.h"
+#include "worker/block/block_traits.h"
 
 namespace uniquanf {
 
 struct RopeConfig {
+  int width = 0;  // of the part of a head that is rotated; even
   double theta = 10000.0;
   std::string type = "default";                    // "default", "linear", "llama3"
   double factor = 1.0;                             // linear, llama3
   double low_freq_factor = 1.0;                    // llama3
   double high_freq_factor = 4.0;                   // llama3
   double original_max_position_embeddings = 8192;  // llama3
+  double attention_factor = 1.0;                   // cosines and sines are multiplied by it
+};
+
+// What lies before the first block and after the last. Names are those of modules, in full; their
+// tensors are MODULE.weight and MODULE.bias. An empty name: the model has no such thing.
+struct ModelEnds {
+  std::string embedding = "model.embed_tokens";  // [V, H]
+  float embedding_scale = 1;
+  bool embedding_scale_rounded = false;  // to the activation type, before it multiplies (Gemma)
+  std::string positions;                 // learned, [rows, H], added to the embedding
+  int64_t num_positions = 0;             // rows of it
+  int64_t position_offset = 0;           // the row of position 0
+  std::string embedding_norm;            // after both
+  NormTraits embedding_norm_kind;
+  std::string final_norm = "model.norm";
+  NormTraits final_norm_kind;
+  std::string head = "lm_head";  // [V, H]; unless tied
+  bool head_bias = false;
+  bool tied = false;  // the head is the embedding
+  float logit_scale = 1;
+  float logit_softcap = 0;  // after the scale; 0: none
 };
 
 struct ModelConfig {
-  std::string model_type;    // "llama", "mistral", "qwen2", "qwen3"
+  std::string model_type;    // "llama", "mistral", ...
   std::string architecture;  // "LlamaForCausalLM", ...
   int num_layers = 0;
+  int64_t hidden_size = 0;
   int64_t vocab_size = 0;
   int64_t max_position_embeddings = 0;
-  bool tie_word_embeddings = false;
-  RopeConfig rope;
-  std::vector<BlockConfig> blocks;  // one a layer (windows may differ)
+  std::vector<RopeConfig> ropes;  // the tables that blocks name by index
+  std::vector<BlockSpec> blocks;  // one a layer
+  ModelEnds ends;
+  std::string layers = "model.layers.";  // what the names of all layers' tensors begin with
+
+  std::string LayerPrefix(int layer) const;        // "model.layers.3."
+  std::string ModuleName(int layer, int l) const;  // "model.layers.3.mlp.down_proj", linear l
+  std::vector<std::string> ModuleNames(int layer) const;  // by linear
 };
 
 absl::StatusOr<ModelConfig> ParseModelConfig(absl::string_view config_json);
 
-// Inverse frequencies [D/2] with the type's scaling applied (Hugging Face modeling_rope_utils).
-std::vector<double> RopeInverseFrequencies(const RopeConfig& rope, int head_dim);
-// Tables for positions 0..seq_len−1.
-absl::StatusOr<RopeTables> MakeRopeTables(Backend* backend, const RopeConfig& rope, int head_dim,
+// Inverse frequencies [width/2] with the type's scaling applied (Hugging Face modeling_rope_utils).
+std::vector<double> RopeInverseFrequencies(const RopeConfig& rope);
+// Tables for positions 0..seq_len−1, one for each of `ropes`.
+absl::StatusOr<RopeTables> MakeRopeTables(Backend* backend, const std::vector<RopeConfig>& ropes,
                                           int64_t seq_len);
+uint64_t RopeTablesBytes(const std::vector<RopeConfig>& ropes, int64_t seq_len);
 
 }  // namespace uniquanf
 

@@ -5,6 +5,7 @@
 #include "common/base/status.h"
 #include "worker/model/forward_sequences.h"
 #include "worker/model/language_model.h"
+#include "worker/model/model_ends.h"
 #include "worker/ops/op.h"
 
 namespace uniquanf {
@@ -40,19 +41,9 @@ absl::StatusOr<double> SumNegativeLogLikelihood(Backend* backend, const Checkpoi
   const DType act = hidden.dtype();
   const int64_t window = hidden.dim(1), width = hidden.dim(2), vocab_size = config.vocab_size;
   const int64_t chunk = std::clamp<int64_t>(kLogitsElements / vocab_size, 1, window);
-  Tensor norm_weight, head;
-  {
-    UQ_ASSIGN_OR_RETURN(const std::vector<float> values, checkpoint.LoadFinalNorm());
-    UQ_ASSIGN_OR_RETURN(norm_weight,
-                        Tensor::FromFloats(backend, DType::kFloat32, {width}, values.data()));
-  }
-  {
-    UQ_ASSIGN_OR_RETURN(const std::vector<float> values, checkpoint.LoadLmHead());
-    UQ_ASSIGN_OR_RETURN(head, Tensor::FromFloats(backend, act, {vocab_size, width}, values.data()));
-  }
+  UQ_ASSIGN_OR_RETURN(const std::unique_ptr<HeadEnd> head,
+                      HeadEnd::Create(backend, checkpoint, act, chunk));
   UQ_ASSIGN_OR_RETURN(Tensor x, Tensor::Allocate(backend, act, {chunk, width}));
-  UQ_ASSIGN_OR_RETURN(Tensor normed, Tensor::Allocate(backend, act, {chunk, width}));
-  UQ_ASSIGN_OR_RETURN(Tensor inv_rms, Tensor::Allocate(backend, DType::kFloat32, {chunk}));
   UQ_ASSIGN_OR_RETURN(Tensor logits, Tensor::Allocate(backend, act, {chunk, vocab_size}));
   UQ_ASSIGN_OR_RETURN(Tensor targets, Tensor::Allocate(backend, DType::kInt32, {chunk}));
   UQ_ASSIGN_OR_RETURN(Tensor nll, Tensor::Allocate(backend, DType::kFloat32, {chunk}));
@@ -72,9 +63,7 @@ absl::StatusOr<double> SumNegativeLogLikelihood(Backend* backend, const Checkpoi
           count * row_bytes));
       UQ_RETURN_IF_ERROR(
           backend->CopyFromHost(targets.data(), host_targets.data(), targets.size_bytes()));
-      ops::RmsNormForward(backend, x, norm_weight, config.blocks.front().rms_norm_eps, &normed,
-                          &inv_rms);
-      ops::LinearForward(backend, normed, head, nullptr, &logits);
+      head->Apply(x, &logits);
       ops::CrossEntropy(backend, logits, targets, &nll);
       UQ_ASSIGN_OR_RETURN(const std::vector<float> values, nll.ToFloats());
       for (int64_t i = 0; i < count; ++i) total += values[i];
@@ -105,9 +94,7 @@ absl::StatusOr<Perplexity> EvaluatePerplexity(Backend* backend, const Checkpoint
   const std::vector<int32_t> ids(tokens.begin(), tokens.begin() + num_windows * options.window);
   UQ_ASSIGN_OR_RETURN(Tensor hidden, EmbedTokens(backend, checkpoint, options.act, ids, num_windows,
                                                  options.window));
-  UQ_ASSIGN_OR_RETURN(
-      const RopeTables rope,
-      MakeRopeTables(backend, config.rope, config.blocks.front().head_dim, options.window));
+  UQ_ASSIGN_OR_RETURN(const RopeTables rope, MakeRopeTables(backend, config.ropes, options.window));
   Ticker ticker(options, (config.num_layers + 1) * num_windows);
   for (int layer = 0; layer < config.num_layers; ++layer) {
     BlockWeights weights;

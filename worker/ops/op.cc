@@ -3,40 +3,10 @@
 #include <initializer_list>
 
 #include "common/base/check.h"
-#include "worker/ops/op_cpu.h"
-#if defined(UNIQUANF_HAVE_CUDA)
-#include "worker/ops/op_cuda.h"
-#endif
+#include "worker/ops/op_check.h"
 
 namespace uniquanf::ops {
 namespace {
-
-int64_t LastDim(const Tensor& tensor) { return tensor.shape().empty() ? 1 : tensor.shape().back(); }
-
-void CheckActivation(const Backend* backend, const Tensor& tensor, DType dtype) {
-  UQ_CHECK(!tensor.empty());
-  UQ_CHECK(tensor.backend() == backend);
-  UQ_CHECK(tensor.dtype() == dtype);
-}
-
-// All tensors are on `backend` and of one activation type that it supports.
-void CheckActivations(const Backend* backend, std::initializer_list<const Tensor*> tensors) {
-  const DType dtype = (*tensors.begin())->dtype();
-  UQ_CHECK(dtype == DType::kFloat32 ||
-           (dtype == DType::kBfloat16 && backend->kind() == DeviceKind::kCuda));
-  for (const Tensor* tensor : tensors) CheckActivation(backend, *tensor, dtype);
-}
-
-void CheckFloats(const Backend* backend, const Tensor& tensor, int64_t num_elements) {
-  CheckActivation(backend, tensor, DType::kFloat32);
-  UQ_CHECK(tensor.num_elements() == num_elements);
-}
-
-void CheckSameSize(std::initializer_list<const Tensor*> tensors) {
-  for (const Tensor* tensor : tensors) {
-    UQ_CHECK(tensor->num_elements() == (*tensors.begin())->num_elements());
-  }
-}
 
 // Rows of width weight.num_elements(), each inside the last dimension of x.
 void CheckNorm(const Backend* backend, const Tensor& x, const Tensor& weight,
@@ -47,6 +17,16 @@ void CheckNorm(const Backend* backend, const Tensor& x, const Tensor& weight,
   CheckFloats(backend, inv_rms, x.num_elements() / width);
 }
 
+// The general form; a weight may have several rows.
+void CheckNormShape(const Backend* backend, const NormShape& shape, const Tensor& x,
+                    const Tensor* weight, const Tensor& stats) {
+  UQ_CHECK(shape.width > 0 && LastDim(x) % shape.width == 0);
+  CheckFloats(backend, stats, x.num_elements() / shape.width * 2);
+  if (weight == nullptr) return;
+  UQ_CHECK(weight->num_elements() % shape.width == 0 && LastDim(x) % weight->num_elements() == 0);
+  CheckFloats(backend, *weight, weight->num_elements());
+}
+
 void CheckAttention(const Backend* backend, const AttentionShape& shape, const Tensor& q,
                     const Tensor& k, const Tensor& v, const Tensor& lse) {
   UQ_CHECK(shape.batch > 0 && shape.seq_len > 0 && shape.head_dim > 0 && shape.window >= 0);
@@ -54,17 +34,15 @@ void CheckAttention(const Backend* backend, const AttentionShape& shape, const T
   const int64_t num_tokens = shape.batch * shape.seq_len;
   UQ_CHECK(q.num_elements() == num_tokens * shape.num_heads * shape.head_dim);
   UQ_CHECK(k.num_elements() == num_tokens * shape.num_kv_heads * shape.head_dim);
-  UQ_CHECK(v.num_elements() == k.num_elements());
+  UQ_CHECK(v.num_elements() == num_tokens * shape.num_kv_heads * shape.values());
+  UQ_CHECK(shape.softcap >= 0);
+  for (const Tensor* heads : {shape.sinks, shape.slopes}) {
+    if (heads != nullptr) CheckFloats(backend, *heads, shape.num_heads);
+  }
   CheckFloats(backend, lse, num_tokens * shape.num_heads);
 }
 
 }  // namespace
-
-#if defined(UNIQUANF_HAVE_CUDA)
-#define UQ_DISPATCH(backend, call) ((backend)->kind() == DeviceKind::kCuda ? cuda::call : cpu::call)
-#else
-#define UQ_DISPATCH(backend, call) cpu::call
-#endif
 
 void LinearForward(Backend* backend, const Tensor& x, const Tensor& w, const Tensor* bias,
                    Tensor* y) {
@@ -117,6 +95,24 @@ void AddRmsNormForward(Backend* backend, const Tensor& a, const Tensor& b, const
   UQ_DISPATCH(backend, AddRmsNormForward(backend, a, b, weight, eps, sum, y, inv_rms));
 }
 
+void NormForward(Backend* backend, const NormShape& shape, const Tensor& x, const Tensor* weight,
+                 const Tensor* bias, Tensor* y, Tensor* stats) {
+  CheckActivations(backend, {&x, y});
+  CheckSameSize({&x, y});
+  CheckNormShape(backend, shape, x, weight, *stats);
+  CheckNormShape(backend, shape, x, bias, *stats);
+  UQ_DISPATCH(backend, NormForward(backend, shape, x, weight, bias, y, stats));
+}
+
+void NormBackward(Backend* backend, const NormShape& shape, const Tensor& dy, const Tensor& x,
+                  const Tensor* weight, const Tensor& stats, bool accumulate, Tensor* dx) {
+  CheckActivations(backend, {&dy, &x, dx});
+  CheckSameSize({&dy, &x, dx});
+  CheckNormShape(backend, shape, x, weight, stats);
+  UQ_CHECK(dx->data() != dy.data());
+  UQ_DISPATCH(backend, NormBackward(backend, shape, dy, x, weight, stats, accumulate, dx));
+}
+
 void Rope(Backend* backend, const Tensor& cos, const Tensor& sin, int num_heads, bool inverse,
           Tensor* x) {
   CheckActivations(backend, {x});
@@ -128,11 +124,23 @@ void Rope(Backend* backend, const Tensor& cos, const Tensor& sin, int num_heads,
   UQ_DISPATCH(backend, Rope(backend, cos, sin, num_heads, inverse, x));
 }
 
+void RopePart(Backend* backend, const Tensor& cos, const Tensor& sin, const RopeShape& shape,
+              bool inverse, Tensor* x) {
+  CheckActivations(backend, {x});
+  UQ_CHECK(cos.shape().size() == 2 && cos.shape() == sin.shape());
+  CheckFloats(backend, cos, cos.num_elements());
+  CheckFloats(backend, sin, cos.num_elements());
+  UQ_CHECK(shape.offset >= 0 && shape.offset + 2 * cos.dim(1) <= shape.head_size);
+  const int64_t width = int64_t{shape.num_heads} * shape.head_size;
+  UQ_CHECK(LastDim(*x) == width && x->num_elements() / width % cos.dim(0) == 0);
+  UQ_DISPATCH(backend, RopePart(backend, cos, sin, shape, inverse, x));
+}
+
 void AttentionForward(Backend* backend, const AttentionShape& shape, const Tensor& q,
                       const Tensor& k, const Tensor& v, Tensor* out, Tensor* lse) {
   CheckActivations(backend, {&q, &k, &v, out});
   CheckAttention(backend, shape, q, k, v, *lse);
-  CheckSameSize({&q, out});
+  UQ_CHECK(out->num_elements() / shape.values() == q.num_elements() / shape.head_dim);
   UQ_DISPATCH(backend, AttentionForward(backend, shape, q, k, v, out, lse));
 }
 
@@ -145,8 +153,11 @@ void AttentionBackward(Backend* backend, const AttentionShape& shape, const Tens
                        const Tensor& lse, Tensor* scratch, Tensor* dq, Tensor* dk, Tensor* dv) {
   CheckActivations(backend, {&dout, &q, &k, &v, &out, dq, dk, dv});
   CheckAttention(backend, shape, q, k, v, lse);
-  CheckSameSize({&q, &out, &dout, dq});
-  CheckSameSize({&k, dk, dv});
+  UQ_CHECK(out.num_elements() / shape.values() == q.num_elements() / shape.head_dim);
+  CheckSameSize({&q, dq});
+  CheckSameSize({&out, &dout});
+  CheckSameSize({&k, dk});
+  CheckSameSize({&v, dv});
   const size_t needed = AttentionBackwardScratchBytes(*backend, shape);
   UQ_CHECK(needed == 0 || (scratch != nullptr && scratch->size_bytes() >= needed));
   UQ_DISPATCH(backend,
@@ -166,10 +177,84 @@ void SwiGluBackward(Backend* backend, const Tensor& dy, const Tensor& gate, cons
   UQ_DISPATCH(backend, SwiGluBackward(backend, dy, gate, up, dgate, dup));
 }
 
+void ActivationForward(Backend* backend, Activation kind, const Tensor& gate, const Tensor* up,
+                       Tensor* y) {
+  CheckActivations(backend, {&gate, y});
+  CheckSameSize({&gate, y});
+  if (up != nullptr) {
+    CheckActivations(backend, {&gate, up});
+    CheckSameSize({&gate, up});
+  }
+  UQ_CHECK(kind != Activation::kClampedSwiGlu || up != nullptr);
+  UQ_DISPATCH(backend, ActivationForward(backend, kind, gate, up, y));
+}
+
+void ActivationBackward(Backend* backend, Activation kind, const Tensor& dy, const Tensor& gate,
+                        const Tensor* up, Tensor* dgate, Tensor* dup) {
+  CheckActivations(backend, {&dy, &gate, dgate});
+  CheckSameSize({&dy, &gate, dgate});
+  UQ_CHECK((up == nullptr) == (dup == nullptr));
+  if (up != nullptr) {
+    CheckActivations(backend, {&gate, up, dup});
+    CheckSameSize({&gate, up, dup});
+  }
+  UQ_CHECK(kind != Activation::kClampedSwiGlu || up != nullptr);
+  UQ_DISPATCH(backend, ActivationBackward(backend, kind, dy, gate, up, dgate, dup));
+}
+
 void Add(Backend* backend, const Tensor& a, const Tensor& b, Tensor* out) {
   CheckActivations(backend, {&a, &b, out});
   CheckSameSize({&a, &b, out});
   UQ_DISPATCH(backend, Add(backend, a, b, out));
+}
+
+void AddScaled(Backend* backend, const Tensor& a, const Tensor& b, float factor, Tensor* out) {
+  CheckActivations(backend, {&a, &b, out});
+  CheckSameSize({&a, &b, out});
+  UQ_DISPATCH(backend, AddScaled(backend, a, b, factor, out));
+}
+
+void Scale(Backend* backend, const Tensor& x, float factor, Tensor* out) {
+  CheckActivations(backend, {&x, out});
+  CheckSameSize({&x, out});
+  UQ_DISPATCH(backend, Scale(backend, x, factor, out));
+}
+
+void SoftCap(Backend* backend, const Tensor& x, float cap, Tensor* out) {
+  CheckActivations(backend, {&x, out});
+  CheckSameSize({&x, out});
+  UQ_CHECK(cap > 0);
+  UQ_DISPATCH(backend, SoftCap(backend, x, cap, out));
+}
+
+void Clip(Backend* backend, const Tensor& x, float limit, Tensor* out) {
+  CheckActivations(backend, {&x, out});
+  CheckSameSize({&x, out});
+  UQ_CHECK(limit > 0);
+  UQ_DISPATCH(backend, Clip(backend, x, limit, out));
+}
+
+void ClipBackward(Backend* backend, const Tensor& dy, const Tensor& x, float limit, Tensor* dx) {
+  CheckActivations(backend, {&dy, &x, dx});
+  CheckSameSize({&dy, &x, dx});
+  UQ_CHECK(limit > 0);
+  UQ_DISPATCH(backend, ClipBackward(backend, dy, x, limit, dx));
+}
+
+void SigmoidGateForward(Backend* backend, const Tensor& x, const Tensor& gate, Tensor* y) {
+  CheckActivations(backend, {&x, &gate, y});
+  CheckSameSize({&x, y});
+  UQ_CHECK(gate.num_elements() > 0 && x.num_elements() % gate.num_elements() == 0);
+  UQ_DISPATCH(backend, SigmoidGateForward(backend, x, gate, y));
+}
+
+void SigmoidGateBackward(Backend* backend, const Tensor& dy, const Tensor& x, const Tensor& gate,
+                         Tensor* dx, Tensor* dgate) {
+  CheckActivations(backend, {&dy, &x, &gate, dx, dgate});
+  CheckSameSize({&x, &dy, dx});
+  CheckSameSize({&gate, dgate});
+  UQ_CHECK(gate.num_elements() > 0 && x.num_elements() % gate.num_elements() == 0);
+  UQ_DISPATCH(backend, SigmoidGateBackward(backend, dy, x, gate, dx, dgate));
 }
 
 void MixInputs(Backend* backend, const StepParams* params, uint64_t seed, double prob,
@@ -224,7 +309,5 @@ void Cast(Backend* backend, const Tensor& src, Tensor* dst) {
   CheckSameSize({&src, dst});
   UQ_DISPATCH(backend, Cast(backend, src, dst));
 }
-
-#undef UQ_DISPATCH
 
 }  // namespace uniquanf::ops

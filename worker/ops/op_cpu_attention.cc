@@ -69,6 +69,27 @@ UQ_VECTOR_CLONES void GradientRow(float* scores, float* dp, int64_t low, int64_t
   for (int64_t i = high; i < width; ++i) scores[i] = dp[i] = 0;
 }
 
+// Raw scores → capped and biased ones on [low, high). The bias of column i is slope·(i − last),
+// last the query's own column. With `slopes_of_cap` also the derivative of the cap.
+UQ_VECTOR_CLONES void CapRow(float* row, int64_t low, int64_t high, float cap, float slope,
+                             int64_t last, float* slopes_of_cap) {
+  if (cap > 0) {
+    const float inverse = 1.0f / cap;
+    for (int64_t i = low; i < high; ++i) {
+      const float tanh = 2.0f * PortableSigmoid(2.0f * row[i] * inverse) - 1.0f;
+      row[i] = cap * tanh;
+      if (slopes_of_cap != nullptr) slopes_of_cap[i] = 1.0f - tanh * tanh;
+    }
+  }
+  if (slope != 0) {
+    for (int64_t i = low; i < high; ++i) row[i] += slope * static_cast<float>(i - last);
+  }
+}
+
+UQ_VECTOR_CLONES void MultiplyInto(const float* x, int64_t n, float* out) {
+  for (int64_t i = 0; i < n; ++i) out[i] *= x[i];
+}
+
 UQ_VECTOR_CLONES float Dot(const float* a, const float* b, int64_t n) {
   double total = 0;
   int64_t i = 0;
@@ -105,8 +126,14 @@ struct Plan {
         shape.window > 0 ? std::min(shape.seq_len, shape.window + block) : shape.seq_len;
     return RoundUp(span, kLanes);
   }
-  int64_t kv_width() const { return static_cast<int64_t>(shape.num_kv_heads) * shape.head_dim; }
-  int64_t q_width() const { return static_cast<int64_t>(shape.num_heads) * shape.head_dim; }
+  // Widths of rows of heads of `d` elements: keys' and queries', or values'.
+  int64_t kv_width(int64_t d) const { return shape.num_kv_heads * d; }
+  int64_t q_width(int64_t d) const { return shape.num_heads * d; }
+  // Scores are more than scaled products.
+  bool transforms() const { return shape.softcap > 0 || shape.slopes != nullptr; }
+  float slope(int64_t head) const {
+    return shape.slopes == nullptr ? 0.0f : shape.slopes->f32()[head];
+  }
 
   AttentionShape shape;
   int64_t group;  // query heads that share a key/value head
@@ -132,73 +159,73 @@ struct Block {
     const int64_t low = window > 0 ? std::max<int64_t>(0, position - window + 1) : 0;
     return {low - first_key, position + 1 - first_key};
   }
-  // Index of query position i of head h of the group in [T, Hq·D] and in [batch, Hq, L].
-  int64_t q_offset(int64_t h, int64_t i) const {
-    return (sequence * plan.shape.seq_len + query + i) * plan.q_width() +
-           (kv_head * plan.group + h) * plan.shape.head_dim;
+  int64_t head(int64_t h) const { return kv_head * plan.group + h; }
+  // Index of query position i of head h of the group in [T, Hq·d] and in [batch, Hq, L].
+  int64_t q_offset(int64_t h, int64_t i, int64_t d) const {
+    return (sequence * plan.shape.seq_len + query + i) * plan.q_width(d) + head(h) * d;
   }
   int64_t lse_offset(int64_t h, int64_t i) const {
     return (sequence * plan.shape.num_heads + kv_head * plan.group + h) * plan.shape.seq_len +
            query + i;
   }
-  int64_t kv_offset() const {
-    return (sequence * plan.shape.seq_len + first_key) * plan.kv_width() +
-           kv_head * plan.shape.head_dim;
+  int64_t kv_offset(int64_t d) const {
+    return (sequence * plan.shape.seq_len + first_key) * plan.kv_width(d) + kv_head * d;
   }
-  // Rows (h, i) of a [T, Hq·D] tensor gathered into a dense [num_rows, D].
-  void Pack(const float* source, float* packed) const {
-    const int64_t d = plan.shape.head_dim;
+  // Rows (h, i) of a [T, Hq·d] tensor gathered into a dense [num_rows, d].
+  void Pack(const float* source, int64_t d, float* packed) const {
     for (int64_t h = 0; h < plan.group; ++h) {
       for (int64_t i = 0; i < num_queries; ++i) {
-        std::memcpy(packed + (h * num_queries + i) * d, source + q_offset(h, i), d * sizeof(float));
+        std::memcpy(packed + (h * num_queries + i) * d, source + q_offset(h, i, d),
+                    d * sizeof(float));
       }
     }
   }
-  // panel[num_rows, span] = alpha · packed[num_rows, D] · keysᵀ, keys a [T, Hkv·D] tensor.
-  GemmArgs TimesKeys(float alpha, const float* packed, const float* keys, float* panel) const {
+  // panel[num_rows, span] = alpha · packed[num_rows, d] · keysᵀ, keys a [T, Hkv·d] tensor.
+  GemmArgs TimesKeys(float alpha, const float* packed, const float* keys, int64_t d,
+                     float* panel) const {
     GemmArgs args;
     args.transpose_b = true;
     args.m = num_rows();
     args.n = span;
-    args.k = plan.shape.head_dim;
+    args.k = d;
     args.alpha = alpha;
     args.a = packed;
-    args.lda = plan.shape.head_dim;
-    args.b = keys + kv_offset();
-    args.ldb = plan.kv_width();
+    args.lda = d;
+    args.b = keys + kv_offset(d);
+    args.ldb = plan.kv_width(d);
     args.c = panel;
     args.ldc = width;
     return args;
   }
-  // packed[num_rows, D] = panel[num_rows, span] · keys.
-  GemmArgs PanelTimes(const float* panel, const float* keys, float* packed) const {
+  // packed[num_rows, d] = panel[num_rows, span] · keys.
+  GemmArgs PanelTimes(const float* panel, const float* keys, int64_t d, float* packed) const {
     GemmArgs args;
     args.m = num_rows();
-    args.n = plan.shape.head_dim;
+    args.n = d;
     args.k = span;
     args.a = panel;
     args.lda = width;
-    args.b = keys + kv_offset();
-    args.ldb = plan.kv_width();
+    args.b = keys + kv_offset(d);
+    args.ldb = plan.kv_width(d);
     args.c = packed;
-    args.ldc = plan.shape.head_dim;
+    args.ldc = d;
     return args;
   }
-  // target[span, D] += panelᵀ · packed; target's rows are `stride` apart.
-  GemmArgs PanelTransposedTimes(const float* panel, const float* packed, float* target,
-                                int64_t stride) const {
+  // target[span, d] += panelᵀ · packed; target is the sums' [T, Hkv·d] tensor.
+  GemmArgs PanelTransposedTimes(const float* panel, const float* packed, int64_t d,
+                                float* target) const {
     GemmArgs args;
     args.transpose_a = true;
     args.m = span;
-    args.n = plan.shape.head_dim;
+    args.n = d;
     args.k = num_rows();
     args.a = panel;
     args.lda = width;
     args.b = packed;
-    args.ldb = plan.shape.head_dim;
+    args.ldb = d;
     args.beta = 1.0f;
-    args.c = target;
-    args.ldc = stride;
+    args.c = target + kv_offset(d);
+    args.ldc = plan.kv_width(d);
     return args;
   }
 
@@ -219,28 +246,39 @@ void AttentionForward(Backend* backend, const AttentionShape& shape, const Tenso
     // Later blocks have more keys: they go first, so that threads finish together.
     const int64_t index = plan.num_blocks - 1 - chunk % per_sequence / shape.num_kv_heads;
     const Block block(plan, chunk / per_sequence, chunk % shape.num_kv_heads, index);
-    const int64_t d = shape.head_dim;
-    float* packed = ThreadScratch(plan.rows() * (d + plan.widest() + 1));
-    float* panel = packed + plan.rows() * d;
+    const int64_t d = shape.head_dim, dv = shape.values();
+    float* packed = ThreadScratch(plan.rows() * (std::max(d, dv) + plan.widest() + 1));
+    float* panel = packed + plan.rows() * std::max(d, dv);
     float* inverse_sums = panel + plan.rows() * plan.widest();
-    block.Pack(q.f32(), packed);
-    Sgemm(cpu, block.TimesKeys(shape.scale, packed, k.f32(), panel));
+    block.Pack(q.f32(), d, packed);
+    Sgemm(cpu, block.TimesKeys(shape.scale, packed, k.f32(), d, panel));
     for (int64_t h = 0; h < plan.group; ++h) {
       for (int64_t i = 0; i < block.num_queries; ++i) {
         const int64_t row = h * block.num_queries + i;
         const RowBounds bounds = block.bounds(i);
         float maximum, sum;
+        if (plan.transforms()) {
+          CapRow(panel + row * block.width, bounds.low, bounds.high, shape.softcap,
+                 plan.slope(block.head(h)), bounds.high - 1, nullptr);
+        }
         ExponentiateRow(panel + row * block.width, bounds.low, bounds.high, block.width, &maximum,
                         &sum);
         inverse_sums[row] = 1.0f / sum;
+        if (shape.sinks != nullptr) {
+          const float sink = shape.sinks->f32()[block.head(h)], top = std::max(maximum, sink);
+          const float shrink = PortableExp(maximum - top);
+          sum = sum * shrink + PortableExp(sink - top);
+          inverse_sums[row] = shrink / sum;
+          maximum = top;
+        }
         lse->f32()[block.lse_offset(h, i)] = maximum + PortableLog(sum);
       }
     }
-    Sgemm(cpu, block.PanelTimes(panel, v.f32(), packed));
+    Sgemm(cpu, block.PanelTimes(panel, v.f32(), dv, packed));
     for (int64_t h = 0; h < plan.group; ++h) {
       for (int64_t i = 0; i < block.num_queries; ++i) {
         const int64_t row = h * block.num_queries + i;
-        ScaleInto(packed + row * d, inverse_sums[row], d, out->f32() + block.q_offset(h, i));
+        ScaleInto(packed + row * dv, inverse_sums[row], dv, out->f32() + block.q_offset(h, i, dv));
       }
     }
   });
@@ -249,8 +287,8 @@ void AttentionForward(Backend* backend, const AttentionShape& shape, const Tenso
 size_t AttentionBackwardScratchBytes(const Backend& backend, const AttentionShape& shape) {
   const Plan plan(shape);
   if (plan.num_segments == 1) return 0;
-  return static_cast<size_t>(2 * plan.num_segments * shape.batch * shape.seq_len *
-                             plan.kv_width()) *
+  return static_cast<size_t>(plan.num_segments * shape.batch * shape.seq_len *
+                             (plan.kv_width(shape.head_dim) + plan.kv_width(shape.values()))) *
          sizeof(float);
 }
 
@@ -259,15 +297,18 @@ void AttentionBackward(Backend* backend, const AttentionShape& shape, const Tens
                        const Tensor& lse, Tensor* scratch, Tensor* dq, Tensor* dk, Tensor* dv) {
   CpuBackend* cpu = CpuBackend::From(backend);
   const Plan plan(shape);
-  const int64_t d = shape.head_dim, kv_width = plan.kv_width();
-  const int64_t kv_elements = shape.batch * shape.seq_len * kv_width;
+  const int64_t d = shape.head_dim, dvalue = shape.values();
+  const int64_t num_tokens = shape.batch * shape.seq_len;
+  const int64_t k_elements = num_tokens * plan.kv_width(d);
+  const int64_t v_elements = num_tokens * plan.kv_width(dvalue);
   // Where segment s sums dk and dv: the result itself when there is one segment.
   auto key_sum = [&](int64_t s) {
-    return plan.num_segments == 1 ? dk->f32()
-                                  : reinterpret_cast<float*>(scratch->u8()) + 2 * s * kv_elements;
+    return plan.num_segments == 1
+               ? dk->f32()
+               : reinterpret_cast<float*>(scratch->u8()) + s * (k_elements + v_elements);
   };
   auto value_sum = [&](int64_t s) {
-    return plan.num_segments == 1 ? dv->f32() : key_sum(s) + kv_elements;
+    return plan.num_segments == 1 ? dv->f32() : key_sum(s) + k_elements;
   };
 
   const int64_t per_sequence = shape.num_kv_heads * plan.num_segments;
@@ -275,58 +316,68 @@ void AttentionBackward(Backend* backend, const AttentionShape& shape, const Tens
     const int64_t sequence = chunk / per_sequence;
     const int64_t kv_head = chunk % shape.num_kv_heads;
     const int64_t segment = plan.num_segments - 1 - chunk % per_sequence / shape.num_kv_heads;
-    float* packed_q = ThreadScratch(plan.rows() * (3 * d + 2 * plan.widest()));
+    float* packed_q = ThreadScratch(plan.rows() * (2 * d + dvalue + 2 * plan.widest()) +
+                                    (shape.softcap > 0 ? plan.widest() : 0));
     float* packed_dout = packed_q + plan.rows() * d;
-    float* packed_dq = packed_dout + plan.rows() * d;
+    float* packed_dq = packed_dout + plan.rows() * dvalue;
     float* panel = packed_dq + plan.rows() * d;
     float* dpanel = panel + plan.rows() * plan.widest();
+    float* cap_slopes = shape.softcap > 0 ? dpanel + plan.rows() * plan.widest() : nullptr;
     float* dk_sum = key_sum(segment);
     float* dv_sum = value_sum(segment);
     for (int64_t j = 0; j < shape.seq_len; ++j) {
-      const int64_t offset = (sequence * shape.seq_len + j) * kv_width + kv_head * d;
-      std::memset(dk_sum + offset, 0, d * sizeof(float));
-      std::memset(dv_sum + offset, 0, d * sizeof(float));
+      const int64_t row = (sequence * shape.seq_len + j) * shape.num_kv_heads + kv_head;
+      std::memset(dk_sum + row * d, 0, d * sizeof(float));
+      std::memset(dv_sum + row * dvalue, 0, dvalue * sizeof(float));
     }
     const int64_t end = std::min(plan.num_blocks, (segment + 1) * plan.blocks_per_segment);
     for (int64_t index = segment * plan.blocks_per_segment; index < end; ++index) {
       const Block block(plan, sequence, kv_head, index);
-      block.Pack(q.f32(), packed_q);
-      block.Pack(dout.f32(), packed_dout);
-      Sgemm(cpu, block.TimesKeys(shape.scale, packed_q, k.f32(), panel));
-      Sgemm(cpu, block.TimesKeys(1.0f, packed_dout, v.f32(), dpanel));
+      block.Pack(q.f32(), d, packed_q);
+      block.Pack(dout.f32(), dvalue, packed_dout);
+      Sgemm(cpu, block.TimesKeys(shape.scale, packed_q, k.f32(), d, panel));
+      Sgemm(cpu, block.TimesKeys(1.0f, packed_dout, v.f32(), dvalue, dpanel));
       for (int64_t h = 0; h < plan.group; ++h) {
         for (int64_t i = 0; i < block.num_queries; ++i) {
           const int64_t row = h * block.num_queries + i;
           const RowBounds bounds = block.bounds(i);
-          const float delta = Dot(packed_dout + row * d, out.f32() + block.q_offset(h, i), d);
+          const float delta =
+              Dot(packed_dout + row * dvalue, out.f32() + block.q_offset(h, i, dvalue), dvalue);
+          if (plan.transforms()) {
+            CapRow(panel + row * block.width, bounds.low, bounds.high, shape.softcap,
+                   plan.slope(block.head(h)), bounds.high - 1, cap_slopes);
+          }
           GradientRow(panel + row * block.width, dpanel + row * block.width, bounds.low,
                       bounds.high, block.width, lse.f32()[block.lse_offset(h, i)], delta,
                       shape.scale);
+          if (cap_slopes != nullptr) {
+            MultiplyInto(cap_slopes + bounds.low, bounds.high - bounds.low,
+                         dpanel + row * block.width + bounds.low);
+          }
         }
       }
-      Sgemm(cpu,
-            block.PanelTransposedTimes(panel, packed_dout, dv_sum + block.kv_offset(), kv_width));
-      Sgemm(cpu,
-            block.PanelTransposedTimes(dpanel, packed_q, dk_sum + block.kv_offset(), kv_width));
-      Sgemm(cpu, block.PanelTimes(dpanel, k.f32(), packed_dq));
+      Sgemm(cpu, block.PanelTransposedTimes(panel, packed_dout, dvalue, dv_sum));
+      Sgemm(cpu, block.PanelTransposedTimes(dpanel, packed_q, d, dk_sum));
+      Sgemm(cpu, block.PanelTimes(dpanel, k.f32(), d, packed_dq));
       for (int64_t h = 0; h < plan.group; ++h) {
         for (int64_t i = 0; i < block.num_queries; ++i) {
-          std::memcpy(dq->f32() + block.q_offset(h, i), packed_dq + (h * block.num_queries + i) * d,
-                      d * sizeof(float));
+          std::memcpy(dq->f32() + block.q_offset(h, i, d),
+                      packed_dq + (h * block.num_queries + i) * d, d * sizeof(float));
         }
       }
     }
   });
   if (plan.num_segments == 1) return;
-  ParallelChunks(cpu, kv_elements, kElementChunk, [&](int64_t begin, int64_t end) {
-    const size_t bytes = (end - begin) * sizeof(float);
-    std::memcpy(dk->f32() + begin, key_sum(0) + begin, bytes);
-    std::memcpy(dv->f32() + begin, value_sum(0) + begin, bytes);
-    for (int64_t s = 1; s < plan.num_segments; ++s) {
-      AddInto(key_sum(s) + begin, end - begin, dk->f32() + begin);
-      AddInto(value_sum(s) + begin, end - begin, dv->f32() + begin);
-    }
-  });
+  const auto add_up = [&](int64_t elements, const auto& sum_of, float* total) {
+    ParallelChunks(cpu, elements, kElementChunk, [&](int64_t begin, int64_t end) {
+      std::memcpy(total + begin, sum_of(0) + begin, (end - begin) * sizeof(float));
+      for (int64_t s = 1; s < plan.num_segments; ++s) {
+        AddInto(sum_of(s) + begin, end - begin, total + begin);
+      }
+    });
+  };
+  add_up(k_elements, key_sum, dk->f32());
+  add_up(v_elements, value_sum, dv->f32());
 }
 
 }  // namespace uniquanf::ops::cpu

@@ -95,6 +95,29 @@ void Rope(Backend* backend, const Tensor& cos, const Tensor& sin, int num_heads,
                  });
 }
 
+void RopePart(Backend* backend, const Tensor& cos, const Tensor& sin, const RopeShape& shape,
+              bool inverse, Tensor* x) {
+  const int64_t seq_len = cos.dim(0), half = cos.dim(1);
+  const int64_t width = int64_t{shape.num_heads} * shape.head_size;
+  const int64_t step = shape.interleaved ? 2 : 1, other = shape.interleaved ? 1 : half;
+  const float sign = inverse ? -1.0f : 1.0f;
+  ParallelChunks(CpuBackend::From(backend), x->num_elements() / width, RowChunk(width),
+                 [&](int64_t begin, int64_t end) {
+                   for (int64_t t = begin; t < end; ++t) {
+                     const float* c = cos.f32() + t % seq_len * half;
+                     const float* s = sin.f32() + t % seq_len * half;
+                     for (int head = 0; head < shape.num_heads; ++head) {
+                       float* part = x->f32() + t * width + head * shape.head_size + shape.offset;
+                       for (int64_t i = 0; i < half; ++i) {
+                         const float a = part[i * step], b = part[i * step + other];
+                         part[i * step] = a * c[i] - b * s[i] * sign;
+                         part[i * step + other] = b * c[i] + a * s[i] * sign;
+                       }
+                     }
+                   }
+                 });
+}
+
 void MixInputs(Backend* backend, const StepParams* params, uint64_t seed, double prob,
                const Tensor* x_q, const Tensor& x_fp, int batch, Tensor* out) {
   const int64_t sequence_elements = x_fp.dim(1) * x_fp.dim(2);

@@ -126,4 +126,66 @@ void RmsNormBackward(Backend* backend, const Tensor& dy, const Tensor& x, const 
                  });
 }
 
+void NormForward(Backend* backend, const NormShape& shape, const Tensor& x, const Tensor* weight,
+                 const Tensor* bias, Tensor* y, Tensor* stats) {
+  const int64_t width = shape.width, num_rows = x.num_elements() / width;
+  const int64_t weight_rows = weight == nullptr ? 1 : weight->num_elements() / width;
+  const int64_t bias_rows = bias == nullptr ? 1 : bias->num_elements() / width;
+  ParallelChunks(
+      CpuBackend::From(backend), num_rows, RowChunk(width), [&](int64_t begin, int64_t end) {
+        for (int64_t r = begin; r < end; ++r) {
+          const float* row = x.f32() + r * width;
+          float* out = y->f32() + r * width;
+          double mean = 0;
+          if (shape.center) {
+            for (int64_t i = 0; i < width; ++i) mean += row[i];
+            mean /= static_cast<double>(width);
+          }
+          double squares = 0;
+          for (int64_t i = 0; i < width; ++i) squares += (row[i] - mean) * (row[i] - mean);
+          const double inverse = 1.0 / std::sqrt(squares / static_cast<double>(width) + shape.eps);
+          stats->f32()[2 * r] = static_cast<float>(mean);
+          stats->f32()[2 * r + 1] = static_cast<float>(inverse);
+          const float* w = weight == nullptr ? nullptr : weight->f32() + r % weight_rows * width;
+          const float* b = bias == nullptr ? nullptr : bias->f32() + r % bias_rows * width;
+          for (int64_t i = 0; i < width; ++i) {
+            float value = static_cast<float>((row[i] - mean) * inverse);
+            if (w != nullptr) value *= w[i];
+            out[i] = b == nullptr ? value : value + b[i];
+          }
+        }
+      });
+}
+
+// With x̂ = (x − mean)·inv and g = dy·weight: dx = inv·(g − mean(g) − x̂·mean(g·x̂)), without mean(g)
+// where nothing is centred.
+void NormBackward(Backend* backend, const NormShape& shape, const Tensor& dy, const Tensor& x,
+                  const Tensor* weight, const Tensor& stats, bool accumulate, Tensor* dx) {
+  const int64_t width = shape.width, num_rows = x.num_elements() / width;
+  const int64_t weight_rows = weight == nullptr ? 1 : weight->num_elements() / width;
+  ParallelChunks(
+      CpuBackend::From(backend), num_rows, RowChunk(width), [&](int64_t begin, int64_t end) {
+        for (int64_t r = begin; r < end; ++r) {
+          const float *row = x.f32() + r * width, *d = dy.f32() + r * width;
+          const float* w = weight == nullptr ? nullptr : weight->f32() + r % weight_rows * width;
+          float* out = dx->f32() + r * width;
+          const double mean = stats.f32()[2 * r], inverse = stats.f32()[2 * r + 1];
+          double sum = 0, dot = 0;
+          for (int64_t i = 0; i < width; ++i) {
+            const double g = w == nullptr ? d[i] : static_cast<double>(d[i]) * w[i];
+            sum += g;
+            dot += g * (row[i] - mean) * inverse;
+          }
+          sum = shape.center ? sum / static_cast<double>(width) : 0;
+          dot /= static_cast<double>(width);
+          for (int64_t i = 0; i < width; ++i) {
+            const double g = w == nullptr ? d[i] : static_cast<double>(d[i]) * w[i];
+            const auto value =
+                static_cast<float>(inverse * (g - sum - (row[i] - mean) * inverse * dot));
+            out[i] = accumulate ? out[i] + value : value;
+          }
+        }
+      });
+}
+
 }  // namespace uniquanf::ops::cpu

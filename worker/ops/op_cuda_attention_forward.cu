@@ -152,6 +152,7 @@ bool TensorCoreAttentionFits(const CudaBackend& cuda, const AttentionShape& shap
   if (act != DType::kBfloat16 || shape.seq_len > (int64_t{1} << 30) || !(shape.scale > 0)) {
     return false;
   }
+  if (shape.softcap > 0 || shape.sinks != nullptr) return false;  // the plain kernels have them
   int stages = 0;
   DispatchTileHeadDim(shape.head_dim, [&](auto dim) {
     constexpr int D = dim.value;

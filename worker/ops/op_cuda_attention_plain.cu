@@ -14,7 +14,17 @@ constexpr int kRows = kThreads / 32;
 struct Layout {
   int64_t seq_len, window;
   int num_heads, num_kv_heads, head_dim;
-  float scale;
+  float scale, softcap;
+  const float* sinks;
+  // A product's score, and with the derivative of its cap.
+  __device__ float Score(float product, float* slope) const {
+    const float score = scale * product;
+    *slope = 1.f;
+    if (softcap <= 0) return score;
+    const float t = tanhf(score / softcap);
+    *slope = 1.f - t * t;
+    return softcap * t;
+  }
   __device__ int64_t QueryRow(int64_t batch, int64_t i, int head) const {
     return ((batch * seq_len + i) * num_heads + head) * head_dim;
   }
@@ -76,10 +86,10 @@ __global__ void __launch_bounds__(kThreads)
   if (i >= s.seq_len) return;
   Row<kMax> query, key, sum;
   query.Load(q + s.QueryRow(batch, i, head), s.head_dim);
-  float max = -INFINITY, total = 0;
+  float max = -INFINITY, total = 0, slope;
   for (int64_t j = s.FirstKey(i); j <= i; ++j) {
     key.Load(k + s.KeyRow(batch, j, kv_head), s.head_dim);
-    const float score = s.scale * query.Dot(key);
+    const float score = s.Score(query.Dot(key), &slope);
     if (score > max) {
       const float shrink = expf(max - score);
       total *= shrink;
@@ -90,6 +100,12 @@ __global__ void __launch_bounds__(kThreads)
     total += weight;
     key.Load(v + s.KeyRow(batch, j, kv_head), s.head_dim);
     sum.AddScaled(weight, key);
+  }
+  if (s.sinks != nullptr) {
+    const float sink = s.sinks[head], top = fmaxf(max, sink), shrink = expf(max - top);
+    sum.Scale(shrink);
+    total = total * shrink + expf(sink - top);
+    max = top;
   }
   sum.Scale(1.f / total);
   sum.Store(out + s.QueryRow(batch, i, head), s.head_dim);
@@ -120,8 +136,9 @@ __global__ void __launch_bounds__(kThreads)
     key.Load(v + s.KeyRow(batch, j, kv_head), s.head_dim);
     const float dp = d.Dot(key);
     key.Load(k + s.KeyRow(batch, j, kv_head), s.head_dim);
-    const float p = expf(s.scale * query.Dot(key) - row_lse);
-    sum.AddScaled(p * (dp - row_delta) * s.scale, key);
+    float slope;
+    const float p = expf(s.Score(query.Dot(key), &slope) - row_lse);
+    sum.AddScaled(p * (dp - row_delta) * (slope * s.scale), key);
   }
   sum.Store(dq + at, s.head_dim);
 }
@@ -143,8 +160,9 @@ __global__ void __launch_bounds__(kThreads)
       const int64_t row = (batch * s.num_heads + head) * s.seq_len + i;
       query.Load(q + s.QueryRow(batch, i, head), s.head_dim);
       d.Load(dout + s.QueryRow(batch, i, head), s.head_dim);
-      const float p = expf(s.scale * query.Dot(key) - lse[row]);
-      key_sum.AddScaled(p * (d.Dot(value) - delta[row]) * s.scale, query);
+      float slope;
+      const float p = expf(s.Score(query.Dot(key), &slope) - lse[row]);
+      key_sum.AddScaled(p * (d.Dot(value) - delta[row]) * (slope * s.scale), query);
       value_sum.AddScaled(p, d);
     }
   }
@@ -153,8 +171,14 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 Layout LayoutOf(const AttentionShape& shape) {
-  return {shape.seq_len,      shape.window,   shape.num_heads,
-          shape.num_kv_heads, shape.head_dim, shape.scale};
+  return {shape.seq_len,
+          shape.window,
+          shape.num_heads,
+          shape.num_kv_heads,
+          shape.head_dim,
+          shape.scale,
+          shape.softcap,
+          shape.sinks == nullptr ? nullptr : shape.sinks->f32()};
 }
 
 // Calls fn with the number of elements a lane holds.

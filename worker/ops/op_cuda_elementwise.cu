@@ -194,6 +194,24 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+// A part of each head, in either pairing; a thread a pair.
+template <typename Act>
+__global__ void __launch_bounds__(kThreads)
+    RopePartKernel(const float* cos, const float* sin, int64_t num_pairs, int64_t seq_len,
+                   RopeShape shape, int half, float sign, Act* x) {
+  const int64_t pair = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (pair >= num_pairs) return;
+  const int64_t head_row = pair / half;
+  const int i = static_cast<int>(pair - head_row * half);
+  const int64_t at = head_row / shape.num_heads % seq_len * half + i;
+  Act* part = x + head_row * shape.head_size + shape.offset;
+  Act* lo = part + (shape.interleaved ? 2 * i : i);
+  Act* hi = lo + (shape.interleaved ? 1 : half);
+  const float a = ToFloat(*lo), b = ToFloat(*hi), c = cos[at], s = sign * sin[at];
+  *lo = FromFloat<Act>(a * c - b * s);
+  *hi = FromFloat<Act>(b * c + a * s);
+}
+
 template <typename Act>
 __global__ void EmbeddingKernel(const int32_t* ids, const Act* table, int64_t hidden, Act* out) {
   const Act* row = table + static_cast<int64_t>(ids[blockIdx.x]) * hidden;
@@ -279,6 +297,22 @@ void Rope(Backend* backend, const Tensor& cos, const Tensor& sin, int num_heads,
     auto kernel = width == 8 ? &RopeKernel<Act, 8> : &RopeKernel<Act, 1>;
     kernel<<<blocks, kThreads, 0, cuda->stream()>>>(cos.f32(), sin.f32(), pieces, seq_len,
                                                     num_heads, half, sign, Data<Act>(x));
+  });
+  cuda->NoteLaunch();
+}
+
+void RopePart(Backend* backend, const Tensor& cos, const Tensor& sin, const RopeShape& shape,
+              bool inverse, Tensor* x) {
+  CudaBackend* cuda = CudaBackend::From(backend);
+  const int half = static_cast<int>(cos.dim(1));
+  const int64_t num_pairs = x->num_elements() / shape.head_size * half;
+  if (num_pairs == 0) return;
+  const auto blocks = static_cast<unsigned>(CeilDiv(num_pairs, int64_t{kThreads}));
+  DispatchAct(x->dtype(), [&](auto act) {
+    using Act = decltype(act);
+    RopePartKernel<Act><<<blocks, kThreads, 0, cuda->stream()>>>(
+        cos.f32(), sin.f32(), num_pairs, cos.dim(0), shape, half, inverse ? -1.f : 1.f,
+        Data<Act>(x));
   });
   cuda->NoteLaunch();
 }

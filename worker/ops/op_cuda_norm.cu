@@ -129,6 +129,74 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+// The general form: a warp or a block a row, x̂ = (x − mean)·inv; see op_cpu_norm.cc.
+template <typename Act, bool kBlock>
+__global__ void __launch_bounds__(kThreads)
+    NormForwardKernel(NormShape shape, const Act* x, const float* weight, int weight_rows,
+                      const float* bias, int bias_rows, int64_t rows, Act* y, float* stats) {
+  __shared__ float shared[32];
+  const Team<kBlock> team(shared);
+  if (team.row >= rows) return;
+  const int width = static_cast<int>(shape.width);
+  const Act* row = x + team.row * width;
+  float mean = 0;
+  if (shape.center) {
+    for (int i = team.index; i < width; i += team.size) mean += ToFloat(row[i]);
+    mean = team.Sum(mean) / static_cast<float>(width);
+  }
+  float squares = 0;
+  for (int i = team.index; i < width; i += team.size) {
+    const float d = ToFloat(row[i]) - mean;
+    squares += d * d;
+  }
+  const float inv = 1.f / sqrtf(team.Sum(squares) / static_cast<float>(width) + shape.eps);
+  if (team.index == 0) {
+    stats[2 * team.row] = mean;
+    stats[2 * team.row + 1] = inv;
+  }
+  const float* w = weight == nullptr ? nullptr : weight + team.row % weight_rows * width;
+  const float* b = bias == nullptr ? nullptr : bias + team.row % bias_rows * width;
+  for (int i = team.index; i < width; i += team.size) {
+    float value = (ToFloat(row[i]) - mean) * inv;
+    if (w != nullptr) value *= w[i];
+    if (b != nullptr) value += b[i];
+    y[team.row * width + i] = FromFloat<Act>(value);
+  }
+}
+
+template <typename Act, bool kBlock>
+__global__ void __launch_bounds__(kThreads)
+    NormBackwardKernel(NormShape shape, const Act* dy, const Act* x, const float* weight,
+                       int weight_rows, const float* stats, int64_t rows, bool accumulate,
+                       Act* dx) {
+  __shared__ float shared[32];
+  const Team<kBlock> team(shared);
+  if (team.row >= rows) return;
+  const int width = static_cast<int>(shape.width);
+  const Act *row = x + team.row * width, *d = dy + team.row * width;
+  const float mean = stats[2 * team.row], inv = stats[2 * team.row + 1];
+  const float* w = weight == nullptr ? nullptr : weight + team.row % weight_rows * width;
+  float sum = 0, dot = 0;
+  for (int i = team.index; i < width; i += team.size) {
+    const float g = ToFloat(d[i]) * (w == nullptr ? 1.f : w[i]);
+    sum += g;
+    dot += g * (ToFloat(row[i]) - mean) * inv;
+  }
+  sum = team.Sum(sum);
+  dot = team.Sum(dot) / static_cast<float>(width);
+  sum = shape.center ? sum / static_cast<float>(width) : 0.f;
+  for (int i = team.index; i < width; i += team.size) {
+    const float g = ToFloat(d[i]) * (w == nullptr ? 1.f : w[i]);
+    const float value = inv * (g - sum - (ToFloat(row[i]) - mean) * inv * dot);
+    Act* out = dx + team.row * width + i;
+    *out = FromFloat<Act>(accumulate ? value + ToFloat(*out) : value);
+  }
+}
+
+int WeightRows(const Tensor* weight, int64_t width) {
+  return weight == nullptr ? 1 : static_cast<int>(weight->num_elements() / width);
+}
+
 // Calls launch(block_team, width, num_blocks) with compile-time constants in its first two.
 template <typename Launch>
 void DispatchRow(int64_t rows, int64_t cols, const Launch& launch) {
@@ -190,6 +258,39 @@ void RmsNormBackward(Backend* backend, const Tensor& dy, const Tensor& x, const 
       RmsNormBackwardKernel<Act, block.value, width.value><<<blocks, kThreads, 0, cuda->stream()>>>(
           Data<Act>(dy), Data<Act>(x), weight.f32(), inv_rms.f32(), rows, static_cast<int>(cols),
           accumulate, Data<Act>(dx));
+    });
+  });
+  cuda->NoteLaunch();
+}
+
+void NormForward(Backend* backend, const NormShape& shape, const Tensor& x, const Tensor* weight,
+                 const Tensor* bias, Tensor* y, Tensor* stats) {
+  CudaBackend* cuda = CudaBackend::From(backend);
+  const int64_t rows = x.num_elements() / shape.width;
+  if (rows == 0) return;
+  DispatchAct(x.dtype(), [&](auto act) {
+    using Act = decltype(act);
+    DispatchRow(rows, shape.width, [&](auto block, auto, unsigned blocks) {
+      NormForwardKernel<Act, block.value><<<blocks, kThreads, 0, cuda->stream()>>>(
+          shape, Data<Act>(x), weight == nullptr ? nullptr : weight->f32(),
+          WeightRows(weight, shape.width), bias == nullptr ? nullptr : bias->f32(),
+          WeightRows(bias, shape.width), rows, Data<Act>(y), stats->f32());
+    });
+  });
+  cuda->NoteLaunch();
+}
+
+void NormBackward(Backend* backend, const NormShape& shape, const Tensor& dy, const Tensor& x,
+                  const Tensor* weight, const Tensor& stats, bool accumulate, Tensor* dx) {
+  CudaBackend* cuda = CudaBackend::From(backend);
+  const int64_t rows = x.num_elements() / shape.width;
+  if (rows == 0) return;
+  DispatchAct(x.dtype(), [&](auto act) {
+    using Act = decltype(act);
+    DispatchRow(rows, shape.width, [&](auto block, auto, unsigned blocks) {
+      NormBackwardKernel<Act, block.value><<<blocks, kThreads, 0, cuda->stream()>>>(
+          shape, Data<Act>(dy), Data<Act>(x), weight == nullptr ? nullptr : weight->f32(),
+          WeightRows(weight, shape.width), stats.f32(), rows, accumulate, Data<Act>(dx));
     });
   });
   cuda->NoteLaunch();

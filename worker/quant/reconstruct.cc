@@ -39,13 +39,14 @@ class PartSchedule {
 class Reconstruction {
  public:
   Reconstruction(Backend* backend, const ReconstructOptions& options,
-                 const BlockActivations& activations, BlockWeights* weights,
-                 std::array<QuantizerState*, kNumLinears> states)
+                 const BlockActivations& activations, const BlockSpec& block, BlockWeights* weights,
+                 std::vector<QuantizerState*> states)
       : backend_(backend),
         options_(options),
+        block_(block),
         activations_(activations),
         weights_(weights),
-        states_(states),
+        states_(std::move(states)),
         num_sequences_(activations.x_fp.shape()[0]),
         micro_batch_(options.micro_batch_size > 0
                          ? options.micro_batch_size
@@ -54,7 +55,7 @@ class Reconstruction {
         num_steps_((options.end_step < 0 ? options.num_steps : options.end_step) -
                    options.first_step) {}
 
-  absl::Status Allocate(const BlockConfig& config, const RopeTables& rope);
+  absl::Status Allocate(const RopeTables& rope);
   absl::StatusOr<ReconstructResult> Run(
       const std::function<void(const ReconstructProgress&)>& progress,
       const std::function<bool()>& cancelled);
@@ -68,16 +69,20 @@ class Reconstruction {
   // Forward and backward of part `part` of a step; the last one updates the quantizers.
   absl::Status RunPart(int part, const ops::StepParams& params);
   void IssuePart(bool is_first, bool is_last);
-  void Update(Linear linear);
+  void Update(int l);
+  // Backend::RunCaptured, for blocks that can be recorded.
+  absl::Status RunRecorded(std::unique_ptr<CapturedSequence>* sequence,
+                           const std::function<void()>& issue);
   absl::StatusOr<double> EvaluateLoss();
   // Copies the losses of steps [begin, end) to the result: means over the step's parts.
   absl::Status FetchLosses(int64_t begin, int64_t end, std::vector<float>* losses);
 
   Backend* const backend_;
   const ReconstructOptions& options_;
+  const BlockSpec& block_;
   const BlockActivations& activations_;
   BlockWeights* const weights_;
-  const std::array<QuantizerState*, kNumLinears> states_;
+  const std::vector<QuantizerState*> states_;
   const int64_t num_sequences_;
   const int micro_batch_;    // sequences
   const int num_parts_;      // micro-batches a step
@@ -91,22 +96,22 @@ class Reconstruction {
   std::unique_ptr<CapturedSequence> captured_[2][2];  // of IssuePart, by its arguments
 };
 
-absl::Status Reconstruction::Allocate(const BlockConfig& config, const RopeTables& rope) {
+absl::Status Reconstruction::Allocate(const RopeTables& rope) {
   const int64_t seq_len = activations_.x_fp.shape()[1], hidden = activations_.x_fp.shape()[2];
   const int64_t tokens = micro_batch_ * seq_len;
   const DType act = activations_.x_fp.dtype();
   const DType gradient = num_parts_ > 1 ? DType::kFloat32 : act;
-  UQ_ASSIGN_OR_RETURN(runner_, BlockRunner::Create(backend_, config, act, micro_batch_, seq_len,
+  UQ_ASSIGN_OR_RETURN(runner_, BlockRunner::Create(backend_, block_, act, micro_batch_, seq_len,
                                                    &rope, /*with_backward=*/true));
-  for (Linear linear : kAllLinears) {
+  gradients_.resize(block_.num_linears());
+  rounded_gradients_.resize(block_.num_linears());
+  for (int l = 0; l < block_.num_linears(); ++l) {
     // A layer left in full precision needs no gradient: an empty tensor says so.
-    if (states_[static_cast<int>(linear)] == nullptr) continue;
-    const auto [n, k] = config.LinearShape(linear);
-    UQ_ASSIGN_OR_RETURN(gradients_[static_cast<int>(linear)],
-                        Tensor::Allocate(backend_, gradient, {n, k}));
+    if (states_[l] == nullptr) continue;
+    const Shape& shape = block_.linear(l).shape;
+    UQ_ASSIGN_OR_RETURN(gradients_[l], Tensor::Allocate(backend_, gradient, shape));
     if (gradient == act) continue;
-    UQ_ASSIGN_OR_RETURN(rounded_gradients_[static_cast<int>(linear)],
-                        Tensor::Allocate(backend_, act, {n, k}));
+    UQ_ASSIGN_OR_RETURN(rounded_gradients_[l], Tensor::Allocate(backend_, act, shape));
   }
   for (Tensor* tensor : {&x_, &y_, &dy_}) {
     UQ_ASSIGN_OR_RETURN(*tensor, Tensor::Allocate(backend_, act, {tokens, hidden}));
@@ -132,8 +137,14 @@ bool Reconstruction::MapsDirectly() const {
 absl::Status Reconstruction::RunPart(int part, const ops::StepParams& params) {
   UQ_RETURN_IF_ERROR(backend_->CopyFromHost(params_.data(), &params, sizeof(params)));
   const bool is_first = part == 0, is_last = part + 1 == num_parts_;
-  return backend_->RunCaptured(&captured_[is_first][is_last],
-                               [=, this] { IssuePart(is_first, is_last); });
+  return RunRecorded(&captured_[is_first][is_last], [=, this] { IssuePart(is_first, is_last); });
+}
+
+absl::Status Reconstruction::RunRecorded(std::unique_ptr<CapturedSequence>* sequence,
+                                         const std::function<void()>& issue) {
+  if (block_.capturable()) return backend_->RunCaptured(sequence, issue);
+  issue();
+  return absl::OkStatus();
 }
 
 void Reconstruction::IssuePart(bool is_first, bool is_last) {
@@ -145,19 +156,18 @@ void Reconstruction::IssuePart(bool is_first, bool is_last) {
                &dy_, &loss_);
   // A layer's ŵ is replaced as soon as its gradient exists: Backward promises not to read the
   // layer's weight after it has called back.
-  std::function<void(Linear)> update;
-  if (is_last) update = [this](Linear linear) { Update(linear); };
+  std::function<void(int)> update;
+  if (is_last) update = [this](int l) { Update(l); };
   runner_->Backward(*weights_, dy_, /*accumulate=*/!is_first, &gradients_, /*dx=*/nullptr, update);
 }
 
-void Reconstruction::Update(Linear linear) {
-  const int l = static_cast<int>(linear);
+void Reconstruction::Update(int l) {
   const Tensor* gradient = &gradients_[l];
   if (!rounded_gradients_[l].empty()) {
     ops::Cast(backend_, *gradient, &rounded_gradients_[l]);
     gradient = &rounded_gradients_[l];
   }
-  UpdateAndForward(backend_, params(), *gradient, states_[l], &weights_->linear[l]);
+  UpdateAndForward(backend_, params(), *gradient, states_[l], &(*weights_)[block_.linears[l]]);
 }
 
 absl::StatusOr<double> Reconstruction::EvaluateLoss() {
@@ -172,7 +182,7 @@ absl::StatusOr<double> Reconstruction::EvaluateLoss() {
     for (int i = 0; i < batch; ++i) params.sequence_index[i] = (b * batch + i) % num_evaluated;
     UQ_RETURN_IF_ERROR(batch_.Take(params.sequence_index));
     UQ_RETURN_IF_ERROR(backend_->CopyFromHost(params_.data(), &params, sizeof(params)));
-    UQ_RETURN_IF_ERROR(backend_->RunCaptured(&sequence, [this, batch] {
+    UQ_RETURN_IF_ERROR(RunRecorded(&sequence, [this, batch] {
       ops::MixInputs(backend_, this->params(), /*seed=*/0, /*prob=*/1.0, batch_.x_q(),
                      *batch_.x_fp(), batch, &x_);
       runner_->Forward(*weights_, x_, &y_);
@@ -211,13 +221,13 @@ absl::StatusOr<ReconstructResult> Reconstruction::Run(
     const std::function<void(const ReconstructProgress&)>& progress,
     const std::function<bool()>& cancelled) {
   ReconstructResult result;
-  for (int l = 0; l < kNumLinears; ++l) {
+  for (int l = 0; l < block_.num_linears(); ++l) {
     if (states_[l] == nullptr) continue;
     // The part before ended with the codes it had trained with; this is the pass that it left out.
     const Mapping mapping = MapsDirectly()
                                 ? Mapping::kDirect
                                 : MappingForPass(options_.first_step + 1, options_.remap_period);
-    Forward(backend_, mapping, states_[l], &weights_->linear[l]);
+    Forward(backend_, mapping, states_[l], &(*weights_)[block_.linears[l]]);
   }
   UQ_ASSIGN_OR_RETURN(result.initial_loss, EvaluateLoss());
 
@@ -272,9 +282,9 @@ int MicroBatchSize(int batch_size, int64_t sequence_length) {
 }
 
 absl::StatusOr<ReconstructResult> ReconstructBlock(
-    Backend* backend, const BlockConfig& config, const RopeTables& rope,
+    Backend* backend, const BlockSpec& block, const RopeTables& rope,
     const ReconstructOptions& options, const BlockActivations& activations, BlockWeights* weights,
-    std::array<QuantizerState*, kNumLinears> states,
+    std::vector<QuantizerState*> states,
     const std::function<void(const ReconstructProgress&)>& progress,
     const std::function<bool()>& cancelled) {
   UQ_CHECK(options.first_step >= 0 && options.end_step <= options.num_steps &&
@@ -290,8 +300,9 @@ absl::StatusOr<ReconstructResult> ReconstructBlock(
   UQ_CHECK(options.input_prob == 0 || !x_q.empty());
   UQ_CHECK(x_q.empty() || (x_q.shape() == x_fp.shape() &&
                            (x_q.tensor() == nullptr) == (x_fp.tensor() == nullptr)));
-  Reconstruction reconstruction(backend, options, activations, weights, states);
-  UQ_RETURN_IF_ERROR(reconstruction.Allocate(config, rope));
+  UQ_CHECK(static_cast<int>(states.size()) == block.num_linears());
+  Reconstruction reconstruction(backend, options, activations, block, weights, std::move(states));
+  UQ_RETURN_IF_ERROR(reconstruction.Allocate(rope));
   return reconstruction.Run(progress, cancelled);
 }
 

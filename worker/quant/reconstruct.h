@@ -8,7 +8,6 @@
 #ifndef UNIQUANF_WORKER_QUANT_RECONSTRUCT_H_
 #define UNIQUANF_WORKER_QUANT_RECONSTRUCT_H_
 
-#include <array>
 #include <cstdint>
 #include <functional>
 #include <vector>
@@ -77,14 +76,14 @@ struct BlockActivations {
 // sequences and the mapping of each step are those of worker/quant/step_schedule.h. `progress` and
 // `cancelled` may be empty; `cancelled` is asked before each step, `progress` called every
 // report_every steps and after the last. REQUIRES: 0 <= first_step <= end_step <= num_steps; shapes
-// agree; x_q is given unless input_prob is 0. `states[l]` is null for a layer left in full
-// precision, whose weight then stays as it is in `weights`. For the others weights->linear[l] is
-// used for ŵ and holds the final ŵ (codes kept) on return. `losses` are those of steps counted from
-// 0; quantizer passes count from 1.
+// agree; x_q is given unless input_prob is 0. `states` has one entry a
+// linear, null for a layer left in full precision, whose weight then stays as it is in `weights`.
+// The others' tensors in `weights` are used for ŵ and hold the final ŵ (codes kept) on return.
+// `losses` are those of steps counted from 0; quantizer passes count from 1.
 absl::StatusOr<ReconstructResult> ReconstructBlock(
-    Backend* backend, const BlockConfig& config, const RopeTables& rope,
+    Backend* backend, const BlockSpec& block, const RopeTables& rope,
     const ReconstructOptions& options, const BlockActivations& activations, BlockWeights* weights,
-    std::array<QuantizerState*, kNumLinears> states,
+    std::vector<QuantizerState*> states,
     const std::function<void(const ReconstructProgress&)>& progress,
     const std::function<bool()>& cancelled);
 

@@ -1,5 +1,6 @@
 #include "worker/task/export.h"
 
+#include <map>
 #include <nlohmann/json.hpp>
 #include <utility>
 #include <vector>
@@ -48,26 +49,46 @@ class Exporter {
 
   absl::Status WriteLayer(int layer, const std::string& file) {
     UQ_ASSIGN_OR_RETURN(const HostBlock block, checkpoint_.LoadBlock(layer));
-    const BlockConfig& config = checkpoint_.config().blocks[layer];
+    const std::string prefix = checkpoint_.config().LayerPrefix(layer);
+    const BlockSpec& spec = checkpoint_.config().blocks[layer];
+    std::map<std::string, Checkpoint::RawTensor> raw;
+    // Stored tensors that the artifact has not: all their parts put together again.
+    std::map<std::string, std::vector<float>> joined;
+    std::vector<ExportTensor> replaced;
+    for (size_t t = 0; t < spec.tensors.size(); ++t) {
+      const TensorSpec& tensor = spec.tensors[t];
+      if (!tensor.stored.constant.empty()) continue;
+      const std::string name = prefix + tensor.stored.name;
+      const bool kept = tensor.stored.IsPlain() || tensor.role == TensorRole::kVector;
+      absl::StatusOr<Checkpoint::RawTensor> found = checkpoint_.FindRaw(name);
+      if (kept && found.ok()) {
+        raw.emplace(name, *std::move(found));
+        continue;
+      }
+      const auto [at, added] = joined.try_emplace(name);
+      if (added) {
+        int64_t size = 1;
+        for (int64_t dim : tensor.stored.shape) size *= dim;
+        at->second.resize(size);
+        replaced.push_back({name, tensor.stored.shape, &at->second, nullptr});
+      }
+      tensor.Scatter(block[t].data(), at->second.data());
+    }
     std::vector<ExportTensor> tensors;
-    std::vector<Checkpoint::RawTensor> raw;
-    UQ_RETURN_IF_ERROR(CollectRaw(LayerPrefix(layer), &raw));
-    for (const Checkpoint::RawTensor& tensor : raw) {
-      tensors.push_back({tensor.info.name, tensor.info.shape, nullptr, &tensor});
+    for (const auto& [name, tensor] : raw) {
+      tensors.push_back({name, tensor.info.shape, nullptr, &tensor});
     }
-    for (Linear linear : kAllLinears) {
-      const std::string name = absl::StrCat(ModuleName(layer, linear), ".weight");
-      if (checkpoint_.FindRaw(name).ok()) continue;  // left in full precision
-      const auto [num_outputs, num_inputs] = config.LinearShape(linear);
-      tensors.push_back(
-          {name, {num_outputs, num_inputs}, &block.linear[static_cast<int>(linear)], nullptr});
-    }
+    tensors.insert(tensors.end(), replaced.begin(), replaced.end());
     return WriteShard(file, tensors);
   }
 
   absl::Status WriteOuter(const std::string& file) {
     std::vector<Checkpoint::RawTensor> raw;
-    UQ_RETURN_IF_ERROR(CollectRaw("", &raw));
+    for (const std::string& name : checkpoint_.TensorNames()) {
+      if (absl::StartsWith(name, checkpoint_.config().layers)) continue;
+      UQ_ASSIGN_OR_RETURN(Checkpoint::RawTensor tensor, checkpoint_.FindRaw(name));
+      raw.push_back(std::move(tensor));
+    }
     std::vector<ExportTensor> tensors;
     for (const Checkpoint::RawTensor& tensor : raw) {
       tensors.push_back({tensor.info.name, tensor.info.shape, nullptr, &tensor});
@@ -83,19 +104,6 @@ class Exporter {
   }
 
  private:
-  // The source's ordinary tensors below `prefix` (empty: outside all layers), without packed ones.
-  absl::Status CollectRaw(const std::string& prefix,
-                          std::vector<Checkpoint::RawTensor>* raw) const {
-    for (const std::string& name : checkpoint_.TensorNames()) {
-      const bool inside = absl::StartsWith(name, "model.layers.");
-      if (prefix.empty() ? inside : !absl::StartsWith(name, prefix)) continue;
-      if (!absl::EndsWith(name, ".weight") && !absl::EndsWith(name, ".bias")) continue;
-      UQ_ASSIGN_OR_RETURN(Checkpoint::RawTensor tensor, checkpoint_.FindRaw(name));
-      raw->push_back(std::move(tensor));
-    }
-    return absl::OkStatus();
-  }
-
   absl::Status Append(const ExportTensor& tensor, SafetensorsWriter* writer) {
     if (tensor.raw != nullptr) {
       std::vector<char> bytes(tensor.raw->info.size_bytes);

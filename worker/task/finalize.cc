@@ -116,11 +116,10 @@ class FinalizeRun {
     }
     const ModelConfig& config = context_.checkpoint->config();
     ManifestModule head;
-    head.name = "lm_head";
+    head.name = config.ends.head;
     head.num_outputs = config.vocab_size;
-    head.num_inputs = config.blocks[0].hidden_size;
-    head.reason =
-        config.tie_word_embeddings ? "tied to the embedding" : "outside the decoder blocks";
+    head.num_inputs = config.hidden_size;
+    head.reason = config.ends.tied ? kTiedReason : "outside the decoder blocks";
     manifest_.modules.push_back(std::move(head));
   }
 

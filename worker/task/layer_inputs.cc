@@ -17,26 +17,45 @@ namespace {
 absl::Status ForwardHostBlock(const TaskContext& context, int layer, const HostBlock& block,
                               const RopeTables& rope, const TaskEnvironment& env,
                               SequenceBuffer* hidden) {
-  const BlockConfig& config = context.checkpoint->config().blocks[layer];
-  UQ_ASSIGN_OR_RETURN(const BlockWeights weights, UploadBlock(env.backend, config, env.act, block));
-  return ForwardBlock(env.backend, config, rope, weights, *hidden, hidden, env.cancelled);
+  const BlockSpec& spec = context.checkpoint->config().blocks[layer];
+  UQ_ASSIGN_OR_RETURN(const BlockWeights weights, UploadBlock(env.backend, spec, env.act, block));
+  return ForwardBlock(env.backend, spec, rope, weights, *hidden, hidden, env.cancelled);
+}
+
+// The result lists the layer's linear layers with their shapes; it was stored by some other
+// program.
+absl::Status CheckModules(const LayerResult& result, const ModelConfig& config) {
+  const BlockSpec& spec = config.blocks[result.layer];
+  bool agrees = static_cast<int>(result.modules.size()) == spec.num_linears();
+  for (int l = 0; agrees && l < spec.num_linears(); ++l) {
+    const ModuleResult& module = result.modules[l];
+    agrees = module.name == config.ModuleName(result.layer, l) &&
+             std::pair(module.num_outputs, module.num_inputs) == spec.LinearShape(l);
+  }
+  if (agrees) return absl::OkStatus();
+  return InvalidInput(
+      "INVALID_LAYER_RESULT",
+      absl::StrCat("the result of layer ", result.layer,
+                   " does not list the model's linear layers; run the layer again"));
 }
 
 }  // namespace
 
 absl::StatusOr<HostBlock> LoadStoredBlock(const TaskContext& context, const LayerResult& result,
                                           const TaskEnvironment& env) {
+  const BlockSpec& spec = context.checkpoint->config().blocks[result.layer];
+  UQ_RETURN_IF_ERROR(CheckModules(result, context.checkpoint->config()));
   UQ_ASSIGN_OR_RETURN(HostBlock block, context.checkpoint->LoadBlock(result.layer));
   const auto opened = SafetensorsFile::Open(env.work, ContentKey(result.shard_sha256));
   if (!opened.ok()) return NoteWorkObject(opened.status(), result.shard_sha256);
   const auto& shard = *opened;
-  for (Linear linear : kAllLinears) {
-    const ModuleResult& module = result.modules[static_cast<int>(linear)];
+  for (int l = 0; l < spec.num_linears(); ++l) {
+    const ModuleResult& module = result.modules[l];
     if (!module.quantized) continue;
     const absl::StatusOr<PackedLinear> packed = ReadPackedLinear(
         *shard, module.name, module.bits, module.num_outputs, module.num_inputs, module.group_size);
     if (!packed.ok()) return NoteWorkObject(packed.status(), result.shard_sha256);
-    Dequantize(*packed, block.linear[static_cast<int>(linear)].data());
+    Dequantize(*packed, block[spec.linears[l]].data());
   }
   return block;
 }

@@ -1,11 +1,13 @@
 #include "worker/task/layer_shard.h"
 
+#include <cstring>
 #include <set>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "common/base/status.h"
 #include "common/safetensors/safetensors.h"
+#include "worker/model/checkpoint_layout.h"
 #include "worker/task/content_store.h"
 
 namespace uniquanf {
@@ -16,8 +18,9 @@ constexpr uint64_t kHeaderRoom = 64 << 10;
 // One tensor of a shard: from the source as it is, or one of a packed layer's.
 struct ShardTensor {
   SafetensorsWriter::Declaration declaration;
-  Checkpoint::RawTensor raw;  // when module is empty
-  std::string module;         // else the packed layer it belongs to
+  Checkpoint::RawTensor raw;         // when module is empty
+  const TensorSpec* part = nullptr;  // the part of raw that is meant; null: all of it
+  std::string module;                // else the packed layer it belongs to
   const PackedLinear* packed = nullptr;
 };
 
@@ -28,6 +31,20 @@ absl::Status AddRaw(const Checkpoint& checkpoint, const std::string& name,
   tensor.declaration = {name, tensor.raw.info.dtype, tensor.raw.info.shape};
   tensors->push_back(std::move(tensor));
   return absl::OkStatus();
+}
+
+// The bytes of the part, as the source stores its elements.
+std::string PartOf(const std::string& bytes, const ShardTensor& tensor) {
+  const auto element = static_cast<int64_t>(bytes.size()) / tensor.raw.info.num_elements();
+  std::string part(tensor.part->num_elements() * element, 0);
+  const int64_t width = tensor.part->row_width();
+  tensor.part->ForEachRow([&](int64_t to, int64_t at, int64_t step) {
+    for (int64_t i = 0; i < width; ++i) {
+      std::memcpy(part.data() + (to + i) * element, bytes.data() + (at + i * step) * element,
+                  element);
+    }
+  });
+  return part;
 }
 
 absl::Status WriteShard(const std::vector<ShardTensor>& tensors, ObjectWriter* out) {
@@ -47,6 +64,7 @@ absl::Status WriteShard(const std::vector<ShardTensor>& tensors, ObjectWriter* o
     } else {
       bytes.resize(tensor.raw.info.size_bytes);
       UQ_RETURN_IF_ERROR(tensor.raw.file->ReadBytes(tensor.raw.info, bytes.data()));
+      if (tensor.part != nullptr) bytes = PartOf(bytes, tensor);
     }
     UQ_RETURN_IF_ERROR(writer->Append(name, bytes.data(), bytes.size()));
   }
@@ -58,9 +76,11 @@ absl::Status WriteShard(const std::vector<ShardTensor>& tensors, ObjectWriter* o
 absl::StatusOr<std::string> BuildLayerShard(const Checkpoint& checkpoint, int layer,
                                             const std::map<std::string, PackedLinear>& packed) {
   std::vector<ShardTensor> tensors;
-  std::set<std::string> replaced;
+  const ModelConfig& config = checkpoint.config();
+  const std::string prefix = config.LayerPrefix(layer);
+  std::set<std::string> quantized;
   for (const auto& [module, linear] : packed) {
-    replaced.insert(absl::StrCat(module, ".weight"));
+    quantized.insert(module);
     for (SafetensorsWriter::Declaration& declaration : PackedTensors(module, linear)) {
       ShardTensor tensor;
       tensor.declaration = std::move(declaration);
@@ -69,9 +89,21 @@ absl::StatusOr<std::string> BuildLayerShard(const Checkpoint& checkpoint, int la
       tensors.push_back(std::move(tensor));
     }
   }
+  const std::set<std::string> replaced = ReplacedTensors(config, layer, quantized);
   for (const std::string& name : checkpoint.TensorNames()) {
-    if (!absl::StartsWith(name, LayerPrefix(layer)) || replaced.count(name) > 0) continue;
+    if (!absl::StartsWith(name, prefix) || replaced.count(name) > 0) continue;
     UQ_RETURN_IF_ERROR(AddRaw(checkpoint, name, &tensors));
+  }
+  for (const TensorSpec& part : config.blocks[layer].tensors) {
+    const std::string stored = prefix + part.stored.name;
+    if (part.role == TensorRole::kVector || replaced.count(stored) == 0 ||
+        quantized.count(prefix + part.module) > 0) {
+      continue;
+    }
+    UQ_RETURN_IF_ERROR(AddRaw(checkpoint, stored, &tensors));
+    tensors.back().part = &part;
+    tensors.back().declaration.name = OwnTensorName(prefix, part);
+    tensors.back().declaration.shape = part.shape;
   }
   uint64_t size_bytes = kHeaderRoom;
   for (const ShardTensor& tensor : tensors) {
@@ -88,7 +120,7 @@ absl::Status WriteOuterShard(const Checkpoint& checkpoint, ObjectWriter* out,
                              std::vector<std::string>* names) {
   std::vector<ShardTensor> tensors;
   for (const std::string& name : checkpoint.TensorNames()) {
-    if (absl::StartsWith(name, "model.layers.")) continue;
+    if (absl::StartsWith(name, checkpoint.config().layers)) continue;
     UQ_RETURN_IF_ERROR(AddRaw(checkpoint, name, &tensors));
     if (names != nullptr) names->push_back(name);
   }

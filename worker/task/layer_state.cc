@@ -6,7 +6,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/base/status.h"
-#include "worker/model/checkpoint.h"
 #include "worker/task/content_store.h"
 
 namespace uniquanf {
@@ -42,15 +41,16 @@ SafetensorsDType DTypeOf(const Tensor& tensor) {
 
 }  // namespace
 
-absl::StatusOr<std::string> SaveLayerState(int layer, const QuantizerStates& states) {
+absl::StatusOr<std::string> SaveLayerState(const std::vector<std::string>& modules,
+                                           const QuantizerStates& states) {
   std::map<std::string, const Tensor*> tensors;
   std::vector<SafetensorsWriter::Declaration> declarations;
-  for (Linear linear : kAllLinears) {
-    const std::optional<QuantizerState>& state = states[static_cast<int>(linear)];
+  for (size_t l = 0; l < states.size(); ++l) {
+    const std::optional<QuantizerState>& state = states[l];
     if (!state.has_value()) continue;
     for (const Part& part : kParts) {
       const Tensor& tensor = (*state).*part.tensor;
-      const std::string name = absl::StrCat(ModuleName(layer, linear), part.suffix);
+      const std::string name = absl::StrCat(modules[l], part.suffix);
       declarations.push_back({name, DTypeOf(tensor), tensor.shape()});
       tensors[name] = &tensor;
     }

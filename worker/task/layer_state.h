@@ -9,24 +9,24 @@
 #ifndef UNIQUANF_WORKER_TASK_LAYER_STATE_H_
 #define UNIQUANF_WORKER_TASK_LAYER_STATE_H_
 
-#include <array>
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/safetensors/safetensors.h"
-#include "worker/block/block.h"
 #include "worker/quant/quantizer.h"
 
 namespace uniquanf {
 
 // By linear layer; empty: left in full precision.
-using QuantizerStates = std::array<std::optional<quant::QuantizerState>, kNumLinears>;
+using QuantizerStates = std::vector<std::optional<quant::QuantizerState>>;
 
-// The object's bytes.
-absl::StatusOr<std::string> SaveLayerState(int layer, const QuantizerStates& states);
+// The object's bytes; `modules` names the linear layers.
+absl::StatusOr<std::string> SaveLayerState(const std::vector<std::string>& modules,
+                                           const QuantizerStates& states);
 // Fills a state made by NewQuantizerState.
 absl::Status LoadQuantizerState(const SafetensorsFile& file, const std::string& module,
                                 quant::QuantizerState* state);

@@ -2,7 +2,6 @@
 #include "worker/task/layer_task.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <functional>
 #include <future>
@@ -20,6 +19,7 @@
 #include "common/base/random.h"
 #include "common/base/status.h"
 #include "worker/model/language_model.h"
+#include "worker/quant/method.h"
 #include "worker/quant/quantizer.h"
 #include "worker/quant/reconstruct.h"
 #include "worker/task/content_store.h"
@@ -45,11 +45,11 @@ uint64_t LayerSeed(uint64_t seed, int layer) {
 }
 
 // Digest of the digests of the linear weights as float32.
-std::string WeightsDigest(const HostBlock& block) {
-  std::array<std::string, kNumLinears> digests;
-  ParallelRanges(kNumLinears, 1, [&](int64_t i, int64_t) {
-    const std::vector<float>& weight = block.linear[i];
-    digests[i] = Sha256Hex(absl::string_view(reinterpret_cast<const char*>(weight.data()),
+std::string WeightsDigest(const BlockSpec& spec, const HostBlock& block) {
+  std::vector<std::string> digests(spec.num_linears());
+  ParallelRanges(spec.num_linears(), 1, [&](int64_t l, int64_t) {
+    const std::vector<float>& weight = block[spec.linears[l]];
+    digests[l] = Sha256Hex(absl::string_view(reinterpret_cast<const char*>(weight.data()),
                                              weight.size() * sizeof(float)));
   });
   return Sha256Hex(absl::StrJoin(digests, "\n"));
@@ -102,9 +102,13 @@ class LayerRun : public UnstoredLayer {
         layer_(layer_round.layer),
         round_(layer_round.round),
         num_rounds_(NumRounds(context_.plan)),
-        config_(context_.checkpoint->config().blocks[layer_round.layer]),
+        block_(context_.checkpoint->config().blocks[layer_round.layer]),
+        modules_(context_.checkpoint->config().ModuleNames(layer_round.layer)),
         env_(env),
-        start_(start) {}
+        start_(start),
+        states_(block_.num_linears()),
+        packed_(block_.num_linears()),
+        packing_(block_.num_linears()) {}
 
   // `earlier` may be null (OptimizeLayer).
   absl::Status Optimize(const std::vector<std::string>* earlier) {
@@ -153,19 +157,20 @@ class LayerRun : public UnstoredLayer {
       earlier.pop_back();
     }
     if (NeedsReconstruction(plan_.spec)) {
-      UQ_ASSIGN_OR_RETURN(rope_, MakeRopeTables(env_.backend, context_.checkpoint->config().rope,
-                                                config_.head_dim, plan_.sequence_length));
+      UQ_ASSIGN_OR_RETURN(rope_, MakeRopeTables(env_.backend, context_.checkpoint->config().ropes,
+                                                plan_.sequence_length));
       UQ_RETURN_IF_ERROR(ObtainInputs(given == nullptr ? nullptr : &earlier));
     }
     if (NeedsReconstruction(plan_.spec)) UQ_RETURN_IF_ERROR(WarmUp());
     if (IsCancelled(env_)) return CancelledError();
     ReportProgress(env_, "loading", 0, 1);
-    std::array<Tensor, kNumLinears> copied_ahead;
+    std::vector<Tensor> copied_ahead;
     UQ_RETURN_IF_ERROR(LoadOriginal(&copied_ahead));
     UQ_ASSIGN_OR_RETURN(
-        weights_, UploadBlock(env_.backend, config_, env_.act, original_, std::move(copied_ahead)));
+        weights_, UploadBlock(env_.backend, block_, env_.act, original_, std::move(copied_ahead)));
     // Hashed while the device works.
-    weights_sha256_ = std::async(std::launch::async, WeightsDigest, std::cref(original_));
+    weights_sha256_ =
+        std::async(std::launch::async, WeightsDigest, std::cref(block_), std::cref(original_));
     if (NeedsReconstruction(plan_.spec)) {
       ReportProgress(env_, "activations", 0, 2);
       const Shape& shape = inputs_.x_fp.shape();
@@ -176,7 +181,7 @@ class LayerRun : public UnstoredLayer {
             y_fp_, SequenceBuffer::Allocate(env_.backend, memory_.activations, env_.act, shape[0],
                                             shape[1], shape[2]));
       }
-      UQ_RETURN_IF_ERROR(ForwardBlock(env_.backend, config_, rope_, weights_, inputs_.x_fp, &y_fp_,
+      UQ_RETURN_IF_ERROR(ForwardBlock(env_.backend, block_, rope_, weights_, inputs_.x_fp, &y_fp_,
                                       env_.cancelled));
     }
     UQ_RETURN_IF_ERROR(Initialize());
@@ -229,7 +234,7 @@ class LayerRun : public UnstoredLayer {
   }
 
   // copied_ahead: linear weights that are on the device already.
-  absl::Status LoadOriginal(std::array<Tensor, kNumLinears>* copied_ahead) {
+  absl::Status LoadOriginal(std::vector<Tensor>* copied_ahead) {
     std::optional<absl::StatusOr<NextBlock::Ready>> ready;
     if (cache() != nullptr) ready = cache()->next_block().Take(plan_sha256_, layer_);
     if (ready && ready->ok()) {
@@ -240,8 +245,8 @@ class LayerRun : public UnstoredLayer {
     }
     const int next = layer_ + 1;
     if (next < plan_.num_layers) {
-      const BlockConfig& config = context_.checkpoint->config().blocks[next];
-      ReadAhead(next, NextBlock::DeviceBytes(config, env_.act) <= memory_.spare_bytes);
+      const BlockSpec& spec = context_.checkpoint->config().blocks[next];
+      ReadAhead(next, NextBlock::DeviceBytes(spec, env_.act) <= memory_.spare_bytes);
     }
     return absl::OkStatus();
   }
@@ -251,31 +256,18 @@ class LayerRun : public UnstoredLayer {
   absl::Status WarmUp() {
     if (cache() == nullptr || !cache()->next_block().IsReading()) return absl::OkStatus();
     BlockWeights zeros;
-    for (Linear linear : kAllLinears) {
-      const auto [num_outputs, num_inputs] = config_.LinearShape(linear);
-      Tensor& weight = zeros.linear[static_cast<int>(linear)];
-      UQ_ASSIGN_OR_RETURN(weight,
-                          Tensor::Allocate(env_.backend, env_.act, {num_outputs, num_inputs}));
-      UQ_RETURN_IF_ERROR(env_.backend->FillZero(weight.data(), weight.size_bytes()));
-      if (!config_.HasBias(linear)) continue;
-      Tensor& bias = zeros.bias[static_cast<int>(linear)];
-      UQ_ASSIGN_OR_RETURN(bias, Tensor::Allocate(env_.backend, DType::kFloat32, {num_outputs}));
-      UQ_RETURN_IF_ERROR(env_.backend->FillZero(bias.data(), bias.size_bytes()));
-    }
-    std::vector<Tensor*> norms = {&zeros.input_norm, &zeros.post_norm};
-    if (config_.qk_norm) norms.insert(norms.end(), {&zeros.q_norm, &zeros.k_norm});
-    for (Tensor* norm : norms) {
-      const bool of_head = norm == &zeros.q_norm || norm == &zeros.k_norm;
-      UQ_ASSIGN_OR_RETURN(*norm,
-                          Tensor::Allocate(env_.backend, DType::kFloat32,
-                                           {of_head ? config_.head_dim : config_.hidden_size}));
-      UQ_RETURN_IF_ERROR(env_.backend->FillZero(norm->data(), norm->size_bytes()));
+    for (const TensorSpec& spec : block_.tensors) {
+      UQ_ASSIGN_OR_RETURN(
+          Tensor tensor,
+          Tensor::Allocate(env_.backend, DeviceDType(spec.role, env_.act), spec.shape));
+      UQ_RETURN_IF_ERROR(env_.backend->FillZero(tensor.data(), tensor.size_bytes()));
+      zeros.push_back(std::move(tensor));
     }
     UQ_ASSIGN_OR_RETURN(
         Tensor sequence,
-        Tensor::Allocate(env_.backend, env_.act, {1, plan_.sequence_length, config_.hidden_size}));
+        Tensor::Allocate(env_.backend, env_.act, {1, plan_.sequence_length, block_.hidden_size}));
     UQ_RETURN_IF_ERROR(env_.backend->FillZero(sequence.data(), sequence.size_bytes()));
-    return ForwardBlockInPlace(env_.backend, config_, rope_, zeros, &sequence);
+    return ForwardBlockInPlace(env_.backend, block_, rope_, zeros, &sequence);
   }
 
   // Starts reading a layer's weights, unless that was done already, and copying them. On the CPU it
@@ -285,7 +277,7 @@ class LayerRun : public UnstoredLayer {
         cache()->next_block().Is(plan_sha256_, layer)) {
       return;
     }
-    const BlockConfig& config = context_.checkpoint->config().blocks[layer];
+    const BlockSpec& spec = context_.checkpoint->config().blocks[layer];
     cache()->next_block().Start(
         plan_sha256_, layer,
         [store = context_.checkpoint->store(), layer]() -> absl::StatusOr<HostBlock> {
@@ -293,7 +285,7 @@ class LayerRun : public UnstoredLayer {
                               Checkpoint::Open(store, /*allow_quantized=*/false));
           return checkpoint->LoadBlock(layer);
         },
-        env_.backend, config, env_.act, copy);
+        env_.backend, spec, env_.act, copy);
   }
 
   ActivationCacheImpl* cache() const { return static_cast<ActivationCacheImpl*>(env_.cache); }
@@ -303,43 +295,32 @@ class LayerRun : public UnstoredLayer {
     quant::InitOptions options;
     options.grid_steps = spec.grid_steps;
     options.alternating_rounds = spec.alternating_rounds;
-    quant::TrainedParts trained;
-    trained.binary = spec.method == QuantizationMethod::kUniquanf;
+    const quant::Method& method = quant::MethodOf(spec.method);
     std::shared_ptr<const SafetensorsFile> state;
     if (before_.has_value()) {
       auto opened = SafetensorsFile::Open(env_.work, ContentKey(before_->state_sha256));
       if (!opened.ok()) return NoteWorkObject(opened.status(), before_->state_sha256);
       state = *std::move(opened);
     }
-    for (Linear linear : kAllLinears) {
+    for (int l = 0; l < block_.num_linears(); ++l) {
       if (IsCancelled(env_)) return CancelledError();
-      const int i = static_cast<int>(linear);
-      ReportProgress(env_, "initializing", i, kNumLinears);
-      const ModuleSettings settings = SettingsForModule(spec, ModuleName(layer_, linear));
+      ReportProgress(env_, "initializing", l, block_.num_linears());
+      const ModuleSettings settings = SettingsForModule(spec, modules_[l]);
       if (settings.full_precision) continue;
-      const auto [num_outputs, num_inputs] = config_.LinearShape(linear);
-      const int64_t group_size = settings.group_size == 0 ? num_inputs : settings.group_size;
-      Tensor weight = std::move(weights_.linear[i]);
-      UQ_ASSIGN_OR_RETURN(weights_.linear[i],
-                          Tensor::Allocate(env_.backend, env_.act, {num_outputs, num_inputs}));
-      UQ_ASSIGN_OR_RETURN(states_[i], quant::NewQuantizerState(env_.backend, std::move(weight),
-                                                               settings.bits, group_size, trained));
+      const TensorSpec& linear = block_.linear(l);
+      const int64_t group_size =
+          settings.group_size == 0 ? linear.num_inputs() : settings.group_size;
+      Tensor weight = std::move(weights_[block_.linears[l]]);
+      UQ_ASSIGN_OR_RETURN(weights_[block_.linears[l]],
+                          Tensor::Allocate(env_.backend, env_.act, linear.shape));
+      UQ_ASSIGN_OR_RETURN(states_[l],
+                          quant::NewQuantizerState(env_.backend, std::move(weight), settings.bits,
+                                                   group_size, method.trained));
       if (state != nullptr) {
-        UQ_RETURN_IF_ERROR(LoadQuantizerState(*state, ModuleName(layer_, linear), &*states_[i]));
+        UQ_RETURN_IF_ERROR(LoadQuantizerState(*state, modules_[l], &*states_[l]));
         continue;
       }
-      switch (spec.method) {
-        case QuantizationMethod::kUniquanf:
-          quant::InitializeUnified(env_.backend, options, &*states_[i]);
-          break;
-        case QuantizationMethod::kFlexround:
-        case QuantizationMethod::kRtn:
-          quant::InitializeUniform(env_.backend, options, &*states_[i]);
-          break;
-        case QuantizationMethod::kAlternating:
-          quant::InitializeAlternating(env_.backend, options, &*states_[i]);
-          break;
-      }
+      method.initialize(env_.backend, options, &*states_[l]);
     }
     return env_.backend->Synchronize();
   }
@@ -362,11 +343,11 @@ class LayerRun : public UnstoredLayer {
       activations.x_q = inputs_.x_q.empty() ? &inputs_.x_fp : &inputs_.x_q;
     }
     activations.y_fp = &y_fp_;
-    std::array<QuantizerState*, kNumLinears> states{};
-    for (int i = 0; i < kNumLinears; ++i) states[i] = states_[i] ? &*states_[i] : nullptr;
+    std::vector<QuantizerState*> states;
+    for (auto& state : states_) states.push_back(state ? &*state : nullptr);
     UQ_ASSIGN_OR_RETURN(const quant::ReconstructResult reconstructed,
                         quant::ReconstructBlock(
-                            env_.backend, config_, rope_, options, activations, &weights_, states,
+                            env_.backend, block_, rope_, options, activations, &weights_, states,
                             [this](const quant::ReconstructProgress& progress) {
                               ReportProgress(env_, "reconstructing", progress.step,
                                              progress.num_steps, progress.loss);
@@ -394,20 +375,20 @@ class LayerRun : public UnstoredLayer {
   absl::Status StartStoring() {
     ReportProgress(env_, "storing", 0, 1);
     if (round_ + 1 < num_rounds_) {
-      UQ_ASSIGN_OR_RETURN(const std::string state, SaveLayerState(layer_, states_));
+      UQ_ASSIGN_OR_RETURN(const std::string state, SaveLayerState(modules_, states_));
       UQ_ASSIGN_OR_RETURN(result_.state_sha256, PutContent(env_.work.get(), state));
     }
-    for (Linear linear : kAllLinears) {
+    for (int l = 0; l < block_.num_linears(); ++l) {
       ModuleResult module;
-      module.name = ModuleName(layer_, linear);
-      std::tie(module.num_outputs, module.num_inputs) = config_.LinearShape(linear);
+      module.name = modules_[l];
+      std::tie(module.num_outputs, module.num_inputs) = block_.LinearShape(l);
       result_.modules.push_back(std::move(module));
     }
-    for (int i = 0; i < kNumLinears; ++i) {
+    for (int i = 0; i < block_.num_linears(); ++i) {
       if (!states_[i]) continue;
       UQ_ASSIGN_OR_RETURN(UnifiedLinear unified, quant::Unify(env_.backend, *states_[i]));
       if (NeedsReconstruction(plan_.spec)) {  // else nobody asks what the block computes
-        UQ_RETURN_IF_ERROR(WriteStored(unified, *states_[i], &weights_.linear[i]));
+        UQ_RETURN_IF_ERROR(WriteStored(unified, *states_[i], &weights_[block_.linears[i]]));
       }
       states_[i].reset();
       packing_[i] = std::async(std::launch::async, [this, i, unified = std::move(unified)] {
@@ -417,7 +398,7 @@ class LayerRun : public UnstoredLayer {
         module.bits = unified.bits;
         module.group_size = unified.group_size;
         module.num_saturated = packed_[i].num_saturated;
-        module.weight_error = StoredError(packed_[i], original_.linear[i]);
+        module.weight_error = StoredError(packed_[i], original_[block_.linears[i]]);
       });
     }
     shard_ = std::async(std::launch::async, [this] { return StoreShard(); });
@@ -445,7 +426,7 @@ class LayerRun : public UnstoredLayer {
   };
   absl::StatusOr<StoredShard> StoreShard() {
     std::map<std::string, PackedLinear> packed;
-    for (int i = 0; i < kNumLinears; ++i) {
+    for (int i = 0; i < block_.num_linears(); ++i) {
       if (!packing_[i].valid()) continue;
       packing_[i].get();
       packed.emplace(result_.modules[i].name, std::move(packed_[i]));
@@ -464,7 +445,7 @@ class LayerRun : public UnstoredLayer {
     ReportProgress(env_, "activations", 1, 2);
     SequenceBuffer y_q = std::move(inputs_.x_q.empty() ? inputs_.x_fp : inputs_.x_q);
     UQ_RETURN_IF_ERROR(
-        ForwardBlock(env_.backend, config_, rope_, weights_, y_q, &y_q, env_.cancelled));
+        ForwardBlock(env_.backend, block_, rope_, weights_, y_q, &y_q, env_.cancelled));
     UQ_ASSIGN_OR_RETURN(result_.final_loss, MeanSquaredError(y_q));
     if (cache() == nullptr || layer_ + 1 == plan_.num_layers) return absl::OkStatus();
     LayerInputs next;
@@ -482,15 +463,15 @@ class LayerRun : public UnstoredLayer {
   }
 
   absl::StatusOr<double> MeanSquaredError(const SequenceBuffer& y) {
-    const int64_t per_sequence = plan_.sequence_length * config_.hidden_size;
+    const int64_t per_sequence = plan_.sequence_length * block_.hidden_size;
     UQ_ASSIGN_OR_RETURN(Tensor params,
                         Tensor::Allocate(env_.backend, DType::kUint8, {sizeof(ops::StepParams)}));
     UQ_RETURN_IF_ERROR(env_.backend->FillZero(params.data(), params.size_bytes()));
     UQ_ASSIGN_OR_RETURN(Tensor row, Tensor::Allocate(env_.backend, env_.act,
-                                                     {plan_.sequence_length, config_.hidden_size}));
+                                                     {plan_.sequence_length, block_.hidden_size}));
     UQ_ASSIGN_OR_RETURN(
         Tensor target,
-        Tensor::Allocate(env_.backend, env_.act, {1, plan_.sequence_length, config_.hidden_size}));
+        Tensor::Allocate(env_.backend, env_.act, {1, plan_.sequence_length, block_.hidden_size}));
     UQ_ASSIGN_OR_RETURN(Tensor gradient, Tensor::Allocate(env_.backend, env_.act, row.shape()));
     UQ_ASSIGN_OR_RETURN(
         Tensor scratch,
@@ -520,7 +501,8 @@ class LayerRun : public UnstoredLayer {
   const int layer_;
   const int round_;
   const int num_rounds_;
-  const BlockConfig& config_;
+  const BlockSpec& block_;
+  const std::vector<std::string> modules_;  // names, by linear
   const TaskEnvironment env_;
   const absl::Duration start_;
   absl::Duration elapsed_;  // the device's part
@@ -537,9 +519,9 @@ class LayerRun : public UnstoredLayer {
   std::optional<LayerResult> before_;  // this layer's, of the round before
   std::optional<LayerRound> next_at_hand_;
   LayerResult result_;
-  std::array<PackedLinear, kNumLinears> packed_;
+  std::vector<PackedLinear> packed_;
   // Last, so that what runs in other threads is waited for before what it uses goes.
-  std::array<std::future<void>, kNumLinears> packing_;
+  std::vector<std::future<void>> packing_;
   std::future<absl::StatusOr<StoredShard>> shard_;
 };
 

@@ -19,7 +19,7 @@ std::string MebiBytes(uint64_t bytes) { return absl::StrCat((bytes >> 20) + 1, "
 LayerMemory EstimateLayerMemory(const Plan& plan, const ModelConfig& config, int layer,
                                 const Backend& backend, DType act) {
   const QuantizationSpec& spec = plan.spec;
-  const BlockConfig& block = config.blocks[layer];
+  const BlockSpec& block = config.blocks[layer];
   const uint64_t act_bytes = DTypeBytes(act);
   const bool reconstructs = NeedsReconstruction(spec);
   const int micro_batch = quant::MicroBatchSize(spec.batch_size, plan.sequence_length);
@@ -31,9 +31,9 @@ LayerMemory EstimateLayerMemory(const Plan& plan, const ModelConfig& config, int
   }
   LayerMemory memory;
   memory.fixed_bytes = kSmallTensorBytes;
-  for (Linear linear : kAllLinears) {
-    const auto [num_outputs, num_inputs] = block.LinearShape(linear);
-    const ModuleSettings settings = SettingsForModule(spec, ModuleName(layer, linear));
+  for (int l = 0; l < block.num_linears(); ++l) {
+    const auto [num_outputs, num_inputs] = block.LinearShape(l);
+    const ModuleSettings settings = SettingsForModule(spec, config.ModuleName(layer, l));
     memory.fixed_bytes += static_cast<uint64_t>(num_outputs) * num_inputs * weight_bytes;
     if (settings.full_precision) continue;
     memory.fixed_bytes +=
@@ -43,9 +43,7 @@ LayerMemory EstimateLayerMemory(const Plan& plan, const ModelConfig& config, int
   if (!reconstructs) return memory;
   const uint64_t sequence_bytes =
       static_cast<uint64_t>(plan.sequence_length) * block.hidden_size * act_bytes;
-  const uint64_t rope_bytes =
-      static_cast<uint64_t>(plan.sequence_length) * block.head_dim * sizeof(float);
-  memory.step_bytes = rope_bytes +
+  memory.step_bytes = RopeTablesBytes(config.ropes, plan.sequence_length) +
                       BlockRunnerBytes(backend, block, act, micro_batch, plan.sequence_length,
                                        /*with_backward=*/true) +
                       3 * micro_batch * sequence_bytes;           // x, y and dy

@@ -24,17 +24,12 @@ void ConvertTo(DType act, const std::vector<float>& values, char* out) {
   });
 }
 
-uint64_t LinearBytes(const BlockConfig& config, Linear linear, DType act) {
-  const auto [num_outputs, num_inputs] = config.LinearShape(linear);
-  return static_cast<uint64_t>(num_outputs) * num_inputs * DTypeBytes(act);
-}
-
 }  // namespace
 
-uint64_t NextBlock::DeviceBytes(const BlockConfig& config, DType act) {
-  uint64_t bytes = 0;
-  for (Linear linear : kAllLinears) bytes += LinearBytes(config, linear, act);
-  return bytes;
+uint64_t NextBlock::DeviceBytes(const BlockSpec& spec, DType act) {
+  uint64_t elements = 0;
+  for (int l = 0; l < spec.num_linears(); ++l) elements += spec.linear(l).num_elements();
+  return elements * DTypeBytes(act);
 }
 
 bool NextBlock::ReservePinned(size_t size_bytes) {
@@ -50,13 +45,13 @@ bool NextBlock::ReservePinned(size_t size_bytes) {
 }
 
 void NextBlock::Start(const std::string& plan_sha256, int layer, Load load, Backend* backend,
-                      const BlockConfig& config, DType act, bool copy) {
+                      const BlockSpec& spec, DType act, bool copy) {
   if (reading_.valid()) reading_.wait();
-  linear_ = {};
+  linear_.clear();
   plan_sha256_ = plan_sha256;
   layer_ = layer;
   backend_ = backend;
-  config_ = config;
+  spec_ = spec;
   act_ = act;
   copy_ = copy;
   reading_ = std::async(std::launch::async, [this, load = std::move(load), copy] {
@@ -64,13 +59,14 @@ void NextBlock::Start(const std::string& plan_sha256, int layer, Load load, Back
     std::future<bool> reserved;
     if (copy) {
       reserved = std::async(std::launch::async,
-                            [this] { return ReservePinned(DeviceBytes(config_, act_)); });
+                            [this] { return ReservePinned(DeviceBytes(spec_, act_)); });
     }
     absl::StatusOr<HostBlock> block = load();
     // Without page-locked memory the block is still read ahead.
     if (!copy || !reserved.get() || !block.ok()) return block;
     char* to = pinned_;
-    for (const std::vector<float>& weight : block->linear) {
+    for (int t : spec_.linears) {
+      const std::vector<float>& weight = (*block)[t];
       ConvertTo(act_, weight, to);
       to += weight.size() * DTypeBytes(act_);
     }
@@ -86,14 +82,13 @@ bool NextBlock::IsReading() const {
 void NextBlock::Poll() {
   if (!copy_ || !reading_.valid() || IsReading()) return;
   copy_ = false;
-  if (pinned_bytes_ < DeviceBytes(config_, act_)) return;  // it could not be reserved
+  if (pinned_bytes_ < DeviceBytes(spec_, act_)) return;  // it could not be reserved
   const char* from = pinned_;
-  std::array<Tensor, kNumLinears> linear;
-  for (Linear l : kAllLinears) {
-    const auto [num_outputs, num_inputs] = config_.LinearShape(l);
-    absl::StatusOr<Tensor> tensor = Tensor::Allocate(backend_, act_, {num_outputs, num_inputs});
+  std::vector<Tensor> linear(spec_.num_linears());
+  for (int l = 0; l < spec_.num_linears(); ++l) {
+    absl::StatusOr<Tensor> tensor = Tensor::Allocate(backend_, act_, spec_.linear(l).shape);
     if (!tensor.ok()) return;  // no room after all: the next task copies them itself
-    Tensor& to = linear[static_cast<int>(l)] = *std::move(tensor);
+    Tensor& to = linear[l] = *std::move(tensor);
     if (!backend_->CopyFromHostAside(to.data(), from, to.size_bytes()).ok()) return;
     from += to.size_bytes();
   }
@@ -111,7 +106,7 @@ std::optional<absl::StatusOr<NextBlock::Ready>> NextBlock::Take(const std::strin
   absl::StatusOr<HostBlock> block = reading_.get();
   copy_ = false;
   if (!block.ok()) {
-    linear_ = {};
+    linear_.clear();
     return block.status();
   }
   Ready ready;
@@ -129,7 +124,7 @@ std::optional<absl::StatusOr<NextBlock::Ready>> NextBlock::Take(const std::strin
 void NextBlock::Drop() {
   if (reading_.valid()) reading_.get().IgnoreError();
   copy_ = false;
-  linear_ = {};
+  linear_.clear();
   if (pinned_ != nullptr) backend_->FreeHost(pinned_);
   pinned_ = nullptr;
   pinned_bytes_ = 0;

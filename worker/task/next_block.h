@@ -7,12 +7,12 @@
 #ifndef UNIQUANF_WORKER_TASK_NEXT_BLOCK_H_
 #define UNIQUANF_WORKER_TASK_NEXT_BLOCK_H_
 
-#include <array>
 #include <cstdint>
 #include <functional>
 #include <future>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "worker/backend/tensor.h"
@@ -26,7 +26,7 @@ class NextBlock {
   struct Ready {
     HostBlock host;
     // As UploadBlock takes them; empty where they were not copied.
-    std::array<Tensor, kNumLinears> linear;
+    std::vector<Tensor> linear;
   };
 
   NextBlock() = default;
@@ -37,7 +37,7 @@ class NextBlock {
   // Drops what is here and starts to read the layer. With `copy` its linear weights, act, also go
   // to the device as soon as they are read and Poll is called.
   void Start(const std::string& plan_sha256, int layer, Load load, Backend* backend,
-             const BlockConfig& config, DType act, bool copy);
+             const BlockSpec& spec, DType act, bool copy);
   // Call often: starts the copies once the weights are there. Does not wait.
   void Poll();
   // The weights are not there yet.
@@ -51,7 +51,7 @@ class NextBlock {
 
   uint64_t device_bytes() const;
   // What the copies of a block of this shape take on the device.
-  static uint64_t DeviceBytes(const BlockConfig& config, DType act);
+  static uint64_t DeviceBytes(const BlockSpec& spec, DType act);
 
  private:
   // Room for `size_bytes` of page-locked memory; false where there is none. The reading thread's.
@@ -61,10 +61,10 @@ class NextBlock {
   int layer_ = -1;
   std::future<absl::StatusOr<HostBlock>> reading_;
   Backend* backend_ = nullptr;
-  BlockConfig config_;
+  BlockSpec spec_;
   DType act_ = DType::kFloat32;
-  bool copy_ = false;  // still to be done
-  std::array<Tensor, kNumLinears> linear_;
+  bool copy_ = false;           // still to be done
+  std::vector<Tensor> linear_;  // by linear; empty where nothing was copied
   // The linear weights one after the other, act; kept from layer to layer.
   char* pinned_ = nullptr;
   size_t pinned_bytes_ = 0;

@@ -24,8 +24,8 @@ absl::Status CheckModules(const QuantizationSpec& spec, const ModelConfig& confi
   std::set<std::string> unmatched;
   for (const ModuleOverride& override : spec.overrides) unmatched.insert(override.pattern);
   for (int layer = 0; layer < config.num_layers; ++layer) {
-    for (Linear linear : kAllLinears) {
-      const std::string name = ModuleName(layer, linear);
+    for (int l = 0; l < config.blocks[layer].num_linears(); ++l) {
+      const std::string name = config.ModuleName(layer, l);
       for (const ModuleOverride& override : spec.overrides) {
         QuantizationSpec only;
         only.overrides = {override};
@@ -34,7 +34,7 @@ absl::Status CheckModules(const QuantizationSpec& spec, const ModelConfig& confi
       }
       const ModuleSettings settings = SettingsForModule(spec, name);
       if (settings.full_precision || settings.group_size == 0) continue;
-      const int64_t num_inputs = config.blocks[layer].LinearShape(linear).second;
+      const int64_t num_inputs = config.blocks[layer].LinearShape(l).second;
       if (num_inputs % settings.group_size != 0) {
         return InvalidInput(
             "GROUP_SIZE_NOT_DIVIDING",
@@ -47,7 +47,7 @@ absl::Status CheckModules(const QuantizationSpec& spec, const ModelConfig& confi
     return InvalidInput("OVERRIDE_MATCHES_NOTHING",
                         absl::StrCat("override pattern \"", *unmatched.begin(),
                                      "\" matches no linear layer of the model; names look like ",
-                                     ModuleName(0, Linear::kQ)));
+                                     config.ModuleName(0, 0)));
   }
   return absl::OkStatus();
 }

@@ -27,10 +27,11 @@ class ArtifactCheckpointTest : public testing::Test {
   // Every linear layer of layer 1 at 3 bits; layer 0 stays in full precision.
   void SetUp() override {
     tensors_ = MakeFixtureTensors(options_);
+    const ModelConfig config = *ParseModelConfig(FixtureConfig(options_));
     std::mt19937_64 engine(7);
     for (int layer = 0; layer < options_.num_layers; ++layer) {
-      for (Linear linear : kAllLinears) {
-        const std::string name = ModuleName(layer, linear);
+      for (int l = 0; l < config.blocks[layer].num_linears(); ++l) {
+        const std::string name = config.ModuleName(layer, l);
         const std::vector<int64_t> shape = tensors_[name + ".weight"].shape;
         ManifestModule module;
         module.name = name;
@@ -127,13 +128,14 @@ TEST_F(ArtifactCheckpointTest, LoadsDequantizedWeights) {
   EXPECT_EQ(checkpoint->config().num_layers, 2);
   EXPECT_THAT(checkpoint->config_json(), HasSubstr("quantization_config"));
   ASSERT_OK_AND_ASSIGN(const HostBlock plain, checkpoint->LoadBlock(0));
-  EXPECT_EQ(plain.linear[0], tensors_["model.layers.0.self_attn.q_proj.weight"].values);
+  const BlockSpec& spec = checkpoint->config().blocks[1];
+  EXPECT_EQ(plain[spec.linears[0]], tensors_["model.layers.0.self_attn.q_proj.weight"].values);
   ASSERT_OK_AND_ASSIGN(const HostBlock block, checkpoint->LoadBlock(1));
-  for (Linear linear : kAllLinears) {
-    const PackedLinear& packed = packed_[ModuleName(1, linear)];
+  for (int l = 0; l < spec.num_linears(); ++l) {
+    const PackedLinear& packed = packed_[checkpoint->config().ModuleName(1, l)];
     std::vector<float> expected(packed.num_outputs * packed.num_inputs);
     Dequantize(packed, expected.data());
-    EXPECT_EQ(block.linear[static_cast<int>(linear)], expected) << LinearName(linear);
+    EXPECT_EQ(block[spec.linears[l]], expected) << spec.linear(l).module;
   }
 }
 

@@ -130,17 +130,18 @@ TEST_F(LanguageModelTest, EvaluationCanBeCancelled) {
 
 TEST_F(LanguageModelTest, ASequenceDoesNotDependOnItsNeighbours) {
   ASSERT_OK_AND_ASSIGN(const HostBlock block, checkpoint_->LoadBlock(0));
-  const BlockConfig& config = checkpoint_->config().blocks[0];
+  const BlockSpec& spec = checkpoint_->config().blocks[0];
   ASSERT_OK_AND_ASSIGN(const BlockWeights weights,
-                       UploadBlock(backend_.get(), config, DType::kFloat32, block));
-  ASSERT_OK_AND_ASSIGN(const RopeTables rope, MakeRopeTables(backend_.get(), RopeConfig(), 8, 9));
+                       UploadBlock(backend_.get(), spec, DType::kFloat32, block));
+  ASSERT_OK_AND_ASSIGN(const RopeTables rope,
+                       MakeRopeTables(backend_.get(), checkpoint_->config().ropes, 9));
   const std::vector<float> values = reference::RandomFloats(3 * 9 * 16, 1);
   const Tensor all = reference::Upload(backend_.get(), DType::kFloat32, {3, 9, 16}, values);
   Tensor out = reference::Empty(backend_.get(), DType::kFloat32, {3, 9, 16});
-  ASSERT_OK(ForwardBlock(backend_.get(), config, rope, weights, all, &out));
+  ASSERT_OK(ForwardBlock(backend_.get(), spec, rope, weights, all, &out));
   Tensor last = reference::Upload(backend_.get(), DType::kFloat32, {1, 9, 16},
                                   std::vector<float>(values.end() - 9 * 16, values.end()));
-  ASSERT_OK(ForwardBlockInPlace(backend_.get(), config, rope, weights, &last));
+  ASSERT_OK(ForwardBlockInPlace(backend_.get(), spec, rope, weights, &last));
   ASSERT_OK_AND_ASSIGN(const std::vector<float> together, out.ToFloats());
   ASSERT_OK_AND_ASSIGN(const std::vector<float> alone, last.ToFloats());
   EXPECT_EQ(std::vector<float>(together.end() - 9 * 16, together.end()), alone);

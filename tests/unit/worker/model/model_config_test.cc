@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "common/base/check.h"
 #include "common/base/json_util.h"
 #include "tests/support/mutator.h"
 #include "tests/support/status_matchers.h"
@@ -26,9 +27,20 @@ std::string Config(absl::string_view family, absl::string_view extra = "") {
                       "num_attention_heads": 8, "num_key_value_heads": 2, "vocab_size": 100})");
 }
 
+const AttentionNode& Attention(const BlockSpec& block) {
+  for (const Node& node : block.nodes) {
+    if (const auto* attention = std::get_if<AttentionNode>(&node)) return *attention;
+  }
+  UQ_CHECK(false);
+}
+
+bool HasBias(const BlockSpec& block, const std::string& module) {
+  return block.FindTensor(module + ".bias") >= 0;
+}
+
 std::vector<int64_t> Windows(const ModelConfig& config) {
   std::vector<int64_t> windows;
-  for (const BlockConfig& block : config.blocks) windows.push_back(block.window);
+  for (const BlockSpec& block : config.blocks) windows.push_back(Attention(block).shape.window);
   return windows;
 }
 
@@ -40,30 +52,38 @@ TEST(ModelConfigTest, ReadsLlama) {
   EXPECT_EQ(config.model_type, "llama");
   EXPECT_EQ(config.num_layers, 4);
   EXPECT_EQ(config.vocab_size, 100);
-  EXPECT_TRUE(config.tie_word_embeddings);
-  EXPECT_EQ(config.rope.theta, 500000.0);
-  EXPECT_EQ(config.rope.type, "default");
+  EXPECT_TRUE(config.ends.tied);
+  ASSERT_EQ(config.ropes.size(), 1u);
+  EXPECT_EQ(config.ropes[0].theta, 500000.0);
+  EXPECT_EQ(config.ropes[0].type, "default");
+  EXPECT_EQ(config.ropes[0].width, 8);
   ASSERT_EQ(config.blocks.size(), 4u);
-  const BlockConfig& block = config.blocks[0];
-  EXPECT_EQ(block.head_dim, 8);  // hidden_size / num_attention_heads
-  EXPECT_EQ(block.rms_norm_eps, 1e-5f);
-  EXPECT_EQ(block.window, 0);
-  EXPECT_FALSE(block.qk_norm || block.qkv_bias || block.o_bias || block.mlp_bias);
-  EXPECT_EQ(block.LinearShape(Linear::kK), (std::pair<int64_t, int64_t>(16, 64)));
+  const BlockSpec& block = config.blocks[0];
+  EXPECT_EQ(Attention(block).shape.head_dim, 8);  // hidden_size / num_attention_heads
+  EXPECT_EQ(config.ends.final_norm_kind.eps, 1e-5f);
+  EXPECT_EQ(Attention(block).shape.window, 0);
+  EXPECT_EQ(block.tensors.size(), 9u);  // two norms, seven linear layers, no biases
+  EXPECT_EQ(block.LinearShape(block.FindLinear("self_attn.k_proj")),
+            (std::pair<int64_t, int64_t>(16, 64)));
 }
 
 TEST(ModelConfigTest, ReadsBiasesOfEachFamily) {
   ASSERT_OK_AND_ASSIGN(const ModelConfig llama,
                        ParseModelConfig(Config("Llama", R"("attention_bias": true,
                                                           "mlp_bias": true, )")));
-  for (Linear linear : kAllLinears) EXPECT_TRUE(llama.blocks[0].HasBias(linear));
+  for (int l = 0; l < llama.blocks[0].num_linears(); ++l) {
+    EXPECT_TRUE(HasBias(llama.blocks[0], llama.blocks[0].linear(l).module));
+  }
   ASSERT_OK_AND_ASSIGN(const ModelConfig qwen2, ParseModelConfig(Config("Qwen2")));
-  EXPECT_TRUE(qwen2.blocks[0].HasBias(Linear::kQ) && qwen2.blocks[0].HasBias(Linear::kV));
-  EXPECT_FALSE(qwen2.blocks[0].HasBias(Linear::kO) || qwen2.blocks[0].HasBias(Linear::kUp));
+  EXPECT_TRUE(HasBias(qwen2.blocks[0], "self_attn.q_proj"));
+  EXPECT_TRUE(HasBias(qwen2.blocks[0], "self_attn.v_proj"));
+  EXPECT_FALSE(HasBias(qwen2.blocks[0], "self_attn.o_proj"));
+  EXPECT_FALSE(HasBias(qwen2.blocks[0], "mlp.up_proj"));
   ASSERT_OK_AND_ASSIGN(const ModelConfig qwen3, ParseModelConfig(Config("Qwen3")));
-  EXPECT_TRUE(qwen3.blocks[0].qk_norm);
-  EXPECT_FALSE(qwen3.blocks[0].HasBias(Linear::kQ));
-  EXPECT_EQ(qwen3.blocks[0].head_dim, 128);  // the family's default, not hidden / heads
+  EXPECT_GE(qwen3.blocks[0].FindTensor("self_attn.q_norm.weight"), 0);
+  EXPECT_FALSE(HasBias(qwen3.blocks[0], "self_attn.q_proj"));
+  // The family's default, not hidden / heads.
+  EXPECT_EQ(Attention(qwen3.blocks[0]).shape.head_dim, 128);
 }
 
 TEST(ModelConfigTest, ReadsMistralWindows) {
@@ -108,16 +128,55 @@ TEST(ModelConfigTest, ReadsBothFormsOfRope) {
                                                       "rope_type": "llama3", )",
                                                     fields, "}, "))));
   for (const ModelConfig* config : {&old_form, &new_form}) {
-    EXPECT_EQ(config->rope.type, "llama3");
-    EXPECT_EQ(config->rope.theta, 500000.0);
-    EXPECT_EQ(config->rope.factor, 8.0);
-    EXPECT_EQ(config->rope.original_max_position_embeddings, 8192.0);
+    EXPECT_EQ(config->ropes[0].type, "llama3");
+    EXPECT_EQ(config->ropes[0].theta, 500000.0);
+    EXPECT_EQ(config->ropes[0].factor, 8.0);
+    EXPECT_EQ(config->ropes[0].original_max_position_embeddings, 8192.0);
   }
   ASSERT_OK_AND_ASSIGN(const ModelConfig linear,
                        ParseModelConfig(Config("Llama", R"("rope_scaling": {"type": "linear",
                                                           "factor": 2.0}, )")));
-  EXPECT_EQ(linear.rope.type, "linear");
+  EXPECT_EQ(linear.ropes[0].type, "linear");
   EXPECT_OK(ParseModelConfig(Config("Llama", R"("rope_scaling": null, )")));
+}
+
+TEST(ModelConfigTest, ReadsPublishedGemma3WithItsDefaults) {
+  // As google/gemma-3 configs are: no vocabulary, eps, activation, positions or pattern.
+  ASSERT_OK_AND_ASSIGN(const ModelConfig config, ParseModelConfig(R"({
+      "architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text", "hidden_size": 64,
+      "intermediate_size": 128, "num_hidden_layers": 7, "num_attention_heads": 8, "head_dim": 16,
+      "rope_scaling": {"factor": 8.0, "rope_type": "linear"}, "sliding_window": 512})"));
+  EXPECT_EQ(config.vocab_size, 262208);
+  EXPECT_TRUE(config.ends.tied);
+  EXPECT_EQ(config.ends.embedding_scale, 8.0f);
+  EXPECT_EQ(config.ends.final_norm_kind.added, 1.0f);
+  EXPECT_EQ(Windows(config), (std::vector<int64_t>{512, 512, 512, 512, 512, 0, 512}));
+  ASSERT_EQ(config.ropes.size(), 2u);
+  EXPECT_EQ(config.ropes[0].theta, 1e6);  // full layers
+  EXPECT_EQ(config.ropes[0].type, "linear");
+  EXPECT_EQ(config.ropes[1].theta, 1e4);
+  EXPECT_EQ(config.ropes[1].type, "default");
+  for (int layer = 0; layer < 7; ++layer) {
+    for (const Node& node : config.blocks[layer].nodes) {
+      const auto* rope = std::get_if<RopeNode>(&node);
+      if (rope != nullptr) EXPECT_EQ(rope->table, layer == 5 ? 0 : 1) << layer;
+    }
+  }
+  const int norm = config.blocks[0].FindTensor("pre_feedforward_layernorm.weight");
+  ASSERT_GE(norm, 0);
+  EXPECT_EQ(config.blocks[0].tensors[norm].stored.added, 1.0f);
+}
+
+TEST(ModelConfigTest, ReadsGemma2CapsAndTheirAbsence) {
+  ASSERT_OK_AND_ASSIGN(const ModelConfig plain, ParseModelConfig(Config("Gemma2")));
+  EXPECT_EQ(Attention(plain.blocks[0]).shape.softcap, 50.0f);
+  EXPECT_EQ(plain.ends.logit_softcap, 30.0f);
+  EXPECT_EQ(Windows(plain), (std::vector<int64_t>{4096, 0, 4096, 0}));
+  ASSERT_OK_AND_ASSIGN(const ModelConfig none,
+                       ParseModelConfig(Config("Gemma2", R"("attn_logit_softcapping": null,
+                                        "final_logit_softcapping": null, )")));
+  EXPECT_EQ(Attention(none.blocks[0]).shape.softcap, 0.0f);
+  EXPECT_EQ(none.ends.logit_softcap, 0.0f);
 }
 
 TEST(ModelConfigTest, RefusesWhatItCannotRun) {
@@ -127,7 +186,14 @@ TEST(ModelConfigTest, RefusesWhatItCannotRun) {
     const char* message;
   };
   const Case cases[] = {
-      {Config("Gemma3"), "UNSUPPORTED_ARCHITECTURE", "Gemma3ForCausalLM"},
+      {Config("Unheard"), "UNSUPPORTED_ARCHITECTURE", "UnheardForCausalLM"},
+      {Config("Gemma", R"("use_bidirectional_attention": true, )"), "INVALID_MODEL_CONFIG",
+       "use_bidirectional_attention"},
+      {Config("Gemma2", R"("hidden_activation": "sine", )"), "INVALID_MODEL_CONFIG", "sine"},
+      {Config("Mixtral", R"("num_local_experts": 100000, )"), "INVALID_MODEL_CONFIG",
+       "num_local_experts"},
+      {Config("Mixtral", R"("num_local_experts": 4, "num_experts_per_tok": 5, )"),
+       "INVALID_MODEL_CONFIG", "num_experts_per_tok"},
       {Config("Llama", R"("quantization_config": {"quant_method": "gptq"}, )"),
        "MODEL_ALREADY_QUANTIZED", "quantization_config"},
       {Config("Llama", R"("hidden_act": "gelu", )"), "INVALID_MODEL_CONFIG", "hidden_act"},
@@ -197,11 +263,12 @@ TEST(ModelConfigTest, DamagedConfigsNeverCrash) {
 
 TEST(RopeTest, Llama3ScalingKeepsHighAndDividesLowFrequencies) {
   RopeConfig rope;
+  rope.width = 128;
   rope.theta = 500000.0;
-  const std::vector<double> plain = RopeInverseFrequencies(rope, 128);
+  const std::vector<double> plain = RopeInverseFrequencies(rope);
   rope.type = "llama3";
   rope.factor = 8.0;
-  const std::vector<double> scaled = RopeInverseFrequencies(rope, 128);
+  const std::vector<double> scaled = RopeInverseFrequencies(rope);
   EXPECT_EQ(scaled[0], plain[0]);
   EXPECT_DOUBLE_EQ(scaled[63], plain[63] / 8.0);
   for (int i = 0; i < 64; ++i) {
@@ -218,9 +285,11 @@ TEST(RopeTest, Llama3ScalingKeepsHighAndDividesLowFrequencies) {
 
 TEST(RopeTest, TablesHoldCosinesAndSines) {
   std::unique_ptr<Backend> backend = NewCpuBackend({.num_threads = 1});
-  ASSERT_OK_AND_ASSIGN(const RopeTables tables, MakeRopeTables(backend.get(), RopeConfig(), 8, 5));
-  ASSERT_OK_AND_ASSIGN(const std::vector<float> cos, tables.cos.ToFloats());
-  ASSERT_OK_AND_ASSIGN(const std::vector<float> sin, tables.sin.ToFloats());
+  RopeConfig rope;
+  rope.width = 8;
+  ASSERT_OK_AND_ASSIGN(const RopeTables tables, MakeRopeTables(backend.get(), {rope}, 5));
+  ASSERT_OK_AND_ASSIGN(const std::vector<float> cos, tables[0].cos.ToFloats());
+  ASSERT_OK_AND_ASSIGN(const std::vector<float> sin, tables[0].sin.ToFloats());
   for (int position = 0; position < 5; ++position) {
     for (int i = 0; i < 4; ++i) {
       const double angle = position * std::pow(10000.0, -i / 4.0);

@@ -2,20 +2,19 @@
 #ifndef UNIQUANF_TESTS_UNIT_WORKER_OPS_BLOCK_REFERENCE_H_
 #define UNIQUANF_TESTS_UNIT_WORKER_OPS_BLOCK_REFERENCE_H_
 
-#include <array>
+#include <vector>
 
 #include "tests/unit/worker/ops/reference.h"
-#include "worker/block/block.h"
+#include "worker/block/block_traits.h"
 
 namespace uniquanf::reference {
 
-struct BlockValues {
-  std::array<Vector, kNumLinears> linear, bias;
-  Vector input_norm, post_norm, q_norm, k_norm;
-};
+// A block's tensors by their index in its spec.
+using BlockValues = std::vector<Vector>;
 
-// y[T, H] of x[T, H]; cos, sin [L, D/2].
-Vector BlockForward(const BlockConfig& config, const BlockValues& weights, const Vector& x,
+// y[T, H] of x[T, H] of a Llama-like block, written from the traits and the tensors' names alone,
+// not from the spec's nodes; cos, sin [L, D/2].
+Vector BlockForward(const BlockTraits& traits, const BlockValues& weights, const Vector& x,
                     const Vector& cos, const Vector& sin, int64_t batch, int64_t seq_len);
 
 }  // namespace uniquanf::reference

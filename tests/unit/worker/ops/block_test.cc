@@ -7,6 +7,7 @@
 #include <string>
 
 #include "tests/unit/worker/ops/block_reference.h"
+#include "worker/block/block_traits.h"
 
 namespace uniquanf {
 namespace {
@@ -22,54 +23,48 @@ using reference::Vector;
 
 struct Family {
   const char* name;
-  BlockConfig config;
+  BlockTraits traits;
 };
 
 std::vector<Family> Families() {
-  BlockConfig llama;
+  BlockTraits llama;
   llama.hidden_size = 48;
-  llama.intermediate_size = 80;
-  llama.num_heads = 4;
-  llama.num_kv_heads = 2;
-  llama.head_dim = 32;  // num_heads · head_dim is not hidden_size
-  BlockConfig mistral = llama, qwen2 = llama, qwen3 = llama, biased = llama, heads = llama;
-  mistral.window = 5;
-  qwen2.qkv_bias = true;
-  qwen3.qk_norm = true;
-  biased.qkv_bias = biased.o_bias = biased.mlp_bias = true;
-  heads.num_kv_heads = 4;
-  heads.head_dim = 12;
+  llama.mlp.size = 80;
+  llama.attention.num_heads = 4;
+  llama.attention.num_kv_heads = 2;
+  llama.attention.head_dim = 32;  // num_heads · head_dim is not hidden_size
+  BlockTraits mistral = llama, qwen2 = llama, qwen3 = llama, biased = llama, heads = llama;
+  mistral.attention.window = 5;
+  qwen2.attention.qkv_bias = true;
+  qwen3.attention.head_norm = AttentionTraits::HeadNorm::kShared;
+  biased.attention.qkv_bias = biased.attention.o_bias = biased.mlp.bias = true;
+  heads.attention.num_kv_heads = 4;
+  heads.attention.head_dim = 12;
   return {{"Llama", llama},       {"MistralWindow", mistral}, {"Qwen2Bias", qwen2},
           {"Qwen3QkNorm", qwen3}, {"LlamaAllBiases", biased}, {"LlamaMultiHead", heads}};
 }
 
 // One block with random weights, input and upstream gradient on a device.
 struct BlockOnDevice {
-  BlockOnDevice(Backend* backend, DType act, const BlockConfig& config, int64_t batch,
+  BlockOnDevice(Backend* backend, DType act, const BlockTraits& traits, int64_t batch,
                 int64_t seq_len)
-      : backend(backend), config(config), batch(batch), seq_len(seq_len) {
+      : backend(backend), traits(traits), spec(BuildBlock(traits)), batch(batch), seq_len(seq_len) {
     uint64_t seed = 100;
-    for (Linear linear : kAllLinears) {
-      const auto [n, k] = config.LinearShape(linear);
-      const int i = static_cast<int>(linear);
-      weights.linear[i] =
-          Upload(backend, act, {n, k}, RandomFloats(n * k, ++seed, 1 / std::sqrt(double(k))));
-      gradients[i] = Empty(backend, act, {n, k});
-      if (config.HasBias(linear)) {
-        weights.bias[i] = Upload(backend, DType::kFloat32, {n}, RandomFloats(n, ++seed, 0.5));
+    for (const TensorSpec& tensor : spec.tensors) {
+      const int64_t count = tensor.num_elements();
+      if (tensor.role == TensorRole::kLinear) {
+        const double deviation = 1 / std::sqrt(double(tensor.num_inputs()));
+        weights.push_back(
+            Upload(backend, act, tensor.shape, RandomFloats(count, ++seed, deviation)));
+        gradients.push_back(Empty(backend, act, tensor.shape));
+        continue;
       }
+      const bool bias = tensor.stored.name.find(".bias") != std::string::npos;
+      std::vector<float> values = RandomFloats(count, ++seed, bias ? 0.5 : 0.2);
+      for (float& value : values) value += bias ? 0 : 1;
+      weights.push_back(Upload(backend, DType::kFloat32, tensor.shape, values));
     }
-    auto norm = [&](int64_t width) {
-      std::vector<float> values = RandomFloats(width, ++seed, 0.2);
-      for (float& value : values) value += 1;
-      return Upload(backend, DType::kFloat32, {width}, values);
-    };
-    weights.input_norm = norm(config.hidden_size);
-    weights.post_norm = norm(config.hidden_size);
-    if (config.qk_norm) {
-      weights.q_norm = norm(config.head_dim);
-      weights.k_norm = norm(config.head_dim);
-    }
+    const AttentionTraits& config = traits.attention;
     const int64_t half = config.head_dim / 2;
     std::vector<float> cosines, sines;
     for (int64_t position = 0; position < seq_len; ++position) {
@@ -79,10 +74,10 @@ struct BlockOnDevice {
         sines.push_back(static_cast<float>(std::sin(angle)));
       }
     }
-    rope.cos = Upload(backend, DType::kFloat32, {seq_len, half}, cosines);
-    rope.sin = Upload(backend, DType::kFloat32, {seq_len, half}, sines);
-    const int64_t elements = batch * seq_len * config.hidden_size;
-    const Shape shape = {batch * seq_len, config.hidden_size};
+    rope.push_back({Upload(backend, DType::kFloat32, {seq_len, half}, cosines),
+                    Upload(backend, DType::kFloat32, {seq_len, half}, sines)});
+    const int64_t elements = batch * seq_len * traits.hidden_size;
+    const Shape shape = {batch * seq_len, traits.hidden_size};
     x = Upload(backend, act, shape, RandomFloats(elements, 1));
     dy = Upload(backend, act, shape, RandomFloats(elements, 2));
     y = Empty(backend, act, shape);
@@ -91,33 +86,25 @@ struct BlockOnDevice {
 
   std::unique_ptr<BlockRunner> Runner(bool with_backward) {
     auto runner =
-        BlockRunner::Create(backend, config, x.dtype(), batch, seq_len, &rope, with_backward);
+        BlockRunner::Create(backend, spec, x.dtype(), batch, seq_len, &rope, with_backward);
     EXPECT_TRUE(runner.ok()) << runner.status();
     return *std::move(runner);
   }
 
   BlockValues HostWeights() const {
     BlockValues values;
-    for (int i = 0; i < kNumLinears; ++i) {
-      values.linear[i] = Values(weights.linear[i]);
-      if (!weights.bias[i].empty()) values.bias[i] = Values(weights.bias[i]);
-    }
-    values.input_norm = Values(weights.input_norm);
-    values.post_norm = Values(weights.post_norm);
-    if (config.qk_norm) {
-      values.q_norm = Values(weights.q_norm);
-      values.k_norm = Values(weights.k_norm);
-    }
+    for (const Tensor& tensor : weights) values.push_back(Values(tensor));
     return values;
   }
 
   Vector Reference(const BlockValues& values, const Vector& input) const {
-    return reference::BlockForward(config, values, input, Values(rope.cos), Values(rope.sin), batch,
-                                   seq_len);
+    return reference::BlockForward(traits, values, input, Values(rope[0].cos), Values(rope[0].sin),
+                                   batch, seq_len);
   }
 
   Backend* backend;
-  BlockConfig config;
+  BlockTraits traits;
+  BlockSpec spec;
   int64_t batch, seq_len;
   BlockWeights weights;
   BlockGradients gradients;
@@ -135,7 +122,7 @@ TEST_P(BlockTest, ForwardMatchesReferenceForEveryFamily) {
   for (const Family& family : Families()) {
     for (auto [batch, seq_len] : std::vector<std::pair<int, int>>{{1, 1}, {1, 33}, {3, 7}}) {
       SCOPED_TRACE(testing::Message() << family.name << " batch " << batch << " L " << seq_len);
-      BlockOnDevice setup(backend_.get(), act_, family.config, batch, seq_len);
+      BlockOnDevice setup(backend_.get(), act_, family.traits, batch, seq_len);
       const Vector expected = setup.Reference(setup.HostWeights(), Values(setup.x));
       for (bool with_backward : {false, true}) {
         setup.Runner(with_backward)->Forward(setup.weights, setup.x, &setup.y);
@@ -151,7 +138,7 @@ TEST_P(BlockTest, GradientsMatchFiniteDifferencesForEveryFamily) {
   constexpr double kStep = 1e-4;
   for (const Family& family : Families()) {
     SCOPED_TRACE(family.name);
-    BlockOnDevice setup(backend_.get(), act_, family.config, 2, 9);
+    BlockOnDevice setup(backend_.get(), act_, family.traits, 2, 9);
     std::unique_ptr<BlockRunner> runner = setup.Runner(true);
     runner->Forward(setup.weights, setup.x, &setup.y);
     runner->Backward(setup.weights, setup.dy, /*accumulate=*/false, &setup.gradients, &setup.dx,
@@ -181,16 +168,16 @@ TEST_P(BlockTest, GradientsMatchFiniteDifferencesForEveryFamily) {
             << name << " direction seed " << 1000 + seed;
       }
     };
-    for (Linear linear : kAllLinears) {
-      const int i = static_cast<int>(linear);
-      check(&values.linear[i], setup.gradients[i], LinearName(linear));
+    for (int l = 0; l < setup.spec.num_linears(); ++l) {
+      check(&values[setup.spec.linears[l]], setup.gradients[l],
+            setup.spec.linear(l).module.c_str());
     }
     check(&x, setup.dx, "x");
   }
 }
 
 TEST_P(BlockTest, WeightsMayChangeOnceTheirGradientIsReported) {
-  BlockOnDevice setup(backend_.get(), act_, Families()[0].config, 1, 33);
+  BlockOnDevice setup(backend_.get(), act_, Families()[0].traits, 1, 33);
   std::unique_ptr<BlockRunner> runner = setup.Runner(true);
   runner->Forward(setup.weights, setup.x, &setup.y);
   runner->Backward(setup.weights, setup.dy, /*accumulate=*/false, &setup.gradients, &setup.dx,
@@ -199,63 +186,79 @@ TEST_P(BlockTest, WeightsMayChangeOnceTheirGradientIsReported) {
   for (const Tensor& gradient : setup.gradients) expected.push_back(Values(gradient));
 
   runner->Forward(setup.weights, setup.x, &setup.y);
-  std::vector<Linear> reported;
+  std::vector<int> reported;
   runner->Backward(setup.weights, setup.dy, /*accumulate=*/false, &setup.gradients, &setup.dx,
-                   [&](Linear linear) {
-                     reported.push_back(linear);
-                     Tensor& weight = setup.weights.linear[static_cast<int>(linear)];
+                   [&](int l) {
+                     reported.push_back(l);
+                     Tensor& weight = setup.weights[setup.spec.linears[l]];
                      ASSERT_TRUE(backend_->FillZero(weight.data(), weight.size_bytes()).ok());
                    });
-  EXPECT_EQ(reported.size(), static_cast<size_t>(kNumLinears));
+  EXPECT_EQ(reported.size(), static_cast<size_t>(setup.spec.num_linears()));
   std::vector<Vector> actual = {Values(setup.dx)};
   for (const Tensor& gradient : setup.gradients) actual.push_back(Values(gradient));
   EXPECT_EQ(actual, expected);
 }
 
 TEST_P(BlockTest, EmptyGradientsAreSkippedAndInputGradientIsOptional) {
-  BlockOnDevice setup(backend_.get(), act_, Families()[0].config, 1, 7);
+  BlockOnDevice setup(backend_.get(), act_, Families()[0].traits, 1, 7);
   std::unique_ptr<BlockRunner> runner = setup.Runner(true);
   runner->Forward(setup.weights, setup.x, &setup.y);
   runner->Backward(setup.weights, setup.dy, /*accumulate=*/false, &setup.gradients, &setup.dx,
                    nullptr);
-  const Vector expected = Values(setup.gradients[static_cast<int>(Linear::kQ)]);
-  BlockGradients only_q;
-  const auto [n, k] = setup.config.LinearShape(Linear::kQ);
-  only_q[static_cast<int>(Linear::kQ)] = Empty(backend_.get(), act_, {n, k});
-  std::vector<Linear> reported;
+  const int q = setup.spec.FindLinear("self_attn.q_proj");
+  const Vector expected = Values(setup.gradients[q]);
+  BlockGradients only_q(setup.spec.num_linears());
+  only_q[q] = Empty(backend_.get(), act_, setup.spec.linear(q).shape);
+  std::vector<int> reported;
   runner->Forward(setup.weights, setup.x, &setup.y);
   runner->Backward(setup.weights, setup.dy, /*accumulate=*/false, &only_q, nullptr,
-                   [&](Linear linear) { reported.push_back(linear); });
-  EXPECT_EQ(reported, std::vector<Linear>{Linear::kQ});
-  EXPECT_EQ(Values(only_q[static_cast<int>(Linear::kQ)]), expected);
+                   [&](int l) { reported.push_back(l); });
+  EXPECT_EQ(reported, std::vector<int>{q});
+  EXPECT_EQ(Values(only_q[q]), expected);
 }
 
 TEST_P(BlockTest, BytesAreThoseAllocated) {
-  BlockOnDevice setup(backend_.get(), act_, Families()[3].config, 2, 33);
+  BlockOnDevice setup(backend_.get(), act_, Families()[3].traits, 2, 33);
   for (bool with_backward : {false, true}) {
     const uint64_t before = backend_->memory().allocated_bytes;
     std::unique_ptr<BlockRunner> runner = setup.Runner(with_backward);
     const uint64_t allocated = backend_->memory().allocated_bytes - before;
-    const uint64_t planned = BlockRunnerBytes(*backend_, setup.config, act_, 2, 33, with_backward);
+    const uint64_t planned = BlockRunnerBytes(*backend_, setup.spec, act_, 2, 33, with_backward);
     EXPECT_GE(allocated, planned);
     EXPECT_LE(allocated, planned + 64 * 512) << "at most an alignment for each buffer";
   }
+}
+
+// GPTQ's Hessian and the like need what each layer multiplies.
+TEST_P(BlockTest, ObserverSeesTheInputOfEveryLinearLayer) {
+  BlockOnDevice setup(backend_.get(), act_, Families()[0].traits, 1, 7);
+  std::unique_ptr<BlockRunner> runner = setup.Runner(false);
+  std::vector<Vector> seen(setup.spec.num_linears());
+  runner->set_observer([&](int l, const Tensor& input) { seen[l] = Values(input); });
+  runner->Forward(setup.weights, setup.x, &setup.y);
+  for (int l = 0; l < setup.spec.num_linears(); ++l) {
+    EXPECT_EQ(seen[l].size(), static_cast<size_t>(7 * setup.spec.linear(l).num_inputs())) << l;
+  }
+  auto of = [&](const char* module) { return seen[setup.spec.FindLinear(module)]; };
+  EXPECT_EQ(of("self_attn.q_proj"), of("self_attn.v_proj"));
+  EXPECT_EQ(of("mlp.gate_proj"), of("mlp.up_proj"));
+  EXPECT_NE(of("self_attn.q_proj"), of("mlp.gate_proj"));
 }
 
 INSTANTIATE_TEST_SUITE_P(Devices, BlockTest, testing::ValuesIn(reference::DeviceCases()),
                          [](const auto& info) { return reference::DeviceCaseName(info.param); });
 
 TEST(BlockThreadCountTest, ForwardAndBackwardGiveTheSameBytes) {
-  BlockConfig config;
-  config.hidden_size = 192;
-  config.intermediate_size = 512;
-  config.num_heads = 6;
-  config.num_kv_heads = 2;
-  config.head_dim = 32;
+  BlockTraits traits;
+  traits.hidden_size = 192;
+  traits.mlp.size = 512;
+  traits.attention.num_heads = 6;
+  traits.attention.num_kv_heads = 2;
+  traits.attention.head_dim = 32;
   std::vector<std::vector<Vector>> runs;
   for (int num_threads : {1, 2, 3}) {
     std::unique_ptr<Backend> backend = NewCpuBackend({.num_threads = num_threads});
-    BlockOnDevice setup(backend.get(), DType::kFloat32, config, 1, 512);
+    BlockOnDevice setup(backend.get(), DType::kFloat32, traits, 1, 512);
     std::unique_ptr<BlockRunner> runner = setup.Runner(true);
     runner->Forward(setup.weights, setup.x, &setup.y);
     runner->Backward(setup.weights, setup.dy, /*accumulate=*/false, &setup.gradients, &setup.dx,

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "common/base/status.h"
+#include "worker/block/block_traits.h"
 #include "worker/quant/step_schedule.h"
 
 namespace uniquanf::quant {
@@ -96,16 +97,19 @@ constexpr int64_t kSequences = 5, kLength = 8, kHidden = 32;
 class ReconstructTest : public testing::Test {
  protected:
   void SetUp() override {
-    config_.hidden_size = kHidden;
-    config_.intermediate_size = 48;
-    config_.num_heads = 4;
-    config_.num_kv_heads = 2;
-    config_.head_dim = 8;
+    BlockTraits traits;
+    traits.hidden_size = kHidden;
+    traits.mlp.size = 48;
+    traits.attention.num_heads = 4;
+    traits.attention.num_kv_heads = 2;
+    traits.attention.head_dim = 8;
+    block_ = BuildBlock(traits);
     Reset(NewCpuBackend({2}));
   }
 
   void Reset(std::unique_ptr<Backend> backend) {
-    states_ = {};
+    states_.clear();
+    states_.resize(block_.num_linears());
     weights_ = BlockWeights();
     rope_ = RopeTables();
     x_fp_ = Tensor();
@@ -113,24 +117,24 @@ class ReconstructTest : public testing::Test {
     y_fp_ = Tensor();
     backend_ = std::move(backend);
     uint32_t seed = 1;
-    for (Linear linear : kAllLinears) {
-      const auto [n, k] = config_.LinearShape(linear);
-      weights_.linear[static_cast<int>(linear)] = Random({n, k}, 0.2f, seed++);
+    for (const TensorSpec& tensor : block_.tensors) {
+      const bool linear = tensor.role == TensorRole::kLinear;
+      weights_.push_back(linear ? Random(tensor.shape, 0.2f, seed++)
+                                : Random(tensor.shape, 0.1f, seed++, 1.0f));
     }
-    weights_.input_norm = Random({kHidden}, 0.1f, seed++, 1.0f);
-    weights_.post_norm = Random({kHidden}, 0.1f, seed++, 1.0f);
-    rope_.cos = Random({kLength, 4}, 0.0f, 1, 1.0f);
-    rope_.sin = Random({kLength, 4}, 0.0f, 1, 0.0f);
+    rope_.push_back({Random({kLength, 4}, 0.0f, 1, 1.0f), Random({kLength, 4}, 0.0f, 1, 0.0f)});
     x_fp_ = Random({kSequences, kLength, kHidden}, 1.0f, 100);
     x_q_ = Random({kSequences, kLength, kHidden}, 1.0f, 100);
     y_fp_ = Random({kSequences, kLength, kHidden}, 0.0f, 1);
-    auto runner = *BlockRunner::Create(backend_.get(), config_, DType::kFloat32, kSequences,
-                                       kLength, &rope_, false);
+    auto runner = *BlockRunner::Create(backend_.get(), block_, DType::kFloat32, kSequences, kLength,
+                                       &rope_, false);
     Tensor x = Random({kSequences * kLength, kHidden}, 1.0f, 100);
     Tensor y = Random({kSequences * kLength, kHidden}, 0.0f, 1);
     runner->Forward(weights_, x, &y);
     ASSERT_TRUE(y_fp_.CopyFromFloats(y.f32()).ok());
   }
+
+  Tensor& Weight(int l) { return weights_[block_.linears[l]]; }
 
   Tensor Random(const Shape& shape, float deviation, uint32_t seed, float mean = 0) {
     Tensor tensor = *Tensor::Allocate(backend_.get(), DType::kFloat32, shape);
@@ -145,14 +149,14 @@ class ReconstructTest : public testing::Test {
   absl::StatusOr<ReconstructResult> Run(const ReconstructOptions& options,
                                         TrainedParts trained = {},
                                         const std::function<bool()>& cancelled = nullptr) {
-    std::array<QuantizerState*, kNumLinears> pointers = {};
-    for (int l = 0; l < kNumLinears; ++l) {
+    std::vector<QuantizerState*> pointers(block_.num_linears());
+    for (int l = 0; l < block_.num_linears(); ++l) {
       if (l == skipped_) continue;
       if (options.first_step > 0) {  // goes on from where the part before ended
         pointers[l] = &states_[l];
         continue;
       }
-      const Tensor& w = weights_.linear[l];
+      const Tensor& w = Weight(l);
       states_[l] = *NewQuantizerState(
           backend_.get(), *Tensor::FromFloats(backend_.get(), DType::kFloat32, w.shape(), w.f32()),
           3, 16, trained);
@@ -165,7 +169,7 @@ class ReconstructTest : public testing::Test {
     }
     BlockActivations activations = {&x_fp_, &x_q_, &y_fp_};
     return ReconstructBlock(
-        backend_.get(), config_, rope_, options, activations, &weights_, pointers,
+        backend_.get(), block_, rope_, options, activations, &weights_, pointers,
         [this](const ReconstructProgress& progress) { reports_.push_back(progress); }, cancelled);
   }
 
@@ -177,11 +181,11 @@ class ReconstructTest : public testing::Test {
   }
 
   std::unique_ptr<Backend> backend_;
-  BlockConfig config_;
+  BlockSpec block_;
   BlockWeights weights_;
   RopeTables rope_;
   Tensor x_fp_, x_q_, y_fp_;
-  std::array<QuantizerState, kNumLinears> states_;
+  std::vector<QuantizerState> states_;
   std::vector<ReconstructProgress> reports_;
   int skipped_ = -1;
 };
@@ -191,10 +195,10 @@ TEST_F(ReconstructTest, LowersTheLossAndLeavesTheFinalWeights) {
   ASSERT_TRUE(result.ok()) << result.status();
   EXPECT_EQ(result->losses.size(), 100u);
   EXPECT_LT(result->final_loss, 0.7 * result->initial_loss);
-  for (int l = 0; l < kNumLinears; ++l) {
-    Tensor w_hat = Random(weights_.linear[l].shape(), 0, 1);
+  for (int l = 0; l < block_.num_linears(); ++l) {
+    Tensor w_hat = Random(Weight(l).shape(), 0, 1);
     Forward(backend_.get(), Mapping::kKeep, &states_[l], &w_hat);
-    EXPECT_EQ(*w_hat.ToFloats(), *weights_.linear[l].ToFloats());
+    EXPECT_EQ(*w_hat.ToFloats(), *Weight(l).ToFloats());
   }
   ASSERT_EQ(reports_.size(), 7u);  // after 16, 32, ..., 96 and 100 steps
   EXPECT_EQ(reports_[0].step, 16);
@@ -210,7 +214,7 @@ TEST_F(ReconstructTest, PartsGiveTheBitsOfOneRun) {
     const auto whole = Run(options, {true, binary});
     ASSERT_TRUE(whole.ok()) << whole.status();
     std::vector<std::vector<float>> weights;
-    for (const Tensor& weight : weights_.linear) weights.push_back(*weight.ToFloats());
+    for (int l = 0; l < block_.num_linears(); ++l) weights.push_back(*Weight(l).ToFloats());
     Reset(NewCpuBackend({2}));
     std::vector<float> losses;
     for (const auto& [first, end] : {std::pair{0, 7}, {7, 20}, {20, 30}}) {
@@ -222,7 +226,9 @@ TEST_F(ReconstructTest, PartsGiveTheBitsOfOneRun) {
       losses.insert(losses.end(), part->losses.begin(), part->losses.end());
     }
     EXPECT_EQ(losses, whole->losses);
-    for (int l = 0; l < kNumLinears; ++l) EXPECT_EQ(*weights_.linear[l].ToFloats(), weights[l]);
+    for (int l = 0; l < block_.num_linears(); ++l) {
+      EXPECT_EQ(*Weight(l).ToFloats(), weights[l]);
+    }
     Reset(NewCpuBackend({2}));
   }
 }
@@ -289,13 +295,13 @@ TEST_F(ReconstructTest, MicroBatchesDrawTheirOwnMixing) {
 TEST_F(ReconstructTest, SameSeedGivesTheSameBitsOnAnyNumberOfThreads) {
   auto first = Run(Options(20));
   ASSERT_TRUE(first.ok());
-  const std::vector<float> first_weights = *weights_.linear[6].ToFloats();
+  const std::vector<float> first_weights = *Weight(6).ToFloats();
   Reset(NewCpuBackend({1}));
   auto second = Run(Options(20));
   ASSERT_TRUE(second.ok());
   EXPECT_EQ(first->losses, second->losses);
   EXPECT_EQ(first->final_loss, second->final_loss);
-  EXPECT_EQ(first_weights, *weights_.linear[6].ToFloats());
+  EXPECT_EQ(first_weights, *Weight(6).ToFloats());
   Reset(NewCpuBackend({1}));
   ReconstructOptions options = Options(20);
   options.seed = 4;
@@ -305,11 +311,11 @@ TEST_F(ReconstructTest, SameSeedGivesTheSameBitsOnAnyNumberOfThreads) {
 }
 
 TEST_F(ReconstructTest, SkippedLayersKeepTheirWeights) {
-  skipped_ = static_cast<int>(Linear::kV);
-  const std::vector<float> before = *weights_.linear[skipped_].ToFloats();
+  skipped_ = block_.FindLinear("self_attn.v_proj");
+  const std::vector<float> before = *Weight(skipped_).ToFloats();
   auto result = Run(Options(10));
   ASSERT_TRUE(result.ok()) << result.status();
-  EXPECT_EQ(*weights_.linear[skipped_].ToFloats(), before);
+  EXPECT_EQ(*Weight(skipped_).ToFloats(), before);
 }
 
 TEST_F(ReconstructTest, NoStepsOnlyMeasures) {

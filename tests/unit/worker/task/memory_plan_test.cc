@@ -66,10 +66,8 @@ TEST_F(MemoryPlanTest, TheBatchCostsNoMemoryBeyondTheSumOfGradients) {
   EXPECT_EQ(Estimate(DType::kBfloat16).on_host(), eight.on_host());
   EXPECT_EQ(eight.step_bytes, one.step_bytes);
   uint64_t num_weights = 0;
-  for (Linear linear : kAllLinears) {
-    const auto [n, k] = checkpoint_->config().blocks[0].LinearShape(linear);
-    num_weights += n * k;
-  }
+  const BlockSpec& block = checkpoint_->config().blocks[0];
+  for (int l = 0; l < block.num_linears(); ++l) num_weights += block.linear(l).num_elements();
   EXPECT_EQ(eight.fixed_bytes - one.fixed_bytes, num_weights * sizeof(float));
 }
 

@@ -13,11 +13,11 @@ class NextBlockTest : public TaskTest {
     model_.Write(spec_.model_uri);
     checkpoint_ = *Checkpoint::Open(*OpenObjectStore(spec_.model_uri), false);
   }
-  const BlockConfig& config(int layer) const { return checkpoint_->config().blocks[layer]; }
+  const BlockSpec& spec(int layer) const { return checkpoint_->config().blocks[layer]; }
   void Start(int layer, bool copy) {
     next_.Start(
         "plan", layer, [this, layer] { return checkpoint_->LoadBlock(layer); }, backend_.get(),
-        config(layer), DType::kFloat32, copy);
+        spec(layer), DType::kFloat32, copy);
   }
   // Polls as a task does, until the copies have been started.
   void PollUntilCopied() {
@@ -35,14 +35,15 @@ TEST_F(NextBlockTest, HandsOverWhatWasReadAndCopied) {
   Start(1, /*copy=*/true);
   EXPECT_TRUE(next_.Is("plan", 1));
   PollUntilCopied();
-  EXPECT_EQ(next_.device_bytes(), NextBlock::DeviceBytes(config(1), DType::kFloat32));
+  EXPECT_EQ(next_.device_bytes(), NextBlock::DeviceBytes(spec(1), DType::kFloat32));
   auto ready = next_.Take("plan", 1);
   ASSERT_TRUE(ready.has_value());
   ASSERT_THAT(*ready, IsOk());
   const HostBlock expected = *checkpoint_->LoadBlock(1);
-  EXPECT_EQ((*ready)->host.linear, expected.linear);
-  for (int i = 0; i < kNumLinears; ++i) {
-    EXPECT_EQ(*(*ready)->linear[i].ToFloats(), expected.linear[i]);
+  EXPECT_EQ((*ready)->host, expected);
+  ASSERT_EQ((*ready)->linear.size(), spec(1).linears.size());
+  for (int l = 0; l < spec(1).num_linears(); ++l) {
+    EXPECT_EQ(*(*ready)->linear[l].ToFloats(), expected[spec(1).linears[l]]);
   }
   EXPECT_FALSE(next_.Is("plan", 1));
   EXPECT_EQ(next_.device_bytes(), 0u);
@@ -54,8 +55,8 @@ TEST_F(NextBlockTest, ReadsOnlyWhereThereIsNoRoomForACopy) {
   auto ready = next_.Take("plan", 0);
   ASSERT_TRUE(ready.has_value());
   ASSERT_THAT(*ready, IsOk());
-  EXPECT_EQ((*ready)->host.linear, checkpoint_->LoadBlock(0)->linear);
-  EXPECT_TRUE((*ready)->linear[0].empty());
+  EXPECT_EQ((*ready)->host, *checkpoint_->LoadBlock(0));
+  EXPECT_TRUE((*ready)->linear.empty());
   EXPECT_EQ(next_.device_bytes(), 0u);
 }
 
@@ -78,13 +79,13 @@ TEST_F(NextBlockTest, TheNextOneTakesThePlaceOfTheLast) {
   auto ready = next_.Take("plan", 1);
   ASSERT_TRUE(ready.has_value());
   ASSERT_THAT(*ready, IsOk());
-  EXPECT_EQ(*(*ready)->linear[0].ToFloats(), checkpoint_->LoadBlock(1)->linear[0]);
+  EXPECT_EQ(*(*ready)->linear[0].ToFloats(), (*checkpoint_->LoadBlock(1))[spec(1).linears[0]]);
 }
 
 TEST_F(NextBlockTest, AFailedReadIsReported) {
   next_.Start(
       "plan", 1, [] { return absl::StatusOr<HostBlock>(absl::UnavailableError("no store")); },
-      backend_.get(), config(1), DType::kFloat32, /*copy=*/true);
+      backend_.get(), spec(1), DType::kFloat32, /*copy=*/true);
   auto ready = next_.Take("plan", 1);
   ASSERT_TRUE(ready.has_value());
   EXPECT_EQ(ready->status().code(), absl::StatusCode::kUnavailable);

@@ -1,0 +1,109 @@
+// A decoder block described by orthogonal traits, as families differ in them, and the one function
+// that turns traits into a BlockSpec. Defaults are Llama's: a family sets what it does otherwise.
+//
+// Plain values, thread-safe. Names are those of modules inside a layer ("self_attn.q_proj"): the
+// tensors are MODULE.weight and MODULE.bias. An empty name: the block has no such thing.
+#ifndef UNIQUANF_WORKER_BLOCK_BLOCK_TRAITS_H_
+#define UNIQUANF_WORKER_BLOCK_BLOCK_TRAITS_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "worker/block/block_spec.h"
+
+namespace uniquanf {
+
+struct NormTraits {
+  bool center = false;  // layer norm, else RMS norm
+  bool weight = true, bias = false;
+  float added = 0;  // 1: it scales by 1 + w
+  float eps = 1e-5f;
+};
+
+struct AttentionTraits {
+  int num_heads = 0;
+  int num_kv_heads = 0;  // divides num_heads
+  int head_dim = 0;
+  std::string q = "self_attn.q_proj", k = "self_attn.k_proj", v = "self_attn.v_proj";
+  std::string o = "self_attn.o_proj";
+  bool qkv_bias = false, o_bias = false;
+  // q, k and v stored as one module, the rows [q; k; v] for all heads, for each key/value head
+  // [q …; k; v], or for each head [q; k; v].
+  enum class Fused { kNone, kInOrder, kPerGroup, kPerHead };
+  Fused fused = Fused::kNone;
+  std::string fused_module;
+  bool transposed = false;  // matrices are stored [K, N]
+  float clip = 0;           // q, k and v are limited to ±clip; 0: not
+  // Norms of q and k: over each head with one weight [D], over each head with a weight of its own
+  // [heads, D], or over the whole projection [heads · D].
+  enum class HeadNorm { kNone, kShared, kPerHead, kProjection };
+  HeadNorm head_norm = HeadNorm::kNone;
+  NormTraits head_norm_kind;
+  std::string q_norm = "self_attn.q_norm", k_norm = "self_attn.k_norm";
+  bool norm_after_rope = false;
+  int rope_table = 0;  // index of the model's rotary tables; −1: no rotary embedding
+  bool rope_interleaved = false;
+  int64_t window = 0;        // sliding window of this layer; 0: none
+  float scale = 0;           // of the scores; 0: 1/√D
+  float softcap = 0;         // of the scores; 0: none
+  std::string sinks;         // "self_attn.sinks": the tensor [heads], not a module
+  std::vector<float> alibi;  // slopes by head
+};
+
+struct MlpTraits {
+  int64_t size = 0;  // I; 0: no dense MLP
+  ops::Activation activation = ops::Activation::kSilu;
+  // Without a gate the activation is taken of `up`.
+  bool gated = true;
+  std::string gate = "mlp.gate_proj", up = "mlp.up_proj", down = "mlp.down_proj";
+  bool bias = false;
+  // gate and up stored as one module, the rows [gate; up].
+  std::string fused_module;
+  bool fused_up_first = false;  // [up; gate]
+  bool transposed = false;      // matrices are stored [K, N]
+};
+
+// A sparse mixture instead of the dense MLP.
+struct ExpertsTraits {
+  ops::RouterShape router;  // num_experts 0: no mixture
+  int64_t size = 0;         // I of an expert
+  ops::Activation activation = ops::Activation::kSilu;
+  std::string router_module = "mlp.gate";
+  bool router_bias = false;
+  std::string correction;  // a tensor [E], "mlp.gate.e_score_correction_bias"
+  // Module of expert e: experts + "e" + gate ("mlp.experts." "3" ".gate_proj").
+  std::string experts = "mlp.experts.";
+  std::string gate = ".gate_proj", up = ".up_proj", down = ".down_proj";
+  bool bias = false;
+  // Stored as one tensor for all experts, [E, 2I, H] (gate rows first, or every other row when
+  // interleaved) and [E, H, I], or transposed [E, H, 2I] and [E, I, H].
+  std::string stacked_gate_up, stacked_down;  // tensors; biases: + "_bias"
+  bool stacked_transposed = false, stacked_interleaved = false;
+  // An MLP that every token goes through, added; its output times σ(x · shared_gate).
+  MlpTraits shared;
+  std::string shared_gate;
+};
+
+struct BlockTraits {
+  int64_t hidden_size = 0;  // H
+  NormTraits norm;
+  std::string attention_input_norm = "input_layernorm";
+  std::string attention_output_norm;
+  std::string mlp_input_norm = "post_attention_layernorm";
+  std::string mlp_output_norm;
+  // Attention and MLP both read the block's input, the MLP through mlp_input_norm or, where there
+  // is none, through attention's norm; both are added to it.
+  bool parallel = false;
+  float residual_factor = 1;  // of what attention and MLP add
+  AttentionTraits attention;
+  MlpTraits mlp;
+  ExpertsTraits experts;
+};
+
+// REQUIRES: sizes are positive and fit each other.
+BlockSpec BuildBlock(const BlockTraits& traits);
+
+}  // namespace uniquanf
+
+#endif  // UNIQUANF_WORKER_BLOCK_BLOCK_TRAITS_H_

@@ -1,0 +1,62 @@
+// What the files of worker/model/families read alike: sizes, rotary settings, windows, activation.
+//
+// Errors: those of config_fields.h.
+#ifndef UNIQUANF_WORKER_MODEL_FAMILY_FIELDS_H_
+#define UNIQUANF_WORKER_MODEL_FAMILY_FIELDS_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "worker/block/block_traits.h"
+#include "worker/model/config_fields.h"
+#include "worker/model/model_config.h"
+
+namespace uniquanf {
+
+// Defaults of a family's Hugging Face configuration class, which files leave out when they agree
+// with them. Without a value the field must be there.
+struct FamilyDefaults {
+  std::optional<int64_t> vocab_size;
+  int64_t kv_heads = 0;  // 0: as many as query heads
+  int64_t head_dim = 0;  // 0: hidden_size / num_attention_heads
+  int64_t max_positions = 2048;
+  bool tied = false;
+  double theta = 10000.0;
+  double norm_eps = 1e-6;
+};
+
+// A model without blocks and the traits of its blocks, with the fields that all families have:
+// sizes, heads, eps, vocabulary, positions, tied.
+struct CommonFields {
+  ModelConfig model;
+  BlockTraits block;
+};
+absl::StatusOr<CommonFields> ReadCommonFields(const Fields& fields, const FamilyDefaults& defaults);
+
+// rope_theta, rope_scaling and rope_parameters, for heads of this size. With `layer_type` the
+// parameters are those under that name of rope_parameters, where it holds one object a type.
+absl::StatusOr<RopeConfig> ReadRope(const Fields& fields, const FamilyDefaults& defaults,
+                                    int head_dim, absl::string_view layer_type = "");
+
+// layer_types: whether each layer is "sliding_attention" (true) or "full_attention". Empty without
+// the field.
+absl::StatusOr<std::vector<bool>> ReadLayerTypes(const Fields& fields, int num_layers);
+
+// The activation that the field names (silu, gelu, gelu_pytorch_tanh, relu, relu2, ...).
+absl::StatusOr<ops::Activation> ReadActivation(const Fields& fields, absl::string_view name,
+                                               absl::string_view fallback);
+// A number that may be null for "none" (0), where a missing field means `fallback`.
+absl::StatusOr<double> ReadNullableNumber(const Fields& fields, absl::string_view name,
+                                          double fallback, double low, double high);
+// The number of experts of each layer, bounded so that the list of all tensors stays small.
+absl::StatusOr<int> ReadNumExperts(const Fields& fields, absl::string_view name,
+                                   std::optional<int64_t> fallback, int num_layers);
+// Refuses another activation than silu.
+absl::Status ExpectSilu(const Fields& fields);
+
+}  // namespace uniquanf
+
+#endif  // UNIQUANF_WORKER_MODEL_FAMILY_FIELDS_H_

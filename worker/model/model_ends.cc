@@ -1,0 +1,132 @@
+#include "worker/model/model_ends.h"
+
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/status.h"
+#include "common/safetensors/float_conversion.h"
+#include "worker/ops/op.h"
+
+namespace uniquanf {
+
+absl::StatusOr<OuterNorm> OuterNorm::Create(Backend* backend, const Checkpoint& checkpoint,
+                                            const std::string& module, const NormTraits& kind,
+                                            int64_t num_rows) {
+  OuterNorm norm;
+  if (module.empty()) return norm;
+  norm.in_use_ = true;
+  norm.kind_ = kind;
+  norm.backend_ = backend;
+  norm.width_ = checkpoint.config().hidden_size;
+  if (kind.weight) {
+    UQ_ASSIGN_OR_RETURN(std::vector<float> values,
+                        checkpoint.LoadOuter(absl::StrCat(module, ".weight")));
+    for (float& value : values) value += kind.added;
+    UQ_ASSIGN_OR_RETURN(norm.weight_,
+                        Tensor::FromFloats(backend, DType::kFloat32, {norm.width_}, values.data()));
+  }
+  if (kind.bias) {
+    UQ_ASSIGN_OR_RETURN(const std::vector<float> values,
+                        checkpoint.LoadOuter(absl::StrCat(module, ".bias")));
+    UQ_ASSIGN_OR_RETURN(norm.bias_,
+                        Tensor::FromFloats(backend, DType::kFloat32, {norm.width_}, values.data()));
+  }
+  const bool plain = kind.weight && !kind.bias && !kind.center;
+  UQ_ASSIGN_OR_RETURN(
+      norm.stats_, Tensor::Allocate(backend, DType::kFloat32, {plain ? num_rows : 2 * num_rows}));
+  return norm;
+}
+
+void OuterNorm::Apply(const Tensor& x, Tensor* y) {
+  if (kind_.weight && !kind_.bias && !kind_.center) {
+    ops::RmsNormForward(backend_, x, weight_, kind_.eps, y, &stats_);
+    return;
+  }
+  const ops::NormShape shape = {kind_.center, width_, kind_.eps};
+  ops::NormForward(backend_, shape, x, weight_.empty() ? nullptr : &weight_,
+                   bias_.empty() ? nullptr : &bias_, y, &stats_);
+}
+
+absl::StatusOr<std::unique_ptr<EmbeddingEnd>> EmbeddingEnd::Create(Backend* backend,
+                                                                   const Checkpoint& checkpoint,
+                                                                   DType act, int64_t seq_len) {
+  const ModelConfig& config = checkpoint.config();
+  const ModelEnds& ends = config.ends;
+  auto end = std::make_unique<EmbeddingEnd>();
+  end->backend_ = backend;
+  end->scale_ = ends.embedding_scale;
+  if (ends.embedding_scale_rounded && act == DType::kBfloat16) {
+    end->scale_ = Bfloat16ToFloat(FloatToBfloat16(ends.embedding_scale));
+  }
+  const Shape shape = {seq_len, config.hidden_size};
+  if (!ends.positions.empty()) {
+    if (ends.position_offset + seq_len > ends.num_positions) {
+      return InvalidInput("SEQUENCE_TOO_LONG",
+                          absl::StrCat("sequences of ", seq_len, " tokens are longer than the ",
+                                       ends.num_positions - ends.position_offset,
+                                       " learned positions of the model"));
+    }
+    UQ_ASSIGN_OR_RETURN(const std::vector<float> values,
+                        checkpoint.LoadOuter(absl::StrCat(ends.positions, ".weight")));
+    UQ_ASSIGN_OR_RETURN(
+        end->positions_,
+        Tensor::FromFloats(backend, act, shape,
+                           values.data() + ends.position_offset * config.hidden_size));
+  }
+  UQ_ASSIGN_OR_RETURN(end->norm_, OuterNorm::Create(backend, checkpoint, ends.embedding_norm,
+                                                    ends.embedding_norm_kind, seq_len));
+  if (end->norm_.in_use()) {
+    UQ_ASSIGN_OR_RETURN(end->unnormed_, Tensor::Allocate(backend, act, shape));
+  }
+  return end;
+}
+
+absl::Status EmbeddingEnd::Apply(Tensor* x) {
+  if (scale_ != 1) ops::Scale(backend_, *x, scale_, x);
+  if (!positions_.empty()) ops::Add(backend_, *x, positions_, x);
+  if (!norm_.in_use()) return absl::OkStatus();
+  UQ_RETURN_IF_ERROR(backend_->CopyOnDevice(unnormed_.data(), x->data(), x->size_bytes()));
+  norm_.Apply(unnormed_, x);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<HeadEnd>> HeadEnd::Create(Backend* backend,
+                                                         const Checkpoint& checkpoint, DType act,
+                                                         int64_t num_rows) {
+  const ModelConfig& config = checkpoint.config();
+  const ModelEnds& ends = config.ends;
+  auto end = std::make_unique<HeadEnd>();
+  end->backend_ = backend;
+  end->scale_ = ends.logit_scale;
+  end->softcap_ = ends.logit_softcap;
+  UQ_ASSIGN_OR_RETURN(end->norm_, OuterNorm::Create(backend, checkpoint, ends.final_norm,
+                                                    ends.final_norm_kind, num_rows));
+  {
+    UQ_ASSIGN_OR_RETURN(const std::vector<float> values, checkpoint.LoadLmHead());
+    UQ_ASSIGN_OR_RETURN(
+        end->head_,
+        Tensor::FromFloats(backend, act, {config.vocab_size, config.hidden_size}, values.data()));
+  }
+  if (ends.head_bias) {
+    UQ_ASSIGN_OR_RETURN(const std::vector<float> values,
+                        checkpoint.LoadOuter(absl::StrCat(ends.head, ".bias")));
+    UQ_ASSIGN_OR_RETURN(end->bias_, Tensor::FromFloats(backend, DType::kFloat32,
+                                                       {config.vocab_size}, values.data()));
+  }
+  if (end->norm_.in_use()) {
+    UQ_ASSIGN_OR_RETURN(end->normed_,
+                        Tensor::Allocate(backend, act, {num_rows, config.hidden_size}));
+  }
+  return end;
+}
+
+void HeadEnd::Apply(const Tensor& x, Tensor* logits) {
+  if (norm_.in_use()) norm_.Apply(x, &normed_);
+  ops::LinearForward(backend_, norm_.in_use() ? normed_ : x, head_,
+                     bias_.empty() ? nullptr : &bias_, logits);
+  if (scale_ != 1) ops::Scale(backend_, *logits, scale_, logits);
+  if (softcap_ != 0) ops::SoftCap(backend_, *logits, softcap_, logits);
+}
+
+}  // namespace uniquanf

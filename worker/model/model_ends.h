@@ -1,0 +1,71 @@
+// What a model does before its first block and after its last one, for the kinds of ModelEnds.
+//
+// Thread safety: as Backend. Errors: those of Checkpoint; kInvalidArgument (SEQUENCE_TOO_LONG)
+// where learned positions end.
+#ifndef UNIQUANF_WORKER_MODEL_MODEL_ENDS_H_
+#define UNIQUANF_WORKER_MODEL_MODEL_ENDS_H_
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "worker/backend/tensor.h"
+#include "worker/model/checkpoint.h"
+
+namespace uniquanf {
+
+// A norm outside the blocks, for up to `num_rows` rows.
+class OuterNorm {
+ public:
+  // Without a module it does nothing.
+  static absl::StatusOr<OuterNorm> Create(Backend* backend, const Checkpoint& checkpoint,
+                                          const std::string& module, const NormTraits& kind,
+                                          int64_t num_rows);
+  bool in_use() const { return in_use_; }
+  void Apply(const Tensor& x, Tensor* y);
+
+ private:
+  bool in_use_ = false;
+  NormTraits kind_;
+  int64_t width_ = 0;
+  Backend* backend_ = nullptr;
+  Tensor weight_, bias_, stats_;
+};
+
+// Between the embedding's rows and the first block: scale, learned positions, norm.
+class EmbeddingEnd {
+ public:
+  static absl::StatusOr<std::unique_ptr<EmbeddingEnd>> Create(Backend* backend,
+                                                              const Checkpoint& checkpoint,
+                                                              DType act, int64_t seq_len);
+  // In place on one sequence [seq_len, H].
+  absl::Status Apply(Tensor* x);
+
+ private:
+  Backend* backend_ = nullptr;
+  float scale_ = 1;
+  Tensor positions_;  // [seq_len, H]
+  Tensor unnormed_;
+  OuterNorm norm_;
+};
+
+// From the last block's output to logits: norm, head, bias, scale, soft cap.
+class HeadEnd {
+ public:
+  static absl::StatusOr<std::unique_ptr<HeadEnd>> Create(Backend* backend,
+                                                         const Checkpoint& checkpoint, DType act,
+                                                         int64_t num_rows);
+  // logits [num_rows, V] of x [num_rows, H].
+  void Apply(const Tensor& x, Tensor* logits);
+
+ private:
+  Backend* backend_ = nullptr;
+  OuterNorm norm_;
+  Tensor normed_, head_, bias_;
+  float scale_ = 1, softcap_ = 0;
+};
+
+}  // namespace uniquanf
+
+#endif  // UNIQUANF_WORKER_MODEL_MODEL_ENDS_H_

@@ -1,0 +1,20 @@
+// What a quantization method does with one linear layer's quantizer: how it begins and what is
+// trained. Names, help and whether blocks are reconstructed stand in common/spec/spec_fields.h.
+#ifndef UNIQUANF_WORKER_QUANT_METHOD_H_
+#define UNIQUANF_WORKER_QUANT_METHOD_H_
+
+#include "common/spec/quantization_spec.h"
+#include "worker/quant/quantizer.h"
+
+namespace uniquanf::quant {
+
+struct Method {
+  QuantizationMethod value;
+  TrainedParts trained;
+  void (*initialize)(Backend* backend, const InitOptions& options, QuantizerState* state);
+};
+const Method& MethodOf(QuantizationMethod value);
+
+}  // namespace uniquanf::quant
+
+#endif  // UNIQUANF_WORKER_QUANT_METHOD_H_
