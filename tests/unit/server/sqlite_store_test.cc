@@ -75,7 +75,7 @@ TEST_F(SqliteStoreTest, AStateOf010IsReadAndWrittenAnew) {
 
 TEST_F(SqliteStoreTest, DamageInARecordOf010IsFound) {
   WriteFile(path_, ReadFile(kState010Sqlite));
-  Execute("UPDATE jobs SET record = record || x'3063' WHERE seq = 3");  // state: 99
+  Execute("UPDATE jobs SET record = CAST(record || x'3063' AS BLOB) WHERE seq = 3");  // state: 99
   auto store = NewSqliteStore(path_);
   ASSERT_THAT(store->Open(), IsOk());
   EXPECT_THAT(store->Load(), FailsWith(absl::StatusCode::kDataLoss, "STATE_CORRUPT"));
