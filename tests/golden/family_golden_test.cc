@@ -253,12 +253,12 @@ class FamilyJobTest : public TaskTest, public testing::WithParamInterface<const 
 TEST_P(FamilyJobTest, QuantizesVerifiesAndExports) {
   const auto outcome = RunJob();
   ASSERT_TRUE(outcome.ok()) << outcome.status();
-  for (const LayerSummary& layer : outcome->layers) {
+  for (const LayerReport& layer : outcome->report.layers) {
     EXPECT_EQ(layer.bits, 4);
     EXPECT_LT(layer.final_loss, 1.5 * layer.initial_loss) << "layer " << layer.layer;
   }
   // Random weights predict nothing, so their perplexity is about the vocabulary's size either way.
-  EXPECT_NEAR(*outcome->perplexity_after / *outcome->perplexity_before, 1, 0.5);
+  EXPECT_NEAR(*outcome->report.perplexity_after / *outcome->report.perplexity_before, 1, 0.5);
   const auto report = VerifyArtifact(*OpenObjectStore(spec_.output_uri), nullptr);
   ASSERT_TRUE(report.ok()) << report.status();
   EXPECT_TRUE(report->problems.empty()) << report->problems.front();

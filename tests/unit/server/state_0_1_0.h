@@ -109,8 +109,10 @@ void ExpectMigrates(NewStore new_store) {
     ExpectState010(loaded);
     ASSERT_OK(RewriteRecords(store.get(), epoch, &loaded));
     EXPECT_FALSE(loaded.has_old_records);
-    EXPECT_OK(store->Commit({.epoch = epoch, .expected_sequence = loaded.sequence}))
-        << "the sequence that a server goes on from is the store's";
+    WriteBatch next;
+    next.epoch = epoch;
+    next.expected_sequence = loaded.sequence;
+    EXPECT_OK(store->Commit(next)) << "the sequence that a server goes on from is the store's";
   }
   const auto store = new_store();
   ASSERT_OK(store->Open());
