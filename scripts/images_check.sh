@@ -146,7 +146,7 @@ backend active
 END
 chown -R 65532:65532 "$shared"
 # podman raises limits that a container without CAP_SYS_RESOURCE may not raise: name them.
-hard=(--ulimit nofile=1024:1024 --ulimit nproc=4096:4096 --read-only --cap-drop ALL --security-opt no-new-privileges
+hard=(--no-healthcheck --ulimit nofile=1024:1024 --ulimit nproc=4096:4096 --read-only --cap-drop ALL --security-opt no-new-privileges
   --tmpfs /tmp -v "$shared:/shared")
 pod() { podman_of "$first" "$@"; }
 pod run -d --name uqs --network none "${hard[@]}" -v "$shared/data:/var/lib/uniquanf" localhost/uniquanf-server \
