@@ -137,16 +137,17 @@ defaults
   timeout connect 5s
   timeout client 1h
   timeout server 1h
+  timeout check 5s
 frontend grpc
   bind :50052
   default_backend active
 backend active
   option httpchk GET /readyz
-  server one 127.0.0.1:50051 check port 9090 inter 200ms
+  server one 127.0.0.1:50051 check port 9090 inter 500ms fall 4
 END
 chown -R 65532:65532 "$shared"
 # podman raises limits that a container without CAP_SYS_RESOURCE may not raise: name them.
-hard=(--ulimit nofile=1024:1024 --ulimit nproc=4096:4096 --read-only --cap-drop ALL --security-opt no-new-privileges
+hard=(--no-healthcheck --ulimit nofile=1024:1024 --ulimit nproc=4096:4096 --read-only --cap-drop ALL --security-opt no-new-privileges
   --tmpfs /tmp -v "$shared:/shared")
 pod() { podman_of "$first" "$@"; }
 pod run -d --name uqs --network none "${hard[@]}" -v "$shared/data:/var/lib/uniquanf" localhost/uniquanf-server \

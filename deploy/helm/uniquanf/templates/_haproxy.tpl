@@ -18,7 +18,7 @@ defaults
   timeout server {{ .Values.proxy.idleTimeout }}
   timeout client-fin 10s
   timeout server-fin 10s
-  timeout check 2s
+  timeout check 3s
 
 resolvers cluster
   parse-resolv-conf
@@ -37,7 +37,7 @@ frontend grpc
 backend active
   option httpchk GET /readyz
   http-check expect status 200
-  server-template server 1-{{ add (mul 2 (int .Values.server.replicas)) 1 }} {{ include "uniquanf.name" . }}-server-headless.{{ .Release.Namespace }}.svc.{{ .Values.clusterDomain }}:{{ .Values.server.service.port }} check port 9090 inter 1s fall 2 rise 1 on-marked-down shutdown-sessions resolvers cluster init-addr none
+  server-template server 1-{{ add (mul 2 (int .Values.server.replicas)) 1 }} {{ include "uniquanf.name" . }}-server-headless.{{ .Release.Namespace }}.svc.{{ .Values.clusterDomain }}:{{ .Values.server.service.port }} check port 9090 inter 1s fall 3 rise 1 on-marked-down shutdown-sessions resolvers cluster init-addr none
 
 frontend status
   mode http
