@@ -38,12 +38,18 @@ void PrintLogTail(const std::string& name, const ChildProcess& process) {
 
 // Where a server that has just started says that it listens; "" before that.
 std::string ListeningAddress(const std::string& log, uintmax_t offset) {
-  const std::string kRecord = " listening on address=";
+  const std::string kText = " listening on address=";
+  const std::string kJson = "\"event\":\"listening on\",\"address\":\"";
   std::ifstream file(log, std::ios::binary);
   file.seekg(static_cast<std::streamoff>(offset));
   for (std::string line; std::getline(file, line) && !file.eof();) {
-    const size_t start = line.find(kRecord);
-    if (start != std::string::npos) return line.substr(start + kRecord.size());
+    if (const size_t at = line.find(kText); at != std::string::npos) {
+      return line.substr(at + kText.size());
+    }
+    if (const size_t at = line.find(kJson); at != std::string::npos) {
+      const size_t start = at + kJson.size();
+      return line.substr(start, line.find('"', start) - start);
+    }
   }
   return "";
 }

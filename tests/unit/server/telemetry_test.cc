@@ -133,6 +133,7 @@ TEST_F(PagesTest, ASlowScrapeDoesNotKeepProbesWaiting) {
   Occupy(3, "GET /metrics HTTP/1.1\r\n\r\n");
   EXPECT_EQ(HttpGet(address_, "/healthz"), "200 ok\n");
   go.Notify();
+  server_.reset();  // while what its scrapes wait for is still there
 }
 
 TEST(TelemetryServerTest, TakesAFreePortAndRefusesNonsense) {
