@@ -50,7 +50,8 @@ absl::StatusOr<AddedTokens> AddedTokens::Create(const nlohmann::json& json,
     const auto id = entry.is_object() ? entry.find("id") : entry.end();
     if (!entry.is_object() || id == entry.end() || !id->is_number_unsigned() ||
         id->get<uint64_t>() > TokenizerFile::kMaxId) {
-      return BadTokenizer(absl::StrCat("an added token has no id from 0 to ", TokenizerFile::kMaxId));
+      return BadTokenizer(
+          absl::StrCat("an added token has no id from 0 to ", TokenizerFile::kMaxId));
     }
     token.id = id->get<int32_t>();
     token.content = StringOr(entry, "content", "", &status);

@@ -15,7 +15,9 @@ constexpr size_t kMaxCachedPiece = 256;
 constexpr size_t kMaxCachedPieces = 400'000;
 constexpr absl::string_view kWordStart = "\xE2\x96\x81";  // ▁
 
-uint64_t PairKey(uint32_t left, uint32_t right) { return static_cast<uint64_t>(left) << 32 | right; }
+uint64_t PairKey(uint32_t left, uint32_t right) {
+  return static_cast<uint64_t>(left) << 32 | right;
+}
 
 }  // namespace
 
@@ -212,9 +214,9 @@ void BpeModel::StartSymbols(absl::string_view piece, BpeScratch* scratch) const 
       add(it->second);
       continue;
     }
-    if (byte_fallback_ &&
-        std::all_of(character.begin(), character.end(),
-                    [this](char byte) { return byte_ids_[static_cast<uint8_t>(byte)] >= 0; })) {
+    if (byte_fallback_ && std::all_of(character.begin(), character.end(), [this](char byte) {
+          return byte_ids_[static_cast<uint8_t>(byte)] >= 0;
+        })) {
       for (const char byte : character) {
         add(static_cast<uint32_t>(byte_ids_[static_cast<uint8_t>(byte)]));
       }

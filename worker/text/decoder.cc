@@ -102,18 +102,19 @@ absl::Status Decoder::AddStrip(const nlohmann::json& json) {
     }
     counts[i] = static_cast<int64_t>(std::min<uint64_t>(it->get<uint64_t>(), 1 << 20));
   }
-  steps_.push_back([content, start = counts[0], stop = counts[1]](std::vector<std::string>* tokens) {
-    for (std::string& token : *tokens) {
-      absl::string_view rest = token;
-      for (int64_t i = 0; i < start && absl::StartsWith(rest, content); ++i) {
-        rest.remove_prefix(content.size());
-      }
-      for (int64_t i = 0; i < stop && absl::EndsWith(rest, content); ++i) {
-        rest.remove_suffix(content.size());
-      }
-      token = std::string(rest);
-    }
-  });
+  steps_.push_back(
+      [content, start = counts[0], stop = counts[1]](std::vector<std::string>* tokens) {
+        for (std::string& token : *tokens) {
+          absl::string_view rest = token;
+          for (int64_t i = 0; i < start && absl::StartsWith(rest, content); ++i) {
+            rest.remove_prefix(content.size());
+          }
+          for (int64_t i = 0; i < stop && absl::EndsWith(rest, content); ++i) {
+            rest.remove_suffix(content.size());
+          }
+          token = std::string(rest);
+        }
+      });
   return absl::OkStatus();
 }
 
@@ -127,8 +128,7 @@ absl::Status Decoder::AddMetaspace(const nlohmann::json& json) {
   steps_.push_back([replacement, drops_first](std::vector<std::string>* tokens) {
     for (size_t i = 0; i < tokens->size(); ++i) {
       std::string& token = (*tokens)[i];
-      token =
-          absl::StrReplaceAll(token, {{replacement, i == 0 && drops_first ? "" : " "}});
+      token = absl::StrReplaceAll(token, {{replacement, i == 0 && drops_first ? "" : " "}});
     }
   });
   return absl::OkStatus();
@@ -155,9 +155,8 @@ absl::Status Decoder::Add(const nlohmann::json& json, int depth) {
   } else if (type == "ByteFallback") {
     steps_.push_back(JoinFallbackBytes);
   } else if (type == "Fuse") {
-    steps_.push_back([](std::vector<std::string>* tokens) {
-      *tokens = {absl::StrJoin(*tokens, "")};
-    });
+    steps_.push_back(
+        [](std::vector<std::string>* tokens) { *tokens = {absl::StrJoin(*tokens, "")}; });
   } else if (type == "BPEDecoder") {
     const std::string suffix = StringOr(json, "suffix", "</w>", &status);
     UQ_RETURN_IF_ERROR(status);

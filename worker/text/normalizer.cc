@@ -60,20 +60,20 @@ absl::Status Normalizer::AddReplace(const nlohmann::json& json) {
   const std::string content = StringOr(json, "content", "", &status);
   UQ_RETURN_IF_ERROR(status);
   UQ_ASSIGN_OR_RETURN(const auto pattern, Pattern::Create(json));
-  steps_.push_back([pattern, content](absl::string_view text,
-                                      std::string* out) -> absl::StatusOr<bool> {
-    std::vector<PiecePart> parts;
-    UQ_RETURN_IF_ERROR(pattern.Find(text, &parts));
-    for (const PiecePart& part : parts) {
-      if (part.matched) {
-        *out += content;
-      } else {
-        out->append(text.data() + part.start, part.end - part.start);
-      }
-      if (out->size() > kMaxNormalizedBytes) break;
-    }
-    return true;
-  });
+  steps_.push_back(
+      [pattern, content](absl::string_view text, std::string* out) -> absl::StatusOr<bool> {
+        std::vector<PiecePart> parts;
+        UQ_RETURN_IF_ERROR(pattern.Find(text, &parts));
+        for (const PiecePart& part : parts) {
+          if (part.matched) {
+            *out += content;
+          } else {
+            out->append(text.data() + part.start, part.end - part.start);
+          }
+          if (out->size() > kMaxNormalizedBytes) break;
+        }
+        return true;
+      });
   return absl::OkStatus();
 }
 
@@ -145,11 +145,12 @@ absl::Status Normalizer::Add(const nlohmann::json& json, int depth) {
                                                       {"NFKD", NormalForm::kNfkd}};
   for (const auto& [name, form] : forms) {
     if (type != name) continue;
-    steps_.push_back([form = form](absl::string_view text, std::string* out) -> absl::StatusOr<bool> {
-      if (form == NormalForm::kNfc ? IsComposed(text) : IsAscii(text)) return false;
-      *out = ToNormalForm(text, form);
-      return true;
-    });
+    steps_.push_back(
+        [form = form](absl::string_view text, std::string* out) -> absl::StatusOr<bool> {
+          if (form == NormalForm::kNfc ? IsComposed(text) : IsAscii(text)) return false;
+          *out = ToNormalForm(text, form);
+          return true;
+        });
     return absl::OkStatus();
   }
   if (type == "Replace") return AddReplace(json);

@@ -22,9 +22,9 @@ class PreTokenizer {
   // `json`: the member "pre_tokenizer", null where there is none.
   static absl::StatusOr<PreTokenizer> Create(const nlohmann::json& json);
 
-  // Calls `emit` for every piece of `text`, in order; no piece is empty. `at_start`: the text begins
-  // where the whole input does. Where byte_level(), the last step is left to the receiver: to take
-  // the piece's bytes for their printable characters.
+  // Calls `emit` for every piece of `text`, in order; no piece is empty. `at_start`: the text
+  // begins where the whole input does. Where byte_level(), the last step is left to the receiver:
+  // to take the piece's bytes for their printable characters.
   using Emit = absl::FunctionRef<void(absl::string_view piece)>;
   absl::Status Split(absl::string_view text, bool at_start, Emit emit) const;
   bool byte_level() const { return byte_level_; }

@@ -106,11 +106,11 @@ absl::StatusOr<std::unique_ptr<const Tokenizer>> Tokenizer::Create(absl::string_
                       Normalizer::Create(MemberOrNull(file.rest, "normalizer")));
   UQ_ASSIGN_OR_RETURN(tokenizer->pre_tokenizer_,
                       PreTokenizer::Create(MemberOrNull(file.rest, "pre_tokenizer")));
-  UQ_ASSIGN_OR_RETURN(tokenizer->added_, AddedTokens::Create(MemberOrNull(file.rest, "added_tokens"),
-                                                             tokenizer->normalizer_));
+  UQ_ASSIGN_OR_RETURN(
+      tokenizer->added_,
+      AddedTokens::Create(MemberOrNull(file.rest, "added_tokens"), tokenizer->normalizer_));
   UQ_ASSIGN_OR_RETURN(tokenizer->decoder_, Decoder::Create(MemberOrNull(file.rest, "decoder")));
-  UQ_RETURN_IF_ERROR(
-      tokenizer->ReadPostProcessor(MemberOrNull(file.rest, "post_processor"), 0));
+  UQ_RETURN_IF_ERROR(tokenizer->ReadPostProcessor(MemberOrNull(file.rest, "post_processor"), 0));
   if (tokenizer->before_.size() + tokenizer->after_.size() > kMaxTemplateIds) {
     return BadTokenizer("the post-processor adds more than 1024 tokens");
   }
@@ -161,8 +161,8 @@ absl::Status Tokenizer::Encode(absl::string_view text, const EncodeOptions& opti
     if (part.id >= 0) {
       ids->push_back(part.id);
     } else {
-      UQ_RETURN_IF_ERROR(EncodeText(text.substr(part.start, part.end - part.start),
-                                    part.start == 0, options.literal_special, scratch, ids));
+      UQ_RETURN_IF_ERROR(EncodeText(text.substr(part.start, part.end - part.start), part.start == 0,
+                                    options.literal_special, scratch, ids));
     }
   }
   if (options.add_special_tokens) ids->insert(ids->end(), after_.begin(), after_.end());
@@ -191,8 +191,7 @@ std::string TextStream::Add(int32_t id) {
   ids_.push_back(id);
   std::string text = tokenizer_.Decode(ids_, skip_special_);
   // A character of at most four bytes may be unfinished; what looks longer is broken for good.
-  const bool unfinished =
-      absl::EndsWith(text, "\xEF\xBF\xBD") && ids_.size() - num_given_ <= 4;
+  const bool unfinished = absl::EndsWith(text, "\xEF\xBF\xBD") && ids_.size() - num_given_ <= 4;
   if (unfinished || text.size() <= given_.size() || !absl::StartsWith(text, given_)) return "";
   std::string fresh = text.substr(given_.size());
   // The ids behind the last output stay as context: a decoder may treat the first token otherwise.

@@ -72,8 +72,8 @@ class Tokenizer {
   int64_t id_bound_ = 0;
 };
 
-// Text of ids that come one by one: gives out what will not change any more, so that no character is
-// cut in two. The tokenizer is borrowed.
+// Text of ids that come one by one: gives out what will not change any more, so that no character
+// is cut in two. The tokenizer is borrowed.
 class TextStream {
  public:
   TextStream(const Tokenizer& tokenizer, bool skip_special)

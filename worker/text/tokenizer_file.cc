@@ -70,7 +70,8 @@ class Collector {
     if (text.rfind("#version", 0) == 0) return false;
     const size_t space = text.find(' ');
     if (space == std::string::npos || text.find(' ', space + 1) != std::string::npos) {
-      return Fail(absl::StrCat("the merge \"", text.substr(0, 100), "\" has not exactly one space"));
+      return Fail(
+          absl::StrCat("the merge \"", text.substr(0, 100), "\" has not exactly one space"));
     }
     file_->merges.emplace_back(text.substr(0, space), text.substr(space + 1));
     return false;

@@ -12,8 +12,8 @@
 #include <utility>
 #include <vector>
 
-#include "absl/strings/string_view.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 
 namespace uniquanf {
 
@@ -21,9 +21,9 @@ struct TokenizerFile {
   static constexpr size_t kMaxBytes = 256 << 20;
   static constexpr int64_t kMaxId = (1 << 24) - 1;
 
-  std::vector<std::pair<std::string, uint32_t>> vocab;       // in the file's order, ids ≤ kMaxId
+  std::vector<std::pair<std::string, uint32_t>> vocab;      // in the file's order, ids ≤ kMaxId
   std::vector<std::pair<std::string, std::string>> merges;  // by rank
-  nlohmann::json rest;                                       // without model.vocab and model.merges
+  nlohmann::json rest;                                      // without model.vocab and model.merges
 
   static absl::StatusOr<TokenizerFile> Parse(absl::string_view json);
 };
@@ -32,8 +32,8 @@ absl::Status BadTokenizer(absl::string_view message);
 absl::Status UnsupportedTokenizer(absl::string_view message);
 // The "type" of a member such as a normalizer; "" where there is none.
 std::string TypeOf(const nlohmann::json& value);
-// Members that may be missing or null, then `fallback`; another type is an error in `*status`, which
-// keeps the first.
+// Members that may be missing or null, then `fallback`; another type is an error in `*status`,
+// which keeps the first.
 bool BoolOr(const nlohmann::json& object, const char* name, bool fallback, absl::Status* status);
 std::string StringOr(const nlohmann::json& object, const char* name, const std::string& fallback,
                      absl::Status* status);
