@@ -114,6 +114,35 @@ absl::StatusOr<ConfigJson> PlainConfig(const std::string& config_json) {
   return config;
 }
 
+absl::StatusOr<ExportSummary> WriteFormat(const ArtifactReader& reader, const ExportFormatRow& row,
+                                          ObjectStore* output, const ExportOptions& options) {
+  UQ_ASSIGN_OR_RETURN(ConfigJson config, PlainConfig(reader.config_json()));
+  if (row.gguf_type != nullptr) {
+    return WriteGguf(reader, config, *row.gguf_type, output, options);
+  }
+  const std::unique_ptr<TensorFormat> format = row.make();
+  UQ_RETURN_IF_ERROR(format->Plan(reader.manifest(), &config));
+  TensorExporter exporter(reader, format.get(), output, options);
+  UQ_ASSIGN_OR_RETURN(ExportSummary summary, exporter.Run());
+  UQ_RETURN_IF_ERROR(CopyTokenizerFiles(reader.manifest(), reader.store().get(), output));
+  // Last: without it nothing loads what an interrupted export left.
+  UQ_RETURN_IF_ERROR(output->Write("config.json", config.dump(2) + "\n"));
+  return summary;
+}
+
+void RemoveAll(ObjectStore* output) {
+  ListOptions all;
+  for (;;) {
+    const absl::StatusOr<ListResult> listed = output->List(all);
+    if (!listed.ok()) return;
+    for (const ObjectInfo& object : listed->objects) {
+      if (!output->Delete(object.key).ok()) return;
+    }
+    if (!listed->truncated) return;
+    all.start_after = listed->objects.back().key;
+  }
+}
+
 absl::Status CheckEmpty(ObjectStore* output, const std::string& uri) {
   ListOptions options;
   options.max_results = 1;
@@ -173,17 +202,9 @@ absl::StatusOr<ExportSummary> ExportArtifact(std::shared_ptr<ObjectStore> artifa
   UQ_ASSIGN_OR_RETURN(const std::unique_ptr<ArtifactReader> reader, ArtifactReader::Open(artifact));
   UQ_ASSIGN_OR_RETURN(const std::shared_ptr<ObjectStore> output, OpenObjectStore(output_uri));
   UQ_RETURN_IF_ERROR(CheckEmpty(output.get(), output_uri));
-  UQ_ASSIGN_OR_RETURN(ConfigJson config, PlainConfig(reader->config_json()));
-  if (row->gguf_type != nullptr) {
-    return WriteGguf(*reader, config, *row->gguf_type, output.get(), options);
-  }
-  const std::unique_ptr<TensorFormat> format = row->make();
-  UQ_RETURN_IF_ERROR(format->Plan(reader->manifest(), &config));
-  TensorExporter exporter(*reader, format.get(), output.get(), options);
-  UQ_ASSIGN_OR_RETURN(ExportSummary summary, exporter.Run());
-  UQ_RETURN_IF_ERROR(CopyTokenizerFiles(reader.get()->manifest(), artifact.get(), output.get()));
-  // Last: without it nothing loads what an interrupted export left.
-  UQ_RETURN_IF_ERROR(output->Write("config.json", config.dump(2) + "\n"));
+  absl::StatusOr<ExportSummary> summary = WriteFormat(*reader, *row, output.get(), options);
+  // The place was empty; a failed export leaves it so, as far as it can.
+  if (!summary.ok()) RemoveAll(output.get());
   return summary;
 }
 

@@ -251,46 +251,58 @@ bool IsRegular(const PackedWeights& w) {
          w.num_words() <= kMaxSplits * kWarps * kMaxChunkWords;
 }
 
+// Words a warp takes, and blocks that share rows: the choice with the shortest estimated time.
+// Blocks run in waves of as many as the device holds at once; a wave takes as long as a warp's
+// words and what a block costs besides, about a word and a half's time.
+void PlanSplits(int blocks_at_once, int num_row_blocks, Arguments* args) {
+  constexpr double kBlockCost = 1.5;
+  double best = 0;
+  for (int words = 1; words <= kMaxChunkWords; ++words) {
+    const int64_t splits = CeilDiv(args->num_words, words * kWarps);
+    if (splits > kMaxSplits) continue;
+    const double time = CeilDiv(splits * num_row_blocks, blocks_at_once) * (words + kBlockCost);
+    if (best > 0 && time >= best) continue;
+    best = time;
+    args->chunk_words = words;
+    args->num_splits = static_cast<int>(splits);
+  }
+  UQ_CHECK(best > 0);
+}
+
 template <int kBits, typename Act>
-void Launch(CudaBackend* cuda, const Arguments& args, int num_blocks) {
+void Launch(CudaBackend* cuda, Arguments args, int num_row_blocks) {
+  int blocks = 1;
+  cuda->Note(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, DecodeKernel<kBits, Act>,
+                                                           kWarps * 32, 0));
+  PlanSplits(std::max(blocks, 1) * cuda->num_multiprocessors(), num_row_blocks, &args);
+  int num_blocks = 0;
+  for (int i = 0; i < args.num_problems; ++i) {
+    args.problems[i].first_block = num_blocks;
+    num_blocks += args.problems[i].num_row_blocks * args.num_splits;
+  }
   DecodeKernel<kBits, Act><<<num_blocks, kWarps * 32, 0, cuda->stream()>>>(args);
   cuda->NoteLaunch();
 }
 
 template <typename Act>
-void LaunchBits(CudaBackend* cuda, int bits, const Arguments& args, int num_blocks) {
+void LaunchBits(CudaBackend* cuda, int bits, const Arguments& args, int num_row_blocks) {
   switch (bits) {
     case 2:
-      return Launch<2, Act>(cuda, args, num_blocks);
+      return Launch<2, Act>(cuda, args, num_row_blocks);
     case 3:
-      return Launch<3, Act>(cuda, args, num_blocks);
+      return Launch<3, Act>(cuda, args, num_row_blocks);
     case 4:
-      return Launch<4, Act>(cuda, args, num_blocks);
+      return Launch<4, Act>(cuda, args, num_row_blocks);
     case 5:
-      return Launch<5, Act>(cuda, args, num_blocks);
+      return Launch<5, Act>(cuda, args, num_row_blocks);
     case 6:
-      return Launch<6, Act>(cuda, args, num_blocks);
+      return Launch<6, Act>(cuda, args, num_row_blocks);
     case 7:
-      return Launch<7, Act>(cuda, args, num_blocks);
+      return Launch<7, Act>(cuda, args, num_row_blocks);
     default:
       UQ_CHECK(bits == 8);
-      return Launch<8, Act>(cuda, args, num_blocks);
+      return Launch<8, Act>(cuda, args, num_row_blocks);
   }
-}
-
-// Words a warp takes, and blocks that share rows, so that the device is full: each multiprocessor
-// gets two blocks where there are words enough, but no chunk is shorter than two words.
-void PlanSplits(int num_multiprocessors, int num_row_blocks, Arguments* args) {
-  args->chunk_words = kMaxChunkWords;
-  const auto blocks = [&] {
-    return CeilDiv(args->num_words, args->chunk_words * kWarps) * num_row_blocks;
-  };
-  while (args->chunk_words > 2 && blocks() < 2 * num_multiprocessors) args->chunk_words /= 2;
-  while (args->chunk_words < kMaxChunkWords &&
-         CeilDiv(args->num_words, args->chunk_words * kWarps) > kMaxSplits) {
-    args->chunk_words *= 2;
-  }
-  args->num_splits = static_cast<int>(CeilDiv(args->num_words, args->chunk_words * kWarps));
 }
 
 template <typename Act>
@@ -318,13 +330,7 @@ void DecodeToken(CudaBackend* cuda, const Tensor& x, absl::Span<const Product> p
   }
   UQ_CHECK(workspace->partial.num_elements() >= num_rows * kMaxSplits &&
            workspace->tickets.num_elements() >= num_row_blocks);
-  PlanSplits(cuda->num_multiprocessors(), num_row_blocks, &args);
-  int num_blocks = 0;
-  for (int i = 0; i < args.num_problems; ++i) {
-    args.problems[i].first_block = num_blocks;
-    num_blocks += args.problems[i].num_row_blocks * args.num_splits;
-  }
-  LaunchBits<Act>(cuda, first.bits, args, num_blocks);
+  LaunchBits<Act>(cuda, first.bits, args, num_row_blocks);
 }
 
 template <typename Act>
