@@ -31,6 +31,7 @@ int Inspect(const std::vector<std::string>& arguments);
 int Verify(const std::vector<std::string>& arguments);
 int Export(const std::vector<std::string>& arguments);
 int PrintSpec(const std::vector<std::string>& arguments);
+int Tokens(const std::vector<std::string>& arguments);
 
 // Flags that choose the device, and the backend they ask for.
 struct DeviceFlags {

@@ -13,6 +13,7 @@
 #include "worker/model/checkpoint.h"
 #include "worker/model/language_model.h"
 #include "worker/task/tokens.h"
+#include "worker/text/text_tokens.h"
 
 namespace uniquanf::batch {
 namespace {
@@ -39,9 +40,13 @@ absl::StatusOr<Perplexity> RunEval(const EvalFlags& flags) {
                         absl::StrCat("--window ", flags.window, " is longer than the model's ",
                                      config.max_position_embeddings, " positions"));
   }
-  UQ_ASSIGN_OR_RETURN(const std::vector<int32_t> tokens,
-                      ReadEvaluationTokens(AbsoluteUri(flags.tokens), flags.entry, flags.window,
-                                           flags.window * flags.max_windows, config.vocab_size));
+  UQ_ASSIGN_OR_RETURN(
+      const std::vector<int32_t> tokens,
+      IsTokenFile(flags.tokens)
+          ? ReadEvaluationTokens(AbsoluteUri(flags.tokens), flags.entry, flags.window,
+                                 flags.window * flags.max_windows, config.vocab_size)
+          : ReadEvaluationText(AbsoluteUri(flags.tokens), store.get(), flags.window,
+                               flags.window * flags.max_windows, config.vocab_size, {}));
   TerminalProgress progress(STDERR_FILENO, DetectTerminal(STDERR_FILENO), SystemClock());
   options.window = flags.window;
   options.max_windows = flags.max_windows;
@@ -63,7 +68,8 @@ int Evaluate(const std::vector<std::string>& arguments) {
                    "Perplexity of a Hugging Face checkpoint or a unified artifact over windows of "
                    "tokens that do not overlap.");
   flag_set.String("model", "DIR", &flags.model, "checkpoint or artifact");
-  flag_set.String("tokens", "FILE", &flags.tokens, "safetensors file with 1-D integer tensors");
+  flag_set.String("tokens", "FILE", &flags.tokens,
+                  "safetensors file with 1-D integer tensors, or text: .txt, .jsonl, .json");
   flag_set.String("entry", "NAME", &flags.entry, "which tensor of the file");
   flag_set.Int64("window", &flags.window, 2, 1 << 20, "tokens a window");
   flag_set.Int64("max-windows", &flags.max_windows, 0, 1 << 30, "windows at most; 0: all");

@@ -22,6 +22,7 @@ constexpr char kUsage[] =
     "  inspect    what is in an artifact\n"
     "  verify     check every digest and every tensor of an artifact\n"
     "  export     write an artifact in a form that another runtime loads\n"
+    "  tokens     text files as token ids\n"
     "  spec       print settings as the JSON that --spec reads, or the reference of all of them\n"
     "  version    print the version\n\n"
     "`uniquanf-batch COMMAND --help` lists a command's flags.\n";
@@ -33,6 +34,7 @@ int main(int argc, char** argv) {
       {"quantize", uniquanf::batch::Quantize}, {"eval", uniquanf::batch::Evaluate},
       {"inspect", uniquanf::batch::Inspect},   {"verify", uniquanf::batch::Verify},
       {"export", uniquanf::batch::Export},     {"spec", uniquanf::batch::PrintSpec},
+      {"tokens", uniquanf::batch::Tokens},
   };
   std::vector<std::string> arguments(argv + 1, argv + argc);
   if (arguments.empty() || arguments[0] == "--help" || arguments[0] == "-h" ||

@@ -263,7 +263,7 @@ class FinalizeRun {
   }
 
   std::vector<std::string> Warnings(const JobReport& report) const {
-    std::vector<std::string> warnings;
+    std::vector<std::string> warnings = plan_.warnings;
     if (report.perplexity_after.has_value() &&
         !(*report.perplexity_after <= kCollapseFactor * *report.perplexity_before)) {
       warnings.push_back(absl::StrFormat(

@@ -42,6 +42,7 @@ std::string Plan::ToJson() const {
   json["sequence_length"] = sequence_length;
   json["evaluation_sha256"] = evaluation_sha256;
   json["num_evaluation_tokens"] = num_evaluation_tokens;
+  if (!warnings.empty()) json["warnings"] = warnings;
   return json.dump();
 }
 
@@ -67,6 +68,7 @@ absl::StatusOr<Plan> Plan::FromJson(absl::string_view text) {
   reader.Read("sequence_length", kRequired, &plan.sequence_length);
   reader.Read("evaluation_sha256", kRequired, &plan.evaluation_sha256);
   reader.Read("num_evaluation_tokens", kRequired, &plan.num_evaluation_tokens);
+  reader.Read("warnings", JsonObjectReader::kOptional, &plan.warnings);
   UQ_RETURN_IF_ERROR(reader.Finish());
   UQ_ASSIGN_OR_RETURN(plan.spec, QuantizationSpec::FromJson(spec->dump()));
   return plan;

@@ -35,6 +35,7 @@ struct Plan {
   // Evaluation tokens, int32 [num_evaluation_tokens]; empty digest: no evaluation.
   std::string evaluation_sha256;
   int64_t num_evaluation_tokens = 0;
+  std::vector<std::string> warnings;  // about the calibration set, for the report
 
   std::string ToJson() const;
   static absl::StatusOr<Plan> FromJson(absl::string_view json);

@@ -15,6 +15,7 @@
 #include "worker/task/task_context.h"
 #include "worker/task/task_runner.h"
 #include "worker/task/tokens.h"
+#include "worker/text/text_tokens.h"
 
 namespace uniquanf {
 namespace {
@@ -63,13 +64,33 @@ uint64_t LayerMemoryBytes(const Plan& plan, const ModelConfig& config, const Tas
   return most;
 }
 
-absl::Status PrepareCalibration(const QuantizationSpec& spec, const ModelConfig& config,
-                                const TaskEnvironment& env, Plan* plan) {
-  if (!NeedsReconstruction(spec)) return absl::OkStatus();
+// Text goes through the model's own tokenizer; a file of ids is taken as it is.
+absl::StatusOr<CalibrationTokens> LoadCalibration(const QuantizationSpec& spec,
+                                                  const ModelConfig& config,
+                                                  const TaskEnvironment& env, ObjectStore* model,
+                                                  Plan* plan) {
+  if (IsTokenFile(spec.calibration_uri)) {
+    return ReadCalibrationTokens(spec.calibration_uri, spec.num_samples, spec.sequence_length,
+                                 config.vocab_size, StoreOptionsOf(env));
+  }
+  UQ_ASSIGN_OR_RETURN(const std::unique_ptr<TextTokenizer> tokenizer,
+                      TextTokenizer::Open(model, TextSettings()));
+  const int64_t length = spec.sequence_length > 0
+                             ? spec.sequence_length
+                             : std::min<int64_t>(2048, config.max_position_embeddings);
   UQ_ASSIGN_OR_RETURN(
-      const CalibrationTokens tokens,
-      ReadCalibrationTokens(spec.calibration_uri, spec.num_samples, spec.sequence_length,
-                            config.vocab_size, StoreOptionsOf(env)));
+      PackedText packed,
+      PackCalibrationText({{spec.calibration_uri, 0}}, tokenizer.get(), spec.num_samples, length,
+                          config.vocab_size, StoreOptionsOf(env)));
+  plan->warnings = std::move(packed.warnings);
+  return CalibrationTokens{packed.num_sequences, packed.sequence_length, std::move(packed.ids)};
+}
+
+absl::Status PrepareCalibration(const QuantizationSpec& spec, const ModelConfig& config,
+                                const TaskEnvironment& env, ObjectStore* model, Plan* plan) {
+  if (!NeedsReconstruction(spec)) return absl::OkStatus();
+  UQ_ASSIGN_OR_RETURN(const CalibrationTokens tokens,
+                      LoadCalibration(spec, config, env, model, plan));
   if (tokens.sequence_length > config.max_position_embeddings) {
     return InvalidInput(
         "SEQUENCE_TOO_LONG",
@@ -82,6 +103,9 @@ absl::Status PrepareCalibration(const QuantizationSpec& spec, const ModelConfig&
                         absl::StrCat("batch size ", spec.batch_size, " is larger than the ",
                                      tokens.num_samples, " calibration sequences"));
   }
+  for (std::string& warning : CalibrationWarnings(tokens)) {
+    plan->warnings.push_back(std::move(warning));
+  }
   plan->num_samples = tokens.num_samples;
   plan->sequence_length = tokens.sequence_length;
   UQ_ASSIGN_OR_RETURN(plan->calibration_sha256,
@@ -90,7 +114,7 @@ absl::Status PrepareCalibration(const QuantizationSpec& spec, const ModelConfig&
 }
 
 absl::Status PrepareEvaluation(const QuantizationSpec& spec, const ModelConfig& config,
-                               const TaskEnvironment& env, Plan* plan) {
+                               const TaskEnvironment& env, ObjectStore* model, Plan* plan) {
   if (spec.evaluation_uri.empty()) return absl::OkStatus();
   if (spec.evaluation_window > config.max_position_embeddings) {
     return InvalidInput("SEQUENCE_TOO_LONG",
@@ -101,8 +125,11 @@ absl::Status PrepareEvaluation(const QuantizationSpec& spec, const ModelConfig& 
   const int64_t max_tokens = spec.evaluation_max_windows * spec.evaluation_window;
   UQ_ASSIGN_OR_RETURN(
       const std::vector<int32_t> ids,
-      ReadEvaluationTokens(spec.evaluation_uri, spec.evaluation_entry, spec.evaluation_window,
-                           max_tokens, config.vocab_size, StoreOptionsOf(env)));
+      IsTokenFile(spec.evaluation_uri)
+          ? ReadEvaluationTokens(spec.evaluation_uri, spec.evaluation_entry, spec.evaluation_window,
+                                 max_tokens, config.vocab_size, StoreOptionsOf(env))
+          : ReadEvaluationText(spec.evaluation_uri, model, spec.evaluation_window, max_tokens,
+                               config.vocab_size, StoreOptionsOf(env)));
   plan->num_evaluation_tokens = static_cast<int64_t>(ids.size());
   UQ_ASSIGN_OR_RETURN(plan->evaluation_sha256, PutContent(env.work.get(), TokensToBytes(ids)));
   return absl::OkStatus();
@@ -128,8 +155,8 @@ absl::StatusOr<PrepareOutcome> RunPrepare(const QuantizationSpec& spec,
   plan.num_layers = config.num_layers;
   plan.config_sha256 = Sha256Hex(checkpoint->config_json());
   plan.tensors_sha256 = TensorsDigest(*checkpoint, &plan.model_size_bytes);
-  UQ_RETURN_IF_ERROR(PrepareCalibration(spec, config, env, &plan));
-  UQ_RETURN_IF_ERROR(PrepareEvaluation(spec, config, env, &plan));
+  UQ_RETURN_IF_ERROR(PrepareCalibration(spec, config, env, store.get(), &plan));
+  UQ_RETURN_IF_ERROR(PrepareEvaluation(spec, config, env, store.get(), &plan));
 
   PrepareOutcome outcome;
   outcome.num_layers = plan.num_layers;

@@ -2,7 +2,9 @@
 // (any name, [M]) data.
 //
 // Errors: kInvalidArgument with reason TENSOR_NOT_FOUND (lists the entries there are),
-// TENSOR_SHAPE, TOKEN_OUT_OF_RANGE, TOO_FEW_SEQUENCES, SEQUENCES_TOO_SHORT, TOO_FEW_TOKENS.
+// TENSOR_SHAPE, TOKEN_OUT_OF_RANGE, TOO_FEW_SEQUENCES, SEQUENCES_TOO_SHORT, TOO_FEW_TOKENS,
+// EMPTY_TOKEN_FILE, PADDED_SEQUENCES and INVALID_ATTENTION_MASK (an attention_mask of the file),
+// INVALID_TOKEN_FILE (a file of a known other kind).
 #ifndef UNIQUANF_WORKER_TASK_TOKENS_H_
 #define UNIQUANF_WORKER_TASK_TOKENS_H_
 
@@ -31,6 +33,12 @@ absl::StatusOr<std::vector<int32_t>> ReadEvaluationTokens(absl::string_view uri,
                                                           int64_t min_tokens, int64_t max_tokens,
                                                           int64_t vocab_size,
                                                           const StoreOptions& options = {});
+// Whether a file is one of tokens: all but those whose names say text (.txt, .jsonl, .json, …, also
+// with .gz or .zst behind).
+bool IsTokenFile(absl::string_view uri);
+// What is odd about a calibration set, in words for the user: equal sequences, few distinct tokens,
+// one token that fills it.
+std::vector<std::string> CalibrationWarnings(const CalibrationTokens& tokens);
 // int32 little-endian, as stored in a job's working objects.
 std::string TokensToBytes(const std::vector<int32_t>& ids);
 std::vector<int32_t> TokensFromBytes(absl::string_view bytes);

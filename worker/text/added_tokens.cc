@@ -77,6 +77,7 @@ absl::StatusOr<AddedTokens> AddedTokens::Create(const nlohmann::json& json,
       UQ_ASSIGN_OR_RETURN(const absl::string_view content,
                           normalizer.Apply(token.content, &storage));
       result.normalized_.Add(content, static_cast<int32_t>(index));
+      token.content = std::string(content);  // what the reference decodes it to
     } else {
       result.raw_.Add(token.content, static_cast<int32_t>(index));
     }

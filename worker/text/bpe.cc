@@ -125,7 +125,7 @@ absl::StatusOr<std::unique_ptr<BpeModel>> BpeModel::Create(TokenizerFile* file) 
 
 int64_t BpeModel::Find(absl::string_view token) const {
   const auto it = ids_.find(token);
-  return it == ids_.end() ? -1 : it->second;
+  return it == ids_.end() ? int64_t{-1} : int64_t{it->second};
 }
 
 const std::string* BpeModel::TokenOf(int64_t id) const {

@@ -190,10 +190,17 @@ int64_t Tokenizer::FindToken(absl::string_view token) const {
 std::string TextStream::Add(int32_t id) {
   ids_.push_back(id);
   std::string text = tokenizer_.Decode(ids_, skip_special_);
-  // A character of at most four bytes may be unfinished; what looks longer is broken for good.
-  const bool unfinished = absl::EndsWith(text, "\xEF\xBF\xBD") && ids_.size() - num_given_ <= 4;
-  if (unfinished || text.size() <= given_.size() || !absl::StartsWith(text, given_)) return "";
-  std::string fresh = text.substr(given_.size());
+  // What the last tokens' bytes make may still become a character; what lies before will not.
+  size_t stable = text.size();
+  for (int i = 0; i < 3; ++i) {
+    if (absl::EndsWith(absl::string_view(text).substr(0, stable), "\xEF\xBF\xBD")) stable -= 3;
+  }
+  if (stable <= given_.size() || !absl::StartsWith(text, given_)) return "";
+  std::string fresh = text.substr(given_.size(), stable - given_.size());
+  if (stable < text.size()) {
+    given_ = text.substr(0, stable);
+    return fresh;
+  }
   // The ids behind the last output stay as context: a decoder may treat the first token otherwise.
   ids_.erase(ids_.begin(), ids_.begin() + num_given_);
   num_given_ = ids_.size();

@@ -26,6 +26,9 @@ class Collector {
         token_ = value.get<std::string>();
         return false;
       case Event::value:
+        if (depth == 2 && (InModel("vocab") || InModel("merges")) && !value.is_null()) {
+          return Fail(absl::StrCat("\"", second_, "\" of the model is neither object nor list"));
+        }
         if (InModel("vocab") && depth == 3) return Entry(value);
         if (InModel("merges") && depth == 3) return SpelledMerge(value);
         if (InModel("merges") && depth == 4) return PartOfPair(value);

@@ -181,8 +181,7 @@ bool IsControl(char32_t c) {
   if (c == '\t' || c == '\n' || c == '\r') return false;
   const utf8proc_category_t category = Category(c);
   return category == UTF8PROC_CATEGORY_CC || category == UTF8PROC_CATEGORY_CF ||
-         category == UTF8PROC_CATEGORY_CS || category == UTF8PROC_CATEGORY_CO ||
-         category == UTF8PROC_CATEGORY_CN;
+         category == UTF8PROC_CATEGORY_CS || category == UTF8PROC_CATEGORY_CO;
 }
 
 bool IsWordCharacter(char32_t c) {

@@ -31,7 +31,7 @@ bool IsPunctuation(char32_t c);  // ASCII punctuation and P*
 bool IsWordCharacter(char32_t c);
 bool IsMark(char32_t c);            // M*
 bool IsNonspacingMark(char32_t c);  // Mn
-bool IsControl(char32_t c);         // C* but tab and line ends
+bool IsControl(char32_t c);         // Cc, Cf, Cs, Co, but tab and line ends
 void AppendLowercase(char32_t c, std::string* out);
 
 enum class NormalForm { kNfc, kNfd, kNfkc, kNfkd };
