@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/clock.h"
+#include "common/base/printable.h"
 #include "common/base/status.h"
 #include "common/base/terminal_progress.h"
 #include "common/spec/spec_flags.h"
@@ -68,11 +69,11 @@ int Export(const std::vector<std::string>& arguments) {
     result["mean_error"] = summary->deviation.mean_error();
     result["within_rounding"] = summary->deviation.within_rounding;
     result["worst_module"] = summary->worst_module;
-    std::printf("%s\n", result.dump().c_str());
+    PrintJsonLine(result);
     return kOk;
   }
   std::printf("wrote %s: %d layers as %s, %s\n", output.c_str(), summary->num_modules,
-              options.format.c_str(), summary->Describe().c_str());
+              options.format.c_str(), PrintableText(summary->Describe()).c_str());
   return kOk;
 }
 

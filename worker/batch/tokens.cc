@@ -7,6 +7,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_join.h"
+#include "common/base/printable.h"
 #include "common/base/status.h"
 #include "common/safetensors/safetensors.h"
 #include "common/spec/spec_flags.h"
@@ -107,7 +108,7 @@ absl::Status RunTokens(const TokensFlags& flags) {
                 static_cast<long long>(facts.num_sequences));
   }
   for (const std::string& warning : packed.warnings) {
-    std::fprintf(stderr, "warning: %s\n", warning.c_str());
+    std::fprintf(stderr, "warning: %s\n", PrintableText(warning).c_str());
   }
   std::printf("wrote %s: %lld tokens\n", flags.output.c_str(),
               static_cast<long long>(packed.ids.size()));
