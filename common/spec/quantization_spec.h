@@ -17,11 +17,10 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "common/spec/quantization_methods.h"
 
 namespace uniquanf {
 
-// What each does: kQuantizationMethods in common/spec/spec_fields.h.
-enum class QuantizationMethod { kUniquanf, kFlexround, kAlternating, kRtn };
 absl::string_view QuantizationMethodName(QuantizationMethod method);
 
 // In which order the layers of a job are optimized, where they depend on each other (input_prob >

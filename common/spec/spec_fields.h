@@ -29,21 +29,6 @@ inline constexpr EnumRow<SpecSection> kSpecSections[] = {
     {SpecSection::kOptimization, "Calibration and optimization"},
 };
 
-struct MethodRow {
-  QuantizationMethod value;
-  const char* name;
-  const char* help;
-  bool reconstructs;  // optimizes blocks on calibration data, unless epochs is 0
-};
-inline constexpr MethodRow kQuantizationMethods[] = {
-    {QuantizationMethod::kUniquanf, "uniquanf",
-     "unified initialization and block reconstruction, all parts", true},
-    {QuantizationMethod::kFlexround, "flexround", "uniform levels, learned rounding", true},
-    {QuantizationMethod::kAlternating, "alternating",
-     "binary coding by alternating update, no reconstruction", false},
-    {QuantizationMethod::kRtn, "rtn", "min-max round to nearest", false},
-};
-
 inline constexpr EnumRow<LayerSchedule> kLayerSchedules[] = {
     {LayerSchedule::kSequential, "sequential", "layer after layer"},
     {LayerSchedule::kPipelined, "pipelined",

@@ -1,29 +1,25 @@
+// The list of all methods. method_list.inc names the files of methods/; CMake writes it.
 #include "worker/quant/method.h"
-
-#include <algorithm>
-#include <iterator>
 
 #include "common/base/check.h"
 
 namespace uniquanf::quant {
-namespace {
 
-constexpr TrainedParts kAll = {.uniform = true, .binary = true};
-constexpr TrainedParts kUniformOnly = {.uniform = true, .binary = false};
-constexpr Method kMethods[] = {
-    {QuantizationMethod::kUniquanf, kAll, InitializeUnified},
-    {QuantizationMethod::kFlexround, kUniformOnly, InitializeUniform},
-    {QuantizationMethod::kAlternating, kUniformOnly, InitializeAlternating},
-    {QuantizationMethod::kRtn, kUniformOnly, InitializeUniform},
-};
-
-}  // namespace
+#define UQ_METHOD_FILE(name)       \
+  namespace methods {              \
+  absl::Span<const Method> name(); \
+  }
+#include "method_list.inc"
+#undef UQ_METHOD_FILE
 
 const Method& MethodOf(QuantizationMethod value) {
-  const auto* row = std::find_if(std::begin(kMethods), std::end(kMethods),
-                                 [value](const Method& method) { return method.value == value; });
-  UQ_CHECK(row != std::end(kMethods));
-  return *row;
+#define UQ_METHOD_FILE(name)                     \
+  for (const Method& method : methods::name()) { \
+    if (method.value == value) return method;    \
+  }
+#include "method_list.inc"
+#undef UQ_METHOD_FILE
+  UQ_CHECK(false && "a method without a row in worker/quant/methods");
 }
 
 }  // namespace uniquanf::quant

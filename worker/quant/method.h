@@ -1,9 +1,12 @@
 // What a quantization method does with one linear layer's quantizer: how it begins and what is
-// trained. Names, help and whether blocks are reconstructed stand in common/spec/spec_fields.h.
+// trained. Names, help and whether blocks are reconstructed stand in
+// common/spec/quantization_methods.h. Every methods/NAME.cc gives the rows of some related methods
+// as uniquanf::quant::methods::NAME().
 #ifndef UNIQUANF_WORKER_QUANT_METHOD_H_
 #define UNIQUANF_WORKER_QUANT_METHOD_H_
 
-#include "common/spec/quantization_spec.h"
+#include "absl/types/span.h"
+#include "common/spec/quantization_methods.h"
 #include "worker/quant/quantizer.h"
 
 namespace uniquanf::quant {
