@@ -4,6 +4,9 @@
 #include <signal.h>
 #include <stdlib.h>
 
+#include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <set>
 #include <string>
 
@@ -121,6 +124,22 @@ TEST_F(CrashPointDeathTest, AProgramStartedWithANameThatNothingHitsEndsAndNamesT
   setenv(kCrashPointVariable, "store.before_comit", 1);
   EXPECT_EXIT(HitThreeTimes(), ::testing::ExitedWithCode(64),
               "store.before_comit names no crash point.*store.before_commit");
+}
+
+TEST(CrashPointTest, EveryNameIsAPointOfTheProduct) {
+  std::string sources;
+  for (const char* folder : {"common", "server", "worker", "client"}) {
+    const std::string root = std::string(UNIQUANF_SOURCE_DIR "/") + folder;
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(root)) {
+      if (entry.path().extension() != ".cc") continue;
+      std::ifstream file(entry.path(), std::ios::binary);
+      sources.append(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
+    }
+  }
+  for (const std::string_view name : kCrashPoints) {
+    EXPECT_NE(sources.find("UQ_CRASH_POINT(\"" + std::string(name) + "\")"), std::string::npos)
+        << name << " is armed by nothing but tests";
+  }
 }
 
 TEST(CrashPointTest, NamesAreComponentAndEventOnceEach) {
