@@ -33,7 +33,7 @@ for entry in json.load(open(database)):
             flags.append(word)
         elif flags and flags[-1] == "-isystem":
             flags.append(word)
-    print(shlex.join(["clang++", "-fsyntax-only", *flags, "-Wthread-safety", "-Wno-unknown-warning-option", "-Werror", file]))
+    print(shlex.join(["clang++", "-fsyntax-only", *flags, "-Wthread-safety", "-Wno-unknown-warning-option", "-Wno-unknown-pragmas", "-Werror", file]))
 PYTHON
 [ -s "$work/commands" ] || die "no source of ours in $database"
 tr '\n' '\0' <"$work/commands" | xargs -0 -n 1 -P "$(nproc)" bash -c 'bash -c "$0" || exit 1' ||
