@@ -44,7 +44,7 @@ stage_build() { build dev; }
 stage_test() { scripts/test.sh; }
 stage_locks() { scripts/check_locks.sh; }
 stage_tidy() {
-  if $changed; then scripts/check_tidy.sh --changed --seconds=540; else scripts/check_tidy.sh --seconds=7200; fi
+  if $changed; then scripts/check_tidy.sh --changed --seconds=400; else scripts/check_tidy.sh --seconds=7200; fi
 }
 stage_cuda() {
   unchanged worker/backend worker/ops worker/packed worker/block worker/quant common/base cmake CMakeLists.txt CMakePresets.json &&
