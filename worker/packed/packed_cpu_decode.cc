@@ -6,6 +6,7 @@
 #include "worker/packed/packed_cpu.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
+#include <cpuid.h>
 #include <immintrin.h>
 #define UQ_PACKED_X86 1
 #endif
@@ -207,6 +208,16 @@ void MakeTables(const std::vector<Segment>& segments, const float* x, float* tab
   }
 }
 
+#if UQ_PACKED_X86
+namespace {
+// clang 14's __builtin_cpu_supports has no word for it.
+bool HasF16c() {
+  unsigned eax, ebx, ecx, edx;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+}  // namespace
+#endif
+
 bool KernelRuns(Kernel kernel) {
 #if UQ_PACKED_X86
   if (kernel == Kernel::kAvx512) {
@@ -214,7 +225,7 @@ bool KernelRuns(Kernel kernel) {
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
   }
   if (kernel == Kernel::kAvx2) {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
+    return __builtin_cpu_supports("avx2") && HasF16c();
   }
 #endif
   return kernel == Kernel::kScalar;
