@@ -7,6 +7,7 @@
 # stages (cuda, deploy) only where their folders changed; what "changed" means is said in scripts/common.sh (changed_base).
 # A stage that fails does not keep the later ones from running, except those that need its result. STAGEs:
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+export UNIQUANF_WERROR=ON
 stages=(
   install   # packages that the other stages need
   format    # clang-format
