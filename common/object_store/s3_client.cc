@@ -138,7 +138,7 @@ HttpRequest S3Client::Prepare(const S3Request& request, const Progress& progress
   http.stall_timeout =
       request.stall_timeout > absl::ZeroDuration() ? request.stall_timeout : options_.stall_timeout;
   http.connect_timeout = std::min(options_.connect_timeout, http.stall_timeout);
-  if (!request.ignore_interrupt) http.interrupted = options_.interrupted;
+  if (!request.ignore_interrupt) http.stop = options_.stop;
   return http;
 }
 
@@ -253,7 +253,7 @@ void S3Client::Wait(absl::Duration time) const {
   while (!interrupted()) {
     const absl::Duration left = end - absl::Now();
     if (left <= absl::ZeroDuration()) return;
-    absl::SleepFor(options_.interrupted ? std::min(left, kInterruptPoll) : left);
+    absl::SleepFor(options_.stop.CanStop() ? std::min(left, kInterruptPoll) : left);
   }
 }
 

@@ -62,7 +62,7 @@ class QuantizeRun {
       env.activations = flags_.activations == "device" ? ActivationPlacement::kDevice
                         : flags_.activations == "host" ? ActivationPlacement::kHost
                                                        : ActivationPlacement::kAuto;
-      env.cancelled = [this] { return Interrupted() || failed_; };
+      env.stop = [this] { return Interrupted() || failed_; };
       slots_.push_back(std::move(env));
       runners_.push_back(std::make_unique<LayerRunner>());
     }

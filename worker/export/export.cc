@@ -76,7 +76,7 @@ class TensorExporter {
   }
 
   absl::Status ConvertModule(const ManifestModule& module) {
-    if (options_.cancelled && options_.cancelled()) {
+    if (options_.stop.StopRequested()) {
       return absl::CancelledError("the export was cancelled");
     }
     UQ_ASSIGN_OR_RETURN(const PackedLinear packed, reader_.ReadPacked(module.name));

@@ -163,12 +163,12 @@ absl::Status ForwardBlock(Backend* backend, const BlockSpec& spec, const RopeTab
 
 absl::Status ForwardBlock(Backend* backend, const BlockSpec& spec, const RopeTables& rope,
                           const BlockWeights& weights, const SequenceBuffer& hidden,
-                          SequenceBuffer* out, const std::function<bool()>& cancelled) {
+                          SequenceBuffer* out, const StopToken& stop) {
   UQ_CHECK(hidden.shape() == out->shape());
   return ForwardSequences(
       backend, spec, hidden.dtype(), rope, weights, hidden.shape()[0], hidden.shape()[1],
       [&](int64_t s, Tensor* x) -> absl::Status {
-        if (cancelled && cancelled()) return absl::CancelledError("the forward pass was cancelled");
+        if (stop.StopRequested()) return absl::CancelledError("the forward pass was cancelled");
         return hidden.Load(s, 0, x);
       },
       [out](int64_t s, const Tensor& y) { return out->Store(s, y); });

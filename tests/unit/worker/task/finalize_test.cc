@@ -117,7 +117,7 @@ TEST_F(FinalizeTest, CancelBeforePublishingLeavesNoManifest) {
   for (int layer = 0; layer < 2; ++layer) {
     results.push_back(RunLayer(spec_, prepared->plan_sha256, layer, results, env_)->result_sha256);
   }
-  env_.cancelled = [] { return true; };
+  env_.stop = [] { return true; };
   EXPECT_EQ(RunFinalize(spec_, prepared->plan_sha256, results, env_).status().code(),
             absl::StatusCode::kCancelled);
   EXPECT_FALSE(std::filesystem::exists(spec_.output_uri + "/manifest.json"));
