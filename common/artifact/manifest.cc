@@ -4,9 +4,9 @@
 #include <set>
 #include <utility>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "common/artifact/layout.h"
+#include "common/base/digest.h"
 #include "common/base/json_util.h"
 #include "common/base/status.h"
 #include "common/object_store/object_key.h"
@@ -62,16 +62,10 @@ void WriteModule(const ManifestModule& module, JsonWriter* json) {
   json->EndObject();
 }
 
-bool IsDigest(absl::string_view text) {
-  if (text.size() != 64) return false;
-  return std::all_of(text.begin(), text.end(),
-                     [](char c) { return absl::ascii_isdigit(c) || (c >= 'a' && c <= 'f'); });
-}
-
 void ReadDigest(JsonObjectReader* reader, absl::string_view name, bool may_be_empty,
                 std::string* out) {
   reader->Read(name, kRequired, out);
-  if (!reader->ok() || IsDigest(*out) || (may_be_empty && out->empty())) return;
+  if (!reader->ok() || IsSha256Hex(*out) || (may_be_empty && out->empty())) return;
   reader->Fail(absl::StrCat(reader->PathOf(name), " must be 64 lower-case hex digits"));
 }
 

@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "common/base/check.h"
 #include "common/base/status.h"
+#include "common/base/utf8.h"
 
 namespace uniquanf {
 namespace {
@@ -107,7 +108,7 @@ const json* JsonObjectReader::Find(absl::string_view name, Presence presence) {
 void JsonObjectReader::FailType(absl::string_view name, absl::string_view expected,
                                 const json& value) {
   std::string shown = value.dump(-1, ' ', false, json::error_handler_t::replace);
-  if (shown.size() > 60) shown = absl::StrCat(shown.substr(0, 57), "...");
+  if (shown.size() > 60) shown = ShortText(shown, 57);
   Fail(absl::StrCat(PathOf(name), " must be ", expected, ", not ", shown));
 }
 

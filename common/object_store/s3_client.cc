@@ -11,6 +11,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
+#include "common/base/backoff.h"
 #include "common/base/digest.h"
 #include "common/base/random.h"
 #include "common/base/status.h"
@@ -235,9 +236,8 @@ absl::StatusOr<S3Client::Verdict> S3Client::Judge(const S3Request& request,
 }
 
 void S3Client::Backoff(int num_failures, absl::string_view retry_after) {
-  const int doublings = std::min(num_failures - 1, 20);
   const absl::Duration limit =
-      std::min(options_.max_backoff, options_.initial_backoff * (int64_t{1} << doublings));
+      ExponentialBackoff(options_.initial_backoff, options_.max_backoff, num_failures);
   const uint32_t draw = PhiloxAt(jitter_seed_, 0, num_draws_.fetch_add(1)).v[0];
   absl::Duration wait = limit * (static_cast<double>(draw) / 4294967296.0);
   int64_t seconds = 0;
