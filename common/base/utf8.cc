@@ -23,6 +23,16 @@ bool TakeCodePoint(absl::string_view text, uint32_t* code_point, size_t* num_byt
   return true;
 }
 
+bool IsUtf8(absl::string_view text) {
+  while (!text.empty()) {
+    uint32_t code_point;
+    size_t num_bytes;
+    if (!TakeCodePoint(text, &code_point, &num_bytes)) return false;
+    text.remove_prefix(num_bytes);
+  }
+  return true;
+}
+
 std::string ShortText(absl::string_view text, size_t max_bytes) {
   std::string out;
   while (!text.empty()) {

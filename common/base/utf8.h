@@ -17,6 +17,8 @@ namespace uniquanf {
 // none. REQUIRES: `text` is not empty.
 bool TakeCodePoint(absl::string_view text, uint32_t* code_point, size_t* num_bytes);
 
+bool IsUtf8(absl::string_view text);
+
 // The longest message that goes from program to program: HTTP/2 peers refuse larger trailers.
 inline constexpr size_t kMaxMessageBytes = 2000;
 
