@@ -20,8 +20,8 @@
 #include "common/safetensors/safetensors.h"
 #include "tests/golden/golden_file.h"
 #include "tests/unit/worker/task/task_fixture.h"
+#include "worker/export/export.h"
 #include "worker/model/language_model.h"
-#include "worker/task/export.h"
 
 namespace uniquanf::golden {
 namespace {
@@ -266,7 +266,7 @@ TEST_P(FamilyJobTest, QuantizesVerifiesAndExports) {
   ASSERT_NE(artifact, nullptr);
   const std::string exported = dir_.path() + "/exported";
   const absl::Status status =
-      ExportDequantized(*OpenObjectStore(spec_.output_uri), exported, nullptr, nullptr);
+      ExportArtifact(*OpenObjectStore(spec_.output_uri), exported, ExportOptions()).status();
   ASSERT_TRUE(status.ok()) << status;
   const auto plain = Open(exported);
   ASSERT_NE(plain, nullptr);
