@@ -10,6 +10,7 @@
 #include "common/base/status.h"
 #include "common/safetensors/safetensors.h"
 #include "worker/model/checkpoint.h"
+#include "worker/model/checkpoint_layout.h"
 #include "worker/task/copied_files.h"
 #include "worker/task/task_context.h"
 
@@ -74,6 +75,12 @@ class Exporter {
       }
       tensor.Scatter(block[t].data(), at->second.data());
     }
+    // What nothing reads is copied as it is.
+    for (const std::string& name : checkpoint_.TensorNames()) {
+      if (!IsCopiedTensor(checkpoint_.config(), name) || !absl::StartsWith(name, prefix)) continue;
+      UQ_ASSIGN_OR_RETURN(Checkpoint::RawTensor tensor, checkpoint_.FindRaw(name));
+      raw.emplace(name, std::move(tensor));
+    }
     std::vector<ExportTensor> tensors;
     for (const auto& [name, tensor] : raw) {
       tensors.push_back({name, tensor.info.shape, nullptr, &tensor});
@@ -85,7 +92,7 @@ class Exporter {
   absl::Status WriteOuter(const std::string& file) {
     std::vector<Checkpoint::RawTensor> raw;
     for (const std::string& name : checkpoint_.TensorNames()) {
-      if (absl::StartsWith(name, checkpoint_.config().layers)) continue;
+      if (checkpoint_.config().LayerOf(name) >= 0) continue;
       UQ_ASSIGN_OR_RETURN(Checkpoint::RawTensor tensor, checkpoint_.FindRaw(name));
       raw.push_back(std::move(tensor));
     }
