@@ -2,13 +2,16 @@
 option(UNIQUANF_BUILD_SERVICE "Build server, worker and client (needs gRPC, SQLite, ...)" ON)
 option(UNIQUANF_BUILD_TESTS "Build the tests and benchmarks" ON)
 set(UNIQUANF_CUDA "AUTO" CACHE STRING "Build the CUDA backend: ON, OFF or AUTO (when nvcc is found)")
+option(UNIQUANF_WERROR "Warnings of the C++ compiler are errors, as in CI" OFF)
 set(UNIQUANF_SANITIZER "" CACHE STRING "What -fsanitize takes: address,undefined or thread")
+option(UNIQUANF_FUZZ "Build the libFuzzer program (needs clang)" OFF)
 
 set(CMAKE_CXX_STANDARD 20)
 set(CMAKE_CXX_STANDARD_REQUIRED ON)
 set(CMAKE_CXX_EXTENSIONS OFF)
 set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
 set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
+set(CMAKE_INSTALL_RPATH_USE_LINK_PATH ON)  # the OpenBLAS that was linked, not the one that the system's alternatives choose
 if(NOT CMAKE_BUILD_TYPE)
   set(CMAKE_BUILD_TYPE RelWithDebInfo CACHE STRING "" FORCE)
 endif()
@@ -19,11 +22,21 @@ set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g1 -DNDEBUG")
 add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off>
                     $<$<COMPILE_LANGUAGE:CXX>:-Wall> $<$<COMPILE_LANGUAGE:CXX>:-Wextra>
                     $<$<COMPILE_LANGUAGE:CXX>:-Wno-unused-parameter>)
+if(UNIQUANF_WERROR)
+  add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-Werror>)
+endif()
 if(UNIQUANF_SANITIZER)
   # -O1 halves the time to compile. Undefined behaviour ends the program, so that tests fail on it.
   add_compile_options(-fsanitize=${UNIQUANF_SANITIZER} -fno-sanitize-recover=undefined
                       -fno-omit-frame-pointer -O1)
   add_link_options(-fsanitize=${UNIQUANF_SANITIZER})
+endif()
+
+if(UNIQUANF_FUZZ)
+  if(NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+    message(FATAL_ERROR "UNIQUANF_FUZZ=ON needs clang: configure with preset fuzz")
+  endif()
+  add_compile_options(-fsanitize=fuzzer-no-link)
 endif()
 
 find_program(UNIQUANF_CCACHE ccache)

@@ -2,12 +2,19 @@
 # Runs clang-tidy (.clang-tidy) over the sources, those changed last first, and fails when it finds
 # anything. Needs a configured build tree with generated headers (preset dev, built).
 #
-#   scripts/check_tidy.sh [--seconds=N] [FILE...]
+#   scripts/check_tidy.sh [--changed] [--seconds=N] [FILE...]
 #
-# After N seconds (540) no further file is begun; the output says how many were left out.
+# --changed: sources that differ from changed_base (common.sh), and for each header that does, a source that includes it. After N
+# seconds (540) no further file is begun; the output says how many were left out.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-seconds=540
-if [[ ${1:-} == --seconds=* ]]; then seconds=${1#*=}; shift; fi
+seconds=540 changed=false files=()
+for argument in "$@"; do
+  case $argument in
+    --changed) changed=true ;;
+    --seconds=*) seconds=${argument#*=} ;;
+    *) files+=("$argument") ;;
+  esac
+done
 command -v clang-tidy >/dev/null || die "clang-tidy is missing: scripts/install_dependencies.sh --test"
 database=build/compile_commands.json
 [ -f "$database" ] || die "$database is missing: run scripts/test.sh, or cmake --preset dev and build"
@@ -19,11 +26,20 @@ newest_first() {
     git log --name-only --pretty=format: -- '*.cc'
     git ls-files '*.cc'; } | awk 'NF && !seen[$0]++'
 }
-files=("$@")
+# Changed sources; a changed header is looked into from the source of its name, or else from one that includes it.
+changed_sources() {
+  changed_files '*.cc' '*.h' | while read -r file; do
+    if [[ $file == *.cc ]]; then echo "$file"
+    elif [ -f "${file%.h}.cc" ]; then echo "${file%.h}.cc"
+    else { git grep -lF "#include \"$file\"" -- '*.cc' || true; } | sed -n 1p
+    fi
+  done | sort -u
+}
 if [ ${#files[@]} = 0 ]; then
-  mapfile -t files < <(newest_first | while read -r file; do
-    [ -f "$file" ] && grep -qF "/$file\"" "$database" && echo "$file"; done)
+  mapfile -t files < <(newest_first | { if $changed; then grep -xFf <(changed_sources) || true; else cat; fi } |
+    while read -r file; do if [ -f "$file" ] && grep -qF "/$file\"" "$database"; then echo "$file"; fi; done)
 fi
+[ ${#files[@]} -gt 0 ] || { say "tidy: nothing to look at"; exit 0; }
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

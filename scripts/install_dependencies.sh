@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian 12 packages that building, running and testing need; does nothing when all are
-# there. `--test` adds what only the tests need (a PostgreSQL server).
+# there. `--test` adds what only tests and checks need (a PostgreSQL server, clang), `--nightly` also what scripts/nightly.sh needs
+# (clang's sanitizers and fuzzer).
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 packages=(
@@ -9,7 +10,8 @@ packages=(
   prometheus-cpp-dev libsqlite3-dev libpq-dev libcurl4-openssl-dev libexpat1-dev libssl-dev
   nlohmann-json3-dev libopenblas-pthread-dev libonig-dev libutf8proc-dev libzstd-dev zlib1g-dev libgtest-dev libgmock-dev
 )
-[ "${1:-}" = --test ] && packages+=(postgresql clang-format clang-tidy curl python3)
+case ${1:-} in --test | --nightly) packages+=(postgresql clang clang-format clang-tidy curl python3) ;; esac
+[ "${1:-}" != --nightly ] || packages+=(libclang-rt-14-dev llvm)
 
 [ -r /etc/debian_version ] || die "these scripts know Debian 12; elsewhere install the packages listed in $0"
 missing=()

@@ -159,7 +159,9 @@ TEST(ModelConfigTest, ReadsPublishedGemma3WithItsDefaults) {
   for (int layer = 0; layer < 7; ++layer) {
     for (const Node& node : config.blocks[layer].nodes) {
       const auto* rope = std::get_if<RopeNode>(&node);
-      if (rope != nullptr) EXPECT_EQ(rope->table, layer == 5 ? 0 : 1) << layer;
+      if (rope != nullptr) {
+        EXPECT_EQ(rope->table, layer == 5 ? 0 : 1) << layer;
+      }
     }
   }
   const int norm = config.blocks[0].FindTensor("pre_feedforward_layernorm.weight");

@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# Everything that is checked before a change is good, a named stage each, and how long each took.
+#
+#   scripts/full_check.sh [--changed] [STAGE...]
+#
+# Without arguments: every stage, over everything. With --changed, as CI runs it: clang-tidy over changed files only, and costly
+# stages (cuda, deploy) only where their folders changed; what "changed" means is said in scripts/common.sh (changed_base).
+# A stage that fails does not keep the later ones from running, except those that need its result. STAGEs:
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+stages=(
+  install   # packages that the other stages need
+  format    # clang-format
+  includes  # directions of includes
+  files     # product files over 400 lines have a word in DESIGN.md
+  build     # g++ -Werror, everything
+  test      # scripts/test.sh: the README's test command
+  locks     # clang 14: it compiles all of our code too, and -Wthread-safety checks the locks
+  tidy      # clang-tidy
+  cuda      # nvcc compiles the CUDA backend
+  deploy    # alerts, chart, images
+)
+usage() { sed -n '2,8s/^# \{0,1\}//p' "$0"; sed -n '/^stages=(/,/^)/{/^  /p}' "$0"; exit "$1"; }
+
+changed=false
+chosen=()
+for argument in "$@"; do
+  case $argument in
+    --changed) changed=true ;;
+    --help) usage 0 ;;
+    *) [[ " ${stages[*]} " == *" $argument "* ]] || { echo "unknown: $argument" >&2; usage 2 >&2; }
+       chosen+=("$argument") ;;
+  esac
+done
+[ ${#chosen[@]} -gt 0 ] || chosen=("${stages[@]}")
+
+# Whether a costly stage may be left out: --changed was given and nothing under the paths has changed.
+unchanged() { $changed && ! has_changed "$@" && echo "not changed since $(changed_base_name): ${*}"; }
+
+stage_install() { scripts/install_dependencies.sh --test; }
+stage_format() { scripts/check_format.sh; }
+stage_includes() { scripts/check_includes.sh; }
+stage_files() { scripts/check_files.sh; }
+stage_build() { build dev; }
+stage_test() { scripts/test.sh; }
+stage_locks() { scripts/check_locks.sh; }
+stage_tidy() {
+  if $changed; then scripts/check_tidy.sh --changed --seconds=540; else scripts/check_tidy.sh --seconds=7200; fi
+}
+stage_cuda() {
+  unchanged worker/backend worker/ops worker/packed worker/block worker/quant common/base cmake CMakeLists.txt CMakePresets.json &&
+    return 77
+  command -v nvcc >/dev/null || { echo "there is no nvcc here"; return 77; }
+  build cuda-compile
+}
+stage_deploy() {
+  if $changed; then scripts/deploy_check.sh --changed --without-images; else scripts/deploy_check.sh; fi
+}
+
+needs_test() { echo build; }
+needs_locks() { echo build; }
+needs_tidy() { echo build; }
+run_parts stage "${chosen[@]}"

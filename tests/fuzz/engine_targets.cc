@@ -1,0 +1,153 @@
+// What worker/model, worker/task and worker/export read: config.json, the index of a sharded
+// checkpoint, plans, layer results, a vocabulary for gguf.
+#include <cmath>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/check.h"
+#include "tests/fuzz/fuzz_target.h"
+#include "tests/support/model_fixture.h"
+#include "worker/export/export_format.h"
+#include "worker/export/gguf_file.h"
+#include "worker/model/checkpoint_files.h"
+#include "worker/model/model_config.h"
+#include "worker/task/layer_result.h"
+#include "worker/task/plan.h"
+
+namespace uniquanf {
+namespace {
+
+bool RunConfig(absl::string_view bytes) {
+  const absl::StatusOr<ModelConfig> config = ParseModelConfig(bytes);
+  if (!config.ok()) {
+    CheckRefusal(config.status());
+    return false;
+  }
+  UQ_CHECK(config->num_layers > 0 && config->hidden_size > 0 && config->vocab_size > 0);
+  UQ_CHECK(config->blocks.size() == static_cast<size_t>(config->num_layers));
+  for (int layer = 0; layer < config->num_layers; ++layer) {
+    UQ_CHECK(!config->ModuleNames(layer).empty());
+    for (const TensorSpec& tensor : config->blocks[layer].tensors) {
+      UQ_CHECK(tensor.num_elements() > 0);
+      if (tensor.stored.name.empty()) continue;
+      const auto [first, end] = tensor.StoredRange();
+      UQ_CHECK(0 <= first && first < end);
+    }
+  }
+  for (const RopeConfig& rope : config->ropes) {
+    UQ_CHECK(rope.width > 0 && rope.width % 2 == 0);
+    for (const double frequency : RopeInverseFrequencies(rope)) UQ_CHECK(std::isfinite(frequency));
+  }
+  return true;
+}
+
+// model.safetensors.index.json beside one shard.
+bool RunIndex(absl::string_view bytes) {
+  const char header[] = R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})";
+  const uint64_t size = sizeof(header) - 1;
+  std::string shard(8, '\0');
+  std::memcpy(shard.data(), &size, 8);
+  absl::StrAppend(&shard, header, std::string(8, '\0'));
+  const auto tensors = OpenCheckpointFiles(NewMemoryStore(
+      {{"model.safetensors.index.json", std::string(bytes)}, {"model-1.safetensors", shard}}));
+  if (!tensors.ok()) {
+    CheckRefusal(tensors.status());
+    return false;
+  }
+  return true;
+}
+
+template <typename Value>
+bool Canonical(absl::string_view bytes) {
+  const absl::StatusOr<Value> value = Value::FromJson(bytes);
+  if (!value.ok()) {
+    CheckRefusal(value.status());
+    return false;
+  }
+  const std::string canonical = value->ToJson();
+  const absl::StatusOr<Value> again = Value::FromJson(canonical);
+  UQ_CHECK(again.ok() && again->ToJson() == canonical);
+  return true;
+}
+
+bool RunPlanJson(absl::string_view bytes) {
+  if (!Canonical<Plan>(bytes)) return false;
+  const Plan plan = *Plan::FromJson(bytes);
+  const int num_rounds = NumRounds(plan);
+  UQ_CHECK(num_rounds >= 1);
+  UQ_CHECK(RoundSteps(plan, 0).first == 0);
+  UQ_CHECK(RoundSteps(plan, num_rounds - 1).second == NumSteps(plan));
+  return true;
+}
+
+// tokenizer.json as gguf's metadata.
+bool RunVocabulary(absl::string_view bytes) {
+  const auto store = NewMemoryStore({{"tokenizer.json", std::string(bytes)}});
+  const ConfigJson config = {{"vocab_size", 4}, {"eos_token_id", 1}};
+  GgufMetadata metadata;
+  const absl::Status status = AddVocabulary(store.get(), config, 4, &metadata);
+  if (!status.ok()) CheckRefusal(status);
+  return status.ok();
+}
+
+std::string ConfigSeed(const std::string& family) {
+  return FixtureModel::Make(family, 1).config.dump();
+}
+
+Plan PlanSeed() {
+  Plan plan;
+  plan.spec.schedule = LayerSchedule::kPipelined;
+  plan.device = "cpu";
+  plan.arithmetic = "f32";
+  plan.num_layers = 2;
+  plan.config_sha256 = plan.tensors_sha256 = plan.calibration_sha256 = std::string(64, 'a');
+  plan.num_samples = 8;
+  plan.sequence_length = 16;
+  plan.warnings = {"w"};
+  return plan;
+}
+
+LayerResult LayerResultSeed() {
+  LayerResult result;
+  result.plan_sha256 = result.shard_sha256 = result.weights_sha256 = std::string(64, 'b');
+  result.layer = 1;
+  result.shard_size_bytes = 100;
+  result.environment = "cpu";
+  result.initial_loss = 0.5;
+  result.final_loss = 0.25;
+  result.loss_curve = {0.5f, 0.25f};
+  result.modules = {{"model.layers.1.mlp.down_proj", 8, 16, true, 3, 16, 0.125, 0}};
+  return result;
+}
+
+}  // namespace
+
+std::vector<FuzzTarget> EngineTargets() {
+  return {
+      {"ModelConfig",
+       RunConfig,
+       {ConfigSeed("llama"), ConfigSeed("mistral"), ConfigSeed("qwen2"), ConfigSeed("qwen3")},
+       {"\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8}", "\"head_dim\"",
+        "\"sliding_window\"", "\"rope_theta\"", "\"layer_types\"", "\"gemma2\"", "\"mixtral\"",
+        "\"num_local_experts\"", "\"num_hidden_layers\"", "\"vocab_size\""}},
+      {"ModelIndex",
+       RunIndex,
+       {R"({"metadata":{"total_size":8},"weight_map":{"a":"model-1.safetensors"}})"},
+       {"\"../x\"", "\"/etc/passwd\"", "\"weight_map\"", "\"b\":\"model-1.safetensors\","}},
+      {"Plan",
+       RunPlanJson,
+       {PlanSeed().ToJson()},
+       {"\"spec\"", "\"schedule\"", "\"pipeline_rounds\"", "\"num_samples\""}},
+      {"LayerResult",
+       Canonical<LayerResult>,
+       {LayerResultSeed().ToJson()},
+       {"\"modules\"", "\"loss_curve\"", "null", "\"quantized\""}},
+      {"GgufVocabulary",
+       RunVocabulary,
+       {R"({"model":{"type":"BPE","vocab":{"a":0,"b":1,"ab":2},"merges":["a b"]},)"
+        R"("pre_tokenizer":{"type":"ByteLevel"},"added_tokens":[{"id":3,"content":"<s>","special":true}]})"},
+       {"\"merges\":[[\"a\",\"b\"]]", "\"Split\"", "\"Regex\"", "\"added_tokens\"", "\"id\""}},
+  };
+}
+
+}  // namespace uniquanf

@@ -1,0 +1,228 @@
+// What the server reads: requests of clients and workers, the filter language, names, stored
+// records; and what a client reads of a server's error.
+#include "common/base/check.h"
+#include "common/base/status.h"
+#include "common/base/version.h"
+#include "common/rpc/status_proto.h"
+#include "server/service/converters.h"
+#include "server/service/job_listing.h"
+#include "server/service/resource_names.h"
+#include "server/store/record_codec.h"
+#include "tests/fuzz/fuzz_target.h"
+
+namespace uniquanf::server {
+namespace {
+
+std::shared_ptr<const Job> SampleJob(uint64_t seq) {
+  auto job = std::make_shared<Job>();
+  job->seq = seq;
+  job->id = "job-" + std::to_string(seq);
+  job->tenant = "team-a";
+  job->labels = {{"team", "a"}};
+  job->create_time = absl::FromUnixSeconds(1700000000 + static_cast<int64_t>(seq));
+  return job;
+}
+
+bool RunFilter(absl::string_view bytes) {
+  const absl::StatusOr<JobFilter> filter = JobFilter::Parse(bytes);
+  if (!filter.ok()) {
+    CheckRefusal(filter.status());
+    return false;
+  }
+  (void)filter->Matches(*SampleJob(1));
+  return true;
+}
+
+// "ORDER\nPAGE_TOKEN".
+bool RunListing(absl::string_view bytes) {
+  const size_t line = bytes.find('\n');
+  const absl::string_view order = bytes.substr(0, line);
+  const absl::string_view token = line == bytes.npos ? "" : bytes.substr(line + 1);
+  const auto page = ListPage({SampleJob(1), SampleJob(2), SampleJob(3)}, "", order, 2, token);
+  if (!page.ok()) {
+    CheckRefusal(page.status());
+    return false;
+  }
+  UQ_CHECK(page->jobs.size() <= 2);
+  if (!page->next_page_token.empty()) {
+    UQ_CHECK(ListPage({SampleJob(3)}, "", order, 2, page->next_page_token).ok());
+  }
+  return true;
+}
+
+bool RunNames(absl::string_view bytes) {
+  const auto job = ParseJobName("name", bytes);
+  const auto task = ParseTaskName("name", bytes);
+  const auto worker = ParseWorkerName("name", bytes);
+  if (job.ok()) UQ_CHECK(JobName(*job) == bytes);
+  if (task.ok()) UQ_CHECK(TaskNameOf(task->job, task->task) == bytes);
+  if (worker.ok()) UQ_CHECK(WorkerName(*worker) == bytes);
+  for (const absl::Status& status : {job.status(), task.status(), worker.status()}) {
+    if (!status.ok()) CheckRefusal(status);
+  }
+  return job.ok() || task.ok() || worker.ok();
+}
+
+template <typename Message>
+bool ParseMessage(absl::string_view bytes, Message* message) {
+  return message->ParseFromArray(bytes.data(), static_cast<int>(bytes.size()));
+}
+
+// The wire's bytes; those that are no message do not reach us.
+bool RunCreateJob(absl::string_view bytes) {
+  v1::CreateJobRequest request;
+  if (!ParseMessage(bytes, &request)) return false;
+  const ObjectLayout layout{"file:///objects"};
+  const auto event = CreateJobFromProto(request, "fallback", "uid", layout);
+  if (!event.ok()) {
+    CheckRefusal(event.status());
+    return false;
+  }
+  UQ_CHECK(CheckStoredJob(event->job).ok());
+  v1::Job shown;
+  JobToProto(JobView{std::make_shared<const Job>(event->job), {}}, &shown);
+  UQ_CHECK(shown.spec().IsInitialized() && !shown.SerializeAsString().empty());
+  // What the store keeps reads back the same.
+  const absl::StatusOr<Job> again = DecodeJob(EncodeJob(event->job));
+  UQ_CHECK(again.ok() && EncodeJob(*again) == EncodeJob(event->job));
+  return true;
+}
+
+bool RunSynchronize(absl::string_view bytes) {
+  v1::SynchronizeRequest request;
+  if (!ParseMessage(bytes, &request)) return false;
+  const auto event = SynchronizeFromProto(request);
+  if (!event.ok()) {
+    CheckRefusal(event.status());
+    return false;
+  }
+  UQ_CHECK(event->sequence >= 0 && event->num_free_slots >= 0);
+  UQ_CHECK(event->leases.size() == static_cast<size_t>(request.leases_size()));
+  return true;
+}
+
+template <typename Record>
+bool Stored(absl::StatusOr<Record> (*decode)(absl::string_view, bool*),
+            std::string (*encode)(const Record&), absl::string_view bytes) {
+  const absl::StatusOr<Record> record = decode(bytes, nullptr);
+  if (!record.ok()) {
+    CheckRefusal(record.status());
+    return false;
+  }
+  const std::string written = encode(*record);
+  const absl::StatusOr<Record> again = decode(written, nullptr);
+  UQ_CHECK(again.ok() && encode(*again) == written);
+  return true;
+}
+bool RunStoredJob(absl::string_view bytes) { return Stored<Job>(DecodeJob, EncodeJob, bytes); }
+bool RunStoredTask(absl::string_view bytes) { return Stored<Task>(DecodeTask, EncodeTask, bytes); }
+
+// What a server says of an error, in the trailer's bytes.
+bool RunErrorDetails(absl::string_view bytes) {
+  const absl::Status status =
+      FromGrpcStatus(grpc::Status(grpc::StatusCode::ABORTED, "m", std::string(bytes)));
+  UQ_CHECK(absl::IsAborted(status));
+  return !ErrorReason(status).empty();
+}
+
+std::string CreateJobSeed() {
+  v1::CreateJobRequest request;
+  request.set_job_id("a");
+  request.set_request_id("r");
+  v1::Job* job = request.mutable_job();
+  job->mutable_spec()->set_model_uri("file:///m");
+  job->mutable_spec()->set_calibration_uri("file:///c.safetensors");
+  job->mutable_spec()->set_bits(3);
+  (*job->mutable_labels())["team"] = "a";
+  job->set_device("cpu");
+  job->mutable_time_to_live()->set_seconds(60);
+  return request.SerializeAsString();
+}
+
+std::string SynchronizeSeed() {
+  v1::SynchronizeRequest request;
+  request.set_protocol_version(kProtocolVersion);
+  request.set_worker("workers/w");
+  request.set_session_id("s");
+  request.set_sequence(3);
+  request.mutable_capabilities()->set_device("cpu");
+  request.mutable_capabilities()->set_num_slots(1);
+  request.set_num_free_slots(1);
+  for (int kind = 0; kind < 4; ++kind) {
+    v1::LeaseReport* report = request.add_leases();
+    report->set_lease_id("l");
+    report->set_attempt(1);
+    report->set_task("jobs/a/tasks/prepare");
+    if (kind == 0) report->mutable_running()->set_phase("p");
+    if (kind == 1) report->mutable_succeeded()->mutable_report()->add_layers()->set_layer(1);
+    if (kind == 2) report->mutable_failed()->add_missing_sha256(std::string(64, 'a'));
+    if (kind == 3) report->set_released(true);
+  }
+  request.add_cached()->set_job("jobs/a");
+  return request.SerializeAsString();
+}
+
+std::string StoredJobSeed() {
+  Job job = *SampleJob(7);
+  job.error.emplace();
+  job.error->message = "m";
+  job.time_to_live = absl::Seconds(5);
+  return EncodeJob(job);
+}
+
+std::string StoredTaskSeed() {
+  Task task;
+  task.id = "layer-0001";
+  task.kind = TaskKind::kLayer;
+  task.layer = 1;
+  task.state = TaskState::kSucceeded;
+  return EncodeTask(task);
+}
+
+std::string ErrorSeed() {
+  return ToGrpcStatus(InvalidInput("SOME_REASON", "text")).error_details();
+}
+
+}  // namespace
+}  // namespace uniquanf::server
+
+namespace uniquanf {
+
+std::vector<FuzzTarget> ServiceTargets() {
+  google::protobuf::SetLogHandler(nullptr);  // it says of every damaged message that it is
+  using namespace server;  // NOLINT(google-build-using-namespace): a table of its functions
+  return {
+      {"Filter",
+       RunFilter,
+       {"state = RUNNING AND tenant != \"x\"", "labels.team = a AND priority >= -5",
+        "create_time < 2026-01-01T00:00:00Z", ""},
+       {"AND", "labels.", "\"", "\\", ">=", "!=", "SUCCEEDED", "device", "1e9"}},
+      {"Listing", RunListing, {"create_time desc", "priority desc", ""}, {" desc", ",", "\n"}},
+      {"Names",
+       RunNames,
+       {"jobs/a-b", "jobs/a/tasks/layer-0001", "workers/w.1:x_y"},
+       {"jobs/", "/tasks/", "workers/", "..", "%2F"}},
+      {"CreateJob",
+       RunCreateJob,
+       {CreateJobSeed()},
+       {"file:///", "s3://b/k", "\x0a\x00", "\xff\xff\xff\xff\x0f"}},
+      {"Synchronize",
+       RunSynchronize,
+       {SynchronizeSeed()},
+       {"workers/", "jobs/a", "\xff\xff\xff\xff\x0f"}},
+      {"StoredJob",
+       RunStoredJob,
+       {StoredJobSeed()},
+       {"\x0a\x02", "\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"}},
+      {"StoredTask",
+       RunStoredTask,
+       {StoredTaskSeed()},
+       {"\x0a\x02", "\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"}},
+      {"ErrorDetails",
+       RunErrorDetails,
+       {ErrorSeed()},
+       {"uniquanf", "type.googleapis.com/google.rpc.ErrorInfo"}},
+  };
+}
+
+}  // namespace uniquanf
