@@ -10,6 +10,7 @@
 #include "client/cli/interrupt.h"
 #include "client/cli/output.h"
 #include "common/base/clock.h"
+#include "common/base/format_bytes.h"
 #include "common/base/status.h"
 #include "common/base/terminal_progress.h"
 

@@ -1,25 +1,16 @@
 #include "client/cli/command_line.h"
 
 #include <cstdio>
-#include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "client/cli/output.h"
+#include "common/base/environment.h"
 #include "common/base/status.h"
 
 namespace uniquanf::cli {
-namespace {
-
-std::string Environment(const char* name, absl::string_view fallback) {
-  const char* value = std::getenv(name);
-  return value != nullptr && *value != '\0' ? std::string(value) : std::string(fallback);
-}
-
-}  // namespace
-
 int ExitCodeFor(const absl::Status& status) {
   switch (status.code()) {
     case absl::StatusCode::kOk:
@@ -46,11 +37,11 @@ int ExitCodeFor(JobState state) {
 
 CommandLine::CommandLine(absl::string_view usage, absl::string_view summary)
     : usage_(usage), flags_(usage, summary) {
-  options_.server = Environment("UNIQUANF_SERVER", options_.server);
-  options_.tls_ca_file = Environment("UNIQUANF_TLS_CA", "");
-  options_.tls_certificate_file = Environment("UNIQUANF_TLS_CERT", "");
-  options_.tls_key_file = Environment("UNIQUANF_TLS_KEY", "");
-  options_.traceparent = Environment("TRACEPARENT", "");
+  options_.server = EnvironmentVariable("UNIQUANF_SERVER", options_.server);
+  options_.tls_ca_file = EnvironmentVariable("UNIQUANF_TLS_CA", "");
+  options_.tls_certificate_file = EnvironmentVariable("UNIQUANF_TLS_CERT", "");
+  options_.tls_key_file = EnvironmentVariable("UNIQUANF_TLS_KEY", "");
+  options_.traceparent = EnvironmentVariable("TRACEPARENT", "");
 }
 
 bool IsGlobalFlagWithValue(absl::string_view name) {

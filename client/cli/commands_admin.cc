@@ -9,6 +9,7 @@
 #include "absl/time/clock.h"
 #include "client/cli/command_line.h"
 #include "client/cli/output.h"
+#include "common/base/format_bytes.h"
 #include "common/base/terminal_progress.h"
 #include "common/base/version.h"
 

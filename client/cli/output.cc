@@ -14,18 +14,6 @@ namespace uniquanf::cli {
 
 std::string Printable(absl::string_view text) { return PrintableText(text); }
 
-std::string FormatBytes(int64_t bytes) {
-  if (bytes < 1024) return absl::StrCat(bytes, " B");
-  static constexpr const char* kUnits[] = {"KiB", "MiB", "GiB", "TiB", "PiB"};
-  double value = static_cast<double>(bytes) / 1024;
-  size_t unit = 0;
-  while (value >= 1024 && unit + 1 < std::size(kUnits)) {
-    value /= 1024;
-    ++unit;
-  }
-  return absl::StrFormat("%.*f %s", value < 10 ? 2 : 1, value, kUnits[unit]);
-}
-
 std::string FormatLocalTime(absl::Time time) {
   if (time == absl::InfinitePast() || time == absl::InfiniteFuture()) return "-";
   return absl::FormatTime("%Y-%m-%d %H:%M:%S", time, absl::LocalTimeZone());

@@ -32,7 +32,6 @@ void PrintTable(std::vector<std::vector<std::string>> rows, const std::vector<bo
 
 // `text` of somebody else's as it may stand on a terminal (common/base/printable.h).
 std::string Printable(absl::string_view text);
-std::string FormatBytes(int64_t bytes);            // "1.2 MiB"
 std::string FormatLocalTime(absl::Time time);      // "2026-01-31 12:34:56", "-" when unknown
 std::string ShortJobName(absl::string_view name);  // without "jobs/"
 

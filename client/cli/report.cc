@@ -6,6 +6,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "client/cli/output.h"
+#include "common/base/format_bytes.h"
 #include "common/base/terminal_progress.h"
 #include "common/spec/spec_flags.h"
 

@@ -8,6 +8,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "common/base/backoff.h"
 #include "common/rpc/status_proto.h"
 
 namespace uniquanf {
@@ -46,11 +47,10 @@ void Caller::PrepareContext(grpc::ClientContext* context) const {
 }
 
 absl::Duration Caller::Backoff(int attempt) {
-  absl::Duration pause = options_.retry.initial_backoff;
-  for (int i = 1; i < attempt && pause < options_.retry.max_backoff; ++i) pause *= 2;
-  pause = std::min(pause, options_.retry.max_backoff);
+  const absl::Duration pause =
+      ExponentialBackoff(options_.retry.initial_backoff, options_.retry.max_backoff, attempt);
   absl::MutexLock lock(&mutex_);
-  return pause * std::uniform_real_distribution<double>(0.5, 1.0)(random_);
+  return WithJitter(pause, std::uniform_real_distribution<double>()(random_));
 }
 
 absl::Status Caller::Explain(const grpc::Status& grpc_status, int num_attempts) const {

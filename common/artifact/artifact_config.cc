@@ -100,29 +100,15 @@ absl::StatusOr<ArtifactConfig> BuildArtifactConfig(absl::string_view source_conf
                           {"layers_name", "layers"},
                           {"module_names", anybcq.module_names}}}};
   }
-  JsonWriter json(JsonWriter::kIndented);
-  json.Value(config);
-  return ArtifactConfig{json.Finish(), anybcq.omitted};
+  return ArtifactConfig{IndentedJson(config), anybcq.omitted};
 }
 
 std::string BuildIndexJson(const std::map<std::string, std::string>& tensor_to_file,
                            uint64_t total_size_bytes) {
-  JsonWriter json(JsonWriter::kIndented);
-  json.BeginObject();
-  json.Key("metadata");
-  json.BeginObject();
-  json.Key("total_size");
-  json.Uint(total_size_bytes);
-  json.EndObject();
-  json.Key("weight_map");
-  json.BeginObject();
-  for (const auto& [tensor, file] : tensor_to_file) {
-    json.Key(tensor);
-    json.String(file);
-  }
-  json.EndObject();
-  json.EndObject();
-  return json.Finish();
+  OrderedJson json;
+  json["metadata"]["total_size"] = total_size_bytes;
+  json["weight_map"] = tensor_to_file;
+  return IndentedJson(json);
 }
 
 }  // namespace uniquanf

@@ -4,9 +4,9 @@
 #include <set>
 #include <utility>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "common/artifact/layout.h"
+#include "common/base/digest.h"
 #include "common/base/json_util.h"
 #include "common/base/status.h"
 #include "common/object_store/object_key.h"
@@ -15,63 +15,40 @@ namespace uniquanf {
 namespace {
 
 constexpr char kFormat[] = "uniquanf-artifact";
-constexpr int kVersion = 1;
+// Version 1 wrote numbers in another spelling and the spec on one line; it reads alike.
+constexpr int kVersion = 2, kOldestVersion = 1;
 constexpr char kReason[] = "INVALID_MANIFEST";
 constexpr int64_t kMaxWidth = int64_t{1} << 40;
 constexpr auto kRequired = JsonObjectReader::kRequired;
 
-void Member(JsonWriter* json, absl::string_view key, absl::string_view value) {
-  json->Key(key);
-  json->String(value);
-}
-void Member(JsonWriter* json, absl::string_view key, int64_t value) {
-  json->Key(key);
-  json->Int(value);
-}
-void Member(JsonWriter* json, absl::string_view key, double value) {
-  json->Key(key);
-  json->Double(value);
+OrderedJson ToJsonValue(const ManifestModel& model) {
+  return {
+      {"architecture", model.architecture},     {"num_layers", model.num_layers},
+      {"config_sha256", model.config_sha256},   {"tensors_sha256", model.tensors_sha256},
+      {"weights_sha256", model.weights_sha256}, {"calibration_sha256", model.calibration_sha256},
+      {"plan_sha256", model.plan_sha256}};
 }
 
-void WriteModel(const ManifestModel& model, JsonWriter* json) {
-  json->BeginObject();
-  Member(json, "architecture", model.architecture);
-  Member(json, "num_layers", int64_t{model.num_layers});
-  Member(json, "config_sha256", model.config_sha256);
-  Member(json, "tensors_sha256", model.tensors_sha256);
-  Member(json, "weights_sha256", model.weights_sha256);
-  Member(json, "calibration_sha256", model.calibration_sha256);
-  Member(json, "plan_sha256", model.plan_sha256);
-  json->EndObject();
-}
-
-void WriteModule(const ManifestModule& module, JsonWriter* json) {
-  json->BeginObject();
-  Member(json, "name", module.name);
-  Member(json, "num_outputs", module.num_outputs);
-  Member(json, "num_inputs", module.num_inputs);
-  Member(json, "status", module.quantized ? "quantized" : "full_precision");
+OrderedJson ToJsonValue(const ManifestModule& module) {
+  OrderedJson json = {{"name", module.name},
+                      {"num_outputs", module.num_outputs},
+                      {"num_inputs", module.num_inputs},
+                      {"status", module.quantized ? "quantized" : "full_precision"}};
   if (module.quantized) {
-    Member(json, "bits", int64_t{module.bits});
-    Member(json, "group_size", module.group_size);
-    Member(json, "weight_error", module.weight_error);
-    Member(json, "num_saturated", module.num_saturated);
+    json["bits"] = module.bits;
+    json["group_size"] = module.group_size;
+    json["weight_error"] = module.weight_error;
+    json["num_saturated"] = module.num_saturated;
   } else {
-    Member(json, "reason", module.reason);
+    json["reason"] = module.reason;
   }
-  json->EndObject();
-}
-
-bool IsDigest(absl::string_view text) {
-  if (text.size() != 64) return false;
-  return std::all_of(text.begin(), text.end(),
-                     [](char c) { return absl::ascii_isdigit(c) || (c >= 'a' && c <= 'f'); });
+  return json;
 }
 
 void ReadDigest(JsonObjectReader* reader, absl::string_view name, bool may_be_empty,
                 std::string* out) {
   reader->Read(name, kRequired, out);
-  if (!reader->ok() || IsDigest(*out) || (may_be_empty && out->empty())) return;
+  if (!reader->ok() || IsSha256Hex(*out) || (may_be_empty && out->empty())) return;
   reader->Fail(absl::StrCat(reader->PathOf(name), " must be 64 lower-case hex digits"));
 }
 
@@ -211,61 +188,39 @@ absl::Status CheckConsistent(const Manifest& manifest) {
 }  // namespace
 
 std::string Manifest::ToJson() const {
-  JsonWriter json(JsonWriter::kIndented);
-  json.BeginObject();
-  Member(&json, "format", kFormat);
-  Member(&json, "version", int64_t{kVersion});
-  Member(&json, "software_version", software_version);
-  Member(&json, "environment", environment);
-  json.Key("spec");
-  json.Raw(spec.ToJson());
-  json.Key("model");
-  WriteModel(model, &json);
-  json.Key("modules");
-  json.BeginArray();
-  for (const ManifestModule& module : modules) WriteModule(module, &json);
-  json.EndArray();
-  json.Key("layers");
-  json.BeginArray();
+  OrderedJson json;
+  json["format"] = kFormat;
+  json["version"] = kVersion;
+  json["software_version"] = software_version;
+  json["environment"] = environment;
+  json["spec"] = OrderedJson::parse(spec.ToJson());
+  json["model"] = ToJsonValue(model);
+  json["modules"] = OrderedJson::array();
+  for (const ManifestModule& module : modules) json["modules"].push_back(ToJsonValue(module));
+  json["layers"] = OrderedJson::array();
   for (const ManifestLayer& layer : layers) {
-    json.BeginObject();
-    Member(&json, "layer", int64_t{layer.layer});
-    Member(&json, "initial_loss", layer.initial_loss);
-    Member(&json, "final_loss", layer.final_loss);
-    json.EndObject();
+    json["layers"].push_back({{"layer", layer.layer},
+                              {"initial_loss", layer.initial_loss},
+                              {"final_loss", layer.final_loss}});
   }
-  json.EndArray();
   if (evaluation.has_value()) {
-    json.Key("evaluation");
-    json.BeginObject();
-    Member(&json, "perplexity_before", evaluation->perplexity_before);
-    Member(&json, "perplexity_after", evaluation->perplexity_after);
-    Member(&json, "num_tokens", evaluation->num_tokens);
-    json.EndObject();
+    json["evaluation"] = {{"perplexity_before", evaluation->perplexity_before},
+                          {"perplexity_after", evaluation->perplexity_after},
+                          {"num_tokens", evaluation->num_tokens}};
   }
-  Member(&json, "anybcq_omitted", anybcq_omitted);
+  json["anybcq_omitted"] = anybcq_omitted;
   std::vector<ManifestFile> sorted_files = files;
   std::sort(sorted_files.begin(), sorted_files.end(),
             [](const ManifestFile& a, const ManifestFile& b) { return a.path < b.path; });
-  json.Key("files");
-  json.BeginArray();
+  json["files"] = OrderedJson::array();
   for (const ManifestFile& file : sorted_files) {
-    json.BeginObject();
-    Member(&json, "path", file.path);
-    json.Key("size_bytes");
-    json.Uint(file.size_bytes);
-    Member(&json, "sha256", file.sha256);
-    json.EndObject();
+    json["files"].push_back(
+        {{"path", file.path}, {"size_bytes", file.size_bytes}, {"sha256", file.sha256}});
   }
-  json.EndArray();
   std::vector<std::string> sorted_attachments = attachments;
   std::sort(sorted_attachments.begin(), sorted_attachments.end());
-  json.Key("attachments");
-  json.BeginArray();
-  for (const std::string& path : sorted_attachments) json.String(path);
-  json.EndArray();
-  json.EndObject();
-  return json.Finish();
+  json["attachments"] = sorted_attachments;
+  return IndentedJson(json);
 }
 
 absl::StatusOr<Manifest> Manifest::FromJson(absl::string_view text) {
@@ -277,10 +232,10 @@ absl::StatusOr<Manifest> Manifest::FromJson(absl::string_view text) {
   reader.Read("format", kRequired, &format);
   reader.Read("version", kRequired, &version);
   // Before all else: a later version may have other fields.
-  if (reader.ok() && (format != kFormat || version != kVersion)) {
-    return InvalidInput(kReason,
-                        absl::StrCat("format \"", format, "\" version ", version,
-                                     "; this program reads \"", kFormat, "\" version ", kVersion));
+  if (reader.ok() && (format != kFormat || version < kOldestVersion || version > kVersion)) {
+    return InvalidInput(kReason, absl::StrCat("format \"", format, "\" version ", version,
+                                              "; this program reads \"", kFormat, "\" versions ",
+                                              kOldestVersion, " to ", kVersion));
   }
   reader.Read("software_version", kRequired, &manifest.software_version);
   reader.Read("environment", kRequired, &manifest.environment);

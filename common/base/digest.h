@@ -30,6 +30,8 @@ class Sha256 {
 
 // The SHA-256 of `data` as 64 lower-case hex digits.
 std::string Sha256Hex(absl::string_view data);
+// `text` has this form.
+bool IsSha256Hex(absl::string_view text);
 
 }  // namespace uniquanf
 

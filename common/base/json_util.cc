@@ -1,14 +1,13 @@
 #include "common/base/json_util.h"
 
-#include <charconv>
 #include <cmath>
 #include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "common/base/check.h"
 #include "common/base/status.h"
+#include "common/base/utf8.h"
 
 namespace uniquanf {
 namespace {
@@ -107,7 +106,7 @@ const json* JsonObjectReader::Find(absl::string_view name, Presence presence) {
 void JsonObjectReader::FailType(absl::string_view name, absl::string_view expected,
                                 const json& value) {
   std::string shown = value.dump(-1, ' ', false, json::error_handler_t::replace);
-  if (shown.size() > 60) shown = absl::StrCat(shown.substr(0, 57), "...");
+  if (shown.size() > 60) shown = ShortText(shown, 57);
   Fail(absl::StrCat(PathOf(name), " must be ", expected, ", not ", shown));
 }
 
@@ -222,124 +221,12 @@ absl::Status JsonObjectReader::Finish() {
   return status_;
 }
 
-void JsonWriter::NewLine() {
-  if (style_ == kCompact) return;
-  out_ += '\n';
-  out_.append(has_members_.size(), ' ');
+std::string CompactJson(const OrderedJson& value) {
+  return value.dump(-1, ' ', /*ensure_ascii=*/false, json::error_handler_t::replace);
 }
 
-void JsonWriter::BeforeValue() {
-  if (after_key_) {
-    after_key_ = false;
-    return;
-  }
-  if (has_members_.empty()) return;
-  if (has_members_.back()) out_ += ',';
-  has_members_.back() = true;
-  NewLine();
-}
-
-void JsonWriter::Begin(char bracket) {
-  BeforeValue();
-  out_ += bracket;
-  has_members_.push_back(false);
-}
-
-void JsonWriter::End(char bracket) {
-  UQ_CHECK(!has_members_.empty() && !after_key_);
-  const bool had_members = has_members_.back();
-  has_members_.pop_back();
-  if (had_members) NewLine();
-  out_ += bracket;
-}
-
-void JsonWriter::Key(absl::string_view key) {
-  String(key);
-  absl::StrAppend(&out_, style_ == kCompact ? ":" : ": ");
-  after_key_ = true;
-}
-
-void JsonWriter::String(absl::string_view value) {
-  BeforeValue();
-  static constexpr char kHex[] = "0123456789abcdef";
-  out_ += '"';
-  for (const char c : value) {
-    const unsigned char byte = static_cast<unsigned char>(c);
-    switch (c) {
-      case '"':
-        out_ += "\\\"";
-        break;
-      case '\\':
-        out_ += "\\\\";
-        break;
-      case '\n':
-        out_ += "\\n";
-        break;
-      case '\t':
-        out_ += "\\t";
-        break;
-      default:
-        if (byte < 0x20) {
-          absl::StrAppend(&out_, "\\u00");
-          out_ += kHex[byte >> 4];
-          out_ += kHex[byte & 15];
-        } else {
-          out_ += c;
-        }
-    }
-  }
-  out_ += '"';
-}
-
-void JsonWriter::Int(int64_t value) { Raw(absl::StrCat(value)); }
-void JsonWriter::Uint(uint64_t value) { Raw(absl::StrCat(value)); }
-void JsonWriter::Bool(bool value) { Raw(value ? "true" : "false"); }
-
-void JsonWriter::Double(double value) {
-  if (!std::isfinite(value)) return Raw("null");
-  char buffer[40];
-  const auto result = std::to_chars(buffer, buffer + sizeof(buffer), value);
-  UQ_CHECK(result.ec == std::errc());
-  Raw(absl::string_view(buffer, result.ptr - buffer));
-}
-
-void JsonWriter::Raw(absl::string_view json) {
-  BeforeValue();
-  absl::StrAppend(&out_, json);
-}
-
-void JsonWriter::Value(const json& value) {
-  switch (value.type()) {
-    case json::value_t::object:
-      BeginObject();
-      for (const auto& [name, member] : value.items()) {
-        Key(name);
-        Value(member);
-      }
-      return EndObject();
-    case json::value_t::array:
-      BeginArray();
-      for (const json& element : value) Value(element);
-      return EndArray();
-    case json::value_t::string:
-      return String(value.get_ref<const std::string&>());
-    case json::value_t::boolean:
-      return Bool(value.get<bool>());
-    case json::value_t::number_integer:
-      return Int(value.get<int64_t>());
-    case json::value_t::number_unsigned:
-      return Uint(value.get<uint64_t>());
-    case json::value_t::number_float:
-      return Double(value.get<double>());
-    default:
-      return Raw("null");
-  }
-}
-
-std::string JsonWriter::Finish() {
-  UQ_CHECK(has_members_.empty() && !after_key_);
-  if (style_ == kIndented) out_ += '\n';
-  return std::move(out_);
+std::string IndentedJson(const OrderedJson& value) {
+  return value.dump(1, ' ', /*ensure_ascii=*/false, json::error_handler_t::replace) + "\n";
 }
 
 }  // namespace uniquanf

@@ -1,7 +1,6 @@
 // JSON at our edges. Reading: untrusted text to a DOM with bounded depth and without duplicate keys
 // (nlohmann's parser accepts both silently), and typed access to the members of an object that
-// names the offending field. Writing: JsonWriter, canonical output whose bytes depend on nothing
-// but the values.
+// names the offending field. Writing: one spelling for everything that is digested.
 //
 // Thread safety: plain values. Errors: kInvalidArgument with the reason that the caller gives.
 #ifndef UNIQUANF_COMMON_BASE_JSON_UTIL_H_
@@ -72,44 +71,13 @@ class JsonObjectReader {
   absl::Status status_;
 };
 
-// Writes JSON member by member. Integers in decimal; doubles as the shortest text that reads back
-// to the same double (std::to_chars), non-finite ones as null; strings escaped as RFC 8259 demands
-// and otherwise as they are (REQUIRES: valid UTF-8 where the reader cares). Compact, or indented by
-// one space a level with one member a line and a line feed at the end.
-class JsonWriter {
- public:
-  enum Style { kCompact, kIndented };
-  explicit JsonWriter(Style style) : style_(style) {}
-
-  void BeginObject() { Begin('{'); }
-  void EndObject() { End('}'); }
-  void BeginArray() { Begin('['); }
-  void EndArray() { End(']'); }
-  void Key(absl::string_view key);
-  void String(absl::string_view value);
-  void Int(int64_t value);
-  void Uint(uint64_t value);
-  void Double(double value);
-  void Bool(bool value);
-  // Inserts compact JSON text as a value, unchecked.
-  void Raw(absl::string_view json);
-  // A parsed value, members in its order (sorted for nlohmann::json).
-  void Value(const nlohmann::json& value);
-
-  // The text. REQUIRES: everything begun was ended.
-  std::string Finish();
-
- private:
-  void Begin(char bracket);
-  void End(char bracket);
-  void BeforeValue();
-  void NewLine();
-
-  const Style style_;
-  std::string out_;
-  std::vector<bool> has_members_;
-  bool after_key_ = false;
-};
+// The text of a value whose members are in the order in which they were added: bytes that depend on
+// nothing but the values. Doubles read back to the same double, non-finite ones are null; what is
+// no UTF-8 in a string becomes U+FFFD.
+using OrderedJson = nlohmann::ordered_json;
+std::string CompactJson(const OrderedJson& value);
+// Indented by one space a level, one member a line, a line feed at the end.
+std::string IndentedJson(const OrderedJson& value);
 
 }  // namespace uniquanf
 

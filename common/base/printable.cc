@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "absl/strings/str_format.h"
+#include "common/base/utf8.h"
 
 namespace uniquanf {
 namespace {
@@ -14,29 +15,6 @@ bool IsUnsafe(uint32_t c) {
          c == 0x200E || c == 0x200F || (c >= 0x2028 && c <= 0x202E) ||
          (c >= 0x2060 && c <= 0x206F) || c == 0xFEFF || (c >= 0xFFF9 && c <= 0xFFFB) ||
          (c >= 0xE0000 && c <= 0xE007F);
-}
-
-// Takes one code point from the front of `text`; false, and one byte, where there is none
-// (RFC 3629: no overlong forms, no surrogates, at most U+10FFFF).
-bool TakeCodePoint(absl::string_view text, uint32_t* code_point, size_t* num_bytes) {
-  const auto byte = [&text](size_t i) { return static_cast<unsigned char>(text[i]); };
-  *num_bytes = 1;
-  *code_point = byte(0);
-  if (byte(0) < 0x80) return true;
-  const size_t length = byte(0) >= 0xF0 ? 4 : byte(0) >= 0xE0 ? 3 : 2;
-  static constexpr uint32_t kLeast[] = {0, 0, 0x80, 0x800, 0x10000};
-  if (byte(0) < 0xC2 || byte(0) > 0xF4 || text.size() < length) return false;
-  uint32_t value = byte(0) & (0x7F >> length);
-  for (size_t i = 1; i < length; ++i) {
-    if ((byte(i) & 0xC0) != 0x80) return false;
-    value = value << 6 | (byte(i) & 0x3F);
-  }
-  if (value < kLeast[length] || value > 0x10FFFF || (value >= 0xD800 && value <= 0xDFFF)) {
-    return false;
-  }
-  *code_point = value;
-  *num_bytes = length;
-  return true;
 }
 
 }  // namespace

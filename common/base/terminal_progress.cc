@@ -1,4 +1,5 @@
 #include "common/base/terminal_progress.h"
+#include "common/base/environment.h"
 
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -6,7 +7,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cmath>
-#include <cstdlib>
 #include <string>
 
 #include "absl/strings/ascii.h"
@@ -19,11 +19,6 @@ namespace uniquanf {
 namespace {
 
 constexpr int kMinBarColumns = 8, kMaxBarColumns = 30;
-
-std::string Environment(const char* name) {
-  const char* value = std::getenv(name);
-  return value == nullptr ? "" : value;
-}
 
 // Columns of UTF-8 text, counting each code point as one (labels here are names, not CJK prose).
 int Columns(absl::string_view text) {
@@ -76,11 +71,11 @@ std::string RowText(const ProgressRow& row) {
 
 TerminalProgressOptions DetectTerminal(int fd) {
   TerminalProgressOptions options;
-  const std::string term = Environment("TERM");
+  const std::string term = EnvironmentVariable("TERM");
   options.terminal = ::isatty(fd) == 1 && !term.empty() && term != "dumb";
-  options.color = options.terminal && Environment("NO_COLOR").empty();
+  options.color = options.terminal && EnvironmentVariable("NO_COLOR").empty();
   for (const char* name : {"LC_ALL", "LC_CTYPE", "LANG"}) {
-    const std::string value = absl::AsciiStrToLower(Environment(name));
+    const std::string value = absl::AsciiStrToLower(EnvironmentVariable(name));
     if (value.empty()) continue;
     options.utf8 = absl::StrContains(value, "utf-8") || absl::StrContains(value, "utf8");
     break;  // the first that is set decides (setlocale(3))

@@ -25,10 +25,10 @@ constexpr int kMaxAttempts = 3;
 class CachingStore : public ObjectStore, public std::enable_shared_from_this<CachingStore> {
  public:
   CachingStore(std::shared_ptr<ObjectStore> store, std::shared_ptr<ObjectCache> cache,
-               std::function<bool()> interrupted)
+               StopToken stop)
       : store_(std::move(store)),
         cache_(std::move(cache)),
-        interrupted_(std::move(interrupted)),
+        stop_(std::move(stop)),
         uri_(store_->uri()) {}
 
   std::string uri() const override { return uri_; }
@@ -80,7 +80,7 @@ class CachingStore : public ObjectStore, public std::enable_shared_from_this<Cac
 
   const std::shared_ptr<ObjectStore> store_;
   const std::shared_ptr<ObjectCache> cache_;
-  const std::function<bool()> interrupted_;
+  const StopToken stop_;
   const std::string uri_;
   absl::Mutex mutex_;
   uint64_t num_forgotten_ ABSL_GUARDED_BY(mutex_) = 0;
@@ -181,7 +181,7 @@ absl::Status CachingStore::ReadPiece(const ObjectInfo& info, uint64_t index, uin
     const auto fetch = [&](char* bytes) {
       return store_->ReadVersionAt(info.key, info.version, start, length, bytes);
     };
-    UQ_ASSIGN_OR_RETURN(piece, cache_->Get(id, length, size_bytes, fetch, interrupted_));
+    UQ_ASSIGN_OR_RETURN(piece, cache_->Get(id, length, size_bytes, fetch, stop_));
   } else {
     piece = cache_->Find(id, length, size_bytes);
   }
@@ -223,10 +223,9 @@ absl::StatusOr<std::unique_ptr<ObjectWriter>> CachingStore::NewWriter(absl::stri
 }  // namespace
 
 std::shared_ptr<ObjectStore> NewCachingStore(std::shared_ptr<ObjectStore> store,
-                                             std::shared_ptr<ObjectCache> cache,
-                                             std::function<bool()> interrupted) {
+                                             std::shared_ptr<ObjectCache> cache, StopToken stop) {
   if (cache == nullptr) return store;
-  return std::make_shared<CachingStore>(std::move(store), std::move(cache), std::move(interrupted));
+  return std::make_shared<CachingStore>(std::move(store), std::move(cache), std::move(stop));
 }
 
 absl::StatusOr<std::shared_ptr<ObjectStore>> OpenObjectStoreThrough(
@@ -234,7 +233,7 @@ absl::StatusOr<std::shared_ptr<ObjectStore>> OpenObjectStoreThrough(
   UQ_ASSIGN_OR_RETURN(std::shared_ptr<ObjectStore> store, OpenObjectStore(uri, options));
   const StoreScheme* const scheme = FindStoreScheme(uri);
   if (scheme == nullptr || !scheme->is_remote) return store;
-  return NewCachingStore(std::move(store), std::move(cache), options.interrupted);
+  return NewCachingStore(std::move(store), std::move(cache), options.stop);
 }
 
 }  // namespace uniquanf

@@ -13,20 +13,20 @@
 #ifndef UNIQUANF_COMMON_OBJECT_STORE_CACHING_STORE_H_
 #define UNIQUANF_COMMON_OBJECT_STORE_CACHING_STORE_H_
 
-#include <functional>
 #include <memory>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "common/base/stop_token.h"
 #include "common/object_store/object_cache.h"
 #include "common/object_store/object_store.h"
 
 namespace uniquanf {
 
-// `cache` null: `store` itself. `interrupted` (StoreOptions) ends waiting for what others fetch.
+// `cache` null: `store` itself. `stop` (StoreOptions) ends waiting for what others fetch.
 std::shared_ptr<ObjectStore> NewCachingStore(std::shared_ptr<ObjectStore> store,
                                              std::shared_ptr<ObjectCache> cache,
-                                             std::function<bool()> interrupted = {});
+                                             StopToken stop = {});
 
 // Opens `uri` as OpenObjectStore does, through `cache` (may be null) where it is remote.
 absl::StatusOr<std::shared_ptr<ObjectStore>> OpenObjectStoreThrough(

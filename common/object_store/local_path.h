@@ -50,6 +50,9 @@ absl::StatusOr<FileDescriptor> OpenObject(const std::string& root, absl::string_
 absl::StatusOr<FileDescriptor> OpenParentForWrite(const std::string& root, absl::string_view key,
                                                   absl::string_view object);
 
+// The store's directory as an absolute path, ".." as the system reads it. INVALID_URI when empty.
+absl::StatusOr<std::string> AbsoluteRoot(absl::string_view root);
+
 // Removes stale temporaries of one directory (`directory_fd` is borrowed); returns how many.
 int SweepDirectory(int directory_fd, int64_t min_age_seconds);
 

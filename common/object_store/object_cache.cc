@@ -17,7 +17,7 @@ ObjectCache::ObjectCache(ObjectCacheOptions options)
 
 absl::StatusOr<ObjectCache::Piece> ObjectCache::Get(const std::string& id, uint64_t size_bytes,
                                                     uint64_t used_bytes, const Fetch& fetch,
-                                                    const std::function<bool()>& interrupted) {
+                                                    const StopToken& stop) {
   std::shared_ptr<Flight> flight;
   while (flight == nullptr) {
     absl::MutexLock lock(&mutex_);
@@ -29,7 +29,7 @@ absl::StatusOr<ObjectCache::Piece> ObjectCache::Get(const std::string& id, uint6
     }
     const std::shared_ptr<Flight> others = entry;
     while (!mutex_.AwaitWithTimeout(absl::Condition(&others->done), kInterruptPoll)) {
-      if (!interrupted || !interrupted()) continue;
+      if (!stop.StopRequested()) continue;
       return MakeError(absl::StatusCode::kCancelled, "REQUEST_INTERRUPTED",
                        "waiting for a part of an object was interrupted");
     }

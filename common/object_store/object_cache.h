@@ -27,6 +27,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "common/base/clock.h"
+#include "common/base/stop_token.h"
 #include "common/object_store/piece_files.h"
 
 namespace uniquanf {
@@ -59,10 +60,10 @@ class ObjectCache {
 
   // The piece of `size_bytes` bytes under `id` (64 hex digits): from memory, from disk, or by
   // `fetch`, whose errors pass through. `used_bytes` of it are wanted, for the counts. While others
-  // fetch it, `interrupted` (may be empty) is asked; kCancelled (REQUEST_INTERRUPTED) when it says
-  // yes. That others were interrupted is no error of ours.
+  // fetch it, `stop` is asked; kCancelled (REQUEST_INTERRUPTED) when it says yes. That others were
+  // interrupted is no error of ours.
   absl::StatusOr<Piece> Get(const std::string& id, uint64_t size_bytes, uint64_t used_bytes,
-                            const Fetch& fetch, const std::function<bool()>& interrupted = {});
+                            const Fetch& fetch, const StopToken& stop = {});
   // The same without fetching: null when it is not there.
   Piece Find(const std::string& id, uint64_t size_bytes, uint64_t used_bytes);
 

@@ -7,6 +7,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "common/base/digest.h"
 #include "common/base/status.h"
 #include "common/object_store/object_key.h"
 
@@ -39,12 +40,9 @@ absl::Status ValidateObjectKey(absl::string_view key) {
 }
 
 absl::Status ValidateWriteOptions(const WriteOptions& options) {
-  if (options.expected_sha256.empty()) return absl::OkStatus();
-  bool good = options.expected_sha256.size() == 64;
-  for (const char c : options.expected_sha256) {
-    good = good && (absl::ascii_isdigit(c) || (c >= 'a' && c <= 'f'));
+  if (options.expected_sha256.empty() || IsSha256Hex(options.expected_sha256)) {
+    return absl::OkStatus();
   }
-  if (good) return absl::OkStatus();
   return InvalidInput("INVALID_DIGEST", absl::StrCat("expected_sha256 must be 64 lower-case hex "
                                                      "digits, not \"",
                                                      options.expected_sha256, "\""));

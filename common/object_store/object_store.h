@@ -14,7 +14,6 @@
 #define UNIQUANF_COMMON_OBJECT_STORE_OBJECT_STORE_H_
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -23,6 +22,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "common/base/stop_token.h"
 
 namespace uniquanf {
 
@@ -97,9 +97,8 @@ class ObjectStore {
 
 struct StoreOptions {
   // Asked often, from any thread, while operations of a remote store wait for it: once it says yes
-  // they end within about a second with kCancelled (REQUEST_INTERRUPTED). Must stay valid as long
-  // as the store. Empty: never. Local stores do not ask.
-  std::function<bool()> interrupted;
+  // they end within about a second with kCancelled (REQUEST_INTERRUPTED). Local stores do not ask.
+  StopToken stop;
 };
 
 // Opens the store named by `uri`: "file:///absolute/dir", a plain path (relative to the working

@@ -11,6 +11,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
+#include "common/base/backoff.h"
 #include "common/base/digest.h"
 #include "common/base/random.h"
 #include "common/base/status.h"
@@ -138,7 +139,7 @@ HttpRequest S3Client::Prepare(const S3Request& request, const Progress& progress
   http.stall_timeout =
       request.stall_timeout > absl::ZeroDuration() ? request.stall_timeout : options_.stall_timeout;
   http.connect_timeout = std::min(options_.connect_timeout, http.stall_timeout);
-  if (!request.ignore_interrupt) http.interrupted = options_.interrupted;
+  if (!request.ignore_interrupt) http.stop = options_.stop;
   return http;
 }
 
@@ -235,9 +236,8 @@ absl::StatusOr<S3Client::Verdict> S3Client::Judge(const S3Request& request,
 }
 
 void S3Client::Backoff(int num_failures, absl::string_view retry_after) {
-  const int doublings = std::min(num_failures - 1, 20);
   const absl::Duration limit =
-      std::min(options_.max_backoff, options_.initial_backoff * (int64_t{1} << doublings));
+      ExponentialBackoff(options_.initial_backoff, options_.max_backoff, num_failures);
   const uint32_t draw = PhiloxAt(jitter_seed_, 0, num_draws_.fetch_add(1)).v[0];
   absl::Duration wait = limit * (static_cast<double>(draw) / 4294967296.0);
   int64_t seconds = 0;
@@ -253,7 +253,7 @@ void S3Client::Wait(absl::Duration time) const {
   while (!interrupted()) {
     const absl::Duration left = end - absl::Now();
     if (left <= absl::ZeroDuration()) return;
-    absl::SleepFor(options_.interrupted ? std::min(left, kInterruptPoll) : left);
+    absl::SleepFor(options_.stop.CanStop() ? std::min(left, kInterruptPoll) : left);
   }
 }
 

@@ -21,6 +21,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "common/base/clock.h"
+#include "common/base/stop_token.h"
 #include "common/object_store/s3_config.h"
 #include "common/object_store/s3_credentials.h"
 #include "common/object_store/s3_http.h"
@@ -39,7 +40,7 @@ struct S3ClientOptions {
   // Jitter; 0 draws a seed from the operating system.
   uint64_t jitter_seed = 0;
   std::function<void(absl::Duration)> sleep;  // absl::SleepFor when empty
-  std::function<bool()> interrupted;          // StoreOptions (object_store.h)
+  StopToken stop;                             // StoreOptions (object_store.h)
 };
 
 struct S3Request {
@@ -84,7 +85,7 @@ class S3Client {
   absl::Status ErrorOf(const S3Request& request, const S3Response& response) const;
 
   const S3Config& config() const { return config_; }
-  bool interrupted() const { return options_.interrupted && options_.interrupted(); }
+  bool interrupted() const { return options_.stop.StopRequested(); }
 
  private:
   struct Progress;

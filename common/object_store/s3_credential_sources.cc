@@ -3,9 +3,7 @@
 #include <arpa/inet.h>
 
 #include <cstdint>
-#include <fstream>
 #include <nlohmann/json.hpp>
-#include <sstream>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -14,6 +12,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "common/base/read_file.h"
 #include "common/base/status.h"
 #include "common/object_store/s3_xml.h"
 
@@ -29,13 +28,10 @@ absl::Status Unusable(absl::string_view what) {
 
 absl::Status NotConfigured() { return NotFound("NO_CREDENTIALS", "not configured"); }
 
-absl::StatusOr<std::string> ReadSmallFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream contents;
-  if (!file || !(contents << file.rdbuf())) {
-    return NotFound("FILE_NOT_FOUND", absl::StrCat(path, " cannot be read, or is empty"));
-  }
-  return contents.str();
+absl::StatusOr<std::string> ReadFilled(const std::string& path) {
+  absl::StatusOr<std::string> contents = ReadSmallFile(path);
+  if (contents.ok() && !contents->empty()) return contents;
+  return NotFound("FILE_NOT_FOUND", absl::StrCat(path, " cannot be read, or is empty"));
 }
 
 // INI: "[section]", "key = value", comments with '#' or ';'. Indented lines belong to nested
@@ -126,7 +122,7 @@ absl::StatusOr<AwsCredentials> AssumeRole(const Environment& environment, HttpTr
                                           const std::string& session_name,
                                           const std::string& profile_region) {
   UQ_ASSIGN_OR_RETURN(const std::string token_text, [&]() -> absl::StatusOr<std::string> {
-    absl::StatusOr<std::string> contents = ReadSmallFile(token_file);
+    absl::StatusOr<std::string> contents = ReadFilled(token_file);
     if (!contents.ok()) return Unusable(contents.status().message());
     return contents;
   }());
@@ -207,7 +203,7 @@ absl::StatusOr<Profile> ReadAwsProfile(const Environment& environment) {
       {path("AWS_CONFIG_FILE", "config"), section},
       {path("AWS_SHARED_CREDENTIALS_FILE", "credentials"), name}};
   for (const auto& [file, wanted] : places) {
-    const absl::StatusOr<std::string> contents = ReadSmallFile(file);
+    const absl::StatusOr<std::string> contents = ReadFilled(file);
     if (!contents.ok()) continue;
     const std::map<std::string, Profile> sections = ParseIni(*contents);
     const auto it = sections.find(wanted);
@@ -300,7 +296,7 @@ absl::StatusOr<AwsCredentials> CredentialsFromContainer(const Environment& envir
   std::string token = environment("AWS_CONTAINER_AUTHORIZATION_TOKEN");
   if (const std::string file = environment("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE");
       !file.empty()) {
-    const absl::StatusOr<std::string> contents = ReadSmallFile(file);
+    const absl::StatusOr<std::string> contents = ReadFilled(file);
     if (!contents.ok()) return Unusable(contents.status().message());
     token = std::string(absl::StripAsciiWhitespace(*contents));
   }

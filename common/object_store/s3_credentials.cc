@@ -1,7 +1,6 @@
 #include "common/object_store/s3_credentials.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
@@ -10,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "absl/synchronization/mutex.h"
+#include "common/base/environment.h"
 #include "common/base/status.h"
 #include "common/object_store/s3_credential_sources.h"
 
@@ -76,10 +76,7 @@ absl::StatusOr<AwsCredentials> FromChain(const Environment& environment, HttpTra
 }  // namespace
 
 Environment ProcessEnvironment() {
-  return [](absl::string_view name) {
-    const char* value = std::getenv(std::string(name).c_str());
-    return value == nullptr ? std::string() : std::string(value);
-  };
+  return [](absl::string_view name) { return EnvironmentVariable(std::string(name).c_str()); };
 }
 
 std::shared_ptr<CredentialsProvider> NewCachedCredentials(CredentialsSource source,

@@ -107,7 +107,7 @@ int OnSeek(void* user, curl_off_t offset, int origin) {
 
 // Anything but 0 ends the transfer.
 int OnProgress(void* user, curl_off_t, curl_off_t, curl_off_t, curl_off_t) {
-  return static_cast<Transfer*>(user)->request->interrupted() ? 1 : 0;
+  return static_cast<Transfer*>(user)->request->stop.StopRequested() ? 1 : 0;
 }
 
 void SetMethod(CURL* handle, const HttpRequest& request, Transfer* transfer) {
@@ -246,7 +246,7 @@ absl::Status HttpTransport::Perform(const HttpRequest& request, HttpResponse* re
   curl_easy_setopt(handle, CURLOPT_HEADERDATA, &transfer);
   curl_easy_setopt(handle, CURLOPT_WRITEFUNCTION, &OnBody);
   curl_easy_setopt(handle, CURLOPT_WRITEDATA, &transfer);
-  if (request.interrupted) {
+  if (request.stop.CanStop()) {
     curl_easy_setopt(handle, CURLOPT_NOPROGRESS, 0L);
     curl_easy_setopt(handle, CURLOPT_XFERINFOFUNCTION, &OnProgress);
     curl_easy_setopt(handle, CURLOPT_XFERINFODATA, &transfer);

@@ -14,7 +14,6 @@
 #define UNIQUANF_COMMON_OBJECT_STORE_S3_HTTP_H_
 
 #include <cstdint>
-#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -24,6 +23,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "common/base/stop_token.h"
 #include "common/object_store/sigv4.h"
 
 namespace uniquanf {
@@ -45,8 +45,8 @@ struct HttpRequest {
   // timeout: a large object on a slow link is not a failure.
   absl::Duration stall_timeout = absl::Seconds(30);
   // Asked about once a second while the transfer lasts, and at its beginning; once it says yes the
-  // transfer ends with kCancelled (REQUEST_INTERRUPTED). May be empty.
-  std::function<bool()> interrupted;
+  // transfer ends with kCancelled (REQUEST_INTERRUPTED).
+  StopToken stop;
   // For link-local metadata services, which must not be asked through a proxy.
   bool bypass_proxy = false;
 };

@@ -23,7 +23,7 @@ absl::StatusOr<int> SweepFile(absl::string_view uri, absl::Duration min_age) {
 absl::StatusOr<std::shared_ptr<ObjectStore>> OpenS3(absl::string_view uri,
                                                     const StoreOptions& options) {
   S3StoreOptions s3_options;
-  s3_options.client.interrupted = options.interrupted;
+  s3_options.client.stop = options.stop;
   return OpenS3Store(uri, std::move(s3_options));
 }
 

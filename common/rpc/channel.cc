@@ -6,9 +6,6 @@
 #include <netdb.h>
 #include <sys/socket.h>
 
-#include <cerrno>
-#include <cstring>
-#include <fstream>
 #include <iterator>
 #include <utility>
 #include <vector>
@@ -18,6 +15,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "common/base/read_file.h"
 #include "common/base/status.h"
 
 namespace uniquanf {
@@ -26,13 +24,12 @@ namespace {
 constexpr char kReason[] = "INVALID_TLS_OPTIONS";
 
 absl::StatusOr<std::string> ReadPem(absl::string_view what, const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) {
+  absl::StatusOr<std::string> text = ReadSmallFile(path);
+  if (!text.ok()) {
     return InvalidInput(kReason, absl::StrCat("cannot read the ", what, " file \"", path,
-                                              "\": ", std::strerror(errno)));
+                                              "\": ", text.status().message()));
   }
-  std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  if (text.find("-----BEGIN ") == std::string::npos) {
+  if (text->find("-----BEGIN ") == std::string::npos) {
     return InvalidInput(kReason, absl::StrCat("the ", what, " file \"", path,
                                               "\" is not PEM: it has no \"-----BEGIN\" line"));
   }

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/json_util.h"
 #include "common/base/status.h"
+#include "common/base/utf8.h"
 #include "common/safetensors/safetensors.h"
 
 namespace uniquanf {
@@ -87,17 +88,12 @@ absl::StatusOr<std::unique_ptr<SafetensorsWriter>> SafetensorsWriter::Create(
   std::vector<Pending> pending;
   std::set<std::string> names;
   uint64_t offset = 0;
-  JsonWriter json(JsonWriter::kCompact);
-  json.BeginObject();
-  if (!metadata.empty()) {
-    json.Key("__metadata__");
-    json.BeginObject();
-    for (const auto& [key, value] : metadata) {
-      json.Key(key);
-      json.String(value);
-    }
-    json.EndObject();
-  }
+  OrderedJson json = OrderedJson::object();
+  bool is_utf8 = true;
+  for (const auto& [key, value] : metadata) is_utf8 = is_utf8 && IsUtf8(key) && IsUtf8(value);
+  if (!metadata.empty()) json["__metadata__"] = metadata;
+  // Names are unique: appended without looking for each of them.
+  auto& members = json.get_ref<OrderedJson::object_t&>();
   for (const Declaration& tensor : tensors) {
     if (tensor.name.empty() || tensor.name == "__metadata__") {
       return BadHeader(absl::StrCat("\"", tensor.name, "\" can not be a tensor's name"));
@@ -109,28 +105,16 @@ absl::StatusOr<std::unique_ptr<SafetensorsWriter>> SafetensorsWriter::Create(
     if (!size_bytes.ok()) {
       return Annotate(size_bytes.status(), absl::StrCat("tensor \"", tensor.name, "\""));
     }
-    json.Key(tensor.name);
-    json.BeginObject();
-    json.Key("dtype");
-    json.String(SafetensorsDTypeName(tensor.dtype));
-    json.Key("shape");
-    json.BeginArray();
-    for (const int64_t dimension : tensor.shape) json.Int(dimension);
-    json.EndArray();
-    json.Key("data_offsets");
-    json.BeginArray();
-    json.Uint(offset);
-    json.Uint(offset + *size_bytes);
-    json.EndArray();
-    json.EndObject();
+    members.emplace_back(tensor.name,
+                         OrderedJson{{"dtype", std::string(SafetensorsDTypeName(tensor.dtype))},
+                                     {"shape", tensor.shape},
+                                     {"data_offsets", {offset, offset + *size_bytes}}});
+    is_utf8 = is_utf8 && IsUtf8(tensor.name);
     offset += *size_bytes;
     pending.push_back({tensor.name, *size_bytes});
   }
-  json.EndObject();
-  std::string header = json.Finish();
-  if (!nlohmann::json::accept(header)) {
-    return BadHeader("a tensor's name or the metadata is not valid UTF-8");
-  }
+  if (!is_utf8) return BadHeader("a tensor's name or the metadata is not valid UTF-8");
+  std::string header = CompactJson(json);
   header.resize((header.size() + 7) / 8 * 8, ' ');
   if (header.size() > SafetensorsFile::kMaxHeaderBytes) {
     return InvalidInput("SAFETENSORS_HEADER_TOO_LARGE",

@@ -1,9 +1,6 @@
 #include "common/spec/spec_flags.h"
 
-#include <cerrno>
-#include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <iterator>
 #include <memory>
 #include <type_traits>
@@ -15,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "common/base/read_file.h"
 #include "common/base/status.h"
 #include "common/spec/spec_fields.h"
 
@@ -23,13 +21,11 @@ namespace {
 
 constexpr char kReason[] = "INVALID_FLAG";
 absl::StatusOr<QuantizationSpec> ReadSpecFile(absl::string_view path) {
-  std::ifstream file{std::string(path), std::ios::binary};
-  if (!file) {
-    return InvalidInput(kReason, absl::StrCat("cannot read the file: ", std::strerror(errno)));
+  const absl::StatusOr<std::string> json = ReadSmallFile(std::string(path));
+  if (!json.ok()) {
+    return InvalidInput(kReason, absl::StrCat("cannot read the file: ", json.status().message()));
   }
-  std::string json((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  if (file.bad()) return InvalidInput(kReason, "cannot read the file");
-  return QuantizationSpec::FromJson(json);
+  return QuantizationSpec::FromJson(*json);
 }
 
 // "allowed: PATTERN=full or PATTERN=bits:N (N: 2 to 8) ..."

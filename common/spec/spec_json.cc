@@ -14,45 +14,29 @@ constexpr char kReason[] = "INVALID_SPEC";
 // A spec is written by hand or by a program; this is far beyond either.
 constexpr size_t kMaxSpecBytes = 4 << 20;
 
-void Write(const std::string& value, JsonWriter* json) { json->String(value); }
-void Write(int value, JsonWriter* json) { json->Int(value); }
-void Write(int64_t value, JsonWriter* json) { json->Int(value); }
-void Write(uint64_t value, JsonWriter* json) { json->Uint(value); }
-void Write(double value, JsonWriter* json) { json->Double(value); }
-void Write(bool value, JsonWriter* json) { json->Bool(value); }
-
-void WriteOverride(const ModuleOverride& entry, JsonWriter* json) {
-  json->BeginObject();
-  VisitOverrideFields([&entry, json](const auto& field) {
-    json->Key(field.name);
-    Write(entry.*field.member, json);
-  });
-  json->EndObject();
-}
-
 class FieldWriter {
  public:
-  FieldWriter(const QuantizationSpec& spec, JsonWriter* json) : spec_(spec), json_(json) {}
+  FieldWriter(const QuantizationSpec& spec, OrderedJson* json) : spec_(spec), json_(*json) {}
   template <typename Field>
   void operator()(const Field& field) const {
-    json_->Key(field.name);
-    Write(spec_.*field.member, json_);
+    json_[field.name] = spec_.*field.member;
   }
   template <typename Row, typename E>
   void operator()(const EnumField<Row, E>& field) const {
-    json_->Key(field.name);
-    json_->String(EnumName(field.rows, spec_.*field.member));
+    json_[field.name] = std::string(EnumName(field.rows, spec_.*field.member));
   }
   void operator()(const OverridesField& field) const {
-    json_->Key(field.name);
-    json_->BeginArray();
-    for (const ModuleOverride& entry : spec_.*field.member) WriteOverride(entry, json_);
-    json_->EndArray();
+    OrderedJson& list = json_[field.name] = OrderedJson::array();
+    for (const ModuleOverride& entry : spec_.*field.member) {
+      OrderedJson& object = list.emplace_back(OrderedJson::object());
+      VisitOverrideFields(
+          [&entry, &object](const auto& row) { object[row.name] = entry.*row.member; });
+    }
   }
 
  private:
   const QuantizationSpec& spec_;
-  JsonWriter* const json_;
+  OrderedJson& json_;
 };
 
 absl::StatusOr<ModuleOverride> ParseOverride(const nlohmann::json& value, size_t index) {
@@ -102,11 +86,9 @@ class FieldReader {
 }  // namespace
 
 std::string QuantizationSpec::ToJson() const {
-  JsonWriter json(JsonWriter::kCompact);
-  json.BeginObject();
+  OrderedJson json;
   VisitSpecFields(FieldWriter(*this, &json));
-  json.EndObject();
-  return json.Finish();
+  return CompactJson(json);
 }
 
 absl::StatusOr<QuantizationSpec> QuantizationSpec::FromJson(absl::string_view json) {

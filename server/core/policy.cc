@@ -1,21 +1,19 @@
 #include "server/core/policy.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "common/base/backoff.h"
+#include "common/base/format_bytes.h"
 
 namespace uniquanf::server {
 namespace {
 
-// Exponential in the number of failures, with "equal jitter": between half and all of the step, so
-// that tasks that failed together do not come back together.
 absl::Duration Backoff(const Policy& policy, int num_failures, double random) {
-  const double factor = std::pow(2.0, std::min(num_failures - 1, 30));
-  const absl::Duration step = std::min(policy.backoff_initial * factor, policy.backoff_max);
-  return step * (0.5 + 0.5 * random);
+  return WithJitter(ExponentialBackoff(policy.backoff_initial, policy.backoff_max, num_failures),
+                    random);
 }
 
 RetryDecision Bounded(int count, int limit, absl::Duration delay, FailureClass failure_class) {
@@ -119,7 +117,6 @@ bool Fits(const Job& job, const Task& task, const WorkerCapabilities& capabiliti
 }
 
 std::string Mismatch(const Job& job, const Task& task, const WorkerCapabilities& capabilities) {
-  constexpr double kGiB = 1024.0 * 1024 * 1024;
   const Lack lack = FirstLack(job, task, capabilities);
   switch (lack.kind) {
     case Lack::Kind::kNone:
@@ -129,10 +126,10 @@ std::string Mismatch(const Job& job, const Task& task, const WorkerCapabilities&
     case Lack::Kind::kLabel:
       return absl::StrCat("label ", lack.label, "=", lack.value);
     case Lack::Kind::kMemory:
-      return absl::StrFormat("%.1f GiB of device memory", MemoryNeeded(job, task) / kGiB);
+      return absl::StrCat(FormatBytes(MemoryNeeded(job, task)), " of device memory");
     case Lack::Kind::kMoreMemory:
-      return absl::StrFormat("more than %.1f GiB of device memory, with which task %s ran out",
-                             task.exceeded_memory_bytes / kGiB, task.id);
+      return absl::StrCat("more than ", FormatBytes(task.exceeded_memory_bytes),
+                          " of device memory, with which task ", task.id, " ran out");
   }
   return "";
 }

@@ -71,7 +71,7 @@ RetryDecision DecideRetry(const Policy& policy, const Task& task, FailureClass f
 RetryDecision DecideConfirmation(const Policy& policy, const Task& task, bool others_can_run_it);
 
 // "" when a worker with `capabilities` may run `task` of `job`, else why not, for people:
-// "device cuda", "more than 8.0 GiB of device memory".
+// "device cuda", "more than 8.00 GiB of device memory".
 std::string Mismatch(const Job& job, const Task& task, const WorkerCapabilities& capabilities);
 // Whether it may, without the words.
 bool Fits(const Job& job, const Task& task, const WorkerCapabilities& capabilities);

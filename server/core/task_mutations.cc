@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/base/check.h"
+#include "common/base/digest.h"
 #include "server/core/mutations.h"
 
 namespace uniquanf::server {
@@ -12,14 +13,10 @@ namespace {
 // Far beyond what schedules use; bounds the graph.
 constexpr int32_t kMaxRounds = 64;
 
-bool IsSha256(const std::string& text) {
-  return text.size() == 64 && text.find_first_not_of("0123456789abcdef") == std::string::npos;
-}
-
 // What is wrong with an outcome that a worker reported, or "".
 std::string MalformedOutcome(const Policy& policy, const Job& job, const Task& task,
                              const TaskOutcome& outcome) {
-  if (!IsSha256(outcome.result_sha256)) return "result_sha256 is not 64 hex digits";
+  if (!IsSha256Hex(outcome.result_sha256)) return "result_sha256 is not 64 hex digits";
   if (task.kind == TaskKind::kPrepare) {
     if (outcome.num_layers < 1 || outcome.num_layers > policy.max_layers) {
       return absl::StrCat("num_layers ", outcome.num_layers, " is outside 1..", policy.max_layers);

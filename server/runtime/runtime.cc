@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/backoff.h"
 #include "common/base/check.h"
 #include "common/base/crash_point.h"
 #include "common/base/status.h"
@@ -377,9 +378,8 @@ void Runtime::OnCommitError(std::vector<Item>* items, const absl::Status& status
       Unavailable("STATE_UNAVAILABLE", "the server cannot write its state now; call again");
   state_.reset();
   edits_ = {};
-  const absl::Duration backoff = std::min(
-      absl::Milliseconds(50) * (1 << std::min(num_failed_recoveries_, 6)), absl::Seconds(2));
-  ++num_failed_recoveries_;
+  const absl::Duration backoff =
+      ExponentialBackoff(absl::Milliseconds(50), absl::Seconds(2), ++num_failed_recoveries_);
   recover_at_ = clock_->Monotonic() + (items != nullptr ? absl::ZeroDuration()
                                        : stands_by      ? kStandbyPoll
                                                         : backoff);

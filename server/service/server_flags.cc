@@ -1,13 +1,13 @@
 #include "server/service/server_flags.h"
 
 #include <filesystem>
-#include <fstream>
 #include <system_error>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/flag_set.h"
+#include "common/base/read_file.h"
 #include "common/base/status.h"
 #include "common/object_store/store_schemes.h"
 
@@ -19,15 +19,9 @@ constexpr size_t kMaxStateBytes = 64 << 10;
 
 // What --state-file names, without the white space around it.
 absl::StatusOr<std::string> ReadStateFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::string text;
-  char buffer[4096];
-  while (file.read(buffer, sizeof(buffer)) || file.gcount() > 0) {
-    text.append(buffer, static_cast<size_t>(file.gcount()));
-    if (text.size() > kMaxStateBytes) break;
-  }
+  const std::string text = ReadSmallFile(path, kMaxStateBytes).value_or("");
   const absl::string_view state = absl::StripAsciiWhitespace(text);
-  if (state.empty() || text.size() > kMaxStateBytes) {
+  if (state.empty()) {
     return InvalidInput("INVALID_FLAG",
                         absl::StrCat("--state-file=", path,
                                      ": cannot be read, is empty, or holds more than one state; "

@@ -7,7 +7,6 @@
 
 #include <atomic>
 #include <cstdio>
-#include <cstdlib>
 #include <filesystem>
 #include <string>
 #include <thread>
@@ -19,6 +18,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "common/base/clock.h"
+#include "common/base/environment.h"
 #include "common/base/file_limit.h"
 #include "common/base/ids.h"
 #include "common/base/ready_file.h"
@@ -242,9 +242,8 @@ int Run(const ServerFlags& flags) {
 }  // namespace
 
 int ServerMain(int argc, char** argv) {
-  const char* const state = std::getenv("UNIQUANF_STATE");
   const absl::StatusOr<ServerFlags> flags = ParseServerFlags(
-      std::vector<std::string>(argv + 1, argv + argc), state == nullptr ? "" : state);
+      std::vector<std::string>(argv + 1, argv + argc), EnvironmentVariable("UNIQUANF_STATE"));
   if (!flags.ok()) {
     std::fprintf(stderr, "uniquanf-server: %s\nTry uniquanf-server --help.\n",
                  std::string(flags.status().message()).c_str());

@@ -136,7 +136,7 @@ class Study {
   void Through(int layer, const HostBlock& block, SequenceBuffer* x) {
     const BlockSpec& spec = checkpoint_->config().blocks[layer];
     const BlockWeights weights = Take(UploadBlock(backend_.get(), spec, act_, block));
-    Check(ForwardBlock(backend_.get(), spec, rope_, weights, *x, x, nullptr));
+    Check(ForwardBlock(backend_.get(), spec, rope_, weights, *x, x, StopToken()));
   }
 
   HostBlock RunLayer(int layer, int round_index, const Round& round, const SequenceBuffer& x_q) {

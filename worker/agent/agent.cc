@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/backoff.h"
 #include "common/base/check.h"
 #include "common/base/crash_point.h"
 #include "common/base/random.h"
@@ -294,11 +295,10 @@ void Agent::OnReply(absl::Duration now) {
 // Exponential, with full jitter over its upper half: workers that lost the same server come back
 // spread out.
 absl::Duration Agent::NextBackoff() {
-  const double growth = std::pow(2.0, std::min(num_failed_calls_ - 1, 20));
-  const absl::Duration base = std::min(options_.min_backoff * growth, options_.max_backoff);
   const double draw =
       PhiloxAt(options_.jitter_seed, /*stream=*/0, num_jitters_++).v[0] / 4294967296.0;
-  return base * (0.5 + 0.5 * draw);
+  return WithJitter(
+      ExponentialBackoff(options_.min_backoff, options_.max_backoff, num_failed_calls_), draw);
 }
 
 void Agent::OnTaskProgress(int slot, const TaskStepProgress& progress) {

@@ -54,34 +54,33 @@ absl::StatusOr<v1::TaskOutcome> EngineExecutor::Execute(const v1::TaskAssignment
   environment.clock = clock_;
   environment.cache = cache_.get();
   environment.progress = callbacks.progress;
-  environment.cancelled = callbacks.cancelled;
   environment.model_cache = object_cache_;
   environment.work_uri = assignment.work_uri();
-  environment.interrupted = [stop = stop_] {
-    absl::MutexLock lock(&stop->mutex);
-    return stop->cancelled && stop->cancelled();
+  environment.stop = [running = running_] {
+    absl::MutexLock lock(&running->mutex);
+    return running->stop.StopRequested();
   };
-  SetCancelled(callbacks.cancelled);
+  SetStop(callbacks.stop);
   absl::StatusOr<v1::TaskOutcome> outcome = OpenAndDispatch(assignment, &environment);
   // Another try starts from a clean slate: half-filled caches are not worth their risk.
   if (!outcome.ok()) {
     layers_.Stop();
     cache_->Clear();
   }
-  SetCancelled(nullptr);
+  SetStop(StopToken());
   NoteCached(assignment);
   return outcome;
 }
 
-void EngineExecutor::SetCancelled(std::function<bool()> cancelled) {
-  absl::MutexLock lock(&stop_->mutex);
-  stop_->cancelled = std::move(cancelled);
+void EngineExecutor::SetStop(StopToken stop) {
+  absl::MutexLock lock(&running_->mutex);
+  running_->stop = std::move(stop);
 }
 
 absl::StatusOr<v1::TaskOutcome> EngineExecutor::OpenAndDispatch(
     const v1::TaskAssignment& assignment, TaskEnvironment* environment) {
   StoreOptions options;
-  options.interrupted = environment->interrupted;
+  options.stop = environment->stop;
   UQ_ASSIGN_OR_RETURN(environment->work,
                       OpenObjectStoreThrough(assignment.work_uri(), object_cache_, options));
   const absl::StatusOr<v1::TaskOutcome> outcome = Dispatch(assignment, *environment);

@@ -6,7 +6,6 @@
 #ifndef UNIQUANF_WORKER_AGENT_ENGINE_EXECUTOR_H_
 #define UNIQUANF_WORKER_AGENT_ENGINE_EXECUTOR_H_
 
-#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -14,6 +13,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "common/base/clock.h"
+#include "common/base/stop_token.h"
 #include "common/object_store/object_cache.h"
 #include "worker/agent/task_executor.h"
 #include "worker/backend/backend.h"
@@ -34,13 +34,13 @@ class EngineExecutor : public TaskExecutor {
   std::vector<v1::CachedActivations> Cached() const override;
 
  private:
-  // What the slot's stores ask; outlives the executor with them.
-  struct Stop {
+  // What the slot's tasks and their stores ask; outlives the executor with the stores.
+  struct Running {
     absl::Mutex mutex;
-    std::function<bool()> cancelled ABSL_GUARDED_BY(mutex);  // the running task's
+    StopToken stop ABSL_GUARDED_BY(mutex);  // the running task's
   };
 
-  void SetCancelled(std::function<bool()> cancelled);
+  void SetStop(StopToken stop);
   absl::StatusOr<v1::TaskOutcome> OpenAndDispatch(const v1::TaskAssignment& assignment,
                                                   TaskEnvironment* environment);
   absl::StatusOr<v1::TaskOutcome> Dispatch(const v1::TaskAssignment& assignment,
@@ -51,7 +51,7 @@ class EngineExecutor : public TaskExecutor {
   const Clock* const clock_;
   const std::unique_ptr<ActivationCache> cache_;
   const std::shared_ptr<ObjectCache> object_cache_;
-  const std::shared_ptr<Stop> stop_ = std::make_shared<Stop>();
+  const std::shared_ptr<Running> running_ = std::make_shared<Running>();
   LayerRunner layers_;
   mutable absl::Mutex mutex_;
   // As of the last finished task: the cache itself belongs to the slot's thread.

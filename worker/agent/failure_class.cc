@@ -4,20 +4,10 @@
 #include <utility>
 
 #include "common/base/status.h"
+#include "common/base/utf8.h"
 #include "worker/task/lost_inputs.h"
 
 namespace uniquanf {
-namespace {
-constexpr size_t kMaxMessageBytes = 2000;
-
-// Cuts at a character's start: protobuf strings must be UTF-8.
-std::string Shortened(absl::string_view message) {
-  if (message.size() <= kMaxMessageBytes) return std::string(message);
-  size_t end = kMaxMessageBytes;
-  while (end > 0 && (static_cast<unsigned char>(message[end]) & 0xC0) == 0x80) --end;
-  return std::string(message.substr(0, end));
-}
-}  // namespace
 
 v1::FailureClass FailureClassOf(const absl::Status& status) {
   const std::string reason = ErrorReason(status);
@@ -58,7 +48,7 @@ v1::TaskFailure FailureFromStatus(const absl::Status& status) {
   failure.set_failure_class(FailureClassOf(status));
   const std::string reason = ErrorReason(status);
   failure.set_reason(reason.empty() ? absl::StatusCodeToString(status.code()) : reason);
-  failure.set_message(Shortened(status.message()));
+  failure.set_message(ShortText(status.message()));
   for (std::string& sha256 : LostInputsOf(status)) failure.add_missing_sha256(std::move(sha256));
   return failure;
 }

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
-#include <cstdlib>
 #include <memory>
 #include <string>
 #include <thread>
@@ -17,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "common/base/clock.h"
+#include "common/base/environment.h"
 #include "common/base/file_limit.h"
 #include "common/base/ids.h"
 #include "common/base/ready_file.h"
@@ -46,11 +46,6 @@ std::string HostName() {
   char name[256] = "";
   if (gethostname(name, sizeof(name) - 1) != 0) return "";
   return name;
-}
-
-std::string Environment(const char* name) {
-  const char* value = getenv(name);
-  return value == nullptr ? "" : value;
 }
 
 absl::StatusOr<std::vector<std::unique_ptr<Backend>>> OpenBackends(const WorkerOptions& options) {
@@ -290,7 +285,7 @@ int Main(int argc, char** argv) {
   const std::vector<std::string> arguments(argv + 1, argv + argc);
   std::string help;
   const auto options = ParseWorkerOptions(
-      arguments, DefaultWorkerOptions(HostName(), Environment("UNIQUANF_SERVER")), &help);
+      arguments, DefaultWorkerOptions(HostName(), EnvironmentVariable("UNIQUANF_SERVER")), &help);
   if (!options.ok()) {
     std::fprintf(stderr, "uniquanf-worker: %s\nTry uniquanf-worker --help.\n",
                  std::string(options.status().message()).c_str());

@@ -59,7 +59,7 @@ void SlotRunner::Loop() {
 absl::StatusOr<v1::TaskOutcome> SlotRunner::Execute(const v1::TaskAssignment& assignment) {
   TaskCallbacks callbacks;
   callbacks.progress = on_progress_;
-  callbacks.cancelled = [this] { return stop_.load(std::memory_order_relaxed); };
+  callbacks.stop = [this] { return stop_.load(std::memory_order_relaxed); };
   try {
     return executor_->Execute(assignment, callbacks);
   } catch (const std::bad_alloc&) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/base/stop_token.h"
 #include "uniquanf/v1/worker_service.pb.h"
 #include "worker/task/task_runner.h"
 
@@ -16,14 +17,14 @@ namespace uniquanf {
 
 struct TaskCallbacks {
   std::function<void(const TaskStepProgress&)>
-      progress;                     // also the sign of life that watchdogs need
-  std::function<bool()> cancelled;  // poll often
+      progress;    // also the sign of life that watchdogs need
+  StopToken stop;  // poll often
 };
 
 class TaskExecutor {
  public:
   virtual ~TaskExecutor() = default;
-  // Returns kCancelled soon after cancelled() turns true; else errors as in task_runner.h. When it
+  // Returns kCancelled soon after callbacks.stop says so; else errors as in task_runner.h. When it
   // returns OK the result is durable in the job's work store.
   virtual absl::StatusOr<v1::TaskOutcome> Execute(const v1::TaskAssignment& assignment,
                                                   const TaskCallbacks& callbacks) = 0;

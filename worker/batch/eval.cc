@@ -50,7 +50,7 @@ absl::StatusOr<Perplexity> RunEval(const EvalFlags& flags) {
   TerminalProgress progress(STDERR_FILENO, DetectTerminal(STDERR_FILENO), SystemClock());
   options.window = flags.window;
   options.max_windows = flags.max_windows;
-  options.cancelled = [] { return Interrupted(); };
+  options.stop = [] { return Interrupted(); };
   options.progress = [&progress](int64_t done, int64_t total) {
     ProgressRow row;
     row.label = "evaluate";

@@ -28,7 +28,7 @@ absl::StatusOr<ExportSummary> RunExport(const std::string& artifact, const std::
     row.fraction = static_cast<double>(done) / total;
     progress.Update({row});
   };
-  options.cancelled = [] { return Interrupted(); };
+  options.stop = [] { return Interrupted(); };
   return ExportArtifact(store, AbsoluteUri(output), options);
 }
 

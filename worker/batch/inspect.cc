@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/artifact/artifact_reader.h"
+#include "common/base/format_bytes.h"
 #include "common/base/printable.h"
 #include "common/base/status.h"
 #include "common/spec/spec_flags.h"
@@ -32,8 +33,9 @@ void PrintText(const Manifest& manifest) {
       "Method         %s, %d bits, %s\n", std::string(QuantizationMethodName(spec.method)).c_str(),
       spec.bits,
       spec.group_size == 0 ? "per row" : absl::StrCat("groups of ", spec.group_size).c_str());
-  std::printf("Stored         %.2f MiB in %zu files; %.3f bits a quantized weight\n",
-              TotalBytes(manifest) / 1048576.0, manifest.files.size(), manifest.AverageBits());
+  std::printf("Stored         %s in %zu files; %.3f bits a quantized weight\n",
+              FormatBytes(TotalBytes(manifest)).c_str(), manifest.files.size(),
+              manifest.AverageBits());
   if (manifest.evaluation.has_value()) {
     std::printf("Perplexity     %.4f before, %.4f after, on %lld tokens\n",
                 manifest.evaluation->perplexity_before, manifest.evaluation->perplexity_after,

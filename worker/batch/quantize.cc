@@ -14,6 +14,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/synchronization/mutex.h"
 #include "common/base/clock.h"
+#include "common/base/format_bytes.h"
 #include "common/base/printable.h"
 #include "common/base/status.h"
 #include "common/base/terminal_progress.h"
@@ -62,7 +63,7 @@ class QuantizeRun {
       env.activations = flags_.activations == "device" ? ActivationPlacement::kDevice
                         : flags_.activations == "host" ? ActivationPlacement::kHost
                                                        : ActivationPlacement::kAuto;
-      env.cancelled = [this] { return Interrupted() || failed_; };
+      env.stop = [this] { return Interrupted() || failed_; };
       slots_.push_back(std::move(env));
       runners_.push_back(std::make_unique<LayerRunner>());
     }
@@ -90,11 +91,12 @@ class QuantizeRun {
     UQ_ASSIGN_OR_RETURN(prepared_, RunPrepare(flags_.spec, slots_[0]));
     const MemoryInfo memory = backends_[0]->memory();
     if (prepared_.layer_memory_bytes > memory.total_bytes) {
-      return MakeError(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY",
-                       absl::StrCat("a layer needs about ", prepared_.layer_memory_bytes >> 20,
-                                    " MiB, but the device has ", memory.total_bytes >> 20,
-                                    " MiB; use fewer or shorter calibration sequences "
-                                    "(--num-samples, --sequence-length)"));
+      return MakeError(
+          absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY",
+          absl::StrCat("a layer needs about ", FormatBytes(prepared_.layer_memory_bytes),
+                       ", but the device has ", FormatBytes(memory.total_bytes),
+                       "; use fewer or shorter calibration sequences "
+                       "(--num-samples, --sequence-length)"));
     }
     shape_ = {prepared_.num_layers, prepared_.num_rounds, prepared_.layers_independent};
     graph_ = BuildTaskGraph(shape_);
@@ -295,9 +297,9 @@ void PrintReport(const FinalizeOutcome& outcome) {
   const JobReport& report = outcome.report;
   std::printf("\nArtifact       %s\n", outcome.artifact.uri.c_str());
   std::printf("Manifest       sha256 %s\n", outcome.artifact.manifest_sha256.c_str());
-  std::printf("Size           %.2f MiB, from %.2f MiB; %.2f bits a quantized weight\n",
-              report.artifact_size_bytes / 1048576.0, report.model_size_bytes / 1048576.0,
-              report.average_bits);
+  std::printf("Size           %s, from %s; %.2f bits a quantized weight\n",
+              FormatBytes(report.artifact_size_bytes).c_str(),
+              FormatBytes(report.model_size_bytes).c_str(), report.average_bits);
   if (report.perplexity_before.has_value()) {
     std::printf("Perplexity     %.4f before, %.4f after, on %lld tokens\n",
                 *report.perplexity_before, *report.perplexity_after,

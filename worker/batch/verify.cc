@@ -6,6 +6,7 @@
 
 #include "common/artifact/artifact_reader.h"
 #include "common/base/clock.h"
+#include "common/base/format_bytes.h"
 #include "common/base/printable.h"
 #include "common/base/terminal_progress.h"
 #include "common/spec/spec_flags.h"
@@ -44,9 +45,9 @@ int Verify(const std::vector<std::string>& arguments) {
   } else {
     for (const std::string& problem : report->problems)
       std::printf("problem: %s\n", PrintableText(problem).c_str());
-    std::printf("%s: %lld files, %.2f MiB, %lld modules, %zu problems\n",
+    std::printf("%s: %lld files, %s, %lld modules, %zu problems\n",
                 report->problems.empty() ? "verified" : "DAMAGED",
-                static_cast<long long>(report->num_files), report->num_bytes / 1048576.0,
+                static_cast<long long>(report->num_files), FormatBytes(report->num_bytes).c_str(),
                 static_cast<long long>(report->num_modules), report->problems.size());
   }
   return report->problems.empty() ? kOk : kFailed;

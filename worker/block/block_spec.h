@@ -100,6 +100,11 @@ struct ActivationNode {  // out = f(gate) · up, or f(gate) where up is −1
   ops::Activation kind;
   int gate, up, out;
 };
+// out = xIELU(in); the parameters are tensors of one element each.
+struct XieluNode {
+  int in, out;
+  int positive, negative, beta, epsilon;
+};
 struct AddNode {  // out = a + factor · b
   int a, b, out;
   float factor = 1;
@@ -107,6 +112,24 @@ struct AddNode {  // out = a + factor · b
 struct ScaleNode {  // out = factor · in
   int in, out;
   float factor;
+};
+struct ScaleByNode {  // out = in · tensor[0]
+  int in, out;
+  int tensor;
+};
+// A part of each head: element i of head h of `out` is element h · head_size + offset + i of `in`.
+struct SliceNode {
+  int in, out;
+  int num_heads;
+  int64_t head_size, offset, width;
+};
+// Heads side by side: head h of `out` is [a's head h; b's head h], or b itself where all heads
+// share it.
+struct JoinNode {
+  int a, b, out;
+  int num_heads;
+  int64_t a_width, b_width;  // of a head
+  bool b_shared;
 };
 struct ClipNode {  // out = in limited to ±limit
   int in, out;
@@ -124,13 +147,15 @@ struct ExpertsNode {
   };
   int in, router_in, out;
   ops::RouterShape router;
-  int router_weight, router_bias = -1, correction = -1;
+  int router_weight, router_bias = -1, correction = -1, scales = -1;
+  bool scale_input = false;  // the weights multiply the experts' inputs instead of their outputs
   ops::Activation activation;
   int64_t size;  // of an expert's inner layer
   std::vector<Expert> experts;
 };
-using Node = std::variant<LinearNode, NormNode, RopeNode, AttentionNode, ActivationNode, AddNode,
-                          ScaleNode, ClipNode, SigmoidGateNode, ExpertsNode>;
+using Node = std::variant<LinearNode, NormNode, RopeNode, AttentionNode, ActivationNode, XieluNode,
+                          AddNode, ScaleNode, ScaleByNode, SliceNode, JoinNode, ClipNode,
+                          SigmoidGateNode, ExpertsNode>;
 
 // One decoder block. A tensor is named by its index in `tensors`, a linear layer that may be
 // quantized by its place in `linears` ("linear l"), which is the order in which linear layers are

@@ -21,10 +21,26 @@ struct NormTraits {
   float eps = 1e-5f;
 };
 
+// Latent attention: keys and values are expanded from a compressed row, beside which every token has
+// one rotated part of a key that all heads share. AttentionTraits::head_dim is then the size of a
+// whole key, value_dim that of a value.
+struct LatentTraits {
+  int kv_rank = 0;   // 0: plain attention
+  int q_rank = 0;    // 0: queries are a linear layer, AttentionTraits::q
+  int rope_dim = 0;  // the last elements of a query or key, which are rotated
+  float norm_eps = 1e-6f;
+  std::string q_a = "self_attn.q_a_proj", q_a_norm = "self_attn.q_a_layernorm";
+  std::string q_b = "self_attn.q_b_proj";
+  std::string kv_a = "self_attn.kv_a_proj_with_mqa", kv_a_norm = "self_attn.kv_a_layernorm";
+  std::string kv_b = "self_attn.kv_b_proj";
+};
+
 struct AttentionTraits {
   int num_heads = 0;
   int num_kv_heads = 0;  // divides num_heads
   int head_dim = 0;
+  int value_dim = 0;  // of a value; 0: head_dim
+  // An empty v: values are the keys, before their norm and rotation.
   std::string q = "self_attn.q_proj", k = "self_attn.k_proj", v = "self_attn.v_proj";
   std::string o = "self_attn.o_proj";
   bool qkv_bias = false, o_bias = false;
@@ -34,7 +50,7 @@ struct AttentionTraits {
   Fused fused = Fused::kNone;
   std::string fused_module;
   bool transposed = false;  // matrices are stored [K, N]
-  float clip = 0;           // q, k and v are limited to ±clip; 0: not
+  float clip = 0;           // q, k and v are limited to ±clip, after their norms; 0: not
   // Norms of q and k: over each head with one weight [D], over each head with a weight of its own
   // [heads, D], or over the whole projection [heads · D].
   enum class HeadNorm { kNone, kShared, kPerHead, kProjection };
@@ -42,6 +58,9 @@ struct AttentionTraits {
   NormTraits head_norm_kind;
   std::string q_norm = "self_attn.q_norm", k_norm = "self_attn.k_norm";
   bool norm_after_rope = false;
+  bool value_norm = false;    // values too, over each head and without a weight
+  float value_scale = 1;      // of the values
+  bool output_gate = false;   // q's rows are [q; gate] for each head; σ(gate) multiplies the output
   int rope_table = 0;  // index of the model's rotary tables; −1: no rotary embedding
   bool rope_interleaved = false;
   int64_t window = 0;        // sliding window of this layer; 0: none
@@ -49,11 +68,13 @@ struct AttentionTraits {
   float softcap = 0;         // of the scores; 0: none
   std::string sinks;         // "self_attn.sinks": the tensor [heads], not a module
   std::vector<float> alibi;  // slopes by head
+  LatentTraits latent;
 };
 
 struct MlpTraits {
   int64_t size = 0;  // I; 0: no dense MLP
   ops::Activation activation = ops::Activation::kSilu;
+  std::string xielu;  // module with the parameters of xIELU, which is then the activation
   // Without a gate the activation is taken of `up`.
   bool gated = true;
   std::string gate = "mlp.gate_proj", up = "mlp.up_proj", down = "mlp.down_proj";
@@ -72,10 +93,20 @@ struct ExpertsTraits {
   std::string router_module = "mlp.gate";
   bool router_bias = false;
   std::string correction;  // a tensor [E], "mlp.gate.e_score_correction_bias"
+  bool correction_is_row = false;  // stored as [1, E]
+  std::string expert_scale;        // a tensor [E]: the chosen weights are multiplied by it
+  // The router reads the residual through an RMS norm with this tensor [H] for a weight, times
+  // router_input_factor; empty: it reads what the experts read.
+  std::string router_norm_scale;
+  float router_input_factor = 1;
+  // Experts beside a dense MLP: norms of what they read of the residual and of both outputs.
+  std::string input_norm, output_norm, dense_output_norm;
   // Module of expert e: experts + "e" + gate ("mlp.experts." "3" ".gate_proj").
   std::string experts = "mlp.experts.";
   std::string gate = ".gate_proj", up = ".up_proj", down = ".down_proj";
+  bool gated = true;  // without a gate the activation is taken of `up`
   bool bias = false;
+  bool scale_input = false;  // the router's weight multiplies an expert's input, not its output
   // Stored as one tensor for all experts, [E, 2I, H] (gate rows first, or every other row when
   // interleaved) and [E, H, I], or transposed [E, H, 2I] and [E, I, H].
   std::string stacked_gate_up, stacked_down;  // tensors; biases: + "_bias"
@@ -83,6 +114,7 @@ struct ExpertsTraits {
   // An MLP that every token goes through, added; its output times σ(x · shared_gate).
   MlpTraits shared;
   std::string shared_gate;
+  bool average_shared = false;  // the mean of both, not the sum
 };
 
 struct BlockTraits {
@@ -96,6 +128,7 @@ struct BlockTraits {
   // is none, through attention's norm; both are added to it.
   bool parallel = false;
   float residual_factor = 1;  // of what attention and MLP add
+  std::string output_scale;   // a tensor [1]: the block's output is multiplied by it
   AttentionTraits attention;
   MlpTraits mlp;
   ExpertsTraits experts;

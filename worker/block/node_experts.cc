@@ -45,6 +45,7 @@ class ExpertsKernel : public NodeKernel {
     buffers[kUp] = {shape.act, {rows, node_.size}, Life::kKept};
     buffers[kActivated] = {shape.act, {rows, node_.size}, Life::kKept};
     buffers[kOut] = {shape.act, {rows, hidden_}, Life::kKept};
+    buffers[kProducts] = {DType::kFloat32, {node_.scale_input ? chosen : 0}, Life::kForward};
     if (!shape.with_backward) {
       buffers.resize(kDOut);
       return buffers;
@@ -64,12 +65,21 @@ class ExpertsKernel : public NodeKernel {
     const Tensor& x = *run->value(node_.in);
     ops::LinearForward(backend, *run->value(node_.router_in), run->weight(node_.router_weight),
                        run->weight_or_null(node_.router_bias), run->buffer(kLogits));
+    node_.router.scales = run->weight_or_null(node_.scales);
     ops::RouteForward(backend, node_.router, *run->buffer(kLogits),
                       run->weight_or_null(node_.correction), run->buffer(kIds),
                       run->buffer(kWeights));
     Sort(run);
-    Tensor in = Rows(run, kIn, 0, num_rows_);
-    ops::GatherRows(backend, x, Rows(run, kRowTokens, 0, num_rows_), &in);
+    Tensor in = Rows(run, kIn, 0, num_rows_), all = Rows(run, kOut, 0, num_rows_);
+    if (node_.scale_input) {
+      // The rows' own values and the products that come with them are not needed here.
+      backend->FillZero(in.data(), in.size_bytes()).IgnoreError();
+      backend->FillZero(all.data(), all.size_bytes()).IgnoreError();
+      ops::CombineRowsBackward(backend, x, all, *run->buffer(kPositions), *run->buffer(kWeights),
+                               &in, run->buffer(kProducts));
+    } else {
+      ops::GatherRows(backend, x, Rows(run, kRowTokens, 0, num_rows_), &in);
+    }
     for (int e = 0; e < num_experts_; ++e) {
       const auto [first, count] = ranges_[e];
       if (count == 0) continue;
@@ -91,23 +101,33 @@ class ExpertsKernel : public NodeKernel {
       ops::LinearForward(backend, activated, run->weight(expert.down),
                          run->weight_or_null(expert.down_bias), &out);
     }
-    ops::CombineRows(backend, Rows(run, kOut, 0, num_rows_), *run->buffer(kPositions),
-                     run->buffer(kWeights), /*accumulate=*/false, run->value(node_.out));
+    ops::CombineRows(backend, all, *run->buffer(kPositions), OutputWeights(run),
+                     /*accumulate=*/false, run->value(node_.out));
   }
 
   void Backward(NodeRun* run) override {
     Backend* backend = run->backend();
     Tensor dout = Rows(run, kDOut, 0, num_rows_), din = Rows(run, kDIn, 0, num_rows_);
-    // Rows that only fill up have no gradient.
-    backend->FillZero(dout.data(), dout.size_bytes()).IgnoreError();
-    ops::CombineRowsBackward(backend, run->gradient(), Rows(run, kOut, 0, num_rows_),
-                             *run->buffer(kPositions), *run->buffer(kWeights), &dout,
-                             run->buffer(kDWeights));
+    if (node_.scale_input) {
+      ops::GatherRows(backend, run->gradient(), Rows(run, kRowTokens, 0, num_rows_), &dout);
+    } else {
+      // Rows that only fill up have no gradient.
+      backend->FillZero(dout.data(), dout.size_bytes()).IgnoreError();
+      ops::CombineRowsBackward(backend, run->gradient(), Rows(run, kOut, 0, num_rows_),
+                               *run->buffer(kPositions), *run->buffer(kWeights), &dout,
+                               run->buffer(kDWeights));
+    }
     for (int e = 0; e < num_experts_; ++e) BackwardOf(run, e);
+    if (node_.scale_input) {
+      // The weights' gradients are the tokens' products with those of their rows; what else comes
+      // with them goes where nobody reads any more.
+      ops::CombineRowsBackward(backend, *run->value(node_.in), din, *run->buffer(kPositions),
+                               *run->buffer(kWeights), &dout, run->buffer(kDWeights));
+    }
     bool add = false;
     if (run->Wants(0)) {
       Tensor* dx = run->Target(0, &add);
-      ops::CombineRows(backend, din, *run->buffer(kPositions), nullptr, add, dx);
+      ops::CombineRows(backend, din, *run->buffer(kPositions), InputWeights(run), add, dx);
     }
     if (run->Wants(1)) {
       ops::RouteBackward(backend, node_.router, *run->buffer(kLogits), *run->buffer(kIds),
@@ -129,7 +149,8 @@ class ExpertsKernel : public NodeKernel {
     kGate,       // [R, I]
     kUp,
     kActivated,
-    kOut,   // [R, H]
+    kOut,       // [R, H]
+    kProducts,  // [T, k]
     kDOut,  // backward only from here
     kDActivated,
     kDGate,
@@ -140,6 +161,13 @@ class ExpertsKernel : public NodeKernel {
     kNumBuffers
   };
 
+  // Null: ones.
+  const Tensor* OutputWeights(NodeRun* run) const {
+    return node_.scale_input ? nullptr : run->buffer(kWeights);
+  }
+  const Tensor* InputWeights(NodeRun* run) const {
+    return node_.scale_input ? run->buffer(kWeights) : nullptr;
+  }
   int64_t Padding(const Backend& backend) const {
     return backend.kind() == DeviceKind::kCpu ? 1 : kPaddedRows;
   }
@@ -230,7 +258,7 @@ class ExpertsKernel : public NodeKernel {
     run->ReportGradient(expert.up);
   }
 
-  const ExpertsNode node_;
+  ExpertsNode node_;
   const int64_t hidden_;
   const int num_experts_;
   // Of the last forward pass, on the host.

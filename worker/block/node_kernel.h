@@ -99,6 +99,11 @@ class NodeKernel {
 
 std::unique_ptr<NodeKernel> MakeNodeKernel(const BlockSpec& spec, const Node& node,
                                            const NodeShape& shape);
+// In node_parts.cc.
+std::unique_ptr<NodeKernel> MakeXieluKernel(const XieluNode& node);
+std::unique_ptr<NodeKernel> MakeScaleByKernel(const ScaleByNode& node);
+std::unique_ptr<NodeKernel> MakeSliceKernel(const SliceNode& node);
+std::unique_ptr<NodeKernel> MakeJoinKernel(const JoinNode& node);
 // In node_experts.cc.
 std::unique_ptr<NodeKernel> MakeExpertsKernel(const BlockSpec& spec, const ExpertsNode& node);
 

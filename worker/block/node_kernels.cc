@@ -146,14 +146,6 @@ class AttentionKernel : public NodeKernel {
     }
     return buffers;
   }
-  absl::Status Check(const NodeShape& shape) const override {
-    if (shape.backend->kind() == DeviceKind::kCpu) return absl::OkStatus();
-    if (shape_.value_dim != 0 && shape_.value_dim != shape_.head_dim) {
-      return UnsupportedOnCuda("attention with values of another size than keys");
-    }
-    if (node_.slopes >= 0) return UnsupportedOnCuda("attention with ALiBi");
-    return absl::OkStatus();
-  }
   void Forward(NodeRun* run) override {
     Borrow(run);
     ops::AttentionForward(run->backend(), shape_, *run->value(node_.q), *run->value(node_.k),
@@ -330,6 +322,10 @@ struct Maker {
   Kernel operator()(const ActivationNode& node) const {
     return std::make_unique<ActivationKernel>(node);
   }
+  Kernel operator()(const XieluNode& node) const { return MakeXieluKernel(node); }
+  Kernel operator()(const ScaleByNode& node) const { return MakeScaleByKernel(node); }
+  Kernel operator()(const SliceNode& node) const { return MakeSliceKernel(node); }
+  Kernel operator()(const JoinNode& node) const { return MakeJoinKernel(node); }
   Kernel operator()(const AddNode& node) const { return std::make_unique<AddKernel>(node); }
   Kernel operator()(const ScaleNode& node) const { return std::make_unique<ScaleKernel>(node); }
   Kernel operator()(const ClipNode& node) const { return std::make_unique<ClipKernel>(node); }

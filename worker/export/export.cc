@@ -1,34 +1,69 @@
 #include "worker/export/export.h"
 
+#include <algorithm>
+#include <iterator>
 #include <map>
 #include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "common/artifact/artifact_config.h"
 #include "common/base/json_util.h"
 #include "common/base/status.h"
+#include "common/safetensors/float_conversion.h"
 #include "worker/export/export_file.h"
 #include "worker/export/gguf_file.h"
+#include "worker/export/split_tensors.h"
+#include "worker/model/checkpoint.h"
 
 namespace uniquanf {
 namespace {
+
+// Exact for values that were read from this type.
+std::string BytesAs(SafetensorsDType dtype, const std::vector<float>& values) {
+  if (dtype == SafetensorsDType::kF32) return BytesOf(values);
+  std::vector<uint16_t> rounded(values.size());
+  std::transform(values.begin(), values.end(), rounded.begin(),
+                 dtype == SafetensorsDType::kBF16 ? FloatToBfloat16 : FloatToFloat16);
+  return BytesOf(rounded);
+}
 
 // The artifact's shards, one after the other, in a format of safetensors files.
 class TensorExporter {
  public:
   TensorExporter(const ArtifactReader& reader, TensorFormat* format, ObjectStore* output,
                  const ExportOptions& options)
-      : reader_(reader), format_(*format), output_(output), options_(options) {
-    for (const ManifestModule& module : reader.manifest().modules) {
+      : reader_(reader), format_(*format), output_(output), options_(options) {}
+
+  // Decides what becomes of every tensor; the format may change the config.
+  absl::Status Plan(const ModelConfig& model, ConfigJson* config) {
+    split_ = FindSplitTensors(reader_.manifest(), model);
+    std::set<std::string> parts;
+    Manifest whole = reader_.manifest();
+    whole.modules.clear();
+    for (const SplitTensor& tensor : split_) {
+      for (const SplitTensor::Part& part : tensor.parts) parts.insert(part.module);
+    }
+    for (const ManifestModule& module : reader_.manifest().modules) {
+      if (parts.count(module.name) == 0) whole.modules.push_back(module);
+    }
+    for (const SplitTensor& tensor : split_) {
+      UQ_RETURN_IF_ERROR(PlanSplit(tensor, &whole.modules));
+    }
+    UQ_RETURN_IF_ERROR(format_.Plan(whole, config));
+    modules_ = std::move(whole.modules);
+    for (const ManifestModule& module : modules_) {
       if (!module.quantized) continue;
       ++num_modules_;
+      const auto joined = joined_.find(module.name);
+      const std::string first =
+          joined == joined_.end() ? module.name : joined->second->parts[0].module;
+      Replace(first, module.bits);
+      AddTo(first + ".qweight", format_.Declare(module));
       for (const auto& tensor : format_.Declare(module)) module_of_[tensor.name] = &module;
-      const std::string first = module.name + ".qweight";
-      for (const std::string& suffix : PackedSuffixes(module)) packed_.insert(module.name + suffix);
-      const auto shard = reader.tensors().find(first);
-      if (shard != reader.tensors().end()) modules_in_[shard->second->key()].push_back(&module);
     }
+    return absl::OkStatus();
   }
 
   absl::StatusOr<ExportSummary> Run() {
@@ -42,21 +77,68 @@ class TensorExporter {
   }
 
  private:
+  using Declarations = std::vector<SafetensorsWriter::Declaration>;
+
+  // The artifact's tensors of a module are not copied.
+  void Replace(const std::string& module, int bits) {
+    ManifestModule packed;
+    packed.bits = bits;
+    for (const std::string& suffix : PackedSuffixes(packed)) replaced_.insert(module + suffix);
+  }
+  // New tensors go where this one of the artifact is.
+  void AddTo(const std::string& tensor, Declarations declarations) {
+    const auto shard = reader_.tensors().find(tensor);
+    if (shard == reader_.tensors().end()) return;
+    Declarations& added = added_[shard->second->key()];
+    std::move(declarations.begin(), declarations.end(), std::back_inserter(added));
+  }
+
+  absl::Status PlanSplit(const SplitTensor& tensor, std::vector<ManifestModule>* modules) {
+    for (const SplitTensor::Part& part : tensor.parts) {
+      if (part.packed != nullptr) {
+        Replace(part.module, part.packed->bits);
+      } else {
+        replaced_.insert(part.spec->stored.IsPlain() ? tensor.name : part.module + ".weight");
+      }
+    }
+    const SplitTensor::Part& first = tensor.parts[0];
+    const std::string at = first.packed != nullptr        ? first.module + ".qweight"
+                           : first.spec->stored.IsPlain() ? tensor.name
+                                                          : first.module + ".weight";
+    if (!tensor.is_quantized()) {
+      UQ_ASSIGN_OR_RETURN(const auto shard, reader_.FindShard(at));
+      UQ_ASSIGN_OR_RETURN(const TensorInfo info, shard->Find(at));
+      AddTo(at, {{tensor.name, info.dtype, tensor.shape}});
+      whole_[tensor.name] = &tensor;
+      ManifestModule module;
+      module.name = std::string(absl::StripSuffix(tensor.name, ".weight"));
+      module.reason = "in full precision";
+      modules->push_back(std::move(module));
+    } else if (format_.WeightType().has_value()) {
+      AddTo(at, {{tensor.name, *format_.WeightType(), tensor.shape}});
+      whole_[tensor.name] = &tensor;
+      ++num_modules_;
+    } else {
+      UQ_ASSIGN_OR_RETURN(ManifestModule module, JoinedModule(tensor));
+      joined_[module.name] = &tensor;
+      modules->push_back(std::move(module));
+    }
+    return absl::OkStatus();
+  }
+
   absl::Status WriteShard(const SafetensorsFile& shard) {
-    std::vector<SafetensorsWriter::Declaration> declarations;
+    Declarations declarations;
     for (const auto& [name, info] : shard.tensors()) {
-      if (packed_.count(name) == 0) declarations.push_back({name, info.dtype, info.shape});
+      if (replaced_.count(name) == 0) declarations.push_back({name, info.dtype, info.shape});
     }
-    for (const ManifestModule* module : modules_in_[shard.key()]) {
-      for (auto& tensor : format_.Declare(*module)) declarations.push_back(std::move(tensor));
-    }
+    for (auto& tensor : added_[shard.key()]) declarations.push_back(std::move(tensor));
     SafetensorsWriter::SortForAlignment(&declarations);
     UQ_ASSIGN_OR_RETURN(const std::unique_ptr<ObjectWriter> out,
                         output_->NewWriter(shard.key(), {}));
     UQ_ASSIGN_OR_RETURN(const std::unique_ptr<SafetensorsWriter> writer,
                         SafetensorsWriter::Create(out.get(), declarations, {{"format", "pt"}}));
     for (const auto& declaration : declarations) {
-      UQ_ASSIGN_OR_RETURN(const std::string bytes, BytesOfTensor(shard, declaration.name));
+      UQ_ASSIGN_OR_RETURN(const std::string bytes, BytesOfTensor(shard, declaration));
       UQ_RETURN_IF_ERROR(writer->Append(declaration.name, bytes.data(), bytes.size()));
       weight_map_[declaration.name] = shard.key();
       total_bytes_ += bytes.size();
@@ -65,21 +147,38 @@ class TensorExporter {
     return out->Commit();
   }
 
-  absl::StatusOr<std::string> BytesOfTensor(const SafetensorsFile& shard, const std::string& name) {
-    const auto module = module_of_.find(name);
-    if (module == module_of_.end()) return ReadRawTensor(shard, name);
-    if (ready_.count(name) == 0) UQ_RETURN_IF_ERROR(ConvertModule(*module->second));
-    const auto ready = ready_.find(name);
+  absl::StatusOr<std::string> BytesOfTensor(const SafetensorsFile& shard,
+                                            const SafetensorsWriter::Declaration& tensor) {
+    if (const auto split = whole_.find(tensor.name); split != whole_.end()) {
+      return BytesOfWhole(*split->second);
+    }
+    const auto module = module_of_.find(tensor.name);
+    if (module == module_of_.end()) return ReadRawTensor(shard, tensor.name);
+    if (ready_.count(tensor.name) == 0) UQ_RETURN_IF_ERROR(ConvertModule(*module->second));
+    const auto ready = ready_.find(tensor.name);
     std::string bytes = std::move(ready->second);
     ready_.erase(ready);
     return bytes;
   }
 
+  absl::StatusOr<std::string> BytesOfWhole(const SplitTensor& tensor) {
+    if (options_.stop.StopRequested()) return absl::CancelledError("the export was cancelled");
+    SafetensorsDType dtype = SafetensorsDType::kF32;
+    UQ_ASSIGN_OR_RETURN(const std::vector<float> values, ReadJoinedValues(reader_, tensor, &dtype));
+    if (!tensor.is_quantized()) return BytesAs(dtype, values);
+    Deviation deviation;
+    std::string bytes = format_.RoundWeights(values, &deviation);
+    UQ_RETURN_IF_ERROR(AddDeviation(tensor.name, deviation, options_, &summary_));
+    if (options_.progress) options_.progress(++num_done_, num_modules_);
+    return bytes;
+  }
+
   absl::Status ConvertModule(const ManifestModule& module) {
-    if (options_.cancelled && options_.cancelled()) {
-      return absl::CancelledError("the export was cancelled");
-    }
-    UQ_ASSIGN_OR_RETURN(const PackedLinear packed, reader_.ReadPacked(module.name));
+    if (options_.stop.StopRequested()) return absl::CancelledError("the export was cancelled");
+    const auto joined = joined_.find(module.name);
+    UQ_ASSIGN_OR_RETURN(const PackedLinear packed, joined == joined_.end()
+                                                       ? reader_.ReadPacked(module.name)
+                                                       : ReadJoinedRows(reader_, *joined->second));
     Deviation deviation;
     std::vector<std::string> bytes = format_.Convert(module, packed, &deviation);
     const auto tensors = format_.Declare(module);
@@ -90,12 +189,16 @@ class TensorExporter {
   }
 
   const ArtifactReader& reader_;
-  const TensorFormat& format_;
+  TensorFormat& format_;
   ObjectStore* output_;
   const ExportOptions& options_;
+  std::vector<SplitTensor> split_;
+  std::vector<ManifestModule> modules_;                     // as the source has them
   std::map<std::string, const ManifestModule*> module_of_;  // by the new tensors' names
-  std::set<std::string> packed_;                            // the artifact's tensors of modules
-  std::map<std::string, std::vector<const ManifestModule*>> modules_in_;  // by shard
+  std::map<std::string, const SplitTensor*> joined_;        // by module: packed rows of several
+  std::map<std::string, const SplitTensor*> whole_;         // by tensor: written value by value
+  std::set<std::string> replaced_;                          // the artifact's tensors
+  std::map<std::string, Declarations> added_;               // by shard
   std::map<std::string, std::string> ready_, weight_map_;
   ExportSummary summary_;
   uint64_t total_bytes_ = 0;
@@ -121,8 +224,10 @@ absl::StatusOr<ExportSummary> WriteFormat(const ArtifactReader& reader, const Ex
     return WriteGguf(reader, config, *row.gguf_type, output, options);
   }
   const std::unique_ptr<TensorFormat> format = row.make();
-  UQ_RETURN_IF_ERROR(format->Plan(reader.manifest(), &config));
+  UQ_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint,
+                      Checkpoint::Open(reader.store(), /*allow_quantized=*/true));
   TensorExporter exporter(reader, format.get(), output, options);
+  UQ_RETURN_IF_ERROR(exporter.Plan(checkpoint->config(), &config));
   UQ_ASSIGN_OR_RETURN(ExportSummary summary, exporter.Run());
   UQ_RETURN_IF_ERROR(CopyTokenizerFiles(reader.manifest(), reader.store().get(), output));
   // Last: without it nothing loads what an interrupted export left.

@@ -16,6 +16,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/base/stop_token.h"
 #include "common/object_store/object_store.h"
 #include "worker/export/export_format.h"
 
@@ -25,7 +26,7 @@ struct ExportOptions {
   std::string format = "dequantized";
   bool allow_approximate = false;
   std::function<void(int done, int total)> progress;  // layers' modules; may be empty
-  std::function<bool()> cancelled;                    // may be empty
+  StopToken stop;
 };
 
 struct ExportSummary {

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -52,6 +53,12 @@ class TensorFormat {
   // Their bytes, in Declare's order.
   virtual std::vector<std::string> Convert(const ManifestModule& module, const PackedLinear& packed,
                                            Deviation* deviation) const = 0;
+  // For a format that holds the weights themselves, whatever their arrangement: their type, and
+  // their bytes. Else none, and levels are all that the format can hold.
+  virtual std::optional<SafetensorsDType> WeightType() const { return std::nullopt; }
+  virtual std::string RoundWeights(const std::vector<float>& values, Deviation* deviation) const {
+    return "";
+  }
 };
 
 struct GgufType;  // gguf_types.h

@@ -8,6 +8,9 @@
 namespace uniquanf {
 namespace {
 
+// Weights that one thread rounds at a time.
+constexpr int64_t kPiece = 1 << 16;
+
 class Dequantized : public TensorFormat {
  public:
   explicit Dequantized(SafetensorsDType dtype) : dtype_(dtype) {}
@@ -24,28 +27,32 @@ class Dequantized : public TensorFormat {
 
   std::vector<std::string> Convert(const ManifestModule& module, const PackedLinear& packed,
                                    Deviation* deviation) const override {
-    const int64_t K = packed.num_inputs;
-    std::vector<uint16_t> rounded(packed.num_outputs * K);
-    std::vector<Deviation> rows(packed.num_outputs);
-    ParallelRanges(packed.num_outputs, 16, [&](int64_t first, int64_t end) {
-      std::vector<float> values(K);
-      for (int64_t row = first; row < end; ++row) {
-        DequantizeRows(packed, row, row + 1, values.data());
-        for (int64_t k = 0; k < K; ++k) {
-          uint16_t* to = &rounded[row * K + k];
-          *to = dtype_ == SafetensorsDType::kBF16 ? FloatToBfloat16(values[k])
-                                                  : FloatToFloat16(values[k]);
-          const float back =
-              dtype_ == SafetensorsDType::kBF16 ? Bfloat16ToFloat(*to) : Float16ToFloat(*to);
-          const double error = std::abs(static_cast<double>(back) - values[k]);
-          rows[row].max_error = std::max(rows[row].max_error, error);
-          rows[row].sum_error += error;
-        }
-        rows[row].num_weights = K;
+    std::vector<float> values(packed.num_outputs * packed.num_inputs);
+    Dequantize(packed, values.data());
+    return {RoundWeights(values, deviation)};
+  }
+
+  std::optional<SafetensorsDType> WeightType() const override { return dtype_; }
+
+  std::string RoundWeights(const std::vector<float>& values, Deviation* deviation) const override {
+    const auto size = static_cast<int64_t>(values.size());
+    std::vector<uint16_t> rounded(size);
+    std::vector<Deviation> pieces((size + kPiece - 1) / kPiece);
+    ParallelRanges(size, kPiece, [&](int64_t begin, int64_t end) {
+      Deviation* const piece = &pieces[begin / kPiece];
+      for (int64_t i = begin; i < end; ++i) {
+        rounded[i] = dtype_ == SafetensorsDType::kBF16 ? FloatToBfloat16(values[i])
+                                                       : FloatToFloat16(values[i]);
+        const float back = dtype_ == SafetensorsDType::kBF16 ? Bfloat16ToFloat(rounded[i])
+                                                             : Float16ToFloat(rounded[i]);
+        const double error = std::abs(static_cast<double>(back) - values[i]);
+        piece->max_error = std::max(piece->max_error, error);
+        piece->sum_error += error;
       }
+      piece->num_weights += end - begin;
     });
-    for (const Deviation& row : rows) deviation->Merge(row);
-    return {BytesOf(rounded)};
+    for (const Deviation& piece : pieces) deviation->Merge(piece);
+    return BytesOf(rounded);
   }
 
  private:

@@ -264,7 +264,7 @@ class Writer {
     header.resize(Padded(header.size()), '\0');
     UQ_RETURN_IF_ERROR(out->Append(header));
     for (const Item& item : items_) {
-      if (options_.cancelled && options_.cancelled()) {
+      if (options_.stop.StopRequested()) {
         return absl::CancelledError("the export was cancelled");
       }
       UQ_ASSIGN_OR_RETURN(std::string bytes, BytesOfItem(item));

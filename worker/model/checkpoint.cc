@@ -298,6 +298,7 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> OpenArtifact(std::shared_ptr<ObjectS
     UQ_ASSIGN_OR_RETURN(TensorInfo info, file->Find(name));
     tensors[name] = {file, std::move(info)};
   }
+  config.ChooseNames([&](const std::string& name) { return tensors.count(name) > 0; });
   std::vector<ExpectedTensor> full_precision, all;
   UQ_RETURN_IF_ERROR(ExpectPacked(artifact->manifest(), config, &full_precision, &all));
   UQ_RETURN_IF_ERROR(CheckNothingElse(tensors, config, all));
@@ -322,6 +323,7 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(std::shared_ptr<Obj
   }
   UQ_ASSIGN_OR_RETURN(ModelConfig config, ParseModelConfig(config_json));
   UQ_ASSIGN_OR_RETURN(TensorMap tensors, OpenCheckpointFiles(store));
+  config.ChooseNames([&](const std::string& name) { return tensors.count(name) > 0; });
   const std::vector<ExpectedTensor> expected = ExpectedTensors(config);
   // First what should not be there: a quantized model lacks weights too, and this says why.
   UQ_RETURN_IF_ERROR(CheckNothingElse(tensors, config, expected));

@@ -1,5 +1,6 @@
 #include "worker/model/checkpoint_layout.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -23,6 +24,23 @@ std::string ShapeText(const std::vector<int64_t>& shape) {
 }
 
 }  // namespace
+
+bool IsCopiedTensor(const ModelConfig& config, absl::string_view name) {
+  // Old checkpoints store what follows from the config: rotary frequencies and causal masks.
+  for (const char* suffix : {".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias",
+                             ".attention.bias", ".attention.masked_bias"}) {
+    if (absl::EndsWith(name, suffix)) return true;
+  }
+  for (int layer = config.num_layers; layer < config.num_layers + config.num_extra_layers;
+       ++layer) {
+    if (absl::StartsWith(name, config.LayerPrefix(layer))) return true;
+  }
+  const int layer = config.LayerOf(name);
+  if (layer < 0) return false;
+  name.remove_prefix(config.LayerPrefix(layer).size());
+  return std::any_of(config.copied_parts.begin(), config.copied_parts.end(),
+                     [&](const std::string& part) { return absl::StartsWith(name, part); });
+}
 
 std::vector<ExpectedTensor> ExpectedTensors(const ModelConfig& config) {
   const ModelEnds& ends = config.ends;
@@ -106,10 +124,7 @@ absl::Status CheckNothingElse(const TensorMap& tensors, const ModelConfig& confi
                           absl::StrCat("tensor ", name, " in ", tensor.file->key(),
                                        " belongs to a quantized model; give the original one"));
     }
-    // Old checkpoints store the rotary frequencies, which follow from the config.
-    if (!absl::StartsWith(name, config.layers) || absl::EndsWith(name, ".rotary_emb.inv_freq")) {
-      continue;
-    }
+    if (!absl::StartsWith(name, config.layers) || IsCopiedTensor(config, name)) continue;
     return InvalidInput(
         "UNEXPECTED_TENSOR",
         absl::StrCat("tensor ", name, " in ", tensor.file->key(),

@@ -33,6 +33,10 @@ std::string OwnTensorName(const std::string& layer_prefix, const TensorSpec& ten
 // TENSOR_SHAPE.
 absl::Status CheckTensor(const TensorMap& tensors, const ExpectedTensor& expected);
 
+// Whether the tensor, whose name begins as a layer's, may be there although nothing reads it: it is
+// copied.
+bool IsCopiedTensor(const ModelConfig& config, absl::string_view name);
+
 // Refuses what would silently be lost: leftovers of other quantizers, and tensors inside the layers
 // that the config does not account for. `expected` are the names that are accounted for.
 // Error: UNEXPECTED_TENSOR.

@@ -5,6 +5,7 @@
 #define UNIQUANF_WORKER_MODEL_FAMILY_FIELDS_H_
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -16,6 +17,15 @@
 
 namespace uniquanf {
 
+// What a family calls the fields that all have. An empty name: it has none, the default holds.
+struct FieldNames {
+  absl::string_view layers = "num_hidden_layers", hidden = "hidden_size";
+  absl::string_view heads = "num_attention_heads", kv_heads = "num_key_value_heads";
+  absl::string_view head_dim = "head_dim", intermediate = "intermediate_size";
+  absl::string_view eps = "rms_norm_eps", vocab = "vocab_size";
+  absl::string_view positions = "max_position_embeddings", theta = "rope_theta";
+};
+
 // Defaults of a family's Hugging Face configuration class, which files leave out when they agree
 // with them. Without a value the field must be there.
 struct FamilyDefaults {
@@ -26,6 +36,10 @@ struct FamilyDefaults {
   bool tied = false;
   double theta = 10000.0;
   double norm_eps = 1e-6;
+  std::optional<double> rotated;  // part of a head; none: all of it, and no field says otherwise
+  bool odd_heads = false;    // sizes need not be even: nothing is rotated
+  bool four_times = false;   // the inner size is 4 H where it is missing
+  FieldNames names;
 };
 
 // A model without blocks and the traits of its blocks, with the fields that all families have:
@@ -41,9 +55,31 @@ absl::StatusOr<CommonFields> ReadCommonFields(const Fields& fields, const Family
 absl::StatusOr<RopeConfig> ReadRope(const Fields& fields, const FamilyDefaults& defaults,
                                     int head_dim, absl::string_view layer_type = "");
 
+// What yarn multiplies scores by in families that say mscale_all_dim; 1 for other types.
+absl::StatusOr<double> ReadYarnScoreFactor(const Fields& fields);
+
 // layer_types: whether each layer is "sliding_attention" (true) or "full_attention". Empty without
 // the field.
 absl::StatusOr<std::vector<bool>> ReadLayerTypes(const Fields& fields, int num_layers);
+
+// Windows by layer: `sliding_window` (default_window where it is missing, none where it is null) in
+// the layers that layer_types calls sliding or, without that field, where `slides(layer)`.
+absl::StatusOr<std::vector<int64_t>> ReadWindows(const Fields& fields, int num_layers,
+                                                 int64_t default_window,
+                                                 const std::function<bool(int)>& slides);
+
+// Fields that a family's row has no place for: refuses a value other than `wanted`.
+absl::Status ExpectFlag(const Fields& fields, absl::string_view name, bool wanted);
+// A factor, 1 by default, as a float.
+absl::StatusOr<float> ReadFactor(const Fields& fields, absl::string_view name, double fallback = 1);
+// An array of num_layers small whole numbers (flags, kinds); empty where the field is missing.
+absl::StatusOr<std::vector<int>> ReadByLayer(const Fields& fields, absl::string_view name,
+                                             int num_layers);
+// Appends the blocks of all layers: `change(layer, &block)` may change the common traits for each.
+absl::StatusOr<ModelConfig> BuildLayers(
+    CommonFields common, const std::function<void(int, BlockTraits*)>& change = nullptr);
+// Layer norm for all norms of the model: with weights, and with biases or not.
+void UseLayerNorm(bool bias, CommonFields* common);
 
 // The activation that the field names (silu, gelu, gelu_pytorch_tanh, relu, relu2, ...).
 absl::StatusOr<ops::Activation> ReadActivation(const Fields& fields, absl::string_view name,

@@ -23,9 +23,6 @@ absl::Status ForwardSequences(Backend* backend, const BlockSpec& spec, DType act
 LoadSequence LoadFrom(Backend* backend, const Tensor& hidden);
 StoreSequence StoreTo(Backend* backend, Tensor* hidden);
 
-// TOKEN_OUT_OF_RANGE unless every id is in [0, vocab_size).
-absl::Status CheckTokens(const std::vector<int32_t>& ids, size_t num_ids, int64_t vocab_size);
-
 }  // namespace uniquanf
 
 #endif  // UNIQUANF_WORKER_MODEL_FORWARD_SEQUENCES_H_

@@ -8,6 +8,7 @@
 #include "common/base/status.h"
 #include "worker/model/forward_sequences.h"
 #include "worker/model/model_ends.h"
+#include "worker/model/token_range.h"
 #include "worker/ops/op.h"
 
 namespace uniquanf {
@@ -54,24 +55,13 @@ absl::StatusOr<EmbeddingPart> UploadEmbedding(Backend* backend, const Checkpoint
 
 }  // namespace
 
-absl::Status CheckTokens(const std::vector<int32_t>& ids, size_t num_ids, int64_t vocab_size) {
-  for (size_t i = 0; i < num_ids; ++i) {
-    if (ids[i] >= 0 && ids[i] < vocab_size) continue;
-    return InvalidInput("TOKEN_OUT_OF_RANGE",
-                        absl::StrCat("token id ", ids[i], " at position ", i,
-                                     " is outside the model's vocabulary of ", vocab_size,
-                                     "; were the tokens made by this model's tokenizer?"));
-  }
-  return absl::OkStatus();
-}
-
 absl::StatusOr<Tensor> EmbedTokens(Backend* backend, const Checkpoint& checkpoint, DType act,
                                    const std::vector<int32_t>& ids, int64_t num_sequences,
                                    int64_t seq_len) {
   UQ_CHECK(static_cast<int64_t>(ids.size()) == num_sequences * seq_len);
   const int64_t vocab_size = checkpoint.config().vocab_size;
   const int64_t hidden_size = checkpoint.config().hidden_size;
-  UQ_RETURN_IF_ERROR(CheckTokens(ids, ids.size(), vocab_size));
+  UQ_RETURN_IF_ERROR(CheckTokens<int32_t>(ids, vocab_size));
   UQ_ASSIGN_OR_RETURN(Tensor hidden,
                       Tensor::Allocate(backend, act, {num_sequences, seq_len, hidden_size}));
   UQ_ASSIGN_OR_RETURN(const EmbeddingPart table, UploadEmbedding(backend, checkpoint, act, ids));
@@ -99,7 +89,7 @@ absl::StatusOr<SequenceBuffer> EmbedSequences(Backend* backend, const Checkpoint
   UQ_CHECK(static_cast<int64_t>(ids.size()) == num_sequences * seq_len);
   const int64_t vocab_size = checkpoint.config().vocab_size;
   const int64_t hidden_size = checkpoint.config().hidden_size;
-  UQ_RETURN_IF_ERROR(CheckTokens(ids, ids.size(), vocab_size));
+  UQ_RETURN_IF_ERROR(CheckTokens<int32_t>(ids, vocab_size));
   UQ_ASSIGN_OR_RETURN(
       SequenceBuffer hidden,
       SequenceBuffer::Allocate(backend, placement, act, num_sequences, seq_len, hidden_size));
@@ -163,12 +153,12 @@ absl::Status ForwardBlock(Backend* backend, const BlockSpec& spec, const RopeTab
 
 absl::Status ForwardBlock(Backend* backend, const BlockSpec& spec, const RopeTables& rope,
                           const BlockWeights& weights, const SequenceBuffer& hidden,
-                          SequenceBuffer* out, const std::function<bool()>& cancelled) {
+                          SequenceBuffer* out, const StopToken& stop) {
   UQ_CHECK(hidden.shape() == out->shape());
   return ForwardSequences(
       backend, spec, hidden.dtype(), rope, weights, hidden.shape()[0], hidden.shape()[1],
       [&](int64_t s, Tensor* x) -> absl::Status {
-        if (cancelled && cancelled()) return absl::CancelledError("the forward pass was cancelled");
+        if (stop.StopRequested()) return absl::CancelledError("the forward pass was cancelled");
         return hidden.Load(s, 0, x);
       },
       [out](int64_t s, const Tensor& y) { return out->Store(s, y); });

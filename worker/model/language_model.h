@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/base/stop_token.h"
 #include "worker/backend/sequence_buffer.h"
 #include "worker/model/checkpoint.h"
 
@@ -31,23 +32,23 @@ absl::Status ForwardBlockInPlace(Backend* backend, const BlockSpec& spec, const 
 absl::Status ForwardBlock(Backend* backend, const BlockSpec& spec, const RopeTables& rope,
                           const BlockWeights& weights, const Tensor& hidden, Tensor* out);
 
-// The same over calibration activations, wherever they lie. `out` may be `&hidden`. `cancelled` may
-// be empty; asked before each sequence (kCancelled).
+// The same over calibration activations, wherever they lie. `out` may be `&hidden`. `stop` is
+// asked before each sequence (kCancelled).
 absl::StatusOr<SequenceBuffer> EmbedSequences(Backend* backend, const Checkpoint& checkpoint,
                                               DType act, SequenceBuffer::Placement placement,
                                               const std::vector<int32_t>& ids,
                                               int64_t num_sequences, int64_t seq_len);
 absl::Status ForwardBlock(Backend* backend, const BlockSpec& spec, const RopeTables& rope,
                           const BlockWeights& weights, const SequenceBuffer& hidden,
-                          SequenceBuffer* out, const std::function<bool()>& cancelled);
+                          SequenceBuffer* out, const StopToken& stop);
 
 struct PerplexityOptions {
   int64_t window = 1024;      // tokens; windows do not overlap, a shorter tail is dropped
   int64_t max_windows = 200;  // 0: all
   DType act = DType::kFloat32;
   std::function<void(int64_t done, int64_t total)>
-      progress;                     // in units of (block, window); may be empty
-  std::function<bool()> cancelled;  // may be empty
+      progress;  // in units of (block, window); may be empty
+  StopToken stop;
 };
 struct Perplexity {
   double perplexity = 0;   // exp(mean negative log likelihood)

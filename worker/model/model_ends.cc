@@ -1,5 +1,7 @@
 #include "worker/model/model_ends.h"
 
+#include <algorithm>
+#include <cmath>
 #include <utility>
 #include <vector>
 
@@ -91,6 +93,23 @@ absl::Status EmbeddingEnd::Apply(Tensor* x) {
   return absl::OkStatus();
 }
 
+namespace {
+
+// Divides each row by its length.
+void NormalizeRows(int64_t width, std::vector<float>* values) {
+  constexpr double kSmallest = 1e-12;
+  for (size_t row = 0; row < values->size(); row += width) {
+    double squares = 0;
+    for (int64_t i = 0; i < width; ++i) squares += std::pow((*values)[row + i], 2.0);
+    const double length = std::max(std::sqrt(squares), kSmallest);
+    for (int64_t i = 0; i < width; ++i) {
+      (*values)[row + i] = static_cast<float>((*values)[row + i] / length);
+    }
+  }
+}
+
+}  // namespace
+
 absl::StatusOr<std::unique_ptr<HeadEnd>> HeadEnd::Create(Backend* backend,
                                                          const Checkpoint& checkpoint, DType act,
                                                          int64_t num_rows) {
@@ -103,7 +122,8 @@ absl::StatusOr<std::unique_ptr<HeadEnd>> HeadEnd::Create(Backend* backend,
   UQ_ASSIGN_OR_RETURN(end->norm_, OuterNorm::Create(backend, checkpoint, ends.final_norm,
                                                     ends.final_norm_kind, num_rows));
   {
-    UQ_ASSIGN_OR_RETURN(const std::vector<float> values, checkpoint.LoadLmHead());
+    UQ_ASSIGN_OR_RETURN(std::vector<float> values, checkpoint.LoadLmHead());
+    if (ends.head_rows_normalized) NormalizeRows(config.hidden_size, &values);
     UQ_ASSIGN_OR_RETURN(
         end->head_,
         Tensor::FromFloats(backend, act, {config.vocab_size, config.hidden_size}, values.data()));

@@ -21,7 +21,7 @@ class Ticker {
   absl::Status Tick() {
     ++done_;
     if (options_.progress) options_.progress(done_, total_);
-    if (options_.cancelled && options_.cancelled()) {
+    if (options_.stop.StopRequested()) {
       return absl::CancelledError("the evaluation was cancelled");
     }
     return absl::OkStatus();

@@ -42,6 +42,13 @@ void CheckAttention(const Backend* backend, const AttentionShape& shape, const T
   CheckFloats(backend, lse, num_tokens * shape.num_heads);
 }
 
+void CheckXielu(const Backend* backend, const XieluParameters& parameters) {
+  for (const Tensor* parameter :
+       {parameters.positive, parameters.negative, parameters.beta, parameters.epsilon}) {
+    CheckFloats(backend, *parameter, 1);
+  }
+}
+
 }  // namespace
 
 void LinearForward(Backend* backend, const Tensor& x, const Tensor& w, const Tensor* bias,
@@ -202,6 +209,21 @@ void ActivationBackward(Backend* backend, Activation kind, const Tensor& dy, con
   UQ_DISPATCH(backend, ActivationBackward(backend, kind, dy, gate, up, dgate, dup));
 }
 
+void XieluForward(Backend* backend, const XieluParameters& parameters, const Tensor& x, Tensor* y) {
+  CheckActivations(backend, {&x, y});
+  CheckSameSize({&x, y});
+  CheckXielu(backend, parameters);
+  UQ_DISPATCH(backend, XieluForward(backend, parameters, x, y));
+}
+
+void XieluBackward(Backend* backend, const XieluParameters& parameters, const Tensor& dy,
+                   const Tensor& x, Tensor* dx) {
+  CheckActivations(backend, {&dy, &x, dx});
+  CheckSameSize({&dy, &x, dx});
+  CheckXielu(backend, parameters);
+  UQ_DISPATCH(backend, XieluBackward(backend, parameters, dy, x, dx));
+}
+
 void Add(Backend* backend, const Tensor& a, const Tensor& b, Tensor* out) {
   CheckActivations(backend, {&a, &b, out});
   CheckSameSize({&a, &b, out});
@@ -218,6 +240,28 @@ void Scale(Backend* backend, const Tensor& x, float factor, Tensor* out) {
   CheckActivations(backend, {&x, out});
   CheckSameSize({&x, out});
   UQ_DISPATCH(backend, Scale(backend, x, factor, out));
+}
+
+void ScaleBy(Backend* backend, const Tensor& x, const Tensor& factor, Tensor* out) {
+  CheckActivations(backend, {&x, out});
+  CheckSameSize({&x, out});
+  CheckFloats(backend, factor, 1);
+  UQ_DISPATCH(backend, ScaleBy(backend, x, factor, out));
+}
+
+void CopyHeads(Backend* backend, int64_t width, const HeadsShape& from_heads, const Tensor& from,
+               CopyMode mode, const HeadsShape& to_heads, Tensor* to) {
+  CheckActivations(backend, {&from, to});
+  UQ_CHECK(width > 0);
+  for (const HeadsShape* heads : {&from_heads, &to_heads}) {
+    UQ_CHECK(heads->count > 0 && heads->offset >= 0 && heads->offset + width <= heads->size);
+  }
+  UQ_CHECK(from_heads.count == to_heads.count || from_heads.count == 1 || to_heads.count == 1);
+  const int64_t from_width = from_heads.count * from_heads.size;
+  const int64_t to_width = to_heads.count * to_heads.size;
+  UQ_CHECK(LastDim(from) == from_width && LastDim(*to) == to_width);
+  UQ_CHECK(from.num_elements() / from_width == to->num_elements() / to_width);
+  UQ_DISPATCH(backend, CopyHeads(backend, width, from_heads, from, mode, to_heads, to));
 }
 
 void SoftCap(Backend* backend, const Tensor& x, float cap, Tensor* out) {

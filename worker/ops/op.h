@@ -79,6 +79,22 @@ enum class Activation {
   kClampedSwiGlu,  // gpt-oss: gated only; y = (u' + 1)·g'·σ(1.702 g'), g' = min(g, 7), u' = ±7
 };
 
+// The four numbers of xIELU, [1] f32 each. Borrowed.
+struct XieluParameters {
+  const Tensor *positive, *negative, *beta, *epsilon;
+};
+
+// Heads in a row: `count` of them, `size` elements each, of which a part begins at `offset`.
+struct HeadsShape {
+  int count = 1;
+  int64_t size = 0, offset = 0;
+};
+enum class CopyMode {
+  kPart,       // overwrites the part and leaves the rest
+  kClearRest,  // overwrites the part and clears the rest
+  kAdd,        // adds to the part
+};
+
 // Scores are the softmax, or the sigmoid, of the logits.
 struct RouterShape {
   int num_experts = 0;  // E
@@ -91,6 +107,12 @@ struct RouterShape {
   // the sum of its two best, or the best.
   int num_groups = 1, top_groups = 1;
   bool group_by_best = false;
+  // Instead: each choice is the best logit that is left, and its weight the softmax among those
+  // logits l for which (best − l) / max(|l|, best) <= 2 · jitter. Not normalized.
+  bool sparse_mixer = false;
+  float jitter = 0;
+  // Weights are multiplied by their experts' element in the end; [E] f32, null: not. Borrowed.
+  const Tensor* scales = nullptr;
 };
 
 #include "worker/ops/op_functions.inc"

@@ -63,6 +63,32 @@ void ChoiceScores(const RouterShape& shape, const float* scores, const float* co
   }
 }
 
+float Scale(const RouterShape& shape, int expert) {
+  return shape.scales == nullptr ? 1.0f : shape.scales->f32()[expert];
+}
+
+// The sparse mixer's choice j, after those in chosen[0, j); the softmax among the logits that are
+// close enough to it goes to `scores`, zero for the others.
+int MixerChoice(const RouterShape& shape, const float* logits, const int32_t* chosen, int j,
+                float* scores) {
+  const int n = shape.num_experts;
+  const auto taken = [&](int e) { return std::find(chosen, chosen + j, e) != chosen + j; };
+  int best = -1;
+  for (int e = 0; e < n; ++e) {
+    if (!taken(e) && (best < 0 || logits[e] > logits[best])) best = e;
+  }
+  const float top = logits[best];
+  float sum = 0;
+  for (int e = 0; e < n; ++e) {
+    const float factor = std::max(std::fabs(logits[e]), top);
+    const bool far = (top - logits[e]) / factor > 2.0f * shape.jitter;
+    scores[e] = far || taken(e) ? 0.0f : PortableExp(logits[e] - top);
+    sum += scores[e];
+  }
+  for (int e = 0; e < n; ++e) scores[e] /= sum;
+  return best;
+}
+
 }  // namespace
 
 void RouteForward(Backend* backend, const RouterShape& shape, const Tensor& logits,
@@ -73,6 +99,14 @@ void RouteForward(Backend* backend, const RouterShape& shape, const Tensor& logi
       [&](int64_t begin, int64_t end) {
         std::vector<float> scores(n), choice(n);
         for (int64_t t = begin; t < end; ++t) {
+          if (shape.sparse_mixer) {
+            for (int j = 0; j < k; ++j) {
+              int32_t* chosen = experts->i32() + t * k;
+              chosen[j] = MixerChoice(shape, logits.f32() + t * n, chosen, j, scores.data());
+              weights->f32()[t * k + j] = scores[chosen[j]] * shape.scale * Scale(shape, chosen[j]);
+            }
+            continue;
+          }
           Scores(shape, logits.f32() + t * n, scores.data());
           ChoiceScores(shape, scores.data(), correction == nullptr ? nullptr : correction->f32(),
                        choice.data());
@@ -82,7 +116,7 @@ void RouteForward(Backend* backend, const RouterShape& shape, const Tensor& logi
           float sum = 0;
           for (int j = 0; j < k; ++j) sum += weight[j] = scores[chosen[j]];
           const float factor = shape.normalize ? shape.scale / (sum + shape.epsilon) : shape.scale;
-          for (int j = 0; j < k; ++j) weight[j] *= factor;
+          for (int j = 0; j < k; ++j) weight[j] *= factor * Scale(shape, chosen[j]);
         }
       });
 }
@@ -94,10 +128,27 @@ void RouteBackward(Backend* backend, const RouterShape& shape, const Tensor& log
                  [&](int64_t begin, int64_t end) {
                    std::vector<float> scores(n);
                    std::vector<double> dscores(n);
+                   std::vector<float> dweight(k);
                    for (int64_t t = begin; t < end; ++t) {
-                     Scores(shape, logits.f32() + t * n, scores.data());
                      const int32_t* chosen = experts.i32() + t * k;
-                     const float* dweight = dweights.f32() + t * k;
+                     for (int j = 0; j < k; ++j) {
+                       dweight[j] = dweights.f32()[t * k + j] * Scale(shape, chosen[j]);
+                     }
+                     if (shape.sparse_mixer) {
+                       std::fill(dscores.begin(), dscores.end(), 0.0);
+                       for (int j = 0; j < k; ++j) {
+                         const int e = MixerChoice(shape, logits.f32() + t * n, chosen, j,
+                                                   scores.data());
+                         const double d = static_cast<double>(shape.scale) * dweight[j] * scores[e];
+                         dscores[e] += d;
+                         for (int i = 0; i < n; ++i) dscores[i] -= d * scores[i];
+                       }
+                       for (int e = 0; e < n; ++e) {
+                         dlogits->f32()[t * n + e] = static_cast<float>(dscores[e]);
+                       }
+                       continue;
+                     }
+                     Scores(shape, logits.f32() + t * n, scores.data());
                      std::fill(dscores.begin(), dscores.end(), 0.0);
                      double sum = shape.epsilon, dot = 0;
                      for (int j = 0; j < k; ++j) {

@@ -123,6 +123,83 @@ struct ScaleFn {
 };
 
 template <typename Act>
+struct ScaleByFn {
+  const Act* x;
+  const float* factor;
+  Act* out;
+  __device__ void operator()(int64_t i) const { out[i] = FromFloat<Act>(ToFloat(x[i]) * *factor); }
+};
+
+__device__ inline float Softplus(float x) { return x > 20.f ? x : log1pf(expf(x)); }
+
+// xIELU's four numbers, where they lie on the device.
+struct XieluNumbers {
+  const float *positive, *negative, *beta, *epsilon;
+  explicit XieluNumbers(const XieluParameters& p)
+      : positive(p.positive->f32()),
+        negative(p.negative->f32()),
+        beta(p.beta->f32()),
+        epsilon(p.epsilon->f32()) {}
+};
+
+template <typename Act>
+struct XieluFn {
+  XieluNumbers numbers;
+  const Act* x;
+  Act* y;
+  __device__ void operator()(int64_t i) const {
+    const float v = ToFloat(x[i]), beta = *numbers.beta;
+    const float value = v > 0.f ? Softplus(*numbers.positive) * v * v
+                                : (expm1f(fminf(v, *numbers.epsilon)) - v) *
+                                      (beta + Softplus(*numbers.negative));
+    y[i] = FromFloat<Act>(value + beta * v);
+  }
+};
+
+template <typename Act>
+struct XieluBackwardFn {
+  XieluNumbers numbers;
+  const Act *dy, *x;
+  Act* dx;
+  __device__ void operator()(int64_t i) const {
+    const float v = ToFloat(x[i]), beta = *numbers.beta;
+    const float slope = v > 0.f ? 2.f * Softplus(*numbers.positive) * v
+                                : ((v < *numbers.epsilon ? expf(v) : 0.f) - 1.f) *
+                                      (beta + Softplus(*numbers.negative));
+    dx[i] = FromFloat<Act>(ToFloat(dy[i]) * (slope + beta));
+  }
+};
+
+// An element of the receiving tensor, all of it or (kPart, kAdd) only the part.
+template <typename Act>
+struct CopyHeadsFn {
+  HeadsShape from_heads, to_heads;
+  int64_t width;
+  CopyMode mode;
+  const Act* from;
+  Act* to;
+  __device__ void operator()(int64_t index) const {
+    const int64_t covered = mode == CopyMode::kClearRest ? to_heads.size : width;
+    const int64_t i = index % covered - (mode == CopyMode::kClearRest ? to_heads.offset : 0);
+    const int64_t head = index / covered % to_heads.count;
+    const int64_t t = index / covered / to_heads.count;
+    Act* target = to + (t * to_heads.count + head) * to_heads.size + to_heads.offset + i;
+    if (i < 0 || i >= width) {
+      *target = FromFloat<Act>(0.f);
+      return;
+    }
+    const Act* source =
+        from + (t * from_heads.count + (from_heads.count == 1 ? 0 : head)) * from_heads.size +
+        from_heads.offset + i;
+    float value = ToFloat(*source);
+    if (to_heads.count == 1) {
+      for (int s = 1; s < from_heads.count; ++s) value += ToFloat(source[s * from_heads.size]);
+    }
+    *target = FromFloat<Act>(mode == CopyMode::kAdd ? ToFloat(*target) + value : value);
+  }
+};
+
+template <typename Act>
 struct SoftCapFn {
   const Act* x;
   float cap;
@@ -215,6 +292,42 @@ void Scale(Backend* backend, const Tensor& x, float factor, Tensor* out) {
   DispatchAct(x.dtype(), [&](auto act) {
     using Act = decltype(act);
     Launch(backend, out->num_elements(), ScaleFn<Act>{Data<Act>(x), factor, Data<Act>(out)});
+  });
+}
+
+void ScaleBy(Backend* backend, const Tensor& x, const Tensor& factor, Tensor* out) {
+  DispatchAct(x.dtype(), [&](auto act) {
+    using Act = decltype(act);
+    Launch(backend, out->num_elements(),
+           ScaleByFn<Act>{Data<Act>(x), factor.f32(), Data<Act>(out)});
+  });
+}
+
+void XieluForward(Backend* backend, const XieluParameters& parameters, const Tensor& x, Tensor* y) {
+  DispatchAct(x.dtype(), [&](auto act) {
+    using Act = decltype(act);
+    Launch(backend, x.num_elements(),
+           XieluFn<Act>{XieluNumbers(parameters), Data<Act>(x), Data<Act>(y)});
+  });
+}
+
+void XieluBackward(Backend* backend, const XieluParameters& parameters, const Tensor& dy,
+                   const Tensor& x, Tensor* dx) {
+  DispatchAct(x.dtype(), [&](auto act) {
+    using Act = decltype(act);
+    Launch(backend, x.num_elements(),
+           XieluBackwardFn<Act>{XieluNumbers(parameters), Data<Act>(dy), Data<Act>(x),
+                                Data<Act>(dx)});
+  });
+}
+
+void CopyHeads(Backend* backend, int64_t width, const HeadsShape& from_heads, const Tensor& from,
+               CopyMode mode, const HeadsShape& to_heads, Tensor* to) {
+  DispatchAct(from.dtype(), [&](auto act) {
+    using Act = decltype(act);
+    const int64_t heads = to->num_elements() / to_heads.size;
+    Launch(backend, heads * (mode == CopyMode::kClearRest ? to_heads.size : width),
+           CopyHeadsFn<Act>{from_heads, to_heads, width, mode, Data<Act>(from), Data<Act>(to)});
   });
 }
 

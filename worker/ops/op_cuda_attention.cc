@@ -18,7 +18,7 @@ void AttentionForward(Backend* backend, const AttentionShape& shape, const Tenso
   if (TensorCoreAttentionFits(*cuda, shape, q.dtype(), /*backward=*/false)) {
     TensorCoreAttentionForward(cuda, shape, p);
   } else {
-    UQ_CHECK(shape.head_dim <= kMaxHeadDim);
+    UQ_CHECK(shape.head_dim <= kMaxHeadDim && shape.values() <= kMaxHeadDim);
     PlainAttentionForward(cuda, shape, q.dtype(), p);
   }
 }
@@ -66,7 +66,7 @@ void AttentionBackward(Backend* backend, const AttentionShape& shape, const Tens
   if (TensorCoreAttentionFits(*cuda, shape, q.dtype(), /*backward=*/true)) {
     TensorCoreAttentionBackward(cuda, shape, p);
   } else {
-    UQ_CHECK(shape.head_dim <= kMaxHeadDim);
+    UQ_CHECK(shape.head_dim <= kMaxHeadDim && shape.values() <= kMaxHeadDim);
     PlainAttentionBackward(cuda, shape, q.dtype(), p);
   }
 }

@@ -152,7 +152,9 @@ bool TensorCoreAttentionFits(const CudaBackend& cuda, const AttentionShape& shap
   if (act != DType::kBfloat16 || shape.seq_len > (int64_t{1} << 30) || !(shape.scale > 0)) {
     return false;
   }
-  if (shape.softcap > 0 || shape.sinks != nullptr) return false;  // the plain kernels have them
+  // The plain kernels have these.
+  if (shape.softcap > 0 || shape.sinks != nullptr || shape.slopes != nullptr) return false;
+  if (shape.values() != shape.head_dim) return false;
   int stages = 0;
   DispatchTileHeadDim(shape.head_dim, [&](auto dim) {
     constexpr int D = dim.value;

@@ -13,23 +13,27 @@ constexpr int kRows = kThreads / 32;
 
 struct Layout {
   int64_t seq_len, window;
-  int num_heads, num_kv_heads, head_dim;
+  int num_heads, num_kv_heads, head_dim, value_dim;
   float scale, softcap;
-  const float* sinks;
-  // A product's score, and with the derivative of its cap.
-  __device__ float Score(float product, float* slope) const {
-    const float score = scale * product;
+  const float *sinks, *slopes;
+  // The score of a query's product with the key `distance` before it, and the derivative of its
+  // cap.
+  __device__ float Score(float product, int head, int64_t distance, float* slope) const {
+    float score = scale * product;
     *slope = 1.f;
-    if (softcap <= 0) return score;
-    const float t = tanhf(score / softcap);
-    *slope = 1.f - t * t;
-    return softcap * t;
+    if (softcap > 0) {
+      const float t = tanhf(score / softcap);
+      *slope = 1.f - t * t;
+      score = softcap * t;
+    }
+    return slopes == nullptr ? score : score - slopes[head] * static_cast<float>(distance);
   }
-  __device__ int64_t QueryRow(int64_t batch, int64_t i, int head) const {
-    return ((batch * seq_len + i) * num_heads + head) * head_dim;
+  // Where rows of `d` elements of a query head, and of a key/value head, begin.
+  __device__ int64_t QueryRow(int64_t batch, int64_t i, int head, int d) const {
+    return ((batch * seq_len + i) * num_heads + head) * d;
   }
-  __device__ int64_t KeyRow(int64_t batch, int64_t j, int head) const {
-    return ((batch * seq_len + j) * num_kv_heads + head) * head_dim;
+  __device__ int64_t KeyRow(int64_t batch, int64_t j, int head, int d) const {
+    return ((batch * seq_len + j) * num_kv_heads + head) * d;
   }
   // First key that query i sees, and one past the last query that sees key j.
   __device__ int64_t FirstKey(int64_t i) const {
@@ -40,7 +44,7 @@ struct Layout {
   }
 };
 
-// One row of head_dim elements spread over a warp: lane l holds l, l + 32, ...; kMax covers
+// One row of a head's elements spread over a warp: lane l holds l, l + 32, ...; kMax covers
 // 32·kMax elements.
 template <int kMax>
 struct Row {
@@ -85,11 +89,11 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t batch = blockIdx.z;
   if (i >= s.seq_len) return;
   Row<kMax> query, key, sum;
-  query.Load(q + s.QueryRow(batch, i, head), s.head_dim);
+  query.Load(q + s.QueryRow(batch, i, head, s.head_dim), s.head_dim);
   float max = -INFINITY, total = 0, slope;
   for (int64_t j = s.FirstKey(i); j <= i; ++j) {
-    key.Load(k + s.KeyRow(batch, j, kv_head), s.head_dim);
-    const float score = s.Score(query.Dot(key), &slope);
+    key.Load(k + s.KeyRow(batch, j, kv_head, s.head_dim), s.head_dim);
+    const float score = s.Score(query.Dot(key), head, i - j, &slope);
     if (score > max) {
       const float shrink = expf(max - score);
       total *= shrink;
@@ -98,7 +102,7 @@ __global__ void __launch_bounds__(kThreads)
     }
     const float weight = expf(score - max);
     total += weight;
-    key.Load(v + s.KeyRow(batch, j, kv_head), s.head_dim);
+    key.Load(v + s.KeyRow(batch, j, kv_head, s.value_dim), s.value_dim);
     sum.AddScaled(weight, key);
   }
   if (s.sinks != nullptr) {
@@ -108,7 +112,7 @@ __global__ void __launch_bounds__(kThreads)
     max = top;
   }
   sum.Scale(1.f / total);
-  sum.Store(out + s.QueryRow(batch, i, head), s.head_dim);
+  sum.Store(out + s.QueryRow(batch, i, head, s.value_dim), s.value_dim);
   if ((threadIdx.x & 31) == 0) {
     lse[(batch * s.num_heads + head) * s.seq_len + i] = max + logf(total);
   }
@@ -124,20 +128,21 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t batch = blockIdx.z;
   if (i >= s.seq_len) return;
   Row<kMax> query, d, key, sum;
-  const int64_t at = s.QueryRow(batch, i, head);
+  const int64_t at = s.QueryRow(batch, i, head, s.head_dim);
+  const int64_t out_at = s.QueryRow(batch, i, head, s.value_dim);
   query.Load(q + at, s.head_dim);
-  d.Load(dout + at, s.head_dim);
-  key.Load(out + at, s.head_dim);
+  d.Load(dout + out_at, s.value_dim);
+  key.Load(out + out_at, s.value_dim);
   const float row_delta = d.Dot(key);
   const int64_t row = (batch * s.num_heads + head) * s.seq_len + i;
   if ((threadIdx.x & 31) == 0) delta[row] = row_delta;
   const float row_lse = lse[row];
   for (int64_t j = s.FirstKey(i); j <= i; ++j) {
-    key.Load(v + s.KeyRow(batch, j, kv_head), s.head_dim);
+    key.Load(v + s.KeyRow(batch, j, kv_head, s.value_dim), s.value_dim);
     const float dp = d.Dot(key);
-    key.Load(k + s.KeyRow(batch, j, kv_head), s.head_dim);
+    key.Load(k + s.KeyRow(batch, j, kv_head, s.head_dim), s.head_dim);
     float slope;
-    const float p = expf(s.Score(query.Dot(key), &slope) - row_lse);
+    const float p = expf(s.Score(query.Dot(key), head, i - j, &slope) - row_lse);
     sum.AddScaled(p * (dp - row_delta) * (slope * s.scale), key);
   }
   sum.Store(dq + at, s.head_dim);
@@ -152,22 +157,23 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t batch = blockIdx.z;
   if (j >= s.seq_len) return;
   Row<kMax> key, value, query, d, key_sum, value_sum;
-  const int64_t at = s.KeyRow(batch, j, kv_head);
+  const int64_t at = s.KeyRow(batch, j, kv_head, s.head_dim);
+  const int64_t value_at = s.KeyRow(batch, j, kv_head, s.value_dim);
   key.Load(k + at, s.head_dim);
-  value.Load(v + at, s.head_dim);
+  value.Load(v + value_at, s.value_dim);
   for (int head = kv_head * heads_per_key; head < (kv_head + 1) * heads_per_key; ++head) {
     for (int64_t i = j; i < s.EndQuery(j); ++i) {
       const int64_t row = (batch * s.num_heads + head) * s.seq_len + i;
-      query.Load(q + s.QueryRow(batch, i, head), s.head_dim);
-      d.Load(dout + s.QueryRow(batch, i, head), s.head_dim);
+      query.Load(q + s.QueryRow(batch, i, head, s.head_dim), s.head_dim);
+      d.Load(dout + s.QueryRow(batch, i, head, s.value_dim), s.value_dim);
       float slope;
-      const float p = expf(s.Score(query.Dot(key), &slope) - lse[row]);
+      const float p = expf(s.Score(query.Dot(key), head, i - j, &slope) - lse[row]);
       key_sum.AddScaled(p * (d.Dot(value) - delta[row]) * (slope * s.scale), query);
       value_sum.AddScaled(p, d);
     }
   }
   key_sum.Store(dk + at, s.head_dim);
-  value_sum.Store(dv + at, s.head_dim);
+  value_sum.Store(dv + value_at, s.value_dim);
 }
 
 Layout LayoutOf(const AttentionShape& shape) {
@@ -176,14 +182,17 @@ Layout LayoutOf(const AttentionShape& shape) {
           shape.num_heads,
           shape.num_kv_heads,
           shape.head_dim,
+          shape.values(),
           shape.scale,
           shape.softcap,
-          shape.sinks == nullptr ? nullptr : shape.sinks->f32()};
+          shape.sinks == nullptr ? nullptr : shape.sinks->f32(),
+          shape.slopes == nullptr ? nullptr : shape.slopes->f32()};
 }
 
 // Calls fn with the number of elements a lane holds.
 template <typename Fn>
-void DispatchHeadDim(int head_dim, const Fn& fn) {
+void DispatchHeadDim(const AttentionShape& shape, const Fn& fn) {
+  const int head_dim = shape.head_dim > shape.values() ? shape.head_dim : shape.values();
   if (head_dim <= 128) return fn(std::integral_constant<int, 4>{});
   if (head_dim <= 256) return fn(std::integral_constant<int, 8>{});
   return fn(std::integral_constant<int, kMaxHeadDim / 32>{});
@@ -200,7 +209,7 @@ void PlainAttentionForward(CudaBackend* cuda, const AttentionShape& shape, DType
                            const AttentionPointers& p) {
   DispatchAct(dtype, [&](auto act) {
     using Act = decltype(act);
-    DispatchHeadDim(shape.head_dim, [&](auto per_lane) {
+    DispatchHeadDim(shape, [&](auto per_lane) {
       ForwardKernel<Act, per_lane.value>
           <<<Grid(shape, shape.num_heads), kThreads, 0, cuda->stream()>>>(
               LayoutOf(shape), static_cast<const Act*>(p.q), static_cast<const Act*>(p.k),
@@ -217,7 +226,7 @@ void PlainAttentionBackward(CudaBackend* cuda, const AttentionShape& shape, DTyp
     const auto *q = static_cast<const Act*>(p.q), *k = static_cast<const Act*>(p.k),
                *v = static_cast<const Act*>(p.v), *out = static_cast<const Act*>(p.out),
                *dout = static_cast<const Act*>(p.dout);
-    DispatchHeadDim(shape.head_dim, [&](auto per_lane) {
+    DispatchHeadDim(shape, [&](auto per_lane) {
       BackwardQueryKernel<Act, per_lane.value>
           <<<Grid(shape, shape.num_heads), kThreads, 0, cuda->stream()>>>(
               LayoutOf(shape), q, k, v, out, dout, p.lse, p.delta, static_cast<Act*>(p.dq));

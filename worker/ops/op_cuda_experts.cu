@@ -38,12 +38,56 @@ __device__ bool Contains(const int* chosen, int count, int value) {
   return false;
 }
 
+// The sparse mixer's choice after those in chosen[0, count): the best logit that is left, and the
+// sum of exp(l − best) over the logits that are close enough to it.
+struct MixerChoice {
+  int best = -1;
+  float top = 0, sum = 0;
+};
+
+template <typename Act>
+__device__ float MixerTerm(const RouterShape& shape, const Act* logits, const int* chosen,
+                           int count, float top, int e) {
+  const float l = ToFloat(logits[e]);
+  const bool far = (top - l) / fmaxf(fabsf(l), top) > 2.f * shape.jitter;
+  return far || Contains(chosen, count, e) ? 0.f : expf(l - top);
+}
+
+template <typename Act>
+__device__ MixerChoice NextMixerChoice(const RouterShape& shape, const Act* logits,
+                                       const int* chosen, int count) {
+  MixerChoice choice;
+  for (int e = 0; e < shape.num_experts; ++e) {
+    if (Contains(chosen, count, e)) continue;
+    if (choice.best >= 0 && ToFloat(logits[e]) <= choice.top) continue;
+    choice.best = e;
+    choice.top = ToFloat(logits[e]);
+  }
+  for (int e = 0; e < shape.num_experts; ++e) {
+    choice.sum += MixerTerm(shape, logits, chosen, count, choice.top, e);
+  }
+  return choice;
+}
+
+// `scales` is shape.scales on the device.
 template <typename Act>
 __global__ void __launch_bounds__(kThreads)
     RouteForwardKernel(RouterShape shape, const Act* all_logits, const float* correction,
-                       int64_t num_tokens, int32_t* experts, float* weights) {
+                       const float* scales, int64_t num_tokens, int32_t* experts, float* weights) {
   const int64_t t = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (t >= num_tokens) return;
+  if (shape.sparse_mixer) {
+    int picked[kMaxChosen];
+    for (int j = 0; j < shape.top_k; ++j) {
+      const MixerChoice choice =
+          NextMixerChoice(shape, all_logits + t * shape.num_experts, picked, j);
+      picked[j] = choice.best;
+      experts[t * shape.top_k + j] = choice.best;
+      weights[t * shape.top_k + j] =
+          shape.scale / choice.sum * (scales == nullptr ? 1.f : scales[choice.best]);
+    }
+    return;
+  }
   const int n = shape.num_experts, k = shape.top_k, size = n / shape.num_groups;
   const Act* logits = all_logits + t * n;
   const Softmax softmax = shape.sigmoid ? Softmax{} : SoftmaxOf(logits, n);
@@ -89,27 +133,45 @@ __global__ void __launch_bounds__(kThreads)
   const float factor = shape.normalize ? shape.scale / (sum + shape.epsilon) : shape.scale;
   for (int j = 0; j < k; ++j) {
     experts[t * k + j] = chosen[j];
-    weights[t * k + j] = ScoreOf(shape, softmax, logits, chosen[j]) * factor;
+    weights[t * k + j] = ScoreOf(shape, softmax, logits, chosen[j]) * factor *
+                         (scales == nullptr ? 1.f : scales[chosen[j]]);
   }
 }
 
 template <typename Act>
 __global__ void __launch_bounds__(kThreads)
     RouteBackwardKernel(RouterShape shape, const Act* all_logits, const int32_t* experts,
-                        const float* dweights, int64_t num_tokens, Act* dlogits) {
+                        const float* dweights, const float* scales, int64_t num_tokens,
+                        Act* dlogits) {
   const int64_t t = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (t >= num_tokens) return;
   const int n = shape.num_experts, k = shape.top_k;
   const Act* logits = all_logits + t * n;
+  const auto dweight = [&](int j) {
+    return dweights[t * k + j] * (scales == nullptr ? 1.f : scales[experts[t * k + j]]);
+  };
+  if (shape.sparse_mixer) {
+    for (int e = 0; e < n; ++e) {
+      float d = 0;
+      for (int j = 0; j < k; ++j) {
+        const MixerChoice choice = NextMixerChoice(shape, logits, experts + t * k, j);
+        const float p =
+            MixerTerm(shape, logits, experts + t * k, j, choice.top, e) / choice.sum;
+        d += shape.scale * dweight(j) / choice.sum * ((e == choice.best ? 1.f : 0.f) - p);
+      }
+      dlogits[t * n + e] = FromFloat<Act>(d);
+    }
+    return;
+  }
   const Softmax softmax = shape.sigmoid ? Softmax{} : SoftmaxOf(logits, n);
   float sum = shape.epsilon, dot = 0;
   for (int j = 0; j < k; ++j) {
     const float score = ScoreOf(shape, softmax, logits, experts[t * k + j]);
     sum += score;
-    dot += dweights[t * k + j] * score;
+    dot += dweight(j) * score;
   }
   const auto dscore = [&](int j) {
-    const float d = dweights[t * k + j];
+    const float d = dweight(j);
     return shape.scale * (shape.normalize ? d / sum - dot / (sum * sum) : d);
   };
   float mean = 0;
@@ -170,6 +232,10 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x == 0) dweights[blockIdx.x] = dot;
 }
 
+const float* ScalesOf(const RouterShape& shape) {
+  return shape.scales == nullptr ? nullptr : shape.scales->f32();
+}
+
 unsigned TokenBlocks(int64_t num_tokens) {
   return static_cast<unsigned>(CeilDiv(num_tokens, int64_t{kThreads}));
 }
@@ -184,8 +250,8 @@ void RouteForward(Backend* backend, const RouterShape& shape, const Tensor& logi
   DispatchAct(logits.dtype(), [&](auto act) {
     using Act = decltype(act);
     RouteForwardKernel<Act><<<TokenBlocks(num_tokens), kThreads, 0, cuda->stream()>>>(
-        shape, Data<Act>(logits), correction == nullptr ? nullptr : correction->f32(), num_tokens,
-        experts->i32(), weights->f32());
+        shape, Data<Act>(logits), correction == nullptr ? nullptr : correction->f32(), ScalesOf(shape),
+        num_tokens, experts->i32(), weights->f32());
   });
   cuda->NoteLaunch();
 }
@@ -197,7 +263,8 @@ void RouteBackward(Backend* backend, const RouterShape& shape, const Tensor& log
   DispatchAct(logits.dtype(), [&](auto act) {
     using Act = decltype(act);
     RouteBackwardKernel<Act><<<TokenBlocks(num_tokens), kThreads, 0, cuda->stream()>>>(
-        shape, Data<Act>(logits), experts.i32(), dweights.f32(), num_tokens, Data<Act>(dlogits));
+        shape, Data<Act>(logits), experts.i32(), dweights.f32(), ScalesOf(shape), num_tokens,
+        Data<Act>(dlogits));
   });
   cuda->NoteLaunch();
 }

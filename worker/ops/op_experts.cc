@@ -13,7 +13,10 @@ void RouteForward(Backend* backend, const RouterShape& shape, const Tensor& logi
   UQ_CHECK(shape.num_groups >= 1 && shape.num_experts % shape.num_groups == 0);
   UQ_CHECK(shape.top_groups >= 1 && shape.top_groups <= shape.num_groups);
   UQ_CHECK(shape.top_k <= shape.num_experts / shape.num_groups * shape.top_groups);
-  if (correction != nullptr) CheckFloats(backend, *correction, shape.num_experts);
+  for (const Tensor* numbers : {correction, shape.scales}) {
+    if (numbers != nullptr) CheckFloats(backend, *numbers, shape.num_experts);
+  }
+  UQ_CHECK(!shape.sparse_mixer || (!shape.normalize && correction == nullptr));
   CheckActivation(backend, *experts, DType::kInt32);
   UQ_CHECK(experts->num_elements() == num_tokens * shape.top_k);
   CheckFloats(backend, *weights, num_tokens * shape.top_k);

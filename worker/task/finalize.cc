@@ -203,7 +203,7 @@ class FinalizeRun {
     options.progress = [this, part](int64_t done, int64_t total) {
       ReportProgress(env_, "evaluating", part * total + done, 2 * total);
     };
-    options.cancelled = env_.cancelled;
+    options.stop = env_.stop;
     return EvaluatePerplexity(env_.backend, checkpoint, tokens, options);
   }
 

@@ -19,7 +19,7 @@ absl::Status ForwardHostBlock(const TaskContext& context, int layer, const HostB
                               SequenceBuffer* hidden) {
   const BlockSpec& spec = context.checkpoint->config().blocks[layer];
   UQ_ASSIGN_OR_RETURN(const BlockWeights weights, UploadBlock(env.backend, spec, env.act, block));
-  return ForwardBlock(env.backend, spec, rope, weights, *hidden, hidden, env.cancelled);
+  return ForwardBlock(env.backend, spec, rope, weights, *hidden, hidden, env.stop);
 }
 
 // The result lists the layer's linear layers with their shapes; it was stored by some other

@@ -1,4 +1,3 @@
-#include <atomic>
 #include <chrono>
 #include <future>
 #include <utility>
@@ -20,13 +19,10 @@ class LayerRunner::AheadLayer {
       : plan_sha256_(std::move(plan_sha256)),
         work_uri_(env.work_uri),
         layer_(layer),
-        clock_(env.clock) {
+        wanted_(std::make_shared<Wanted>(env.clock, env.stop)) {
     TaskEnvironment own = env;
     own.progress = [this](const TaskStepProgress& progress) { Report(progress); };
-    own.cancelled = [this] { return Cancelled(); };
-    own.interrupted = [given_up = given_up_, interrupted = env.interrupted] {
-      return *given_up || (interrupted && interrupted());
-    };
+    own.stop = [wanted = wanted_] { return wanted->StopRequested(); };
     // Without the results before it: it has its inputs, or it cannot run ahead.
     running_ = std::async(std::launch::async, [this, spec, own = std::move(own)] {
       return OptimizeLayer(spec, plan_sha256_, layer_, /*earlier=*/nullptr, own);
@@ -34,7 +30,7 @@ class LayerRunner::AheadLayer {
   }
   ~AheadLayer() {
     if (!running_.valid()) return;  // somebody has taken over what it has
-    *given_up_ = true;
+    wanted_->GiveUp();
     running_.wait();
   }
 
@@ -45,20 +41,16 @@ class LayerRunner::AheadLayer {
   LayerRound layer() const { return layer_; }
 
   // Nobody may come for it any more after this.
-  void GiveUpAt(absl::Duration deadline) {
-    absl::MutexLock lock(&mutex_);
-    deadline_ = deadline;
-  }
+  void GiveUpAt(absl::Duration deadline) { wanted_->GiveUpAt(deadline); }
 
   // Goes on on behalf of a task with this environment until the device is free. Null when it was
   // given up or could not run ahead: as if it had never run.
   absl::StatusOr<std::unique_ptr<UnstoredLayer>> TakeOver(const TaskEnvironment& env) {
     const bool ended_before =
         running_.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
-    bool given_up = false;
+    const bool given_up = !wanted_->TakeOver(env.stop);
     {
       absl::MutexLock lock(&mutex_);
-      given_up = *given_up_;
       env_ = &env;
       if (!given_up && env.progress && reported_.has_value()) env.progress(*reported_);
     }
@@ -71,29 +63,56 @@ class LayerRunner::AheadLayer {
   }
 
  private:
+  // Whether anybody may still come for the layer; its stores ask, also when it is gone.
+  class Wanted {
+   public:
+    // `before`: what stops the task that it runs ahead of.
+    Wanted(const Clock* clock, StopToken before) : clock_(clock), before_(std::move(before)) {}
+
+    bool StopRequested() {
+      absl::MutexLock lock(&mutex_);
+      if (taken_over_.has_value() && !given_up_) return taken_over_->StopRequested();
+      // For good: who comes later must not find something half done.
+      given_up_ = given_up_ || before_.StopRequested() ||
+                  (deadline_.has_value() && clock_->Monotonic() > *deadline_);
+      return given_up_;
+    }
+    void GiveUp() {
+      absl::MutexLock lock(&mutex_);
+      given_up_ = true;
+    }
+    void GiveUpAt(absl::Duration deadline) {
+      absl::MutexLock lock(&mutex_);
+      deadline_ = deadline;
+    }
+    // False: it was given up. From here on the task's token decides.
+    bool TakeOver(StopToken stop) {
+      absl::MutexLock lock(&mutex_);
+      taken_over_ = std::move(stop);
+      return !given_up_;
+    }
+
+   private:
+    const Clock* const clock_;
+    const StopToken before_;
+    absl::Mutex mutex_;
+    bool given_up_ ABSL_GUARDED_BY(mutex_) = false;
+    std::optional<absl::Duration> deadline_ ABSL_GUARDED_BY(mutex_);
+    std::optional<StopToken> taken_over_ ABSL_GUARDED_BY(mutex_);
+  };
+
   void Report(const TaskStepProgress& progress) {
     absl::MutexLock lock(&mutex_);
     reported_ = progress;
     if (env_ != nullptr && env_->progress) env_->progress(progress);
   }
 
-  bool Cancelled() {
-    absl::MutexLock lock(&mutex_);
-    if (*given_up_) return true;
-    if (env_ != nullptr) return IsCancelled(*env_);
-    if (deadline_.has_value() && clock_->Monotonic() > *deadline_) *given_up_ = true;
-    return *given_up_;
-  }
-
   const std::string plan_sha256_, work_uri_;
   const LayerRound layer_;
-  const Clock* const clock_;
-  // Changes under the mutex as long as somebody may come; stores ask it, also later.
-  const std::shared_ptr<std::atomic<bool>> given_up_ = std::make_shared<std::atomic<bool>>(false);
+  const std::shared_ptr<Wanted> wanted_;
 
   absl::Mutex mutex_;
   const TaskEnvironment* env_ ABSL_GUARDED_BY(mutex_) = nullptr;  // of the task that has taken over
-  std::optional<absl::Duration> deadline_ ABSL_GUARDED_BY(mutex_);
   std::optional<TaskStepProgress> reported_ ABSL_GUARDED_BY(mutex_);
 
   // Last: the thread uses the rest.

@@ -120,7 +120,7 @@ absl::Status WriteOuterShard(const Checkpoint& checkpoint, ObjectWriter* out,
                              std::vector<std::string>* names) {
   std::vector<ShardTensor> tensors;
   for (const std::string& name : checkpoint.TensorNames()) {
-    if (absl::StartsWith(name, checkpoint.config().layers)) continue;
+    if (checkpoint.config().LayerOf(name) >= 0) continue;
     UQ_RETURN_IF_ERROR(AddRaw(checkpoint, name, &tensors));
     if (names != nullptr) names->push_back(name);
   }

@@ -1,6 +1,7 @@
 #include "worker/task/memory_plan.h"
 
 #include "absl/strings/str_cat.h"
+#include "common/base/format_bytes.h"
 #include "common/base/status.h"
 #include "worker/model/checkpoint.h"
 #include "worker/quant/quantizer.h"
@@ -11,8 +12,6 @@ namespace {
 
 // Norms, biases, losses, a step's parameters, and what allocations are rounded up by.
 constexpr uint64_t kSmallTensorBytes = 1 << 20;
-
-std::string MebiBytes(uint64_t bytes) { return absl::StrCat((bytes >> 20) + 1, " MiB"); }
 
 }  // namespace
 
@@ -91,13 +90,13 @@ absl::StatusOr<MemoryPlan> PlanLayerMemory(const Plan& plan, const ModelConfig& 
   }
   return MakeError(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY",
                    absl::StrCat("layer ", layer, " needs about ",
-                                MebiBytes(device_only ? memory.on_device() : memory.on_host()),
+                                FormatBytes(device_only ? memory.on_device() : memory.on_host()),
                                 " of device memory (weights and optimizer state ",
-                                MebiBytes(memory.fixed_bytes), ", a step on sequences of ",
-                                plan.sequence_length, " tokens ", MebiBytes(memory.step_bytes),
-                                ", calibration activations ", MebiBytes(memory.calibration_bytes),
+                                FormatBytes(memory.fixed_bytes), ", a step on sequences of ",
+                                plan.sequence_length, " tokens ", FormatBytes(memory.step_bytes),
+                                ", calibration activations ", FormatBytes(memory.calibration_bytes),
                                 " ", device_only ? "on the device" : "on the host", "), but ",
-                                MebiBytes(available_bytes), " are free; ", remedy));
+                                FormatBytes(available_bytes), " are free; ", remedy));
 }
 
 }  // namespace uniquanf

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_replace.h"
+#include "common/base/format_bytes.h"
 
 namespace uniquanf {
 namespace {
@@ -32,13 +33,6 @@ std::string Number(double value) {
   if (value == 0) return "–";
   if (std::fabs(value) >= 0.01 && std::fabs(value) < 1e5) return absl::StrFormat("%.4g", value);
   return absl::StrFormat("%.2e", value);
-}
-
-std::string Bytes(uint64_t bytes) {
-  const double value = static_cast<double>(bytes);
-  if (bytes >= (1u << 30)) return absl::StrFormat("%.2f GiB", value / (1 << 30));
-  if (bytes >= (1u << 20)) return absl::StrFormat("%.2f MiB", value / (1 << 20));
-  return absl::StrFormat("%.1f KiB", value / 1024);
 }
 
 // Maps data to the plot's pixels; y is logarithmic because losses span decades.
@@ -167,8 +161,8 @@ std::string Summary(const Plan& plan, const FinalizeOutcome& outcome) {
         Row("Perplexity after", absl::StrFormat("%.4f", *outcome.report.perplexity_after)),
         Row("Evaluated tokens", absl::StrCat(outcome.report.num_evaluation_tokens)));
   }
-  absl::StrAppend(&html, Row("Model size", Bytes(outcome.report.model_size_bytes)),
-                  Row("Artifact size", Bytes(outcome.report.artifact_size_bytes)),
+  absl::StrAppend(&html, Row("Model size", FormatBytes(outcome.report.model_size_bytes)),
+                  Row("Artifact size", FormatBytes(outcome.report.artifact_size_bytes)),
                   Row("Calibration", absl::StrCat(plan.num_samples, " × ", plan.sequence_length,
                                                   " tokens, ", spec.epochs, " epochs")),
                   Row("Device", absl::StrCat(plan.device, ", ", plan.arithmetic)),

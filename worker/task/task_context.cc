@@ -70,7 +70,7 @@ absl::StatusOr<std::vector<LayerResult>> LoadLayerResults(const std::string& pla
 
 StoreOptions StoreOptionsOf(const TaskEnvironment& env) {
   StoreOptions options;
-  options.interrupted = env.interrupted;
+  options.stop = env.stop;
   return options;
 }
 
@@ -81,7 +81,7 @@ absl::Status CancelledError() {
   return MakeError(absl::StatusCode::kCancelled, "TASK_CANCELLED", "the task was cancelled");
 }
 
-bool IsCancelled(const TaskEnvironment& env) { return env.cancelled && env.cancelled(); }
+bool IsCancelled(const TaskEnvironment& env) { return env.stop.StopRequested(); }
 
 void ReportProgress(const TaskEnvironment& env, const char* phase, int64_t step, int64_t num_steps,
                     double loss) {

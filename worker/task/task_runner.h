@@ -21,6 +21,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "common/base/clock.h"
+#include "common/base/stop_token.h"
 #include "common/job/job.h"
 #include "common/job/report.h"
 #include "common/object_store/object_cache.h"
@@ -70,11 +71,10 @@ struct TaskEnvironment {
   std::shared_ptr<ObjectCache> model_cache;  // of models in remote stores; null: none
   ActivationPlacement activations = ActivationPlacement::kAuto;
   std::function<void(const TaskStepProgress&)>
-      progress;                     // may be empty; called from the task's thread
-  std::function<bool()> cancelled;  // may be empty; polled many times a second
-  // For the stores that tasks open (StoreOptions): may be empty, and must stay valid as long as
-  // anything opened with it, thus longer than the task.
-  std::function<bool()> interrupted;
+      progress;  // may be empty; called from the task's thread
+  // Asked many times a second by the task, and by the stores that it opens (StoreOptions), which
+  // may outlive it.
+  StopToken stop;
 };
 
 struct PrepareOutcome {

@@ -12,6 +12,7 @@
 #include "common/base/status.h"
 #include "common/object_store/object_store.h"
 #include "common/safetensors/safetensors.h"
+#include "worker/model/token_range.h"
 #include "worker/text/text_files.h"
 
 namespace uniquanf {
@@ -93,17 +94,9 @@ absl::StatusOr<TensorInfo> FindEntry(const SafetensorsFile& file, absl::string_v
 
 absl::StatusOr<std::vector<int32_t>> CheckedIds(const std::vector<int64_t>& raw, int64_t vocab_size,
                                                 absl::string_view uri) {
-  std::vector<int32_t> ids(raw.size());
-  for (size_t i = 0; i < raw.size(); ++i) {
-    if (raw[i] < 0 || raw[i] >= vocab_size) {
-      return InvalidInput("TOKEN_OUT_OF_RANGE",
-                          absl::StrCat("token file ", uri, ": token id ", raw[i], " at position ",
-                                       i, " is outside the model's vocabulary of ", vocab_size,
-                                       "; was it made with another tokenizer?"));
-    }
-    ids[i] = static_cast<int32_t>(raw[i]);
-  }
-  return ids;
+  const absl::Status checked = CheckTokens<int64_t>(raw, vocab_size);
+  if (!checked.ok()) return Annotate(checked, absl::StrCat("token file ", uri));
+  return std::vector<int32_t>(raw.begin(), raw.end());
 }
 
 }  // namespace

@@ -96,9 +96,9 @@ def parse_manifest(data: bytes) -> Manifest:
         raise _bad(f'unknown field "{name}"')
     for name in sorted(_FIELDS - _OPTIONAL - set(raw)):
         raise _bad(f'field "{name}" is missing')
-    if raw["format"] != "uniquanf-artifact" or raw["version"] != 1 or raw["version"] is True:
+    if raw["format"] != "uniquanf-artifact" or raw["version"] not in (1, 2) or raw["version"] is True:
         raise _bad(f"format {raw['format']!r} version {raw['version']!r}; "
-                   "this reader knows uniquanf-artifact version 1")
+                   "this reader knows uniquanf-artifact versions 1 and 2")
     modules = tuple(_module(m, f"modules[{i}]") for i, m in enumerate(_list(raw, "modules")))
     files = tuple(_file(f, f"files[{i}]") for i, f in enumerate(_list(raw, "files")))
     for what, names in (("module", [m.name for m in modules]), ("file", [f.path for f in files])):

@@ -89,36 +89,22 @@ TEST(JsonObjectReaderTest, UnknownFieldsAndWrongDocumentsAreErrors) {
   EXPECT_THAT(wrong.Finish(), FailsWith(kInvalid, "BAD", HasSubstr("must be a JSON object")));
 }
 
-TEST(JsonWriterTest, CompactAndIndented) {
-  const auto write = [](JsonWriter::Style style) {
-    JsonWriter json(style);
-    json.BeginObject();
-    json.Key("a");
-    json.BeginArray();
-    json.Int(-1);
-    json.Double(0.005);
-    json.Double(1e300 * 1e300);
-    json.EndArray();
-    json.Key("e");
-    json.BeginObject();
-    json.EndObject();
-    json.Key("s");
-    json.String("q\"\\\n\x01\xc3\xa4");
-    json.EndObject();
-    return json.Finish();
-  };
-  EXPECT_EQ(write(JsonWriter::kCompact),
-            "{\"a\":[-1,0.005,null],\"e\":{},\"s\":\"q\\\"\\\\\\n\\u0001\xc3\xa4\"}");
-  EXPECT_EQ(write(JsonWriter::kIndented),
-            "{\n \"a\": [\n  -1,\n  0.005,\n  null\n ],\n \"e\": {},\n"
+TEST(WrittenJsonTest, CompactAndIndented) {
+  OrderedJson json;
+  json["b"] = {-1, 0.005, 1e300 * 1e300};
+  json["a"] = OrderedJson::object();
+  json["s"] = "q\"\\\n\x01\xc3\xa4";
+  EXPECT_EQ(CompactJson(json),
+            "{\"b\":[-1,0.005,null],\"a\":{},\"s\":\"q\\\"\\\\\\n\\u0001\xc3\xa4\"}");
+  EXPECT_EQ(IndentedJson(json),
+            "{\n \"b\": [\n  -1,\n  0.005,\n  null\n ],\n \"a\": {},\n"
             " \"s\": \"q\\\"\\\\\\n\\u0001\xc3\xa4\"\n}\n");
+  EXPECT_EQ(CompactJson("\xff"), "\"\xEF\xBF\xBD\"");
 }
 
-TEST(JsonWriterTest, DoublesReadBackExactly) {
+TEST(WrittenJsonTest, DoublesReadBackExactly) {
   for (const double value : {0.1, 1.0 / 3, 5e-324, 1.7976931348623157e308, 123456789.0, -0.0}) {
-    JsonWriter json(JsonWriter::kCompact);
-    json.Double(value);
-    const std::string text = json.Finish();
+    const std::string text = CompactJson(value);
     EXPECT_EQ(nlohmann::json::parse(text).get<double>(), value) << text;
   }
 }

@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <fstream>
+#include <nlohmann/json.hpp>
 
 #include "absl/strings/str_replace.h"
 #include "common/base/digest.h"
@@ -43,9 +45,29 @@ TEST(ManifestTest, ReadsBackAndSorts) {
 
 TEST(ManifestTest, WritesTheFormatsOrder) {
   EXPECT_THAT(WithFiles().ToJson(),
-              StartsWith("{\n \"format\": \"uniquanf-artifact\",\n \"version\": 1,\n"
+              StartsWith("{\n \"format\": \"uniquanf-artifact\",\n \"version\": 2,\n"
                          " \"software_version\": \"0.1.0\",\n \"environment\": \"cpu, test\",\n"
-                         " \"spec\": {\"model_uri\":\"\","));
+                         " \"spec\": {\n  \"model_uri\": \"\","));
+}
+
+// Of an artifact that version 0.1.0 wrote.
+TEST(ManifestTest, Version1ReadsAsItWasMeant) {
+  std::ifstream file(UNIQUANF_SOURCE_DIR "/tests/unit/common/manifest_version_1.json");
+  const std::string old((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  ASSERT_OK_AND_ASSIGN(const Manifest read, Manifest::FromJson(old));
+  EXPECT_EQ(read.spec.bits, 3);
+  EXPECT_EQ(read.spec.binary_learning_rate, 5e-4);
+  EXPECT_EQ(read.spec.num_samples, 16);
+  EXPECT_EQ(read.modules.size(), 29u);
+  EXPECT_EQ(read.layers.size(), 4u);
+  EXPECT_EQ(read.FindModule("model.layers.0.self_attn.q_proj")->weight_error,
+            0.00020316046742860935);
+  // What is written anew says the same.
+  const nlohmann::json before = nlohmann::json::parse(old);
+  nlohmann::json after = nlohmann::json::parse(read.ToJson());
+  EXPECT_EQ(after["version"], 2);
+  after["version"] = 1;
+  EXPECT_EQ(after, before);
 }
 
 TEST(ManifestTest, AverageBitsCountScaleFactorsAndShifts) {
@@ -82,7 +104,8 @@ TEST(ManifestTest, RefusesWhatIsNotTheFormat) {
         << to;
   };
   refuse("\"uniquanf-artifact\"", "\"other\"", "this program reads");
-  refuse("\"version\": 1", "\"version\": 2", "this program reads");
+  refuse("\"version\": 2", "\"version\": 3", "this program reads");
+  refuse("\"version\": 2", "\"version\": 0", "this program reads");
   refuse("\"environment\"", "\"envirnment\"", "environment is missing");
   refuse("\"architecture\":", "\"extra\": 1,\n\"architecture\":", "unknown field model.extra");
   refuse(Sha256Hex("config"), "", "model.config_sha256");

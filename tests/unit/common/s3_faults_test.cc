@@ -52,7 +52,7 @@ class S3FaultsTest : public ::testing::Test {
     if (interruptible_) {
       options.client.sleep = nullptr;
       options.client.stall_timeout = absl::Minutes(5);
-      options.client.interrupted = [this] { return interrupted_.load(); };
+      options.client.stop = [this] { return interrupted_.load(); };
     }
     options.min_part_bytes = 1000;
     return OpenS3Store("s3://bucket/p", options).value();

@@ -18,6 +18,11 @@ struct Family {
   const char* architecture;  // "LlamaForCausalLM"
   // Everything of ModelConfig but model_type and architecture.
   absl::StatusOr<ModelConfig> (*parse)(const Fields& fields);
+  // Of a model that holds a text model of another row in its text_config: that row's model_type,
+  // unless text_config says another. Without text_config it is parsed itself, if it can be.
+  const char* nested_type = nullptr;
+  // Why a family that people ask for is not supported; then nothing else is used.
+  const char* refusal = nullptr;
 };
 
 // The rows of all files, in the files' order.

@@ -105,6 +105,12 @@ constexpr Family kFamilies[] = {
     {"mistral", "MistralForCausalLM", ParseMistral},
     {"qwen2", "Qwen2ForCausalLM", ParseQwen2},
     {"qwen3", "Qwen3ForCausalLM", ParseQwen3},
+    // The text parts of vision models: three equal rows of positions are one.
+    {"qwen2_vl", "Qwen2VLForConditionalGeneration", ParseQwen2, "qwen2_vl_text"},
+    {"qwen2_vl_text", "Qwen2VLTextModel", ParseQwen2},
+    {"qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration", ParseQwen2, "qwen2_5_vl_text"},
+    {"qwen2_5_vl_text", "Qwen2_5_VLTextModel", ParseQwen2},
+    {"qwen3_vl_text", "Qwen3VLTextModel", ParseQwen3},
 };
 
 }  // namespace

@@ -38,7 +38,7 @@ class HeldExecutor : public TaskExecutor {
     absl::MutexLock lock(&mutex_);
     started_.push_back(assignment.task());
     while (!result_.has_value()) {
-      if (callbacks.cancelled() && !deaf_) {
+      if (callbacks.stop.StopRequested() && !deaf_) {
         ++num_cancelled_;
         return absl::CancelledError("stopped");
       }

@@ -122,7 +122,7 @@ TEST_F(LanguageModelTest, EvaluationCanBeCancelled) {
   PerplexityOptions options;
   options.window = 8;
   int asked = 0;
-  options.cancelled = [&] { return ++asked == 3; };
+  options.stop = [&] { return ++asked == 3; };
   EXPECT_EQ(EvaluatePerplexity(backend_.get(), *checkpoint_, Tokens(64), options).status().code(),
             absl::StatusCode::kCancelled);
   EXPECT_EQ(asked, 3);

@@ -2,8 +2,8 @@
 
 #include "common/artifact/artifact_reader.h"
 #include "tests/unit/worker/task/task_fixture.h"
+#include "worker/export/export.h"
 #include "worker/model/language_model.h"
-#include "worker/task/export.h"
 #include "worker/task/output.h"
 #include "worker/task/tokens.h"
 
@@ -101,11 +101,11 @@ TEST_F(FinalizeTest, ExportedCheckpointEvaluatesAlike) {
   const auto outcome = RunJob();
   ASSERT_THAT(outcome, IsOk());
   const std::string exported = dir_.path() + "/exported";
-  ASSERT_THAT(ExportDequantized(*OpenObjectStore(spec_.output_uri), exported, nullptr, nullptr),
+  ASSERT_THAT(ExportArtifact(*OpenObjectStore(spec_.output_uri), exported, ExportOptions()),
               IsOk());
   EXPECT_NEAR(PerplexityOf(exported), *outcome->report.perplexity_after,
               0.01 * *outcome->report.perplexity_after);
-  EXPECT_THAT(ExportDequantized(*OpenObjectStore(spec_.output_uri), exported, nullptr, nullptr),
+  EXPECT_THAT(ExportArtifact(*OpenObjectStore(spec_.output_uri), exported, ExportOptions()),
               FailsWith(absl::StatusCode::kAlreadyExists, "OUTPUT_EXISTS"));
 }
 
@@ -117,7 +117,7 @@ TEST_F(FinalizeTest, CancelBeforePublishingLeavesNoManifest) {
   for (int layer = 0; layer < 2; ++layer) {
     results.push_back(RunLayer(spec_, prepared->plan_sha256, layer, results, env_)->result_sha256);
   }
-  env_.cancelled = [] { return true; };
+  env_.stop = [] { return true; };
   EXPECT_EQ(RunFinalize(spec_, prepared->plan_sha256, results, env_).status().code(),
             absl::StatusCode::kCancelled);
   EXPECT_FALSE(std::filesystem::exists(spec_.output_uri + "/manifest.json"));

@@ -169,7 +169,7 @@ TEST_F(LayerRunnerTest, ATaskThatTookOverCanBeCancelled) {
   LayerRunner runner;
   ASSERT_EQ(*Run(&runner, 0, env_), wanted_[0]);
   std::atomic<bool> asked{false};
-  env_.cancelled = [&] {
+  env_.stop = [&] {
     asked = true;
     return true;
   };
@@ -180,7 +180,7 @@ TEST_F(LayerRunnerTest, ATaskThatTookOverCanBeCancelled) {
   EXPECT_EQ(Run(&runner, 1, env_).status().code(), absl::StatusCode::kCancelled);
   later.join();
   EXPECT_TRUE(asked);
-  env_.cancelled = nullptr;
+  env_.stop = StopToken();
   EXPECT_EQ(*Run(&runner, 1, env_), wanted_[1]);
 }
 

@@ -131,7 +131,7 @@ TEST_F(LayerTaskTest, CancelStopsAndLeavesNoResult) {
   const auto prepared = RunPrepare(spec_, env_);
   ASSERT_THAT(prepared, IsOk());
   int polls = 0;
-  env_.cancelled = [&polls] { return ++polls > 3; };
+  env_.stop = [&polls] { return ++polls > 3; };
   EXPECT_EQ(RunLayer(spec_, prepared->plan_sha256, 0, {}, env_).status().code(),
             absl::StatusCode::kCancelled);
 }
