@@ -1,6 +1,6 @@
 // The kinds of object stores, one row each: everything that asks what a URI's scheme means asks
-// this table. A new store is its own files, its row, and its line in CMakeLists.txt. Thread safety:
-// constants and free functions.
+// this table. A new store is its own files and its row. Thread safety: constants and
+// free functions.
 #ifndef UNIQUANF_COMMON_OBJECT_STORE_STORE_SCHEMES_H_
 #define UNIQUANF_COMMON_OBJECT_STORE_STORE_SCHEMES_H_
 
