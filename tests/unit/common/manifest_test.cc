@@ -122,7 +122,7 @@ TEST(ManifestTest, RefusesWhatIsNotTheFormat) {
   refuse("\"num_outputs\": 4", "\"num_outputs\": -4", "modules[0].num_outputs");
   refuse("\"num_outputs\": 4", "\"num_outputs\": 9223372036854775807", "modules[0].num_outputs");
   refuse("\"full_precision\",", "\"dropped\",", "dropped");
-  refuse("\"bits\":3", "\"bit\":3", "spec: unknown field bit");
+  refuse("\"bits\": 3", "\"bit\": 3", "spec: unknown field bit");
   refuse("18446744073709551615", "18446744073709551616", "size_bytes");
   refuse("18446744073709551615", "-1", "size_bytes");
 }
