@@ -186,11 +186,10 @@ TEST(ModelConfigTest, NestedModelsTakeTheNamesThatTheCheckpointHas) {
       "num_hidden_layers": 2, "num_attention_heads": 8, "vocab_size": 100}})";
   const struct {
     const char *embedding, *layers, *head;
-  } kCases[] = {
-      {"model.embed_tokens", "model.layers.", "lm_head"},
-      {"model.language_model.embed_tokens", "model.language_model.layers.", "lm_head"},
-      {"language_model.model.embed_tokens", "language_model.model.layers.",
-       "language_model.lm_head"}};
+  } kCases[] = {{"model.embed_tokens", "model.layers.", "lm_head"},
+                {"model.language_model.embed_tokens", "model.language_model.layers.", "lm_head"},
+                {"language_model.model.embed_tokens", "language_model.model.layers.",
+                 "language_model.lm_head"}};
   for (const auto& c : kCases) {
     ASSERT_OK_AND_ASSIGN(ModelConfig config, ParseModelConfig(json));
     EXPECT_EQ(config.model_type, "mistral");

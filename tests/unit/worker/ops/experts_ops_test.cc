@@ -175,12 +175,11 @@ TEST_P(ExpertsOpsTest, ScalesOfExpertsMultiplyTheirWeights) {
   ExpectClose(Values(scaled), times_scales(Values(plain)), DType::kFloat32, 2, "weights");
   Tensor dlogits = Like(logits);
   ops::RouteBackward(backend_.get(), shape, logits, experts, dweights, &dlogits);
-  ExpectClose(Values(dlogits),
-              Gradient(Values(logits), Values(dweights),
-                       [&](const Vector& x) {
-                         return times_scales(Route(shape, x, {}, &chosen).weights);
-                       }),
-              act_, 1, "dlogits", 64);
+  ExpectClose(
+      Values(dlogits),
+      Gradient(Values(logits), Values(dweights),
+               [&](const Vector& x) { return times_scales(Route(shape, x, {}, &chosen).weights); }),
+      act_, 1, "dlogits", 64);
 }
 
 TEST_P(ExpertsOpsTest, RowsGoToTheirExpertsAndBack) {

@@ -321,8 +321,8 @@ TEST_P(FamilyOpsTest, PartsOfHeadsAreCopiedSharedAndSummed) {
   for (const auto& [from_count, to_count] : {std::pair<int, int>{4, 4}, {1, 4}, {4, 1}, {1, 1}}) {
     for (ops::CopyMode mode :
          {ops::CopyMode::kPart, ops::CopyMode::kClearRest, ops::CopyMode::kAdd}) {
-      SCOPED_TRACE(testing::Message() << from_count << " to " << to_count << ", mode "
-                                      << static_cast<int>(mode));
+      SCOPED_TRACE(testing::Message()
+                   << from_count << " to " << to_count << ", mode " << static_cast<int>(mode));
       const ops::HeadsShape from_heads = {from_count, 9, 3}, to_heads = {to_count, 7, 1};
       const Tensor from = Random({kRows, from_count * 9}, 1);
       Tensor to = Random({kRows, to_count * 7}, 2);
