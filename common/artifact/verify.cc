@@ -4,8 +4,10 @@
 #include <set>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "common/artifact/artifact_config.h"
 #include "common/artifact/artifact_reader.h"
 #include "common/base/digest.h"
@@ -17,8 +19,12 @@ namespace {
 constexpr uint64_t kChunkBytes = 8 << 20;
 // Tensors of a quantized module's own; anything else below its name but a bias is extra.
 bool IsPackedSuffix(absl::string_view suffix) {
-  return suffix == "qweight" || suffix == "q_bias" || suffix == "weight" ||
-         absl::StartsWith(suffix, "alpha_") || absl::StartsWith(suffix, "beta_");
+  if (suffix == "qweight" || suffix == "q_bias" || suffix == "weight") return true;
+  // With a number of bits: parameters of activations are called alpha_p and alpha_n.
+  if (!absl::ConsumePrefix(&suffix, "alpha_") && !absl::ConsumePrefix(&suffix, "beta_")) {
+    return false;
+  }
+  return !suffix.empty() && std::all_of(suffix.begin(), suffix.end(), absl::ascii_isdigit);
 }
 
 // Whether the store failed, as opposed to the artifact.

@@ -27,14 +27,29 @@ namespace uniquanf::golden {
 namespace {
 
 constexpr const char* kFolders[] = {
-    "apertus",    "arcee",       "bloom",      "cohere",           "cohere2",       "deepseek_v2",
-    "deepseek_v3", "dots1",      "ernie4_5",   "falcon",           "gemma",         "gemma2",
-    "gemma3",     "glm",         "glm4",       "glm4_moe",         "gpt2",          "gpt_neox",
-    "gpt_oss",    "granite",     "granitemoe", "granitemoeshared", "hunyuan_dense", "llama",
-    "llama4",     "llama_yarn",  "mimo",       "ministral",        "ministral3",    "mistral",
-    "mixtral",    "nemotron",    "olmo",       "olmo3",            "olmoe",         "opt",
-    "phi",        "phi3",        "phi3_longrope", "qwen2",         "qwen2_moe",     "qwen3",
-    "qwen3_moe",  "smollm3",     "stablelm",   "starcoder2",
+    "apertus",       "arcee",
+    "bloom",         "cohere",
+    "cohere2",       "deepseek_v2",
+    "deepseek_v3",   "dots1",
+    "ernie4_5",      "falcon",
+    "gemma",         "gemma2",
+    "gemma3",        "glm",
+    "glm4",          "glm4_moe",
+    "gpt2",          "gpt_neox",
+    "gpt_oss",       "granite",
+    "granitemoe",    "granitemoeshared",
+    "hunyuan_dense", "llama",
+    "llama4",        "llama_yarn",
+    "mimo",          "ministral",
+    "ministral3",    "mistral",
+    "mixtral",       "nemotron",
+    "olmo",          "olmo3",
+    "olmoe",         "opt",
+    "phi",           "phi3",
+    "phi3_longrope", "qwen2",
+    "qwen2_moe",     "qwen3",
+    "qwen3_moe",     "smollm3",
+    "stablelm",      "starcoder2",
 };
 
 constexpr double kNllBound = 1e-5, kOutputBound = 1e-4, kGradientBound = 1e-3;

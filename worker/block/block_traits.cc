@@ -17,8 +17,7 @@ BlockSpec BuildBlock(const BlockTraits& traits) {
   attention_builder.AddTensors();
   feed_builder.AddTensors();
 
-  const int output_scale =
-      traits.output_scale.empty() ? -1 : b.AddVector(traits.output_scale, {1});
+  const int output_scale = traits.output_scale.empty() ? -1 : b.AddVector(traits.output_scale, {1});
   const int input = b.input();
   const float factor = traits.residual_factor;
   const int attention_input = b.Apply(attention_input_norm, input);

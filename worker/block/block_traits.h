@@ -21,9 +21,9 @@ struct NormTraits {
   float eps = 1e-5f;
 };
 
-// Latent attention: keys and values are expanded from a compressed row, beside which every token has
-// one rotated part of a key that all heads share. AttentionTraits::head_dim is then the size of a
-// whole key, value_dim that of a value.
+// Latent attention: keys and values are expanded from a compressed row, beside which every token
+// has one rotated part of a key that all heads share. AttentionTraits::head_dim is then the size of
+// a whole key, value_dim that of a value.
 struct LatentTraits {
   int kv_rank = 0;   // 0: plain attention
   int q_rank = 0;    // 0: queries are a linear layer, AttentionTraits::q
@@ -58,10 +58,10 @@ struct AttentionTraits {
   NormTraits head_norm_kind;
   std::string q_norm = "self_attn.q_norm", k_norm = "self_attn.k_norm";
   bool norm_after_rope = false;
-  bool value_norm = false;    // values too, over each head and without a weight
-  float value_scale = 1;      // of the values
-  bool output_gate = false;   // q's rows are [q; gate] for each head; σ(gate) multiplies the output
-  int rope_table = 0;  // index of the model's rotary tables; −1: no rotary embedding
+  bool value_norm = false;   // values too, over each head and without a weight
+  float value_scale = 1;     // of the values
+  bool output_gate = false;  // q's rows are [q; gate] for each head; σ(gate) multiplies the output
+  int rope_table = 0;        // index of the model's rotary tables; −1: no rotary embedding
   bool rope_interleaved = false;
   int64_t window = 0;        // sliding window of this layer; 0: none
   float scale = 0;           // of the scores; 0: 1/√D
@@ -92,7 +92,7 @@ struct ExpertsTraits {
   ops::Activation activation = ops::Activation::kSilu;
   std::string router_module = "mlp.gate";
   bool router_bias = false;
-  std::string correction;  // a tensor [E], "mlp.gate.e_score_correction_bias"
+  std::string correction;          // a tensor [E], "mlp.gate.e_score_correction_bias"
   bool correction_is_row = false;  // stored as [1, E]
   std::string expert_scale;        // a tensor [E]: the chosen weights are multiplied by it
   // The router reads the residual through an RMS norm with this tensor [H] for a weight, times

@@ -140,8 +140,7 @@ int AttentionBuilder::AddLatentNodes(int in) {
   const int64_t content = t_.head_dim - l.rope_dim, expanded = content + t_.value_dim;
   const int latent = b_.Apply(latent_kv_, in);
   const int64_t latent_width = l.kv_rank + l.rope_dim;
-  const int compressed =
-      b_.Apply(latent_kv_norm_, b_.Slice(latent, 1, latent_width, 0, l.kv_rank));
+  const int compressed = b_.Apply(latent_kv_norm_, b_.Slice(latent, 1, latent_width, 0, l.kv_rank));
   const int position = b_.Rope(b_.Slice(latent, 1, latent_width, l.kv_rank, l.rope_dim),
                                t_.rope_table, {1, l.rope_dim, 0, t_.rope_interleaved});
   const int both = b_.Apply(expand_, compressed);

@@ -49,8 +49,8 @@ void FeedBuilder::AddExperts() {
   }
   if (!t_.correction.empty()) {
     Shape shape = {num_experts};
-    experts_.correction = b_.AddVector(t_.correction, t_.correction_is_row ? Shape{1, num_experts}
-                                                                           : std::move(shape));
+    experts_.correction = b_.AddVector(
+        t_.correction, t_.correction_is_row ? Shape{1, num_experts} : std::move(shape));
   }
   if (!t_.expert_scale.empty()) experts_.scales = b_.AddVector(t_.expert_scale, {num_experts});
   if (!t_.router_norm_scale.empty()) {
@@ -118,11 +118,10 @@ int FeedBuilder::Apply(const Mlp& mlp, const MlpTraits& traits, int in) {
   const int gate = traits.gated ? b_.Apply(mlp.gate, in) : -1;
   const int activated = b_.AddSlot(traits.size);
   if (mlp.xielu[0] >= 0) {
-    b_.Append(
-        XieluNode{up, activated, mlp.xielu[0], mlp.xielu[1], mlp.xielu[2], mlp.xielu[3]});
+    b_.Append(XieluNode{up, activated, mlp.xielu[0], mlp.xielu[1], mlp.xielu[2], mlp.xielu[3]});
   } else {
     b_.Append(traits.gated ? ActivationNode{traits.activation, gate, up, activated}
-                            : ActivationNode{traits.activation, up, -1, activated});
+                           : ActivationNode{traits.activation, up, -1, activated});
   }
   return b_.Apply(mlp.down, activated);
 }
@@ -146,9 +145,8 @@ int FeedBuilder::Experts(int in, int router_in) {
 
 int FeedBuilder::AddNodes(int in, int residual) {
   if (t_.router.num_experts == 0) return Apply(mlp_, mlp_traits_, in);
-  const int router_in = router_norm_.in_use
-                            ? b_.Scale(b_.Apply(router_norm_, residual), t_.router_input_factor)
-                            : in;
+  const int router_in =
+      router_norm_.in_use ? b_.Scale(b_.Apply(router_norm_, residual), t_.router_input_factor) : in;
   // Experts with a norm of their own read the residual through it.
   const int expert_in = input_norm_.in_use ? b_.Apply(input_norm_, residual) : in;
   const int routed = b_.Apply(output_norm_, Experts(expert_in, router_in));

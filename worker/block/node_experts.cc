@@ -151,7 +151,7 @@ class ExpertsKernel : public NodeKernel {
     kActivated,
     kOut,       // [R, H]
     kProducts,  // [T, k]
-    kDOut,  // backward only from here
+    kDOut,      // backward only from here
     kDActivated,
     kDGate,
     kDUp,

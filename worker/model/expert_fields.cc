@@ -10,12 +10,11 @@ namespace uniquanf {
 absl::Status ReadExpertNumbers(const Fields& fields, const ExpertNumbers& numbers,
                                CommonFields* common) {
   ExpertsTraits& experts = common->block.experts;
-  UQ_ASSIGN_OR_RETURN(experts.router.num_experts,
-                      ReadNumExperts(fields, numbers.experts, numbers.default_experts,
-                                     common->model.num_layers));
   UQ_ASSIGN_OR_RETURN(
-      experts.router.top_k,
-      fields.Integer(numbers.chosen, numbers.default_chosen, 1, experts.router.num_experts));
+      experts.router.num_experts,
+      ReadNumExperts(fields, numbers.experts, numbers.default_experts, common->model.num_layers));
+  UQ_ASSIGN_OR_RETURN(experts.router.top_k, fields.Integer(numbers.chosen, numbers.default_chosen,
+                                                           1, experts.router.num_experts));
   UQ_ASSIGN_OR_RETURN(experts.size,
                       fields.Integer(numbers.size, numbers.default_size, 1, kMaxIntermediate));
   return absl::OkStatus();
@@ -39,9 +38,9 @@ absl::Status ReadSigmoidRouter(const Fields& fields, bool normalize, double scal
                       fields.Integer("topk_group", top_groups, 1, router.num_groups));
   if (router.num_experts % router.num_groups != 0 ||
       router.top_k > router.num_experts / router.num_groups * router.top_groups) {
-    return ConfigError(absl::StrCat("n_group = ", router.num_groups, " and topk_group = ",
-                                    router.top_groups, " do not fit ", router.num_experts,
-                                    " experts of which ", router.top_k, " are chosen"));
+    return ConfigError(absl::StrCat(
+        "n_group = ", router.num_groups, " and topk_group = ", router.top_groups, " do not fit ",
+        router.num_experts, " experts of which ", router.top_k, " are chosen"));
   }
   experts->correction = absl::StrCat(experts->router_module, ".e_score_correction_bias");
   return absl::OkStatus();

@@ -27,12 +27,13 @@ absl::Status ReadExpertNumbers(const Fields& fields, const ExpertNumbers& number
                                CommonFields* common);
 
 // DeepSeek's recipe, with its fields norm_topk_prob, n_group, topk_group, routed_scaling_factor:
-// sigmoid scores, a correction that counts for the choice only (tensor GATE.e_score_correction_bias),
-// weights divided by their sum + 1e-20.
+// sigmoid scores, a correction that counts for the choice only (tensor
+// GATE.e_score_correction_bias), weights divided by their sum + 1e-20.
 absl::Status ReadSigmoidRouter(const Fields& fields, bool normalize, double scale,
                                int64_t num_groups, int64_t top_groups, ExpertsTraits* experts);
 
-// An MLP for all tokens, `count` times as large as an expert, below `module` ("mlp.shared_experts").
+// An MLP for all tokens, `count` times as large as an expert, below `module`
+// ("mlp.shared_experts").
 void UseSharedExperts(const std::string& module, int64_t count, ExpertsTraits* experts);
 
 // Blocks with experts, but for those layers for which `dense` is true: these have the dense MLP.

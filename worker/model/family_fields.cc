@@ -14,8 +14,7 @@ namespace {
 absl::Status ReadHeads(const Fields& fields, const FamilyDefaults& defaults, BlockTraits* block) {
   AttentionTraits& attention = block->attention;
   const FieldNames& names = defaults.names;
-  UQ_ASSIGN_OR_RETURN(attention.num_heads,
-                      fields.Integer(names.heads, std::nullopt, 1, kMaxHeads));
+  UQ_ASSIGN_OR_RETURN(attention.num_heads, fields.Integer(names.heads, std::nullopt, 1, kMaxHeads));
   // Null means as many as query heads; the family's default holds where the field is missing.
   const bool null_kv_heads = fields.Has(names.kv_heads) || defaults.kv_heads == 0;
   UQ_ASSIGN_OR_RETURN(
@@ -24,15 +23,14 @@ absl::Status ReadHeads(const Fields& fields, const FamilyDefaults& defaults, Blo
                      kMaxHeads));
   if (attention.num_heads % attention.num_kv_heads != 0) {
     return ConfigError(absl::StrCat(names.kv_heads, " = ", attention.num_kv_heads,
-                                    " does not divide ", names.heads, " = ",
-                                    attention.num_heads));
+                                    " does not divide ", names.heads, " = ", attention.num_heads));
   }
   int64_t head_dim = defaults.head_dim;
   if (fields.Find(names.head_dim) == nullptr && (head_dim == 0 || fields.Has(names.head_dim))) {
     if (block->hidden_size % attention.num_heads != 0) {
-      return ConfigError(absl::StrCat(names.heads, " = ", attention.num_heads,
-                                      " does not divide ", names.hidden, " = ",
-                                      block->hidden_size, ", and head_dim is missing"));
+      return ConfigError(absl::StrCat(names.heads, " = ", attention.num_heads, " does not divide ",
+                                      names.hidden, " = ", block->hidden_size,
+                                      ", and head_dim is missing"));
     }
     head_dim = block->hidden_size / attention.num_heads;
   }
@@ -53,15 +51,13 @@ absl::StatusOr<CommonFields> ReadCommonFields(const Fields& fields,
   ModelConfig& model = common.model;
   BlockTraits& block = common.block;
   const FieldNames& names = defaults.names;
-  UQ_ASSIGN_OR_RETURN(model.num_layers,
-                      fields.Integer(names.layers, std::nullopt, 1, kMaxLayers));
+  UQ_ASSIGN_OR_RETURN(model.num_layers, fields.Integer(names.layers, std::nullopt, 1, kMaxLayers));
   UQ_ASSIGN_OR_RETURN(model.vocab_size,
                       fields.Integer(names.vocab, defaults.vocab_size, 1, kMaxVocab));
   UQ_ASSIGN_OR_RETURN(model.max_position_embeddings,
                       fields.Integer(names.positions, defaults.max_positions, 1, kMaxPositions));
   UQ_ASSIGN_OR_RETURN(model.ends.tied, fields.Boolean("tie_word_embeddings", defaults.tied));
-  UQ_ASSIGN_OR_RETURN(block.hidden_size,
-                      fields.Integer(names.hidden, std::nullopt, 1, kMaxHidden));
+  UQ_ASSIGN_OR_RETURN(block.hidden_size, fields.Integer(names.hidden, std::nullopt, 1, kMaxHidden));
   model.hidden_size = block.hidden_size;
   std::optional<int64_t> inner;
   if (defaults.four_times) inner = 4 * block.hidden_size;
@@ -125,9 +121,9 @@ absl::StatusOr<std::vector<int>> ReadByLayer(const Fields& fields, absl::string_
   std::vector<int> values;
   const json* array = fields.Find(name);
   if (array == nullptr) return values;
-  const absl::Status wrong = ConfigError(
-      absl::StrCat("field ", fields.path(), name, " must be an array of num_hidden_layers = ",
-                   num_layers, " numbers from 0 to 1000000"));
+  const absl::Status wrong = ConfigError(absl::StrCat(
+      "field ", fields.path(), name, " must be an array of num_hidden_layers = ", num_layers,
+      " numbers from 0 to 1000000"));
   if (!array->is_array() || array->size() != static_cast<size_t>(num_layers)) return wrong;
   for (const json& value : *array) {
     if (!value.is_number_integer() || value < 0 || value > 1000000) return wrong;
@@ -151,9 +147,9 @@ absl::StatusOr<ModelConfig> BuildLayers(CommonFields common,
 }
 
 void UseLayerNorm(bool bias, CommonFields* common) {
-  for (NormTraits* kind : {&common->block.norm, &common->model.ends.final_norm_kind,
-                           &common->model.ends.embedding_norm_kind,
-                           &common->block.attention.head_norm_kind}) {
+  for (NormTraits* kind :
+       {&common->block.norm, &common->model.ends.final_norm_kind,
+        &common->model.ends.embedding_norm_kind, &common->block.attention.head_norm_kind}) {
     kind->center = true;
     kind->bias = bias;
     kind->eps = common->block.norm.eps;

@@ -37,8 +37,8 @@ struct FamilyDefaults {
   double theta = 10000.0;
   double norm_eps = 1e-6;
   std::optional<double> rotated;  // part of a head; none: all of it, and no field says otherwise
-  bool odd_heads = false;    // sizes need not be even: nothing is rotated
-  bool four_times = false;   // the inner size is 4 H where it is missing
+  bool odd_heads = false;         // sizes need not be even: nothing is rotated
+  bool four_times = false;        // the inner size is 4 H where it is missing
   FieldNames names;
 };
 

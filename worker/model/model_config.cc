@@ -19,6 +19,29 @@ namespace {
 
 using nlohmann::json;
 
+// Python writes Infinity, which is not JSON, for limits that there are not: the largest number
+// instead.
+std::string WithNumbers(absl::string_view text) {
+  constexpr absl::string_view kWord = "Infinity", kLargest = "1.7976931348623157e308";
+  std::string out;
+  bool in_string = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (in_string && text[i] == '\\') {
+      absl::StrAppend(&out, text.substr(i, 2));
+      ++i;
+      continue;
+    }
+    if (text[i] == '"') in_string = !in_string;
+    if (!in_string && text.substr(i, kWord.size()) == kWord) {
+      absl::StrAppend(&out, kLargest);
+      i += kWord.size() - 1;
+      continue;
+    }
+    out.push_back(text[i]);
+  }
+  return out;
+}
+
 absl::Status UnsupportedArchitecture(absl::string_view field, absl::string_view value) {
   std::vector<std::string> names;
   for (const Family* family : Families()) {
@@ -64,16 +87,16 @@ absl::StatusOr<const Family*> FindFamily(const Fields& fields) {
   }
   if (by_type == nullptr) return UnsupportedArchitecture("model_type", model_type);
   if (by_architecture != nullptr) {
-    return ConfigError(absl::StrCat("architecture ", architecture,
-                                    " does not belong to model_type ", model_type));
+    return ConfigError(
+        absl::StrCat("architecture ", architecture, " does not belong to model_type ", model_type));
   }
   return by_type;
 }
 
 absl::Status Refuse(const Family& family) {
   return InvalidInput("UNSUPPORTED_ARCHITECTURE",
-                      absl::StrCat("config.json: ", family.architecture, " (",
-                                   family.model_type, ") is not supported: ", family.refusal));
+                      absl::StrCat("config.json: ", family.architecture, " (", family.model_type,
+                                   ") is not supported: ", family.refusal));
 }
 
 absl::StatusOr<ModelConfig> ParseFamily(const Fields& fields, const Family& family) {
@@ -93,8 +116,7 @@ absl::StatusOr<ModelConfig> ParseNested(const Fields& fields, const Family& oute
     inner["tie_word_embeddings"] = fields.object()["tie_word_embeddings"];
   }
   const Fields inner_fields(inner, "text_config.");
-  UQ_ASSIGN_OR_RETURN(const std::string type,
-                      inner_fields.String("model_type", outer.nested_type));
+  UQ_ASSIGN_OR_RETURN(const std::string type, inner_fields.String("model_type", outer.nested_type));
   for (const Family* family : Families()) {
     if (type != family->model_type || family->nested_type != nullptr) continue;
     UQ_ASSIGN_OR_RETURN(ModelConfig config, ParseFamily(inner_fields, *family));
@@ -157,15 +179,15 @@ void ModelConfig::ChooseNames(const std::function<bool(const std::string&)>& has
 
 absl::StatusOr<ModelConfig> ParseModelConfig(absl::string_view config_json) {
   UQ_ASSIGN_OR_RETURN(const json root,
-                      ParseJson(config_json, "config.json", "INVALID_MODEL_CONFIG"));
+                      ParseJson(WithNumbers(config_json), "config.json", "INVALID_MODEL_CONFIG"));
   if (!root.is_object()) return ConfigError("it must hold a JSON object");
   const Fields fields(root, "");
   UQ_RETURN_IF_ERROR(RefuseQuantized(fields));
   UQ_ASSIGN_OR_RETURN(const Family* family, FindFamily(fields));
   if (family->nested_type == nullptr) return ParseFamily(fields, *family);
   const bool nested = family->parse == nullptr || fields.Has("text_config");
-  UQ_ASSIGN_OR_RETURN(ModelConfig config, nested ? ParseNested(fields, *family)
-                                                 : ParseFamily(fields, *family));
+  UQ_ASSIGN_OR_RETURN(ModelConfig config,
+                      nested ? ParseNested(fields, *family) : ParseFamily(fields, *family));
   // Three layouts of text models beside others are in use.
   config.names = {{"model.", "lm_head"},
                   {"model.language_model.", "lm_head"},

@@ -54,7 +54,7 @@ struct ModelEnds {
   NormTraits final_norm_kind;
   std::string head = "lm_head";  // [V, H]; unless tied
   bool head_bias = false;
-  bool tied = false;  // the head is the embedding
+  bool tied = false;                  // the head is the embedding
   bool head_rows_normalized = false;  // each row of the head is divided by its length
   float logit_scale = 1;
   float logit_softcap = 0;  // after the scale; 0: none

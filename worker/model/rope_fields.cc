@@ -35,10 +35,9 @@ absl::Status ReadYarn(const Fields& scaling, RopeConfig* rope) {
   UQ_ASSIGN_OR_RETURN(rope->truncate, scaling.Boolean("truncate", true));
   UQ_ASSIGN_OR_RETURN(const double scale, scaling.Number("mscale", 0.0, 0.0, 1e6));
   UQ_ASSIGN_OR_RETURN(const double all, scaling.Number("mscale_all_dim", 0.0, 0.0, 1e6));
-  const double automatic =
-      scale != 0 && all != 0
-          ? YarnTemperature(rope->factor, scale) / YarnTemperature(rope->factor, all)
-          : YarnTemperature(rope->factor, 1);
+  const double automatic = scale != 0 && all != 0 ? YarnTemperature(rope->factor, scale) /
+                                                        YarnTemperature(rope->factor, all)
+                                                  : YarnTemperature(rope->factor, 1);
   UQ_ASSIGN_OR_RETURN(rope->attention_factor,
                       scaling.Number("attention_factor", automatic, 1e-6, 1e6));
   return absl::OkStatus();
@@ -85,21 +84,22 @@ absl::Status ReadLongRope(const Fields& scaling, double max_positions, RopeConfi
 absl::Status ReadScaling(const Fields& scaling, const Fields& fields,
                          const FamilyDefaults& defaults, RopeConfig* rope) {
   UQ_ASSIGN_OR_RETURN(const std::string old_type, scaling.String("type", "default"));
-  UQ_ASSIGN_OR_RETURN(std::string type, scaling.String("rope_type", old_type));
+  UQ_ASSIGN_OR_RETURN(rope->type, scaling.String("rope_type", old_type));
+  const std::string& type = rope->type;
   // Three rows of positions for images and videos: equal in text.
-  if (type == "mrope") type = "default";
+  if (type == "mrope") rope->type = "default";
   // Older names of what scales by lists.
-  if (type == "su" || (type == "yarn" && scaling.Find("long_factor") != nullptr)) type = "longrope";
-  rope->type = type;
+  if (type == "su" || (type == "yarn" && scaling.Find("long_factor") != nullptr)) {
+    rope->type = "longrope";
+  }
   if (type == "default") return absl::OkStatus();
-  UQ_ASSIGN_OR_RETURN(const int64_t positions,
-                      fields.Integer(defaults.names.positions, defaults.max_positions, 1,
-                                     kMaxPositions));
+  UQ_ASSIGN_OR_RETURN(
+      const int64_t positions,
+      fields.Integer(defaults.names.positions, defaults.max_positions, 1, kMaxPositions));
   UQ_ASSIGN_OR_RETURN(double original, scaling.Number(kOriginal, 0.0, 0.0, kMaxPositions));
   if (original == 0) {
-    UQ_ASSIGN_OR_RETURN(original,
-                        fields.Number(kOriginal, static_cast<double>(positions), 1.0,
-                                      kMaxPositions));
+    UQ_ASSIGN_OR_RETURN(
+        original, fields.Number(kOriginal, static_cast<double>(positions), 1.0, kMaxPositions));
   }
   rope->original_max_position_embeddings = original;
   if (type == "longrope") return ReadLongRope(scaling, static_cast<double>(positions), rope);
@@ -131,8 +131,8 @@ absl::Status ReadScaling(const Fields& scaling, const Fields& fields,
 absl::Status SetWidth(double rotated, int head_dim, RopeConfig* rope) {
   rope->width = static_cast<int>(head_dim * rotated);
   if (rope->width < 2 || rope->width % 2 != 0) {
-    return ConfigError(absl::StrCat("partial_rotary_factor = ", rotated, " of a head of ",
-                                    head_dim, " elements is not an even number of them"));
+    return ConfigError(absl::StrCat("partial_rotary_factor = ", rotated, " of a head of ", head_dim,
+                                    " elements is not an even number of them"));
   }
   return absl::OkStatus();
 }
@@ -164,8 +164,8 @@ absl::StatusOr<RopeConfig> ReadRope(const Fields& fields, const FamilyDefaults& 
                                     int head_dim, absl::string_view layer_type) {
   RopeConfig rope;
   UQ_ASSIGN_OR_RETURN(rope.theta, fields.Number(defaults.names.theta, defaults.theta, 1e-3, 1e18));
-  UQ_ASSIGN_OR_RETURN(double rotated,
-                      fields.Number("partial_rotary_factor", defaults.rotated.value_or(1), 0.0, 1.0));
+  UQ_ASSIGN_OR_RETURN(double rotated, fields.Number("partial_rotary_factor",
+                                                    defaults.rotated.value_or(1), 0.0, 1.0));
   const auto expect_whole = [&] {
     return rotated == 1 || defaults.rotated.has_value()
                ? absl::OkStatus()

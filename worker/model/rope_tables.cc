@@ -28,8 +28,7 @@ double Llama3Frequency(const RopeConfig& rope, double frequency) {
 // How much of frequency i yarn scales: from 0 at its first bound to 1 at its second.
 double YarnRamp(const RopeConfig& rope, int i) {
   const auto bound = [&](double rotations) {
-    return rope.width *
-           std::log(rope.original_max_position_embeddings / (rotations * 2 * kPi)) /
+    return rope.width * std::log(rope.original_max_position_embeddings / (rotations * 2 * kPi)) /
            (2 * std::log(rope.theta));
   };
   double low = bound(rope.beta_fast), high = bound(rope.beta_slow);

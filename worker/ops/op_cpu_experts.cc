@@ -137,8 +137,8 @@ void RouteBackward(Backend* backend, const RouterShape& shape, const Tensor& log
                      if (shape.sparse_mixer) {
                        std::fill(dscores.begin(), dscores.end(), 0.0);
                        for (int j = 0; j < k; ++j) {
-                         const int e = MixerChoice(shape, logits.f32() + t * n, chosen, j,
-                                                   scores.data());
+                         const int e =
+                             MixerChoice(shape, logits.f32() + t * n, chosen, j, scores.data());
                          const double d = static_cast<double>(shape.scale) * dweight[j] * scores[e];
                          dscores[e] += d;
                          for (int i = 0; i < n; ++i) dscores[i] -= d * scores[i];

@@ -58,24 +58,25 @@ void CopyHeads(Backend* backend, int64_t width, const HeadsShape& from_heads, co
   const int64_t to_width = to_heads.count * to_heads.size;
   // One head on the receiving side takes the sum of all.
   const int summed = to_heads.count == 1 ? from_heads.count : 1;
-  ParallelChunks(
-      CpuBackend::From(backend), to->num_elements() / to_width, RowChunk(to_width),
-      [&](int64_t begin, int64_t end) {
-        for (int64_t t = begin; t < end; ++t) {
-          const float* source = from.f32() + t * from_width + from_heads.offset;
-          float* row = to->f32() + t * to_width;
-          if (mode == CopyMode::kClearRest) std::memset(row, 0, to_width * sizeof(float));
-          for (int h = 0; h < to_heads.count; ++h) {
-            const float* head = source + (from_heads.count == 1 ? 0 : h * from_heads.size);
-            float* target = row + h * to_heads.size + to_heads.offset;
-            for (int64_t i = 0; i < width; ++i) {
-              float value = head[i];
-              for (int s = 1; s < summed; ++s) value += head[s * from_heads.size + i];
-              target[i] = mode == CopyMode::kAdd ? target[i] + value : value;
-            }
-          }
-        }
-      });
+  ParallelChunks(CpuBackend::From(backend), to->num_elements() / to_width, RowChunk(to_width),
+                 [&](int64_t begin, int64_t end) {
+                   for (int64_t t = begin; t < end; ++t) {
+                     const float* source = from.f32() + t * from_width + from_heads.offset;
+                     float* row = to->f32() + t * to_width;
+                     if (mode == CopyMode::kClearRest)
+                       std::memset(row, 0, to_width * sizeof(float));
+                     for (int h = 0; h < to_heads.count; ++h) {
+                       const float* head =
+                           source + (from_heads.count == 1 ? 0 : h * from_heads.size);
+                       float* target = row + h * to_heads.size + to_heads.offset;
+                       for (int64_t i = 0; i < width; ++i) {
+                         float value = head[i];
+                         for (int s = 1; s < summed; ++s) value += head[s * from_heads.size + i];
+                         target[i] = mode == CopyMode::kAdd ? target[i] + value : value;
+                       }
+                     }
+                   }
+                 });
 }
 
 }  // namespace uniquanf::ops::cpu

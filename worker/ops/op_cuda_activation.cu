@@ -33,8 +33,7 @@ __device__ inline void Evaluate(Activation kind, float x, float* value, float* s
     case Activation::kGeluTanh: {
       const float sigmoid = Sigmoid(2.f * kC * (x + kCubic * x * x * x));
       *value = x * sigmoid;
-      *slope = sigmoid +
-               x * sigmoid * (1.f - sigmoid) * 2.f * kC * (1.f + 3.f * kCubic * x * x);
+      *slope = sigmoid + x * sigmoid * (1.f - sigmoid) * 2.f * kC * (1.f + 3.f * kCubic * x * x);
       return;
     }
     case Activation::kGelu: {
@@ -149,9 +148,9 @@ struct XieluFn {
   Act* y;
   __device__ void operator()(int64_t i) const {
     const float v = ToFloat(x[i]), beta = *numbers.beta;
-    const float value = v > 0.f ? Softplus(*numbers.positive) * v * v
-                                : (expm1f(fminf(v, *numbers.epsilon)) - v) *
-                                      (beta + Softplus(*numbers.negative));
+    const float value =
+        v > 0.f ? Softplus(*numbers.positive) * v * v
+                : (expm1f(fminf(v, *numbers.epsilon)) - v) * (beta + Softplus(*numbers.negative));
     y[i] = FromFloat<Act>(value + beta * v);
   }
 };
@@ -315,9 +314,9 @@ void XieluBackward(Backend* backend, const XieluParameters& parameters, const Te
                    const Tensor& x, Tensor* dx) {
   DispatchAct(x.dtype(), [&](auto act) {
     using Act = decltype(act);
-    Launch(backend, x.num_elements(),
-           XieluBackwardFn<Act>{XieluNumbers(parameters), Data<Act>(dy), Data<Act>(x),
-                                Data<Act>(dx)});
+    Launch(
+        backend, x.num_elements(),
+        XieluBackwardFn<Act>{XieluNumbers(parameters), Data<Act>(dy), Data<Act>(x), Data<Act>(dx)});
   });
 }
 

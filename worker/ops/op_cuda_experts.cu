@@ -27,8 +27,7 @@ template <typename Act>
 __device__ float ScoreOf(const RouterShape& shape, const Softmax& softmax, const Act* logits,
                          int e) {
   const float x = ToFloat(logits[e]);
-  return shape.sigmoid ? 1.f / (1.f + expf(-x))
-                       : expf(x - softmax.maximum) * softmax.inverse_sum;
+  return shape.sigmoid ? 1.f / (1.f + expf(-x)) : expf(x - softmax.maximum) * softmax.inverse_sum;
 }
 
 __device__ bool Contains(const int* chosen, int count, int value) {
@@ -155,8 +154,7 @@ __global__ void __launch_bounds__(kThreads)
       float d = 0;
       for (int j = 0; j < k; ++j) {
         const MixerChoice choice = NextMixerChoice(shape, logits, experts + t * k, j);
-        const float p =
-            MixerTerm(shape, logits, experts + t * k, j, choice.top, e) / choice.sum;
+        const float p = MixerTerm(shape, logits, experts + t * k, j, choice.top, e) / choice.sum;
         d += shape.scale * dweight(j) / choice.sum * ((e == choice.best ? 1.f : 0.f) - p);
       }
       dlogits[t * n + e] = FromFloat<Act>(d);
@@ -217,8 +215,7 @@ __global__ void __launch_bounds__(kThreads)
 template <typename Act>
 __global__ void __launch_bounds__(kThreads)
     CombineBackwardKernel(const Act* dy, const Act* rows, const int32_t* positions,
-                          const float* weights, int k, int64_t width, Act* drows,
-                          float* dweights) {
+                          const float* weights, int k, int64_t width, Act* drows, float* dweights) {
   __shared__ float shared[32];
   const int64_t t = blockIdx.x / k, at = positions[blockIdx.x];
   const float w = weights[blockIdx.x];
@@ -250,8 +247,8 @@ void RouteForward(Backend* backend, const RouterShape& shape, const Tensor& logi
   DispatchAct(logits.dtype(), [&](auto act) {
     using Act = decltype(act);
     RouteForwardKernel<Act><<<TokenBlocks(num_tokens), kThreads, 0, cuda->stream()>>>(
-        shape, Data<Act>(logits), correction == nullptr ? nullptr : correction->f32(), ScalesOf(shape),
-        num_tokens, experts->i32(), weights->f32());
+        shape, Data<Act>(logits), correction == nullptr ? nullptr : correction->f32(),
+        ScalesOf(shape), num_tokens, experts->i32(), weights->f32());
   });
   cuda->NoteLaunch();
 }
@@ -275,8 +272,8 @@ void GatherRows(Backend* backend, const Tensor& x, const Tensor& rows, Tensor* o
   if (blocks == 0) return;
   DispatchAct(x.dtype(), [&](auto act) {
     using Act = decltype(act);
-    GatherKernel<Act><<<blocks, kThreads, 0, cuda->stream()>>>(
-        Data<Act>(x), rows.i32(), out->shape().back(), Data<Act>(out));
+    GatherKernel<Act><<<blocks, kThreads, 0, cuda->stream()>>>(Data<Act>(x), rows.i32(),
+                                                               out->shape().back(), Data<Act>(out));
   });
   cuda->NoteLaunch();
 }

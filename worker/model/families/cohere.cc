@@ -1,6 +1,6 @@
 // Cohere's Command-R, Aya, Command-R7B, Command-A: attention and MLP side by side behind one layer
-// norm without bias, interleaved rotary pairs, scaled logits. Sources: Hugging Face modeling_cohere,
-// modeling_cohere2.
+// norm without bias, interleaved rotary pairs, scaled logits. Sources: Hugging Face
+// modeling_cohere, modeling_cohere2.
 #include <utility>
 
 #include "common/base/status.h"

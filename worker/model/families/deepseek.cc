@@ -23,10 +23,9 @@ absl::Status ReadLatent(const Fields& fields, const FamilyDefaults& defaults,
   AttentionTraits& attention = common->block.attention;
   LatentTraits& latent = attention.latent;
   const bool plain_q = fields.Has("q_lora_rank") && fields.Find("q_lora_rank") == nullptr;
-  UQ_ASSIGN_OR_RETURN(latent.q_rank, fields.Integer("q_lora_rank", plain_q ? 0 : sizes.q_rank, 0,
-                                                    kMaxHidden));
-  UQ_ASSIGN_OR_RETURN(latent.kv_rank,
-                      fields.Integer("kv_lora_rank", sizes.kv_rank, 1, kMaxHidden));
+  UQ_ASSIGN_OR_RETURN(latent.q_rank,
+                      fields.Integer("q_lora_rank", plain_q ? 0 : sizes.q_rank, 0, kMaxHidden));
+  UQ_ASSIGN_OR_RETURN(latent.kv_rank, fields.Integer("kv_lora_rank", sizes.kv_rank, 1, kMaxHidden));
   UQ_ASSIGN_OR_RETURN(const int content,
                       fields.Integer("qk_nope_head_dim", sizes.content, 1, kMaxHeadDim / 2));
   UQ_ASSIGN_OR_RETURN(latent.rope_dim,
@@ -63,8 +62,8 @@ struct ExpertDefaults {
 
 // Numbers of experts, the shared ones and the first layers without; what is left of the layers.
 absl::StatusOr<ModelConfig> Finish(const Fields& fields, const ExpertDefaults& d, bool sigmoid,
-                                   bool normalize, double scale, int64_t groups,
-                                   int64_t top_groups, CommonFields common) {
+                                   bool normalize, double scale, int64_t groups, int64_t top_groups,
+                                   CommonFields common) {
   ExpertNumbers numbers;
   numbers.experts = "n_routed_experts";
   numbers.default_experts = d.experts;
@@ -85,8 +84,8 @@ absl::StatusOr<ModelConfig> Finish(const Fields& fields, const ExpertDefaults& d
     if (method == "group_limited_greedy") {
       const int e = experts.router.num_experts;
       UQ_ASSIGN_OR_RETURN(experts.router.num_groups, fields.Integer("n_group", groups, 1, e));
-      UQ_ASSIGN_OR_RETURN(experts.router.top_groups, fields.Integer("topk_group", top_groups, 1,
-                                                                    experts.router.num_groups));
+      UQ_ASSIGN_OR_RETURN(experts.router.top_groups,
+                          fields.Integer("topk_group", top_groups, 1, experts.router.num_groups));
       experts.router.group_by_best = true;
       if (e % experts.router.num_groups != 0 ||
           experts.router.top_k > e / experts.router.num_groups * experts.router.top_groups) {
@@ -99,8 +98,8 @@ absl::StatusOr<ModelConfig> Finish(const Fields& fields, const ExpertDefaults& d
   }
   const bool no_shared =
       fields.Has("n_shared_experts") && fields.Find("n_shared_experts") == nullptr;
-  UQ_ASSIGN_OR_RETURN(const int64_t shared, fields.Integer("n_shared_experts",
-                                                           no_shared ? 0 : d.shared, 0, 64));
+  UQ_ASSIGN_OR_RETURN(const int64_t shared,
+                      fields.Integer("n_shared_experts", no_shared ? 0 : d.shared, 0, 64));
   UseSharedExperts("mlp.shared_experts", shared, &experts);
   UQ_ASSIGN_OR_RETURN(const int64_t dense,
                       fields.Integer("first_k_dense_replace", d.dense, 0, kMaxLayers));

@@ -71,8 +71,7 @@ absl::StatusOr<ModelConfig> ParseGpt2(const Fields& fields) {
                       fields.Boolean("scale_attn_by_inverse_layer_idx", false));
   return BuildLayers(std::move(common), [&](int layer, BlockTraits* b) {
     if (!by_layer) return;
-    b->attention.scale =
-        static_cast<float>(1 / (std::sqrt(b->attention.head_dim) * (layer + 1.0)));
+    b->attention.scale = static_cast<float>(1 / (std::sqrt(b->attention.head_dim) * (layer + 1.0)));
   });
 }
 
@@ -112,7 +111,8 @@ absl::StatusOr<ModelConfig> ParseOpt(const Fields& fields) {
   defaults.odd_heads = true;
   defaults.names.kv_heads = defaults.names.head_dim = defaults.names.eps = "";
   defaults.names.intermediate = "ffn_dim";
-  for (const char* flag : {"do_layer_norm_before", "enable_bias", "layer_norm_elementwise_affine"}) {
+  for (const char* flag :
+       {"do_layer_norm_before", "enable_bias", "layer_norm_elementwise_affine"}) {
     UQ_RETURN_IF_ERROR(ExpectFlag(fields, flag, true));
   }
   UQ_RETURN_IF_ERROR(ExpectFlag(fields, "_remove_final_layer_norm", false));
@@ -164,8 +164,7 @@ absl::StatusOr<ModelConfig> ParseBloom(const Fields& fields) {
   defaults.names.kv_heads = defaults.names.head_dim = defaults.names.intermediate = "";
   defaults.names.eps = "layer_norm_epsilon";
   defaults.names.positions = "seq_length";
-  UQ_RETURN_IF_ERROR(
-      ExpectFlag(fields, "apply_residual_connection_post_layernorm", false));
+  UQ_RETURN_IF_ERROR(ExpectFlag(fields, "apply_residual_connection_post_layernorm", false));
   UQ_ASSIGN_OR_RETURN(CommonFields common, Read(fields, defaults));
   BlockTraits& block = common.block;
   UseFused(AttentionTraits::Fused::kPerHead, "self_attention", ".dense", &block.attention);
@@ -231,8 +230,8 @@ absl::StatusOr<ModelConfig> ParseFalcon(const Fields& fields) {
 }
 
 constexpr Family kFamilies[] = {
-    {"bloom", "BloomForCausalLM", ParseBloom},     {"falcon", "FalconForCausalLM", ParseFalcon},
-    {"gpt2", "GPT2LMHeadModel", ParseGpt2},        {"gpt_neox", "GPTNeoXForCausalLM", ParseGptNeoX},
+    {"bloom", "BloomForCausalLM", ParseBloom}, {"falcon", "FalconForCausalLM", ParseFalcon},
+    {"gpt2", "GPT2LMHeadModel", ParseGpt2},    {"gpt_neox", "GPTNeoXForCausalLM", ParseGptNeoX},
     {"opt", "OPTForCausalLM", ParseOpt},
 };
 

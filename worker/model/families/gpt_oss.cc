@@ -48,12 +48,11 @@ absl::StatusOr<ModelConfig> ParseGptOss(const Fields& fields) {
   experts.stacked_transposed = experts.stacked_interleaved = true;
   UQ_ASSIGN_OR_RETURN(const RopeConfig rope, ReadRope(fields, defaults, block.attention.head_dim));
   common.model.ropes = {rope};
-  UQ_ASSIGN_OR_RETURN(const std::vector<int64_t> windows,
-                      ReadWindows(fields, common.model.num_layers, 128,
-                                  [](int layer) { return layer % 2 == 0; }));
-  return BuildLayers(std::move(common), [&](int layer, BlockTraits* b) {
-    b->attention.window = windows[layer];
-  });
+  UQ_ASSIGN_OR_RETURN(
+      const std::vector<int64_t> windows,
+      ReadWindows(fields, common.model.num_layers, 128, [](int layer) { return layer % 2 == 0; }));
+  return BuildLayers(std::move(common),
+                     [&](int layer, BlockTraits* b) { b->attention.window = windows[layer]; });
 }
 
 constexpr Family kFamilies[] = {

@@ -89,8 +89,8 @@ absl::StatusOr<ModelConfig> ParseGraniteMoeHybrid(const Fields& fields) {
   }
   for (const nlohmann::json& type : *types) {
     if (type == "attention") continue;
-    return ConfigError(absl::StrCat(name, " has ", Fields::Text(type),
-                                    "; only attention layers are supported"));
+    return ConfigError(
+        absl::StrCat(name, " has ", Fields::Text(type), "; only attention layers are supported"));
   }
   UQ_ASSIGN_OR_RETURN(const std::string positions,
                       fields.String("position_embedding_type", "nope"));

@@ -37,9 +37,8 @@ absl::StatusOr<ModelConfig> ParseStarcoder2(const Fields& fields) {
                       ReadActivation(fields, "hidden_act", "gelu_pytorch_tanh"));
   UQ_ASSIGN_OR_RETURN(const std::vector<int64_t> windows,
                       ReadWindows(fields, common.model.num_layers, 0, [](int) { return true; }));
-  return BuildLayers(std::move(common), [&](int layer, BlockTraits* b) {
-    b->attention.window = windows[layer];
-  });
+  return BuildLayers(std::move(common),
+                     [&](int layer, BlockTraits* b) { b->attention.window = windows[layer]; });
 }
 
 absl::StatusOr<ModelConfig> ParseStableLm(const Fields& fields) {

@@ -112,16 +112,15 @@ absl::StatusOr<ModelConfig> ParseSmolLm3(const Fields& fields) {
   const int num_layers = common.model.num_layers;
   UQ_ASSIGN_OR_RETURN(const int64_t interval,
                       fields.Integer("no_rope_layer_interval", 4, 1, kMaxLayers));
-  UQ_ASSIGN_OR_RETURN(std::vector<int> rotates,
-                      ReadByLayer(fields, "no_rope_layers", num_layers));
+  UQ_ASSIGN_OR_RETURN(std::vector<int> rotates, ReadByLayer(fields, "no_rope_layers", num_layers));
   if (rotates.empty()) {
     for (int layer = 0; layer < num_layers; ++layer) rotates.push_back((layer + 1) % interval != 0);
   }
   UQ_ASSIGN_OR_RETURN(const bool use_window, fields.Boolean("use_sliding_window", false));
   std::vector<int64_t> windows(num_layers, 0);
   if (use_window) {
-    UQ_ASSIGN_OR_RETURN(
-        windows, ReadWindows(fields, num_layers, 0, [&](int layer) { return rotates[layer] == 0; }));
+    UQ_ASSIGN_OR_RETURN(windows, ReadWindows(fields, num_layers, 0,
+                                             [&](int layer) { return rotates[layer] == 0; }));
   }
   return BuildLayers(std::move(common), [&](int layer, BlockTraits* block) {
     block->attention.window = windows[layer];

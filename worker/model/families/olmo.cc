@@ -132,12 +132,11 @@ absl::StatusOr<ModelConfig> ParseExaone4(const Fields& fields) {
                       ReadRope(fields, defaults, common.block.attention.head_dim));
   common.model.ropes = {rope};
   UQ_ASSIGN_OR_RETURN(const std::string pattern, ReadPattern(fields));
-  UQ_ASSIGN_OR_RETURN(
-      const std::vector<int64_t> windows,
-      ReadWindows(fields, common.model.num_layers, 4096,
-                  [&](int layer) { return pattern[layer % pattern.size()] == 'L'; }));
-  const bool hybrid =
-      !fields.Has("sliding_window") || fields.Find("sliding_window") != nullptr;
+  UQ_ASSIGN_OR_RETURN(const std::vector<int64_t> windows,
+                      ReadWindows(fields, common.model.num_layers, 4096, [&](int layer) {
+                        return pattern[layer % pattern.size()] == 'L';
+                      }));
+  const bool hybrid = !fields.Has("sliding_window") || fields.Find("sliding_window") != nullptr;
   return BuildLayers(std::move(common), [&](int layer, BlockTraits* block) {
     block->attention.window = windows[layer];
     if (hybrid && windows[layer] == 0) block->attention.rope_table = -1;
@@ -145,10 +144,8 @@ absl::StatusOr<ModelConfig> ParseExaone4(const Fields& fields) {
 }
 
 constexpr Family kFamilies[] = {
-    {"exaone4", "Exaone4ForCausalLM", ParseExaone4},
-    {"olmo", "OlmoForCausalLM", ParseOlmo},
-    {"olmo2", "Olmo2ForCausalLM", ParseOlmo2},
-    {"olmo3", "Olmo3ForCausalLM", ParseOlmo3},
+    {"exaone4", "Exaone4ForCausalLM", ParseExaone4}, {"olmo", "OlmoForCausalLM", ParseOlmo},
+    {"olmo2", "Olmo2ForCausalLM", ParseOlmo2},       {"olmo3", "Olmo3ForCausalLM", ParseOlmo3},
     {"olmoe", "OlmoeForCausalLM", ParseOlmoe},
 };
 

@@ -57,9 +57,8 @@ absl::StatusOr<ModelConfig> ParseQwen2Moe(const Fields& fields) {
   UQ_ASSIGN_OR_RETURN(common.block.attention.qkv_bias, fields.Boolean("qkv_bias", true));
   ExpertsTraits& experts = common.block.experts;
   UseSharedExperts("mlp.shared_expert", 1, &experts);
-  UQ_ASSIGN_OR_RETURN(
-      experts.shared.size,
-      fields.Integer("shared_expert_intermediate_size", 5632, 1, kMaxIntermediate));
+  UQ_ASSIGN_OR_RETURN(experts.shared.size,
+                      fields.Integer("shared_expert_intermediate_size", 5632, 1, kMaxIntermediate));
   experts.shared_gate = "mlp.shared_expert_gate";
   return Finish(fields, std::move(common));
 }

@@ -181,6 +181,33 @@ TEST(ModelConfigTest, ReadsGemma2CapsAndTheirAbsence) {
   EXPECT_EQ(none.ends.logit_softcap, 0.0f);
 }
 
+TEST(ModelConfigTest, NestedModelsTakeTheNamesThatTheCheckpointHas) {
+  const char* json = R"({"architectures": ["Mistral3ForConditionalGeneration"],
+      "model_type": "mistral3", "tie_word_embeddings": true, "vision_config": {"depth": 3},
+      "text_config": {"model_type": "mistral", "hidden_size": 64, "intermediate_size": 128,
+      "num_hidden_layers": 2, "num_attention_heads": 8, "vocab_size": 100}})";
+  const struct {
+    const char *embedding, *layers, *head;
+  } kCases[] = {{"model.embed_tokens", "model.layers.", "lm_head"},
+                {"model.language_model.embed_tokens", "model.language_model.layers.", "lm_head"},
+                {"language_model.model.embed_tokens", "language_model.model.layers.",
+                 "language_model.lm_head"}};
+  for (const auto& c : kCases) {
+    ASSERT_OK_AND_ASSIGN(ModelConfig config, ParseModelConfig(json));
+    EXPECT_EQ(config.model_type, "mistral");
+    EXPECT_EQ(config.architecture, "Mistral3ForConditionalGeneration");
+    EXPECT_TRUE(config.ends.tied);  // said outside
+    config.ChooseNames(
+        [&](const std::string& name) { return name == absl::StrCat(c.embedding, ".weight"); });
+    EXPECT_EQ(config.ends.embedding, c.embedding);
+    EXPECT_EQ(config.layers, c.layers);
+    EXPECT_EQ(config.ends.head, c.head);
+    EXPECT_EQ(config.LayerOf(absl::StrCat(c.layers, "1.mlp.up_proj.weight")), 1);
+    EXPECT_EQ(config.LayerOf(absl::StrCat(c.layers, "2.mlp.up_proj.weight")), -1);
+    EXPECT_EQ(config.LayerOf("vision_tower.layers.0.weight"), -1);
+  }
+}
+
 TEST(ModelConfigTest, RefusesWhatItCannotRun) {
   struct Case {
     std::string json;
@@ -199,8 +226,36 @@ TEST(ModelConfigTest, RefusesWhatItCannotRun) {
       {Config("Llama", R"("quantization_config": {"quant_method": "gptq"}, )"),
        "MODEL_ALREADY_QUANTIZED", "quantization_config"},
       {Config("Llama", R"("hidden_act": "gelu", )"), "INVALID_MODEL_CONFIG", "hidden_act"},
-      {Config("Llama", R"("rope_scaling": {"type": "yarn", "factor": 4.0}, )"),
-       "INVALID_MODEL_CONFIG", "yarn"},
+      {Config("Llama", R"("rope_scaling": {"type": "spiral", "factor": 4.0}, )"),
+       "INVALID_MODEL_CONFIG", "spiral"},
+      {Config("Llama", R"("rope_scaling": {"type": "longrope", "short_factor": [1, 1, 1, 1],
+                         "long_factor": [1, 2, 3]}, )"),
+       "INVALID_MODEL_CONFIG", "long_factor"},
+      {Config("Olmo", R"("clip_qkv": -1, )"), "INVALID_MODEL_CONFIG", "clip_qkv"},
+      {Config("Falcon", R"("alibi": true, )"), "INVALID_MODEL_CONFIG", "alibi"},
+      {Config("Phi", R"("qk_layernorm": true, )"), "INVALID_MODEL_CONFIG", "qk_layernorm"},
+      {Config("Phi3", R"("attention_bias": true, )"), "INVALID_MODEL_CONFIG", "attention_bias"},
+      {Config("OPT", R"("ffn_dim": 8, "do_layer_norm_before": false, )"), "INVALID_MODEL_CONFIG",
+       "do_layer_norm_before"},
+      {Config("OPT", R"("ffn_dim": 8, "word_embed_proj_dim": 32, )"), "INVALID_MODEL_CONFIG",
+       "word_embed_proj_dim"},
+      {Config("Apertus", R"("hidden_act": "silu", )"), "INVALID_MODEL_CONFIG", "xielu"},
+      {Config("SmolLM3", R"("no_rope_layers": [1, 0], )"), "INVALID_MODEL_CONFIG",
+       "no_rope_layers"},
+      {R"({"architectures": ["GraniteMoeHybridForCausalLM"], "model_type": "granitemoehybrid",
+          "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+          "num_attention_heads": 8, "layer_types": ["attention", "mamba"]})",
+       "INVALID_MODEL_CONFIG", "mamba"},
+      {R"({"architectures": ["NemotronHForCausalLM"], "model_type": "nemotron_h"})",
+       "UNSUPPORTED_ARCHITECTURE", "recurrent"},
+      {R"({"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3"})",
+       "INVALID_MODEL_CONFIG", "text_config"},
+      {R"({"architectures": ["Mistral3ForConditionalGeneration"], "model_type": "mistral3",
+          "text_config": {"model_type": "unheard"}})",
+       "UNSUPPORTED_ARCHITECTURE", "unheard"},
+      {R"({"architectures": ["Mistral3ForConditionalGeneration"], "model_type": "mistral3",
+          "text_config": {"hidden_size": -1}})",
+       "INVALID_MODEL_CONFIG", "text_config."},
       {Config("Llama", R"("rope_scaling": {"type": "linear"}, )"), "INVALID_MODEL_CONFIG",
        "rope_scaling.factor"},
       {Config("Llama", R"("rope_parameters": {"full_attention": {"rope_theta": 1e4}}, )"),
@@ -267,10 +322,10 @@ TEST(RopeTest, Llama3ScalingKeepsHighAndDividesLowFrequencies) {
   RopeConfig rope;
   rope.width = 128;
   rope.theta = 500000.0;
-  const std::vector<double> plain = RopeInverseFrequencies(rope);
+  const std::vector<double> plain = RopeInverseFrequencies(rope, 16);
   rope.type = "llama3";
   rope.factor = 8.0;
-  const std::vector<double> scaled = RopeInverseFrequencies(rope);
+  const std::vector<double> scaled = RopeInverseFrequencies(rope, 16);
   EXPECT_EQ(scaled[0], plain[0]);
   EXPECT_DOUBLE_EQ(scaled[63], plain[63] / 8.0);
   for (int i = 0; i < 64; ++i) {
@@ -283,6 +338,44 @@ TEST(RopeTest, Llama3ScalingKeepsHighAndDividesLowFrequencies) {
   ASSERT_GT(smooth, 0.0);
   ASSERT_LT(smooth, 1.0);
   EXPECT_NEAR(scaled[30], (1 - smooth) * plain[30] / 8.0 + smooth * plain[30], 1e-15);
+}
+
+TEST(RopeTest, YarnKeepsFastAndDividesSlowFrequencies) {
+  RopeConfig rope;
+  rope.width = 128;
+  const std::vector<double> plain = RopeInverseFrequencies(rope, 16);
+  rope.type = "yarn";
+  rope.factor = 40;
+  rope.original_max_position_embeddings = 4096;
+  const std::vector<double> scaled = RopeInverseFrequencies(rope, 16);
+  EXPECT_EQ(scaled[0], plain[0]);
+  EXPECT_DOUBLE_EQ(scaled[63], plain[63] / 40);
+  // The bounds for these numbers: ⌊128 ln(4096 / 64π) / (2 ln 10⁴)⌋ = 20 and ⌈…4096 / 2π…⌉ = 46.
+  EXPECT_EQ(scaled[20], plain[20]);
+  EXPECT_LT(scaled[21], plain[21]);
+  EXPECT_GT(scaled[45], plain[45] / 40 * 1.001);
+  EXPECT_DOUBLE_EQ(scaled[46], plain[46] / 40);
+}
+
+TEST(RopeTest, ListsAndBasesDependOnTheLength) {
+  RopeConfig rope;
+  rope.width = 4;
+  const std::vector<double> plain = RopeInverseFrequencies(rope, 8);
+  rope.type = "longrope";
+  rope.original_max_position_embeddings = 16;
+  rope.short_factor = {1, 2};
+  rope.long_factor = {3, 4};
+  EXPECT_EQ(RopeInverseFrequencies(rope, 16), (std::vector<double>{plain[0], plain[1] / 2}));
+  EXPECT_EQ(RopeInverseFrequencies(rope, 17), (std::vector<double>{plain[0] / 3, plain[1] / 4}));
+  rope.type = "dynamic";
+  rope.factor = 2;
+  EXPECT_EQ(RopeInverseFrequencies(rope, 16), plain);
+  // Base · (2 · 2 − 1)^(4 / 2) at twice the length.
+  EXPECT_NEAR(RopeInverseFrequencies(rope, 32)[1], std::pow(10000.0 * 9, -0.5), 1e-12);
+  rope.type = "proportional";
+  rope.factor = 1;
+  rope.rotated = 1;
+  EXPECT_EQ(RopeInverseFrequencies(rope, 16), (std::vector<double>{plain[0], 0}));
 }
 
 TEST(RopeTest, TablesHoldCosinesAndSines) {

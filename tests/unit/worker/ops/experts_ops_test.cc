@@ -100,6 +100,88 @@ TEST_P(ExpertsOpsTest, RoutersOfEveryRecipeChooseAndDifferentiate) {
   }
 }
 
+// Two rounds: the best logit that is left, and its softmax among the logits close to it.
+Routed MixSparsely(const ops::RouterShape& shape, const Vector& logits, const Vector& scales) {
+  Routed routed;
+  const int n = shape.num_experts;
+  for (size_t t = 0; t < logits.size() / n; ++t) {
+    const double* l = logits.data() + t * n;
+    std::vector<bool> taken(n, false);
+    for (int j = 0; j < shape.top_k; ++j) {
+      int best = -1;
+      for (int e = 0; e < n; ++e) {
+        if (!taken[e] && (best < 0 || l[e] > l[best])) best = e;
+      }
+      double sum = 0;
+      for (int e = 0; e < n; ++e) {
+        const double distance = (l[best] - l[e]) / std::max(std::fabs(l[e]), l[best]);
+        if (!taken[e] && !(distance > 2 * shape.jitter)) sum += std::exp(l[e] - l[best]);
+      }
+      taken[best] = true;
+      routed.experts.push_back(best);
+      routed.weights.push_back(shape.scale * scales[best] / sum);
+    }
+  }
+  return routed;
+}
+
+TEST_P(ExpertsOpsTest, SparseMixerWithScalesChoosesAndDifferentiates) {
+  ops::RouterShape shape;
+  shape.num_experts = 8;
+  shape.top_k = 2;
+  shape.sparse_mixer = true;
+  shape.jitter = 0.3f;  // far enough for several experts to be near
+  shape.scale = 1.5f;
+  const Tensor scales = Floats({8}, 7), logits = Random({9, 8}, 8);
+  shape.scales = &scales;
+  Tensor experts = Empty(backend_.get(), DType::kInt32, {9, 2});
+  Tensor weights = Empty(backend_.get(), DType::kFloat32, {9, 2});
+  ops::RouteForward(backend_.get(), shape, logits, nullptr, &experts, &weights);
+  const Routed expected = MixSparsely(shape, Values(logits), Values(scales));
+  std::vector<int32_t> ids(18);
+  ASSERT_TRUE(backend_->CopyToHost(ids.data(), experts.data(), experts.size_bytes()).ok());
+  EXPECT_EQ(std::vector<int>(ids.begin(), ids.end()), expected.experts);
+  ExpectClose(Values(weights), expected.weights, DType::kFloat32, 16, "weights");
+  const Tensor dweights = Floats({9, 2}, 9);
+  Tensor dlogits = Like(logits);
+  ops::RouteBackward(backend_.get(), shape, logits, experts, dweights, &dlogits);
+  ExpectClose(
+      Values(dlogits),
+      Gradient(Values(logits), Values(dweights),
+               [&](const Vector& x) { return MixSparsely(shape, x, Values(scales)).weights; }),
+      act_, 1, "dlogits", 64);
+}
+
+TEST_P(ExpertsOpsTest, ScalesOfExpertsMultiplyTheirWeights) {
+  ops::RouterShape shape;
+  shape.num_experts = 6;
+  shape.top_k = 2;
+  shape.normalize = true;
+  const Tensor scales = Floats({6}, 7), logits = Random({5, 6}, 8), dweights = Floats({5, 2}, 9);
+  Tensor experts = Empty(backend_.get(), DType::kInt32, {5, 2});
+  Tensor plain = Empty(backend_.get(), DType::kFloat32, {5, 2});
+  Tensor scaled = Empty(backend_.get(), DType::kFloat32, {5, 2});
+  ops::RouteForward(backend_.get(), shape, logits, nullptr, &experts, &plain);
+  std::vector<int32_t> ids(10);
+  ASSERT_TRUE(backend_->CopyToHost(ids.data(), experts.data(), experts.size_bytes()).ok());
+  const std::vector<int> chosen(ids.begin(), ids.end());
+  shape.scales = &scales;
+  ops::RouteForward(backend_.get(), shape, logits, nullptr, &experts, &scaled);
+  const Vector s = Values(scales);
+  const auto times_scales = [&](Vector values) {
+    for (size_t i = 0; i < values.size(); ++i) values[i] *= s[chosen[i]];
+    return values;
+  };
+  ExpectClose(Values(scaled), times_scales(Values(plain)), DType::kFloat32, 2, "weights");
+  Tensor dlogits = Like(logits);
+  ops::RouteBackward(backend_.get(), shape, logits, experts, dweights, &dlogits);
+  ExpectClose(
+      Values(dlogits),
+      Gradient(Values(logits), Values(dweights),
+               [&](const Vector& x) { return times_scales(Route(shape, x, {}, &chosen).weights); }),
+      act_, 1, "dlogits", 64);
+}
+
 TEST_P(ExpertsOpsTest, RowsGoToTheirExpertsAndBack) {
   const Tensor x = Random({3, 16}, 1), dy = Random({3, 16}, 2), weights = Floats({3, 2}, 3);
   const Tensor rows = reference::UploadInts(backend_.get(), {2, 0, -1, 1, 0, 2, 1});

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <utility>
 #include <vector>
 
 #include "tests/unit/worker/ops/ops_fixture.h"
@@ -197,8 +198,6 @@ TEST_P(FamilyOpsTest, AttentionWithCapsSinksSlopesAndOtherValueSizesMatches) {
        {Variant{"cap", 1.5f, false, false, 0}, Variant{"sinks", 0, true, false, 0},
         Variant{"cap and sinks", 2.0f, true, false, 0}, Variant{"slopes", 0, false, true, 0},
         Variant{"values", 0, false, false, 4}, Variant{"all", 1.0f, true, true, 12}}) {
-    if (GetParam().kind == DeviceKind::kCuda && (variant.slopes || variant.value_dim != 0))
-      continue;
     SCOPED_TRACE(variant.name);
     ops::AttentionShape shape;
     shape.batch = 2;
@@ -280,6 +279,73 @@ TEST_P(FamilyOpsTest, GatesScalesCapsAndClipsMatch) {
   ops::ClipBackward(backend_.get(), dy, x, 0.75f, &y);
   ExpectClose(Values(y), map([&](size_t i) { return std::fabs(xv[i]) <= 0.75 ? d[i] : 0.0; }), act_,
               1, "clip's slope");
+}
+
+TEST_P(FamilyOpsTest, XieluMatchesItsFormulaAndSlope) {
+  const Tensor positive = Floats({1}, 1), negative = Floats({1}, 2);
+  const float beta_value = 0.5f, epsilon_value = -1e-6f;
+  const Tensor beta = reference::Upload(backend_.get(), DType::kFloat32, {1}, {beta_value});
+  const Tensor epsilon = reference::Upload(backend_.get(), DType::kFloat32, {1}, {epsilon_value});
+  const ops::XieluParameters parameters = {&positive, &negative, &beta, &epsilon};
+  const double above = std::log1p(std::exp(Values(positive)[0]));
+  const double below = beta_value + std::log1p(std::exp(Values(negative)[0]));
+  auto forward = [&](const Vector& x) {
+    Vector y(x.size());
+    for (size_t i = 0; i < y.size(); ++i) {
+      y[i] = beta_value * x[i] +
+             (x[i] > 0 ? above * x[i] * x[i]
+                       : below * (std::expm1(std::min<double>(x[i], epsilon_value)) - x[i]));
+    }
+    return y;
+  };
+  const Tensor x = Random({5, 40}, 3, 2.0), dy = Random({5, 40}, 4);
+  Tensor y = Like(x), dx = Like(x);
+  ops::XieluForward(backend_.get(), parameters, x, &y);
+  ExpectClose(Values(y), forward(Values(x)), act_, 2, "y", 32);
+  ops::XieluBackward(backend_.get(), parameters, dy, x, &dx);
+  ExpectClose(Values(dx), Gradient(Values(x), Values(dy), forward), act_, 2, "dx", 64);
+}
+
+TEST_P(FamilyOpsTest, ScaleByMultipliesByATensor) {
+  const Tensor x = Random({3, 20}, 1), factor = Floats({1}, 2);
+  Tensor y = Like(x);
+  ops::ScaleBy(backend_.get(), x, factor, &y);
+  Vector expected = Values(x);
+  for (double& value : expected) value *= Values(factor)[0];
+  ExpectClose(Values(y), expected, act_, 1, "y", 4);
+}
+
+// Element i of head h, wherever it lies; what a head does not have is shared or summed.
+TEST_P(FamilyOpsTest, PartsOfHeadsAreCopiedSharedAndSummed) {
+  constexpr int64_t kRows = 3, kWidth = 5;
+  for (const auto& [from_count, to_count] : {std::pair<int, int>{4, 4}, {1, 4}, {4, 1}, {1, 1}}) {
+    for (ops::CopyMode mode :
+         {ops::CopyMode::kPart, ops::CopyMode::kClearRest, ops::CopyMode::kAdd}) {
+      SCOPED_TRACE(testing::Message()
+                   << from_count << " to " << to_count << ", mode " << static_cast<int>(mode));
+      const ops::HeadsShape from_heads = {from_count, 9, 3}, to_heads = {to_count, 7, 1};
+      const Tensor from = Random({kRows, from_count * 9}, 1);
+      Tensor to = Random({kRows, to_count * 7}, 2);
+      Vector expected = Values(to);
+      const Vector source = Values(from);
+      if (mode == ops::CopyMode::kClearRest) std::fill(expected.begin(), expected.end(), 0.0);
+      for (int64_t t = 0; t < kRows; ++t) {
+        for (int h = 0; h < to_count; ++h) {
+          for (int64_t i = 0; i < kWidth; ++i) {
+            double sum = 0;
+            for (int f = 0; f < from_count; ++f) {
+              if (to_count > 1 && from_count > 1 && f != h) continue;
+              sum += source[(t * from_count + f) * 9 + 3 + i];
+            }
+            double& target = expected[(t * to_count + h) * 7 + 1 + i];
+            target = mode == ops::CopyMode::kAdd ? target + sum : sum;
+          }
+        }
+      }
+      ops::CopyHeads(backend_.get(), kWidth, from_heads, from, mode, to_heads, &to);
+      ExpectClose(Values(to), expected, act_, 2, "to", 4);
+    }
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Devices, FamilyOpsTest, testing::ValuesIn(reference::DeviceCases()),
