@@ -43,6 +43,9 @@ bool IsRefusal(const absl::Status& status) {
 }  // namespace
 
 struct Agent::Call {
+  explicit Call(const std::shared_ptr<grpc::Channel>& channel) : stub(channel) {}
+
+  v1::WorkerService::Stub stub;
   grpc::ClientContext context;
   v1::SynchronizeRequest request;
   v1::SynchronizeResponse response;
@@ -54,19 +57,19 @@ struct Agent::Call {
   bool done = false;
 };
 
-Agent::Agent(const AgentOptions& options, std::vector<std::shared_ptr<grpc::Channel>> servers,
+Agent::Agent(const AgentOptions& options, std::vector<std::unique_ptr<ChannelSource>> servers,
              std::vector<TaskExecutor*> executors, const Clock* clock, AgentObserver* observer)
     : options_(options),
       clock_(clock),
       observer_(observer),
+      servers_(std::move(servers)),
       executors_(std::move(executors)),
       last_tick_ns_(absl::ToInt64Nanoseconds(clock->Monotonic())),
       table_(LeaseTableOptions{static_cast<int>(executors_.size()), options.task_stall_timeout,
                                options.stop_timeout}),
       running_(executors_.size()),
       session_id_(options.session_id) {
-  UQ_CHECK(!servers.empty());
-  for (const auto& channel : servers) servers_.push_back(v1::WorkerService::NewStub(channel));
+  UQ_CHECK(!servers_.empty());
   for (size_t i = 0; i < executors_.size(); ++i) {
     const int slot = static_cast<int>(i);
     runners_.push_back(std::make_unique<SlotRunner>(
@@ -111,6 +114,10 @@ void Agent::Drain(absl::Duration timeout) {
   table_.SetDraining();
   drain_at_ = clock_->Monotonic() + timeout;
   news_ = wake_ = true;
+}
+
+void Agent::RefreshServers() {
+  for (const auto& server : servers_) server->Refresh();
 }
 
 absl::Duration Agent::SinceLastTick() const {
@@ -163,7 +170,7 @@ void Agent::MaybeStartCall(absl::Duration now) {
   }
   if (now < (news_ ? not_before_ : std::max(next_call_at_, not_before_))) return;
   news_ = false;
-  call_ = std::make_unique<Call>();
+  call_ = std::make_unique<Call>(servers_[server_]->Get(absl::ZeroDuration()));
   v1::SynchronizeRequest& request = call_->request;
   request.set_session_id(session_id_);
   request.set_worker(options_.worker);
@@ -193,13 +200,13 @@ void Agent::MaybeStartCall(absl::Duration now) {
   // The callback owns nothing of the call, whose context shares the channel: gRPC's own thread,
   // which runs and then destroys it, must not be the one that destroys the channel. That joins the
   // thread.
-  servers_[server_]->async()->Synchronize(&call_->context, &call_->request, &call_->response,
-                                          [this, call = call_.get()](grpc::Status status) {
-                                            absl::MutexLock lock(&mutex_);
-                                            call->status = std::move(status);
-                                            call->done = true;
-                                            wake_ = true;
-                                          });
+  call_->stub.async()->Synchronize(&call_->context, &call_->request, &call_->response,
+                                   [this, call = call_.get()](grpc::Status status) {
+                                     absl::MutexLock lock(&mutex_);
+                                     call->status = std::move(status);
+                                     call->done = true;
+                                     wake_ = true;
+                                   });
 }
 
 bool Agent::FinishCall(absl::Duration now, AgentResult* result) {
@@ -237,6 +244,7 @@ bool Agent::OnCallError(const absl::Status& status, absl::Duration now, AgentRes
     if (now - *stale_since_ >= lease / 3) BeginNewSession(now);
   }
   ++num_failed_calls_;
+  servers_[server_]->Refresh();
   server_ = (server_ + 1) % servers_.size();
   not_before_ = next_call_at_ = now + NextBackoff();
   return false;

@@ -24,7 +24,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "common/base/clock.h"
-#include "grpcpp/channel.h"
+#include "common/rpc/channel_source.h"
 #include "uniquanf/v1/worker_service.grpc.pb.h"
 #include "worker/agent/agent_observer.h"
 #include "worker/agent/lease_table.h"
@@ -67,7 +67,7 @@ class Agent {
  public:
   // `servers` are tried in turn when one does not answer. One executor for each slot.
   // REQUIRES: neither is empty.
-  Agent(const AgentOptions& options, std::vector<std::shared_ptr<grpc::Channel>> servers,
+  Agent(const AgentOptions& options, std::vector<std::unique_ptr<ChannelSource>> servers,
         std::vector<TaskExecutor*> executors, const Clock* clock, AgentObserver* observer);
   ~Agent();
 
@@ -78,6 +78,9 @@ class Agent {
   // No new tasks; Run returns when the running ones are finished and acknowledged. Those that still
   // run after `timeout` are stopped and given back. May be called again with another timeout.
   void Drain(absl::Duration timeout);
+
+  // Looks for the servers' addresses and for new files of TLS now.
+  void RefreshServers();
 
   // How long ago the control thread last looked after things: a few ticks, or it hangs.
   absl::Duration SinceLastTick() const;
@@ -106,7 +109,7 @@ class Agent {
   const AgentOptions options_;
   const Clock* const clock_;
   AgentObserver* const observer_;
-  std::vector<std::unique_ptr<v1::WorkerService::Stub>> servers_;
+  const std::vector<std::unique_ptr<ChannelSource>> servers_;
   std::vector<TaskExecutor*> executors_;
 
   std::atomic<int64_t> last_tick_ns_{0};

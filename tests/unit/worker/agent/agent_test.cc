@@ -10,7 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "common/rpc/channel.h"
+#include "common/rpc/channel_source.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/unit/worker/agent/fake_worker_service.h"
@@ -29,6 +29,18 @@ class ManualClock : public Clock {
  private:
   std::atomic<int64_t> now_ms_{1'000'000};
 };
+
+std::unique_ptr<ChannelSource> SourceOf(const std::string& address) {
+  ChannelSourceOptions options;
+  options.channel.max_reconnect_backoff = absl::Milliseconds(500);
+  return *ChannelSource::Make(address, options);
+}
+
+std::vector<std::unique_ptr<ChannelSource>> OneServer(const std::string& address) {
+  std::vector<std::unique_ptr<ChannelSource>> servers;
+  servers.push_back(SourceOf(address));
+  return servers;
+}
 
 // Runs a task until the test lets it go, or until it is cancelled (unless it is deaf).
 class HeldExecutor : public TaskExecutor {
@@ -109,12 +121,8 @@ class AgentTest : public testing::Test {
   void StartAgent(int num_slots = 1, const Clock* clock = &SystemClock(),
                   std::vector<std::string> addresses = {}) {
     if (addresses.empty()) addresses.push_back(service_.Start());
-    std::vector<std::shared_ptr<grpc::Channel>> channels;
-    ChannelOptions channel_options;
-    channel_options.max_reconnect_backoff = absl::Milliseconds(500);
-    for (const std::string& address : addresses) {
-      channels.push_back(*MakeChannel(address, channel_options));
-    }
+    std::vector<std::unique_ptr<ChannelSource>> servers;
+    for (const std::string& address : addresses) servers.push_back(SourceOf(address));
     executors_ = std::vector<HeldExecutor>(static_cast<size_t>(num_slots));
     std::vector<TaskExecutor*> executors;
     for (HeldExecutor& executor : executors_) executors.push_back(&executor);
@@ -122,7 +130,7 @@ class AgentTest : public testing::Test {
     if (clock == &clock_) options_.report_interval = absl::Milliseconds(10);
     options_.session_id = "session-1";
     options_.worker = "workers/w";
-    agent_ = std::make_unique<Agent>(options_, std::move(channels), executors, clock, &observer_);
+    agent_ = std::make_unique<Agent>(options_, std::move(servers), executors, clock, &observer_);
     thread_ = std::thread([this] {
       result_ = agent_->Run();
       ended_ = true;
@@ -445,7 +453,7 @@ TEST_F(AgentTest, AnExceptionInATaskIsAFailureNotACrash) {
   } thrower;
   Queue("jobs/j/tasks/layer-0000");
   options_.worker = "workers/w";
-  Agent agent(options_, {*MakeChannel(service_.Start())}, {&thrower}, &SystemClock(), &observer_);
+  Agent agent(options_, OneServer(service_.Start()), {&thrower}, &SystemClock(), &observer_);
   std::thread thread([&] { agent.Run(); });
   EXPECT_TRUE(WaitUntilEnded(v1::LeaseReport::kFailed));
   agent.Drain(absl::ZeroDuration());
@@ -462,7 +470,7 @@ TEST_F(AgentTest, AgentsComeAndGoWithTheirChannels) {
   for (int i = 0; i < 300; ++i) {
     options_.session_id = absl::StrCat("session-", i);
     HeldExecutor executor;
-    Agent agent(options_, {*MakeChannel(address)}, {&executor}, &SystemClock(), &observer_);
+    Agent agent(options_, OneServer(address), {&executor}, &SystemClock(), &observer_);
     std::thread thread([&] { EXPECT_EQ(agent.Run().end, AgentEnd::kDrained); });
     service_.WaitFor([&](const State& s) {
       return !s.requests.empty() && s.requests.back().session_id() == options_.session_id;
