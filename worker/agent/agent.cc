@@ -97,6 +97,7 @@ AgentResult Agent::Run() {
       if (call_ != nullptr && call_->done && FinishCall(now, &result)) break;
       ApplyOrders(table_.ApplyTime(now));
       if (now >= drain_at_) ApplyOrders(table_.StopAll(now));
+      DrainWhenIdle(now);
       if (ShouldEnd(&result)) break;
       MaybeStartCall(now);
       const absl::Duration until_call = std::max(next_call_at_, not_before_) - now;
@@ -129,6 +130,19 @@ void Agent::Wake() {
   wake_ = true;
 }
 
+// A server that does not answer may have tasks: it is waited for.
+void Agent::DrainWhenIdle(absl::Duration now) {
+  if (table_.num_running() > 0 || table_.holds_leases()) idle_since_ = now;
+  if (!accepted_ || num_failed_calls_ > 0 || table_.draining() || asked_at_ < idle_since_ ||
+      now - idle_since_ < options_.exit_when_idle) {
+    return;
+  }
+  observer_->OnNote(absl::StrCat("no task for ", absl::FormatDuration(options_.exit_when_idle),
+                                 ": this worker drains and ends"));
+  table_.SetDraining();
+  news_ = wake_ = true;
+}
+
 bool Agent::ShouldEnd(AgentResult* result) {
   if (!table_.draining() && !table_.restart_wanted()) return false;
   if (table_.holds_leases() || table_.is_stopping()) return false;
@@ -153,8 +167,8 @@ void Agent::ApplyOrders(const Orders& orders) {
 absl::Duration Agent::MaxWait() const {
   if (!accepted_ || table_.has_final_reports()) return absl::ZeroDuration();
   if (table_.num_running() == 0) {
-    return table_.draining() ? absl::ZeroDuration()
-                             : std::clamp(next_call_, absl::Seconds(1), kMaxHold);
+    if (table_.draining()) return absl::ZeroDuration();
+    return std::min(std::clamp(next_call_, absl::Seconds(1), kMaxHold), options_.exit_when_idle);
   }
   return next_call_ > absl::ZeroDuration() ? std::min(next_call_, options_.report_interval)
                                            : options_.report_interval;
@@ -272,6 +286,8 @@ void Agent::OnReply(absl::Duration now) {
                                    ": people cannot tell the two apart; give each its own --name"));
   }
   name_shared_ = call.response.name_shared();
+  if (!accepted_ || num_failed_calls_ > 0) idle_since_ = call.sent_at;
+  asked_at_ = call.sent_at;
   accepted_ = true;
   num_failed_calls_ = 0;
   not_before_ = now;

@@ -44,6 +44,8 @@ struct AgentOptions {
   int protocol_version = 1;
   absl::Duration task_stall_timeout = absl::Minutes(30);
   absl::Duration stop_timeout = absl::Seconds(30);
+  // A server that answers and has no task for so long: drains. Zero: as soon as it has none.
+  absl::Duration exit_when_idle = absl::InfiniteDuration();
   // While tasks run the server hears at least this often, so that people see them move.
   absl::Duration report_interval = absl::Seconds(1);
   absl::Duration call_timeout = absl::Seconds(10);  // beyond what the server may hold a call
@@ -91,6 +93,7 @@ class Agent {
  private:
   struct Call;
 
+  void DrainWhenIdle(absl::Duration now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool ShouldEnd(AgentResult* result) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ApplyOrders(const Orders& orders) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void MaybeStartCall(absl::Duration now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -126,6 +129,9 @@ class Agent {
   bool news_ ABSL_GUARDED_BY(mutex_) = true;
   absl::Duration drain_at_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteDuration();
   bool told_draining_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Duration idle_since_ ABSL_GUARDED_BY(mutex_);  // the last task's end, or a server's return
+  absl::Duration asked_at_
+      ABSL_GUARDED_BY(mutex_);  // when the last call that was answered was sent
 
   std::unique_ptr<Call> call_ ABSL_GUARDED_BY(mutex_);
   int64_t sequence_ ABSL_GUARDED_BY(mutex_) = 0;

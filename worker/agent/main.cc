@@ -234,6 +234,7 @@ int RunWorker(const WorkerOptions& options) {
   agent_options.software_version = kSoftwareVersion;
   agent_options.capabilities = Capabilities(options, *backends);
   agent_options.task_stall_timeout = options.task_stall_timeout;
+  agent_options.exit_when_idle = options.exit_when_idle;
   agent_options.jitter_seed = std::hash<std::string>()(agent_options.session_id);
   logger.Info("worker starts",
               {{"version", kSoftwareVersion},

@@ -427,6 +427,49 @@ TEST_F(AgentTest, AnAdministratorsDrainEndsTheAgentWhenItsTaskIsDone) {
   EXPECT_EQ(WaitForEnd().end, AgentEnd::kDrained);
 }
 
+TEST_F(AgentTest, AnIdleAgentEndsAfterItsTimeAndSaysGoodbye) {
+  options_.exit_when_idle = absl::Minutes(2);
+  StartAgent(1, &clock_);
+  const auto draining = [](const State& s) { return s.requests.back().draining(); };
+  ASSERT_TRUE(service_.WaitFor([](const State& s) { return !s.requests.empty(); }));
+  EXPECT_FALSE(AdvanceUntil(draining, absl::Seconds(10), absl::Seconds(110)));
+  EXPECT_TRUE(AdvanceUntil(draining, absl::Seconds(10), absl::Minutes(2)));
+  EXPECT_EQ(WaitForEnd().end, AgentEnd::kDrained);
+}
+
+// A batch of workers: each takes what there is and ends when nothing is left.
+TEST_F(AgentTest, AnAgentThatEndsWhenIdleFinishesWhatThereIs) {
+  options_.exit_when_idle = absl::ZeroDuration();
+  Queue("jobs/j/tasks/layer-0000");
+  Queue("jobs/j/tasks/layer-0001");
+  StartAgent();
+  ASSERT_TRUE(WaitUntilRunning());
+  executors_[0].Finish();
+  ASSERT_TRUE(service_.WaitFor([](const State& s) { return s.live.contains("lease-2"); }));
+  EXPECT_FALSE(ended_);
+  executors_[0].Finish();
+  EXPECT_EQ(WaitForEnd().end, AgentEnd::kDrained);
+  service_.With([](State& s) {
+    EXPECT_TRUE(s.ended["lease-1"].has_succeeded());
+    EXPECT_TRUE(s.ended["lease-2"].has_succeeded());
+  });
+}
+
+TEST_F(AgentTest, AServerThatDoesNotAnswerIsNotTakenForOneWithoutTasks) {
+  service_.With([](State& s) { s.error = absl::UnavailableError("not now"); });
+  options_.exit_when_idle = absl::Milliseconds(1);
+  options_.max_backoff = absl::Milliseconds(5);
+  StartAgent();
+  ASSERT_TRUE(service_.WaitFor([](const State& s) { return s.requests.size() > 10; }));
+  EXPECT_FALSE(ended_);
+  Queue("jobs/j/tasks/layer-0000");
+  service_.With([](State& s) { s.error = absl::OkStatus(); });
+  ASSERT_TRUE(WaitUntilRunning());
+  executors_[0].Finish();
+  EXPECT_EQ(WaitForEnd().end, AgentEnd::kDrained);
+  service_.With([](State& s) { EXPECT_TRUE(s.ended["lease-1"].has_succeeded()); });
+}
+
 TEST_F(AgentTest, ATaskThatHangsWhileItsHeartbeatLivesIsReportedAndEndsTheAgent) {
   options_.task_stall_timeout = absl::Seconds(50);
   Queue("jobs/j/tasks/layer-0000");
