@@ -75,6 +75,9 @@ std::optional<int> CommandLine::Parse(const Arguments& arguments) {
   }
   options_.call_timeout = timeout_;
   if (flags_.WasSet("timeout")) options_.retry.watch_patience = timeout_;
+  options_.on_warning = [](const std::string& text) {
+    std::fprintf(stderr, "uniquanf: warning: %s\n", Printable(text).c_str());
+  };
   return std::nullopt;
 }
 

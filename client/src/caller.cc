@@ -5,7 +5,6 @@
 #include <string>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/base/backoff.h"
@@ -19,25 +18,32 @@ constexpr int kFailoverAttempts = 8;
 
 }  // namespace
 
-Caller::Caller(ClientOptions options, std::shared_ptr<grpc::Channel> channel)
+Caller::Caller(ClientOptions options, std::unique_ptr<ChannelSource> channels)
     : options_(std::move(options)),
-      channel_(std::move(channel)),
-      jobs_(v1::JobService::NewStub(channel_)),
-      admin_(v1::AdminService::NewStub(channel_)),
+      channels_(std::move(channels)),
       random_(std::random_device()()) {}
 
 int Caller::max_attempts() const {
   const int attempts = options_.retry.max_attempts;
-  return attempts > 1 && absl::StrContains(options_.server, ',')
-             ? std::max(attempts, kFailoverAttempts)
-             : attempts;
+  return attempts > 1 && channels_->several() ? std::max(attempts, kFailoverAttempts) : attempts;
+}
+
+grpc::Status Caller::Judge(const grpc::Status& status) {
+  const bool cut =
+      status.error_code() == grpc::StatusCode::CANCELLED && status.error_details().empty();
+  if (cut || status.error_code() == grpc::StatusCode::UNAVAILABLE ||
+      status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) {
+    channels_->Refresh();
+  }
+  return cut ? grpc::Status(grpc::StatusCode::UNAVAILABLE, "the server ended the call") : status;
 }
 
 void Caller::Pause(absl::Duration pause) {
   const std::chrono::system_clock::time_point end = absl::ToChronoTime(absl::Now() + pause);
-  grpc_connectivity_state state = channel_->GetState(/*try_to_connect=*/true);
-  while (channel_->WaitForStateChange(state, end)) {
-    state = channel_->GetState(true);
+  const Channel channel = channels_->Get(absl::ZeroDuration());
+  grpc_connectivity_state state = channel->GetState(/*try_to_connect=*/true);
+  while (channel->WaitForStateChange(state, end)) {
+    state = channel->GetState(true);
     if (state == GRPC_CHANNEL_READY) return;
   }
 }
@@ -75,14 +81,15 @@ absl::Status Caller::Explain(const grpc::Status& grpc_status, int num_attempts) 
   return status;
 }
 
-absl::Status Caller::Run(const std::function<grpc::Status(grpc::ClientContext*)>& attempt,
-                         int* num_attempts) {
+absl::Status Caller::Run(
+    const std::function<grpc::Status(const Channel&, grpc::ClientContext*)>& attempt,
+    int* num_attempts) {
   const absl::Time deadline = absl::Now() + options_.call_timeout;
   for (int i = 1;; ++i) {
     grpc::ClientContext context;
     context.set_deadline(absl::ToChronoTime(deadline));
     PrepareContext(&context);
-    const grpc::Status status = attempt(&context);
+    const grpc::Status status = Judge(attempt(channels_->Get(deadline - absl::Now()), &context));
     if (num_attempts != nullptr) *num_attempts = i;
     if (status.ok()) return absl::OkStatus();
     const absl::Duration pause = Backoff(i);

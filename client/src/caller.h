@@ -17,6 +17,7 @@
 #include "absl/time/time.h"
 #include "client/include/uniquanf/client.h"
 #include "common/base/status.h"
+#include "common/rpc/channel_source.h"
 #include "uniquanf/v1/admin_service.grpc.pb.h"
 #include "uniquanf/v1/job_service.grpc.pb.h"
 
@@ -25,29 +26,34 @@ namespace uniquanf {
 // Thread-safe. Shared by a Client and the watchers and iterators that it made.
 class Caller {
  public:
-  Caller(ClientOptions options, std::shared_ptr<grpc::Channel> channel);
+  using Channel = std::shared_ptr<grpc::Channel>;
+
+  Caller(ClientOptions options, std::unique_ptr<ChannelSource> channels);
 
   const ClientOptions& options() const { return options_; }
-  v1::JobService::Stub* jobs() { return jobs_.get(); }
-  const std::shared_ptr<grpc::Channel>& channel() const { return channel_; }
-  v1::AdminService::Stub* admin() { return admin_.get(); }
+  // For the next call. Waits for a name that is being looked up for the first time, at most as long
+  // as a call may take.
+  Channel channel() { return channels_->Get(options_.call_timeout); }
+  // What a call's end means. A server that ends cuts its calls, which gRPC calls CANCELLED: that is
+  // UNAVAILABLE, since we cancelled nothing. After a failure the next call may need another channel.
+  grpc::Status Judge(const grpc::Status& status);
 
   // Runs `attempt` until it gives anything but UNAVAILABLE, or attempts or time are used up.
   // `num_attempts` (optional) receives how many were made.
-  absl::Status Run(const std::function<grpc::Status(grpc::ClientContext*)>& attempt,
+  absl::Status Run(const std::function<grpc::Status(const Channel&, grpc::ClientContext*)>& attempt,
                    int* num_attempts = nullptr);
 
-  // The same for a unary method of a stub: Call<v1::Job>(caller.jobs(), &Stub::GetJob, request).
+  // The same for a unary method of a service's stub: Call(&Stub::GetJob, request).
   template <typename Reply, typename Stub, typename Request>
-  absl::StatusOr<Reply> Call(Stub* stub,
-                             grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&,
+  absl::StatusOr<Reply> Call(grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&,
                                                           Reply*),
                              const Request& request, int* num_attempts = nullptr) {
     Reply reply;
     UQ_RETURN_IF_ERROR(Run(
-        [&](grpc::ClientContext* context) {
+        [&](const Channel& channel, grpc::ClientContext* context) {
           reply.Clear();
-          return (stub->*method)(context, request, &reply);
+          Stub stub(channel);
+          return (stub.*method)(context, request, &reply);
         },
         num_attempts));
     return reply;
@@ -67,9 +73,7 @@ class Caller {
 
  private:
   const ClientOptions options_;
-  const std::shared_ptr<grpc::Channel> channel_;
-  const std::unique_ptr<v1::JobService::Stub> jobs_;
-  const std::unique_ptr<v1::AdminService::Stub> admin_;
+  const std::unique_ptr<ChannelSource> channels_;
   absl::Mutex mutex_;
   std::minstd_rand random_ ABSL_GUARDED_BY(mutex_);
 };

@@ -7,7 +7,7 @@
 #include "client/src/client_impl.h"
 #include "client/src/convert.h"
 #include "common/base/ids.h"
-#include "common/rpc/channel.h"
+#include "common/rpc/channel_source.h"
 #include "common/rpc/health_check.h"
 
 namespace uniquanf {
@@ -32,15 +32,21 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Connect(const ClientOptions& opt
   if (options.server.empty()) {
     return InvalidInput("INVALID_SERVER", "the server is empty; give HOST:PORT");
   }
-  ChannelOptions channel_options;
-  channel_options.tls.enabled = options.tls;
-  channel_options.tls.ca_file = options.tls_ca_file;
-  channel_options.tls.certificate_file = options.tls_certificate_file;
-  channel_options.tls.key_file = options.tls_key_file;
-  channel_options.tls.server_name = options.tls_server_name;
-  UQ_ASSIGN_OR_RETURN(auto channel, MakeChannel(options.server, channel_options));
+  ChannelSourceOptions source;
+  ClientTlsOptions& tls = source.channel.tls;
+  tls.enabled = options.tls;
+  tls.ca_file = options.tls_ca_file;
+  tls.certificate_file = options.tls_certificate_file;
+  tls.key_file = options.tls_key_file;
+  tls.server_name = options.tls_server_name;
+  if (options.on_warning != nullptr) {
+    source.note = [warn = options.on_warning](NoteLevel level, const std::string& text) {
+      if (level == NoteLevel::kWarning) warn(text);
+    };
+  }
+  UQ_ASSIGN_OR_RETURN(auto channels, ChannelSource::Make(options.server, source));
   auto impl = std::make_shared<Impl>();
-  impl->caller = std::make_shared<Caller>(options, std::move(channel));
+  impl->caller = std::make_shared<Caller>(options, std::move(channels));
   impl->ids = NewRandomIdGenerator();
   return std::unique_ptr<Client>(new Client(std::move(impl)));
 }
@@ -51,15 +57,14 @@ Client::~Client() = default;
 absl::StatusOr<Job> Client::SubmitJob(const SubmitOptions& options) {
   v1::CreateJobRequest request = CreateJobRequestFrom(options);
   if (request.request_id().empty()) request.set_request_id(impl_->ids->NewId("request"));
-  UQ_ASSIGN_OR_RETURN(const v1::Job job,
-                      impl_->caller->Call(impl_->caller->jobs(), &JobStub::CreateJob, request));
+  UQ_ASSIGN_OR_RETURN(const v1::Job job, impl_->caller->Call(&JobStub::CreateJob, request));
   return JobFromProto(job);
 }
 
 absl::StatusOr<Job> Client::GetJob(absl::string_view job) {
-  UQ_ASSIGN_OR_RETURN(const v1::Job reply,
-                      impl_->caller->Call(impl_->caller->jobs(), &JobStub::GetJob,
-                                          NamedRequest<v1::GetJobRequest>(JobResourceName(job))));
+  UQ_ASSIGN_OR_RETURN(
+      const v1::Job reply,
+      impl_->caller->Call(&JobStub::GetJob, NamedRequest<v1::GetJobRequest>(JobResourceName(job))));
   return JobFromProto(reply);
 }
 
@@ -71,8 +76,7 @@ absl::StatusOr<JobPage> ListPage(Caller* caller, const ListJobsOptions& options)
   request.set_page_token(options.page_token);
   request.set_filter(options.filter);
   request.set_order_by(options.order_by);
-  UQ_ASSIGN_OR_RETURN(const v1::ListJobsResponse reply,
-                      caller->Call(caller->jobs(), &JobStub::ListJobs, request));
+  UQ_ASSIGN_OR_RETURN(const v1::ListJobsResponse reply, caller->Call(&JobStub::ListJobs, request));
   JobPage page;
   for (const v1::Job& proto : reply.jobs()) {
     UQ_ASSIGN_OR_RETURN(Job job, JobFromProto(proto));
@@ -123,16 +127,15 @@ absl::StatusOr<std::optional<Job>> JobIterator::Next() {
 }
 
 absl::StatusOr<Job> Client::CancelJob(absl::string_view job) {
-  UQ_ASSIGN_OR_RETURN(
-      const v1::Job reply,
-      impl_->caller->Call(impl_->caller->jobs(), &JobStub::CancelJob,
-                          NamedRequest<v1::CancelJobRequest>(JobResourceName(job))));
+  UQ_ASSIGN_OR_RETURN(const v1::Job reply,
+                      impl_->caller->Call(&JobStub::CancelJob, NamedRequest<v1::CancelJobRequest>(
+                                                                   JobResourceName(job))));
   return JobFromProto(reply);
 }
 
 absl::StatusOr<Job> Client::PauseJob(absl::string_view job) {
   UQ_ASSIGN_OR_RETURN(const v1::Job reply,
-                      impl_->caller->Call(impl_->caller->jobs(), &JobStub::PauseJob,
+                      impl_->caller->Call(&JobStub::PauseJob,
                                           NamedRequest<v1::PauseJobRequest>(JobResourceName(job))));
   return JobFromProto(reply);
 }
@@ -141,9 +144,8 @@ absl::StatusOr<Job> Client::PauseJob(absl::string_view job) {
 // lost: then the job is already as it was asked to be.
 absl::StatusOr<Job> Client::ResumeJob(absl::string_view job) {
   int num_attempts = 0;
-  const auto reply =
-      impl_->caller->Call(impl_->caller->jobs(), &JobStub::ResumeJob,
-                          NamedRequest<v1::ResumeJobRequest>(JobResourceName(job)), &num_attempts);
+  const auto reply = impl_->caller->Call(
+      &JobStub::ResumeJob, NamedRequest<v1::ResumeJobRequest>(JobResourceName(job)), &num_attempts);
   if (reply.ok()) return JobFromProto(*reply);
   if (num_attempts > 1 && ErrorReason(reply.status()) == "JOB_NOT_PAUSED") {
     auto now = GetJob(job);
@@ -156,9 +158,8 @@ absl::StatusOr<Job> Client::ResumeJob(absl::string_view job) {
 
 absl::StatusOr<Job> Client::RetryJob(absl::string_view job) {
   int num_attempts = 0;
-  const auto reply =
-      impl_->caller->Call(impl_->caller->jobs(), &JobStub::RetryJob,
-                          NamedRequest<v1::RetryJobRequest>(JobResourceName(job)), &num_attempts);
+  const auto reply = impl_->caller->Call(
+      &JobStub::RetryJob, NamedRequest<v1::RetryJobRequest>(JobResourceName(job)), &num_attempts);
   if (reply.ok()) return JobFromProto(*reply);
   if (num_attempts > 1 && ErrorReason(reply.status()) == "JOB_NOT_RETRYABLE") {
     auto now = GetJob(job);
@@ -173,8 +174,7 @@ absl::Status Client::DeleteJob(absl::string_view job, bool allow_missing) {
   auto request = NamedRequest<v1::DeleteJobRequest>(JobResourceName(job));
   request.set_allow_missing(allow_missing);
   int num_attempts = 0;
-  const auto reply =
-      impl_->caller->Call(impl_->caller->jobs(), &JobStub::DeleteJob, request, &num_attempts);
+  const auto reply = impl_->caller->Call(&JobStub::DeleteJob, request, &num_attempts);
   if (num_attempts > 1 && reply.status().code() == absl::StatusCode::kNotFound) {
     return absl::OkStatus();
   }
@@ -187,7 +187,7 @@ absl::StatusOr<std::vector<Task>> Client::ListTasks(absl::string_view job) {
   std::vector<Task> tasks;
   for (int page = 0; page < kMaxPages; ++page) {
     UQ_ASSIGN_OR_RETURN(const v1::ListTasksResponse reply,
-                        impl_->caller->Call(impl_->caller->jobs(), &JobStub::ListTasks, request));
+                        impl_->caller->Call(&JobStub::ListTasks, request));
     for (const v1::Task& task : reply.tasks()) tasks.push_back(TaskFromProto(task));
     if (reply.next_page_token().empty()) return tasks;
     request.set_page_token(reply.next_page_token());
@@ -199,9 +199,8 @@ absl::StatusOr<std::vector<Worker>> Client::ListWorkers() {
   v1::ListWorkersRequest request;
   std::vector<Worker> workers;
   for (int page = 0; page < kMaxPages; ++page) {
-    UQ_ASSIGN_OR_RETURN(
-        const v1::ListWorkersResponse reply,
-        impl_->caller->Call(impl_->caller->admin(), &AdminStub::ListWorkers, request));
+    UQ_ASSIGN_OR_RETURN(const v1::ListWorkersResponse reply,
+                        impl_->caller->Call(&AdminStub::ListWorkers, request));
     for (const v1::Worker& worker : reply.workers()) workers.push_back(WorkerFromProto(worker));
     if (reply.next_page_token().empty()) return workers;
     request.set_page_token(reply.next_page_token());
@@ -212,7 +211,7 @@ absl::StatusOr<std::vector<Worker>> Client::ListWorkers() {
 absl::StatusOr<Worker> Client::DrainWorker(absl::string_view worker) {
   UQ_ASSIGN_OR_RETURN(
       const v1::Worker reply,
-      impl_->caller->Call(impl_->caller->admin(), &AdminStub::DrainWorker,
+      impl_->caller->Call(&AdminStub::DrainWorker,
                           NamedRequest<v1::DrainWorkerRequest>(WorkerResourceName(worker))));
   return WorkerFromProto(reply);
 }
@@ -220,20 +219,19 @@ absl::StatusOr<Worker> Client::DrainWorker(absl::string_view worker) {
 absl::StatusOr<Worker> Client::UndrainWorker(absl::string_view worker) {
   UQ_ASSIGN_OR_RETURN(
       const v1::Worker reply,
-      impl_->caller->Call(impl_->caller->admin(), &AdminStub::UndrainWorker,
+      impl_->caller->Call(&AdminStub::UndrainWorker,
                           NamedRequest<v1::UndrainWorkerRequest>(WorkerResourceName(worker))));
   return WorkerFromProto(reply);
 }
 
 absl::StatusOr<ServerInfo> Client::GetServerInfo() {
   UQ_ASSIGN_OR_RETURN(const v1::ServerInfo reply,
-                      impl_->caller->Call(impl_->caller->admin(), &AdminStub::GetServerInfo,
-                                          v1::GetServerInfoRequest()));
+                      impl_->caller->Call(&AdminStub::GetServerInfo, v1::GetServerInfoRequest()));
   return ServerInfoFromProto(reply);
 }
 
 absl::Status Client::CheckHealth() {
-  const Caller& caller = *impl_->caller;
+  Caller& caller = *impl_->caller;
   const absl::Status status =
       uniquanf::CheckHealth(caller.channel(), caller.options().call_timeout);
   if (!absl::IsUnavailable(status)) return status;
@@ -241,9 +239,9 @@ absl::Status Client::CheckHealth() {
 }
 
 absl::StatusOr<ServerInfo> Client::ConfirmWallClock() {
-  UQ_ASSIGN_OR_RETURN(const v1::ServerInfo reply,
-                      impl_->caller->Call(impl_->caller->admin(), &AdminStub::ConfirmWallClock,
-                                          v1::ConfirmWallClockRequest()));
+  UQ_ASSIGN_OR_RETURN(
+      const v1::ServerInfo reply,
+      impl_->caller->Call(&AdminStub::ConfirmWallClock, v1::ConfirmWallClockRequest()));
   return ServerInfoFromProto(reply);
 }
 

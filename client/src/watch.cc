@@ -71,7 +71,7 @@ bool JobWatcher::Impl::Open() {
     if (cancelled) return false;
     context = std::move(fresh);
   }
-  reader = caller->jobs()->WatchJob(raw, request);
+  reader = v1::JobService::Stub(caller->channel()).WatchJob(raw, request);
   return true;
 }
 
@@ -119,7 +119,7 @@ absl::StatusOr<std::optional<JobUpdate>> JobWatcher::Impl::Take(
 absl::Status JobWatcher::Impl::CheckSameJob() {
   v1::GetJobRequest request;
   request.set_name(name);
-  const auto job = caller->Call(caller->jobs(), &v1::JobService::Stub::GetJob, request);
+  const auto job = caller->Call(&v1::JobService::Stub::GetJob, request);
   if (!job.ok()) {
     // Unreachable: the stream will say so, under the watch's own patience.
     return job.status().code() == absl::StatusCode::kNotFound ? job.status() : absl::OkStatus();
@@ -129,7 +129,8 @@ absl::Status JobWatcher::Impl::CheckSameJob() {
                    absl::StrCat(name, " was deleted, and its name is used by another job now"));
 }
 
-absl::Status JobWatcher::Impl::Recover(const grpc::Status& status) {
+absl::Status JobWatcher::Impl::Recover(const grpc::Status& ended_with) {
+  const grpc::Status status = caller->Judge(ended_with);
   const RetryOptions& retry = caller->options().retry;
   ++num_failures;
   // OK without a final state: the server is going away, or renews its connections.

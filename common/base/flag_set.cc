@@ -128,6 +128,7 @@ void FlagSet::Bool(absl::string_view name, bool* value, absl::string_view help) 
   flag.name = std::string(name);
   flag.help = std::string(help);
   flag.is_bool = true;
+  flag.bare_text = "true";
   if (*value) flag.default_text = "true";
   flag.set = [value](absl::string_view text) {
     if (text == "true" || text == "1") {
@@ -228,6 +229,12 @@ void FlagSet::Duration(absl::string_view name, absl::Duration* value, absl::Dura
          });
 }
 
+void FlagSet::OptionalDuration(absl::string_view name, absl::Duration* value, absl::Duration bare,
+                               absl::Duration min, absl::string_view help) {
+  Duration(name, value, min, help);
+  flags_.back().bare_text = absl::FormatDuration(bare);
+}
+
 void FlagSet::Repeated(absl::string_view name, absl::string_view metavar,
                        std::vector<std::string>* values, absl::string_view help) {
   Custom(name, metavar, "", help, [values](absl::string_view text) {
@@ -298,8 +305,8 @@ absl::Status FlagSet::Collect(const std::vector<std::string>& arguments,
     if (flag == nullptr) return UnknownFlag(shown, name);
     if (has_value) {
       occurrences->push_back({flag, std::string(argument.substr(equals + 1))});
-    } else if (flag->is_bool) {
-      occurrences->push_back({flag, "true"});
+    } else if (!flag->bare_text.empty()) {
+      occurrences->push_back({flag, flag->bare_text});
     } else if (i + 1 < arguments.size() && !absl::StartsWith(arguments[i + 1], "--")) {
       occurrences->push_back({flag, arguments[++i]});
     } else {
@@ -358,7 +365,12 @@ std::string FlagSet::Help() const {
       section = flag.section;
       absl::StrAppend(&out, "\n", section, ":\n");
     }
-    absl::StrAppend(&out, "  --", flag.name, flag.is_bool ? "" : "=", flag.metavar);
+    absl::StrAppend(&out, "  --", flag.name);
+    if (!flag.is_bool && !flag.bare_text.empty()) {
+      absl::StrAppend(&out, "[=", flag.metavar, "]");
+    } else {
+      absl::StrAppend(&out, flag.is_bool ? "" : "=", flag.metavar);
+    }
     AppendWrapped(flag.default_text.empty()
                       ? flag.help
                       : absl::StrCat(flag.help, " (default: ", flag.default_text, ")"),

@@ -2,8 +2,9 @@
 // that name the flag, the value, what is allowed and the nearest flag there is. Instance-based: the
 // flags of a command are a value, not globals.
 //
-// Syntax: --name=value, --name value, --bool, --no-bool, --bool=true|false; "--" ends the flags; a
-// flag given twice takes the last value, a repeated flag collects all. Names are matched whole.
+// Syntax: --name=value, --name value, --bool, --no-bool, --bool=true|false, and --name or
+// --name=value where the value may be left out; "--" ends the flags; a flag given twice takes the
+// last value, a repeated flag collects all. Names are matched whole.
 //
 // Thread safety: not thread-safe. Lifetime: the variables that flags write outlive the FlagSet.
 // Errors: kInvalidArgument (INVALID_FLAG).
@@ -63,6 +64,9 @@ class FlagSet {
   // "90s", "1h30m"; at least `min`.
   void Duration(absl::string_view name, absl::Duration* value, absl::Duration min,
                 absl::string_view help);
+  // The same, where --name alone means `bare`.
+  void OptionalDuration(absl::string_view name, absl::Duration* value, absl::Duration bare,
+                        absl::Duration min, absl::string_view help);
   void Repeated(absl::string_view name, absl::string_view metavar, std::vector<std::string>* values,
                 absl::string_view help);
   // `parse` gets every value; its error message says what is wrong with the value and what is
@@ -89,6 +93,7 @@ class FlagSet {
   struct Flag {
     std::string name, metavar, default_text, help, section;
     bool is_bool = false;
+    std::string bare_text;  // the value of --name alone; empty: it needs one
     Phase phase = kNormal;
     std::function<absl::Status(absl::string_view)> set;
   };

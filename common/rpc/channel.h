@@ -1,4 +1,5 @@
-// Channels, server credentials and transport settings, the same for every program.
+// Channels and transport settings, the same for every program. Programs that live for long take
+// their channels from a ChannelSource.
 //
 // Thread safety: free functions; a grpc::Channel is thread-safe.
 // Errors: kInvalidArgument (INVALID_TLS_OPTIONS) names the option or the file.
@@ -6,15 +7,18 @@
 #define UNIQUANF_COMMON_RPC_CHANNEL_H_
 
 #include <grpcpp/channel.h>
-#include <grpcpp/security/server_credentials.h>
+#include <grpcpp/security/credentials.h>
 #include <grpcpp/server_builder.h>
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "common/rpc/server_names.h"
+#include "common/rpc/tls_files.h"
 
 namespace uniquanf {
 
@@ -31,6 +35,7 @@ struct ClientTlsOptions {
   std::string certificate_file;
   std::string key_file;
   std::string server_name;  // expected in the server's certificate; default: the target's host
+  TlsFileNames files() const { return {ca_file, certificate_file, key_file}; }
 };
 
 struct ChannelOptions {
@@ -51,15 +56,21 @@ struct ChannelOptions {
 absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(absl::string_view target,
                                                            const ChannelOptions& options = {});
 
-struct ServerTlsOptions {
-  // Certificate and key together turn TLS on.
-  std::string certificate_file;
-  std::string key_file;
-  // Clients must then prove themselves with a certificate of this authority.
-  std::string client_ca_file;
+// The parts of MakeChannel.
+struct ChannelTarget {
+  std::string target;    // for gRPC
+  bool several = false;  // servers, of which the one whose health says SERVING gets the calls
+  HostPort server;       // what was looked up, when that was one name: the target says it no more
 };
-absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(
-    const ServerTlsOptions& options);
+// Before a single name has been looked up, which is left to gRPC; a list is looked up here.
+absl::StatusOr<ChannelTarget> FirstTarget(absl::string_view target,
+                                          const std::vector<HostPort>& servers,
+                                          const ClientTlsOptions& tls, const ServerLookup& lookup);
+absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeChannelCredentials(
+    const ClientTlsOptions& options, const TlsContents& contents);
+std::shared_ptr<grpc::Channel> ConnectTo(
+    const ChannelTarget& target, const ChannelOptions& options,
+    const std::shared_ptr<grpc::ChannelCredentials>& credentials);
 
 struct ServerTransportOptions {
   // Clients ping every 30 s; a lower floor keeps impatient proxies from being cut off.

@@ -24,8 +24,10 @@ absl::Status CheckAccess(const Caller& caller, const Method& method) {
 }
 
 Admission Admission::Admit(const grpc::ServerContextBase& rpc, const Method& method,
-                           const Clock* clock, RpcObserver* observer) {
+                           const Clock* clock, RpcObserver* observer,
+                           std::shared_ptr<const void> open) {
   Admission admission(method, clock, observer);
+  admission.open_ = std::move(open);
   admission.caller_ = CallerOf(rpc);
   admission.status_ = CheckAccess(admission.caller_, method);
   return admission;

@@ -10,6 +10,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -40,9 +41,11 @@ absl::Status CheckAccess(const Caller& caller, const Method& method);
 
 class Admission {
  public:
-  // Copies what it needs of `rpc`. `observer` may be null.
+  // Copies what it needs of `rpc`. `observer` may be null. `open` is kept until gRPC is done with
+  // the call: its owners are the open calls.
   static Admission Admit(const grpc::ServerContextBase& rpc, const Method& method,
-                         const Clock* clock, RpcObserver* observer);
+                         const Clock* clock, RpcObserver* observer,
+                         std::shared_ptr<const void> open = nullptr);
 
   // Not OK: the call must end with it.
   const absl::Status& status() const { return status_; }
@@ -58,6 +61,7 @@ class Admission {
   const Clock* clock_;
   RpcObserver* observer_;
   absl::Duration start_;
+  std::shared_ptr<const void> open_;
   Caller caller_;
   absl::Status status_;
 };

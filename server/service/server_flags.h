@@ -8,7 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "common/rpc/channel.h"
+#include "common/rpc/server_tls.h"
 #include "server/core/policy.h"
 
 namespace uniquanf::server {

@@ -24,6 +24,7 @@
 #include "common/base/ready_file.h"
 #include "common/base/status.h"
 #include "common/base/version.h"
+#include "common/rpc/channel.h"
 #include "common/rpc/health_check.h"
 #include "common/telemetry/logger.h"
 #include "common/telemetry/telemetry_server.h"
@@ -75,6 +76,7 @@ absl::StatusOr<std::unique_ptr<TelemetryServer>> StartTelemetry(const ServerFlag
   options.before_scrape = [metrics, server] {
     metrics->SetWatchStreams(server->runtime()->watch_hub().num_watchers());
     metrics->SetConnections(server->connections());
+    metrics->SetTlsNotAfter(server->tls_not_after());
   };
   options.healthy = [server] { return server->listener_health(); };
   options.ready = [server, running]() -> absl::Status {
@@ -98,6 +100,7 @@ int Run(const ServerFlags& flags) {
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
+  if (flags.tls.enabled()) sigaddset(&signals, SIGHUP);  // reads its files now
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);
 
@@ -135,6 +138,10 @@ int Run(const ServerFlags& flags) {
   options.listen = flags.listen;
   options.object_root = flags.object_root;
   options.tls = flags.tls;
+  options.tls_watch.note = [&logger](NoteLevel level, const std::string& text) {
+    logger.Log(level == NoteLevel::kWarning ? LogLevel::kWarning : LogLevel::kInfo, "TLS",
+               {{"message", text}});
+  };
   options.connections = connections;
   options.shutdown_timeout = flags.shutdown_timeout;
   options.check_results = true;
@@ -217,10 +224,10 @@ int Run(const ServerFlags& flags) {
   auto janitor = std::make_unique<Janitor>(janitor_options, server.runtime());
 
   int received = 0;
-  sigwait(&signals, &received);
+  while (sigwait(&signals, &received) == 0 && received == SIGHUP) server.ReloadTls();
   std::thread([signals] {
     int again = 0;
-    sigwait(&signals, &again);
+    while (sigwait(&signals, &again) == 0 && again == SIGHUP) continue;
     _exit(1);
   }).detach();
   if (fatal) {

@@ -164,6 +164,16 @@ void ServerMetrics::SetConnections(const ConnectionCounts& counts) {
   last_ = counts;
 }
 
+void ServerMetrics::SetTlsNotAfter(absl::Time time) {
+  if (time == absl::InfiniteFuture()) return;
+  prometheus::BuildGauge()
+      .Name("uniquanf_tls_not_after_seconds")
+      .Help("When the server's certificate expires (Unix time).")
+      .Register(*registry_)
+      .Add({})
+      .Set(absl::ToDoubleSeconds(time - absl::UnixEpoch()));
+}
+
 void ServerMetrics::SetWatchStreams(int64_t num_streams) {
   watch_streams_.Set(static_cast<double>(num_streams));
 }

@@ -34,6 +34,8 @@ class ServerMetrics : public RuntimeObserver, public RpcObserver {
   // Before a scrape.
   void SetWatchStreams(int64_t num_streams);
   void SetConnections(const ConnectionCounts& counts) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Infinite: there is no certificate, and no metric.
+  void SetTlsNotAfter(absl::Time time);
 
   void OnRecovered(const State& state, absl::Duration duration) override;
   void OnCommit(size_t num_events, bool durable, absl::Duration duration, const State& state,

@@ -1,15 +1,24 @@
 #include "server/service/server_process.h"
 
+#include <grpc/grpc.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
 
 #include <chrono>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
 #include "common/base/status.h"
+#include "common/rpc/channel.h"
 
 namespace uniquanf::server {
+namespace {
+
+constexpr absl::Duration kLookForOpenCalls = absl::Milliseconds(50);
+
+}  // namespace
 
 ServerProcess::ServerProcess(ServerProcessOptions options, std::unique_ptr<JobStore> store,
                              const Clock* clock, IdGenerator* ids,
@@ -47,7 +56,7 @@ ServerProcess::ServerProcess(ServerProcessOptions options, std::unique_ptr<JobSt
 ServerProcess::~ServerProcess() { Shutdown(); }
 
 absl::Status ServerProcess::Start() {
-  UQ_ASSIGN_OR_RETURN(auto credentials, MakeServerCredentials(options_.tls));
+  UQ_ASSIGN_OR_RETURN(tls_, ServerTls::Open(options_.tls, options_.tls_watch));
   UQ_RETURN_IF_ERROR(runtime_->Start());
   context_.start_time = clock_->Now();
   grpc::EnableDefaultHealthCheckService(true);
@@ -67,7 +76,7 @@ absl::Status ServerProcess::Start() {
                        "; is another server running there? Choose another --listen"));
     }
     listener = *std::move(bound);
-    listener->AddTo(&builder, credentials);
+    listener->AddTo(&builder, tls_->credentials());
   }
   builder.RegisterService(job_service_.get());
   builder.RegisterService(worker_service_.get());
@@ -100,6 +109,16 @@ ConnectionCounts ServerProcess::connections() const {
   return watch_ == nullptr ? ConnectionCounts() : listener_->counts();
 }
 
+void ServerProcess::ReloadTls() {
+  if (tls_->files() != nullptr) tls_->files()->ReloadNow();
+}
+
+absl::Time ServerProcess::tls_not_after() const {
+  absl::MutexLock lock(&health_mutex_);
+  const bool has_certificate = watch_ != nullptr && tls_->files() != nullptr;
+  return has_certificate ? tls_->files()->contents()->not_after : absl::InfiniteFuture();
+}
+
 void ServerProcess::SetHealth() {
   absl::MutexLock lock(&health_mutex_);
   if (listening_) server_->GetHealthCheckService()->SetServingStatus(active_);
@@ -107,6 +126,23 @@ void ServerProcess::SetHealth() {
 
 std::shared_ptr<grpc::Channel> ServerProcess::InProcessChannel() {
   return server_->InProcessChannel({});
+}
+
+// gRPC waits until every client has taken notice, and one that makes no calls looks after its
+// connection every few seconds only. A standby must not wait for that: connections without calls
+// are cut.
+void ServerProcess::EndCalls() {
+  absl::Notification ended;
+  std::thread graceful([this, &ended] {
+    server_->Shutdown(std::chrono::system_clock::now() +
+                      absl::ToChronoMilliseconds(options_.shutdown_timeout));
+    ended.Notify();
+  });
+  while (!ended.WaitForNotificationWithTimeout(kLookForOpenCalls)) {
+    const bool none_is_open = context_.open_calls.use_count() == 1;
+    if (none_is_open) grpc_server_cancel_all_calls(server_->c_server());
+  }
+  graceful.join();
 }
 
 void ServerProcess::Shutdown() {
@@ -124,8 +160,7 @@ void ServerProcess::Shutdown() {
   server_->GetHealthCheckService()->SetServingStatus(false);
   runtime_->StopLeasing();
   runtime_->watch_hub().Shutdown();
-  server_->Shutdown(std::chrono::system_clock::now() +
-                    absl::ToChronoMilliseconds(options_.shutdown_timeout));
+  EndCalls();
   runtime_->Stop();
 }
 

@@ -17,8 +17,8 @@
 #include "absl/time/time.h"
 #include "common/base/clock.h"
 #include "common/base/ids.h"
-#include "common/rpc/channel.h"
 #include "common/rpc/guarded_listener.h"
+#include "common/rpc/server_tls.h"
 #include "server/runtime/runtime.h"
 #include "server/service/listener_watch.h"
 #include "server/service/services.h"
@@ -31,6 +31,7 @@ struct ServerProcessOptions {
   std::string listen = "127.0.0.1:50051";
   std::string object_root;  // URI
   ServerTlsOptions tls;
+  TlsWatchOptions tls_watch;
   ConnectionLimits connections;
   ListenerWatchOptions listener_watch;
   RuntimeOptions runtime;
@@ -57,10 +58,15 @@ class ServerProcess {
   // OK, or why the gRPC port does not answer. Also before Start has returned, from any thread.
   absl::Status listener_health() const ABSL_LOCKS_EXCLUDED(health_mutex_);
   ConnectionCounts connections() const ABSL_LOCKS_EXCLUDED(health_mutex_);
+  // Reads the files of TLS now; without them nothing.
+  void ReloadTls();
+  // When the certificate in use expires; infinite without one. From any thread after Start.
+  absl::Time tls_not_after() const ABSL_LOCKS_EXCLUDED(health_mutex_);
   Runtime* runtime() { return runtime_.get(); }
   std::shared_ptr<grpc::Channel> InProcessChannel();
 
  private:
+  void EndCalls();
   void SetHealth() ABSL_LOCKS_EXCLUDED(health_mutex_);
 
   ServerProcessOptions options_;
@@ -73,6 +79,7 @@ class ServerProcess {
   std::unique_ptr<WorkerServiceImpl> worker_service_;
   std::unique_ptr<AdminServiceImpl> admin_service_;
   std::unique_ptr<GuardedListener> listener_;
+  std::unique_ptr<ServerTls> tls_;  // outlives the server
   std::unique_ptr<grpc::Server> server_;
   mutable absl::Mutex health_mutex_;
   std::unique_ptr<ListenerWatch> watch_ ABSL_GUARDED_BY(health_mutex_);

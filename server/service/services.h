@@ -29,13 +29,14 @@ struct ServiceContext {
   ObjectLayout layout;
   std::string state_backend;
   absl::Time start_time;
+  std::shared_ptr<const void> open_calls = std::make_shared<char>();  // each has a share in it
   const StoredResults* stored_results = nullptr;  // null: RetryJob does not look for results
 };
 
 // The only way to an Admission in these services.
 inline Admission Admit(const ServiceContext& context, grpc::CallbackServerContext* rpc,
                        const Method& method) {
-  return Admission::Admit(*rpc, method, context.clock, context.observer);
+  return Admission::Admit(*rpc, method, context.clock, context.observer, context.open_calls);
 }
 
 class JobServiceImpl final : public v1::JobService::CallbackService {

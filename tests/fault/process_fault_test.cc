@@ -233,26 +233,31 @@ TEST_F(ProcessFaultTest, WorkingObjectsThatDisappearAreMadeAgain) {
   EXPECT_GE(FindTask(name, "layer-0000")->attempt, 2);
 }
 
+// The worker dies before the second layer, so that the job is certainly cancelled in its midst.
 TEST_F(ProcessFaultTest, ARetryMakesAgainWhatIsGoneAllOfIt) {
   Start();
-  cluster_->StartWorker("w0", {.flags = {"--threads=1"}});
+  ChildProcess* const first = cluster_->StartWorker(
+      "w0", {.flags = {"--threads=1"},
+             .environment = {{kCrashPointVariable, CrashPoint("worker.before_task").At(3)}}});
   const std::string name = Submit(Spec(kChain));
   ASSERT_TRUE(WaitForTask(name, "layer-0000",
                           [](const Task& t) { return t.state == TaskState::kSucceeded; }));
+  ASSERT_TRUE(WaitUntil([&] { return !first->running(); }, kPatience));
   ASSERT_OK(cluster_->client().CancelJob(name));
   const auto cancelled = cluster_->WaitForJob(name, kPatience);
   ASSERT_OK(cancelled);
-  if (cancelled->state == JobState::kCancelled) {
-    std::filesystem::path work;
-    for (const auto& entry : std::filesystem::recursive_directory_iterator(cluster_->File("."))) {
-      if (entry.path().filename() == cancelled->uid) work = entry.path();
-    }
-    ASSERT_FALSE(work.empty());
-    std::filesystem::remove_all(work / "objects");
-    ASSERT_OK(cluster_->client().RetryJob(name));
+  ASSERT_EQ(cancelled->state, JobState::kCancelled);
+  std::filesystem::path work;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(cluster_->File("."))) {
+    if (entry.path().filename() == cancelled->uid) work = entry.path();
   }
+  ASSERT_FALSE(work.empty());
+  std::filesystem::remove_all(work / "objects");
+  ASSERT_OK(cluster_->client().RetryJob(name));
+  cluster_->StartWorker("w0", {.flags = {"--threads=1"}});
   ExpectReference(name, kChain);
   EXPECT_GE(FindTask(name, "prepare")->attempt, 2);
+  EXPECT_GE(FindTask(name, "layer-0000")->attempt, 2);
 }
 
 TEST_F(ProcessFaultTest, ADeadWorkersTaskRunsElsewhereWithinItsLeaseAndASecond) {

@@ -44,6 +44,9 @@ bool IsRefusal(const absl::Status& status) {
 }  // namespace
 
 struct Agent::Call {
+  explicit Call(const std::shared_ptr<grpc::Channel>& channel) : stub(channel) {}
+
+  v1::WorkerService::Stub stub;
   grpc::ClientContext context;
   v1::SynchronizeRequest request;
   v1::SynchronizeResponse response;
@@ -55,19 +58,19 @@ struct Agent::Call {
   bool done = false;
 };
 
-Agent::Agent(const AgentOptions& options, std::vector<std::shared_ptr<grpc::Channel>> servers,
+Agent::Agent(const AgentOptions& options, std::vector<std::unique_ptr<ChannelSource>> servers,
              std::vector<TaskExecutor*> executors, const Clock* clock, AgentObserver* observer)
     : options_(options),
       clock_(clock),
       observer_(observer),
+      servers_(std::move(servers)),
       executors_(std::move(executors)),
       last_tick_ns_(absl::ToInt64Nanoseconds(clock->Monotonic())),
       table_(LeaseTableOptions{static_cast<int>(executors_.size()), options.task_stall_timeout,
                                options.stop_timeout}),
       running_(executors_.size()),
       session_id_(options.session_id) {
-  UQ_CHECK(!servers.empty());
-  for (const auto& channel : servers) servers_.push_back(v1::WorkerService::NewStub(channel));
+  UQ_CHECK(!servers_.empty());
   for (size_t i = 0; i < executors_.size(); ++i) {
     const int slot = static_cast<int>(i);
     runners_.push_back(std::make_unique<SlotRunner>(
@@ -95,6 +98,7 @@ AgentResult Agent::Run() {
       if (call_ != nullptr && call_->done && FinishCall(now, &result)) break;
       ApplyOrders(table_.ApplyTime(now));
       if (now >= drain_at_) ApplyOrders(table_.StopAll(now));
+      DrainWhenIdle(now);
       if (ShouldEnd(&result)) break;
       MaybeStartCall(now);
       const absl::Duration until_call = std::max(next_call_at_, not_before_) - now;
@@ -114,6 +118,10 @@ void Agent::Drain(absl::Duration timeout) {
   news_ = wake_ = true;
 }
 
+void Agent::RefreshServers() {
+  for (const auto& server : servers_) server->Refresh();
+}
+
 absl::Duration Agent::SinceLastTick() const {
   return clock_->Monotonic() - absl::Nanoseconds(last_tick_ns_.load());
 }
@@ -121,6 +129,19 @@ absl::Duration Agent::SinceLastTick() const {
 void Agent::Wake() {
   absl::MutexLock lock(&mutex_);
   wake_ = true;
+}
+
+// A server that does not answer may have tasks: it is waited for.
+void Agent::DrainWhenIdle(absl::Duration now) {
+  if (table_.num_running() > 0 || table_.holds_leases()) idle_since_ = now;
+  if (!accepted_ || num_failed_calls_ > 0 || table_.draining() || asked_at_ < idle_since_ ||
+      now - idle_since_ < options_.exit_when_idle) {
+    return;
+  }
+  observer_->OnNote(absl::StrCat("no task for ", absl::FormatDuration(options_.exit_when_idle),
+                                 ": this worker drains and ends"));
+  table_.SetDraining();
+  news_ = wake_ = true;
 }
 
 bool Agent::ShouldEnd(AgentResult* result) {
@@ -147,8 +168,8 @@ void Agent::ApplyOrders(const Orders& orders) {
 absl::Duration Agent::MaxWait() const {
   if (!accepted_ || table_.has_final_reports()) return absl::ZeroDuration();
   if (table_.num_running() == 0) {
-    return table_.draining() ? absl::ZeroDuration()
-                             : std::clamp(next_call_, absl::Seconds(1), kMaxHold);
+    if (table_.draining()) return absl::ZeroDuration();
+    return std::min(std::clamp(next_call_, absl::Seconds(1), kMaxHold), options_.exit_when_idle);
   }
   return next_call_ > absl::ZeroDuration() ? std::min(next_call_, options_.report_interval)
                                            : options_.report_interval;
@@ -164,7 +185,7 @@ void Agent::MaybeStartCall(absl::Duration now) {
   }
   if (now < (news_ ? not_before_ : std::max(next_call_at_, not_before_))) return;
   news_ = false;
-  call_ = std::make_unique<Call>();
+  call_ = std::make_unique<Call>(servers_[server_]->Get(absl::ZeroDuration()));
   v1::SynchronizeRequest& request = call_->request;
   request.set_session_id(session_id_);
   request.set_worker(options_.worker);
@@ -194,13 +215,13 @@ void Agent::MaybeStartCall(absl::Duration now) {
   // The callback owns nothing of the call, whose context shares the channel: gRPC's own thread,
   // which runs and then destroys it, must not be the one that destroys the channel. That joins the
   // thread.
-  servers_[server_]->async()->Synchronize(&call_->context, &call_->request, &call_->response,
-                                          [this, call = call_.get()](grpc::Status status) {
-                                            absl::MutexLock lock(&mutex_);
-                                            call->status = std::move(status);
-                                            call->done = true;
-                                            wake_ = true;
-                                          });
+  call_->stub.async()->Synchronize(&call_->context, &call_->request, &call_->response,
+                                   [this, call = call_.get()](grpc::Status status) {
+                                     absl::MutexLock lock(&mutex_);
+                                     call->status = std::move(status);
+                                     call->done = true;
+                                     wake_ = true;
+                                   });
 }
 
 bool Agent::FinishCall(absl::Duration now, AgentResult* result) {
@@ -238,6 +259,7 @@ bool Agent::OnCallError(const absl::Status& status, absl::Duration now, AgentRes
     if (now - *stale_since_ >= lease / 3) BeginNewSession(now);
   }
   ++num_failed_calls_;
+  servers_[server_]->Refresh();
   server_ = (server_ + 1) % servers_.size();
   not_before_ = next_call_at_ = now + NextBackoff();
   return false;
@@ -265,6 +287,8 @@ void Agent::OnReply(absl::Duration now) {
                                    ": people cannot tell the two apart; give each its own --name"));
   }
   name_shared_ = call.response.name_shared();
+  if (!accepted_ || num_failed_calls_ > 0) idle_since_ = call.sent_at;
+  asked_at_ = call.sent_at;
   accepted_ = true;
   num_failed_calls_ = 0;
   not_before_ = now;

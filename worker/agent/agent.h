@@ -24,7 +24,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "common/base/clock.h"
-#include "grpcpp/channel.h"
+#include "common/rpc/channel_source.h"
 #include "uniquanf/v1/worker_service.grpc.pb.h"
 #include "worker/agent/agent_observer.h"
 #include "worker/agent/lease_table.h"
@@ -44,6 +44,8 @@ struct AgentOptions {
   int protocol_version = 1;
   absl::Duration task_stall_timeout = absl::Minutes(30);
   absl::Duration stop_timeout = absl::Seconds(30);
+  // A server that answers and has no task for so long: drains. Zero: as soon as it has none.
+  absl::Duration exit_when_idle = absl::InfiniteDuration();
   // While tasks run the server hears at least this often, so that people see them move.
   absl::Duration report_interval = absl::Seconds(1);
   absl::Duration call_timeout = absl::Seconds(10);  // beyond what the server may hold a call
@@ -67,7 +69,7 @@ class Agent {
  public:
   // `servers` are tried in turn when one does not answer. One executor for each slot.
   // REQUIRES: neither is empty.
-  Agent(const AgentOptions& options, std::vector<std::shared_ptr<grpc::Channel>> servers,
+  Agent(const AgentOptions& options, std::vector<std::unique_ptr<ChannelSource>> servers,
         std::vector<TaskExecutor*> executors, const Clock* clock, AgentObserver* observer);
   ~Agent();
 
@@ -79,6 +81,9 @@ class Agent {
   // run after `timeout` are stopped and given back. May be called again with another timeout.
   void Drain(absl::Duration timeout);
 
+  // Looks for the servers' addresses and for new files of TLS now.
+  void RefreshServers();
+
   // How long ago the control thread last looked after things: a few ticks, or it hangs.
   absl::Duration SinceLastTick() const;
 
@@ -88,6 +93,7 @@ class Agent {
  private:
   struct Call;
 
+  void DrainWhenIdle(absl::Duration now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool ShouldEnd(AgentResult* result) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ApplyOrders(const Orders& orders) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void MaybeStartCall(absl::Duration now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -106,7 +112,7 @@ class Agent {
   const AgentOptions options_;
   const Clock* const clock_;
   AgentObserver* const observer_;
-  std::vector<std::unique_ptr<v1::WorkerService::Stub>> servers_;
+  const std::vector<std::unique_ptr<ChannelSource>> servers_;
   std::vector<TaskExecutor*> executors_;
 
   std::atomic<int64_t> last_tick_ns_{0};
@@ -123,6 +129,9 @@ class Agent {
   bool news_ ABSL_GUARDED_BY(mutex_) = true;
   absl::Duration drain_at_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteDuration();
   bool told_draining_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Duration idle_since_ ABSL_GUARDED_BY(mutex_);  // the last task's end, or a server's return
+  absl::Duration asked_at_
+      ABSL_GUARDED_BY(mutex_);  // when the last call that was answered was sent
 
   std::unique_ptr<Call> call_ ABSL_GUARDED_BY(mutex_);
   int64_t sequence_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -22,7 +22,7 @@
 #include "common/base/ready_file.h"
 #include "common/base/status.h"
 #include "common/base/version.h"
-#include "common/rpc/channel.h"
+#include "common/rpc/channel_source.h"
 #include "common/rpc/health_check.h"
 #include "common/telemetry/logger.h"
 #include "common/telemetry/telemetry_server.h"
@@ -41,6 +41,8 @@ namespace {
 constexpr int kExitOk = 0, kExitInternal = 1, kExitUsage = 2, kExitVersion = 3, kExitRestart = 4,
               kExitRefused = 5;
 constexpr absl::Duration kMaxTick = absl::Seconds(30);
+// Spares the first call a standby; gRPC looks the name up by itself where this does not suffice.
+constexpr absl::Duration kFirstLookup = absl::Seconds(2);
 
 std::string HostName() {
   char name[256] = "";
@@ -117,17 +119,19 @@ void OnSignal(int signal) {
   errno = saved_errno;
 }
 
-// SIGTERM and SIGINT: the first drains, the second ends the process.
+// SIGTERM and SIGINT: the first drains, the second ends the process. SIGHUP, where there are files
+// of TLS, reads them.
 class SignalThread {
  public:
   // SIGPIPE is ignored: a closed socket is an error of its call.
-  explicit SignalThread(Logger* logger) : logger_(logger) {
+  SignalThread(bool take_hangup, Logger* logger) : logger_(logger) {
     UQ_CHECK(pipe2(signal_pipe, O_CLOEXEC) == 0);
     signal(SIGPIPE, SIG_IGN);
     struct sigaction action = {};
     action.sa_handler = OnSignal;
     action.sa_flags = SA_RESTART;
     for (const int s : {SIGTERM, SIGINT}) sigaction(s, &action, nullptr);
+    if (take_hangup) sigaction(SIGHUP, &action, nullptr);
   }
   ~SignalThread() { Stop(); }
   // After this the agent is not touched any more.
@@ -143,6 +147,10 @@ class SignalThread {
         char received = 0;
         if (read(signal_pipe[0], &received, 1) != 1) continue;
         if (received == 0) return;
+        if (received == SIGHUP) {
+          agent->RefreshServers();
+          continue;
+        }
         if (++num_seen > 1) {
           logger_->Warning("second signal: exiting at once");
           _exit(128 + received);
@@ -187,25 +195,29 @@ int RunWorker(const WorkerOptions& options) {
                 ParseLogLevel(options.log_level).value_or(LogLevel::kInfo));
   const FileLimit files = RaiseFileLimit();
   logger.Info("limits", {{"open_files_before", files.before}, {"open_files", files.now}});
-  SignalThread signals(&logger);
+  SignalThread signals(!options.tls.files().empty(), &logger);
   auto backends = OpenBackends(options);
   if (!backends.ok()) {
     std::fprintf(stderr, "uniquanf-worker: %s\n", std::string(backends.status().message()).c_str());
     return backends.status().code() == absl::StatusCode::kFailedPrecondition ? kExitUsage
                                                                              : kExitInternal;
   }
-  std::vector<std::shared_ptr<grpc::Channel>> channels;
+  std::vector<std::unique_ptr<ChannelSource>> servers;
   for (const std::string& server : options.servers) {
-    ChannelOptions channel_options;
-    channel_options.tls = options.tls;
-    channel_options.max_reconnect_backoff = absl::Seconds(1);  // be there when it comes back
-    auto channel = MakeChannel(server, channel_options);
-    if (!channel.ok()) {
-      std::fprintf(stderr, "uniquanf-worker: %s\n",
-                   std::string(channel.status().message()).c_str());
+    ChannelSourceOptions source_options;
+    source_options.channel.tls = options.tls;
+    source_options.channel.max_reconnect_backoff = absl::Seconds(1);  // be there when it comes back
+    source_options.note = [&logger](NoteLevel level, const std::string& text) {
+      logger.Log(level == NoteLevel::kWarning ? LogLevel::kWarning : LogLevel::kInfo,
+                 "on the way to the server", {{"message", text}});
+    };
+    auto source = ChannelSource::Make(server, source_options);
+    if (!source.ok()) {
+      std::fprintf(stderr, "uniquanf-worker: %s\n", std::string(source.status().message()).c_str());
       return kExitUsage;
     }
-    channels.push_back(*std::move(channel));
+    (*source)->Get(kFirstLookup);
+    servers.push_back(*std::move(source));
   }
 
   const std::unique_ptr<IdGenerator> ids = NewRandomIdGenerator();
@@ -217,6 +229,7 @@ int RunWorker(const WorkerOptions& options) {
   agent_options.software_version = kSoftwareVersion;
   agent_options.capabilities = Capabilities(options, *backends);
   agent_options.task_stall_timeout = options.task_stall_timeout;
+  agent_options.exit_when_idle = options.exit_when_idle;
   agent_options.jitter_seed = std::hash<std::string>()(agent_options.session_id);
   logger.Info("worker starts",
               {{"version", kSoftwareVersion},
@@ -240,8 +253,8 @@ int RunWorker(const WorkerOptions& options) {
         std::make_unique<EngineExecutor>(std::move(backend), &SystemClock(), cache));
     slots.push_back(executors.back().get());
   }
-  auto agent = std::make_unique<Agent>(agent_options, std::move(channels), slots, &SystemClock(),
-                                       &telemetry);
+  auto agent =
+      std::make_unique<Agent>(agent_options, std::move(servers), slots, &SystemClock(), &telemetry);
   std::unique_ptr<TelemetryServer> pages;
   if (!options.metrics_listen.empty()) {
     TelemetryServerOptions page_options;

@@ -13,6 +13,7 @@ namespace {
 
 constexpr size_t kMaxNameLength = 63;
 constexpr size_t kMaxLabels = 32;
+constexpr absl::Duration kDefaultIdle = absl::Minutes(1);
 
 bool IsNameCharacter(char c) {
   return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-';
@@ -103,6 +104,11 @@ absl::StatusOr<WorkerOptions> ParseWorkerOptions(const std::vector<std::string>&
   flags.Section("Behaviour");
   flags.Duration("drain-timeout", &options.drain_timeout, absl::ZeroDuration(),
                  "after SIGTERM, how long running tasks may finish before they are given back");
+  flags.OptionalDuration(
+      "exit-when-idle", &options.exit_when_idle, kDefaultIdle, absl::ZeroDuration(),
+      absl::StrCat("drain, and exit with 0, when the server has had no task for this worker for so "
+                   "long; without a value ",
+                   absl::FormatDuration(kDefaultIdle), "; unless given: never"));
   flags.Custom("task-stall-timeout", "DURATION", absl::FormatDuration(defaults.task_stall_timeout),
                "a task without progress for so long is reported as failed, and the worker exits "
                "with code 4; 0: never",

@@ -26,8 +26,9 @@ struct WorkerOptions {
   std::string device = "auto";  // "cpu", "cuda", "auto": cuda when there is a GPU
   int num_threads = 0;          // 0: as many as the process may use
   absl::Duration drain_timeout = absl::Minutes(10);
-  absl::Duration task_stall_timeout = absl::Minutes(30);  // infinite: never
-  std::string metrics_listen;                             // host:port; empty: none
+  absl::Duration exit_when_idle = absl::InfiniteDuration();  // infinite: never
+  absl::Duration task_stall_timeout = absl::Minutes(30);     // infinite: never
+  std::string metrics_listen;                                // host:port; empty: none
   std::string ready_file;
   std::string log_level = "info";
   std::string log_format = "text";

@@ -42,9 +42,11 @@ struct RetryOptions {
 };
 
 struct ClientOptions {
-  // HOST:PORT, or several joined by commas: servers on one state, of which one is active.
+  // HOST:PORT, or several joined by commas: servers on one state, of which one is active. A name may
+  // stand for several addresses, and is looked up again when calls fail.
   std::string server = "127.0.0.1:50051";
-  // PEM files. TLS is on with `tls` (the system's authorities) or `tls_ca_file`.
+  // PEM files. TLS is on with `tls` (the system's authorities) or `tls_ca_file`. Files that are
+  // replaced are taken for new connections within seconds.
   bool tls = false;
   std::string tls_ca_file;
   std::string tls_certificate_file, tls_key_file;  // the client's own, together
@@ -54,6 +56,9 @@ struct ClientOptions {
   RetryOptions retry;
   // W3C trace context, sent with every call when not empty.
   std::string traceparent;
+  // Called, from any thread, with what people should know and no call returns: files of TLS that are
+  // replaced by broken ones, a certificate that is about to expire.
+  std::function<void(const std::string&)> on_warning;
 };
 
 struct SubmitOptions : JobWish {

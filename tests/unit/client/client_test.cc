@@ -55,6 +55,18 @@ TEST_F(ClientTest, UnavailableIsRetriedUntilItWorks) {
   EXPECT_EQ(calls, 3);
 }
 
+// So a call looks that a server which ends has cut; the server itself gives a reason.
+TEST_F(ClientTest, ACallThatTheServersEndCutIsTriedAgain) {
+  std::atomic<int> calls{0};
+  server_.jobs.get = [&](const v1::GetJobRequest& request, v1::Job* reply) {
+    if (++calls < 2) return grpc::Status(grpc::StatusCode::CANCELLED, "CANCELLED");
+    *reply = FakeJob(request.name(), 7, v1::Job::RUNNING);
+    return grpc::Status::OK;
+  };
+  EXPECT_TRUE(Connect()->GetJob("a").ok());
+  EXPECT_EQ(calls, 2);
+}
+
 TEST_F(ClientTest, RetriesEndAfterTheAttemptsAndSayWhereTheServerWasSought) {
   std::atomic<int> calls{0};
   server_.jobs.get = [&](const v1::GetJobRequest&, v1::Job*) {
@@ -274,7 +286,7 @@ TEST_F(ClientTest, WatchResumesAfterTheLastVersionWhateverBreaksIt) {
         writer->Write(Change(4, v1::Job::RUNNING));
         return testing::Unavailable();
       case 2:
-        return testing::Unavailable();  // still away
+        return grpc::Status::CANCELLED;  // cut by a server that ends
       case 3:
         writer->Write(Change(4, v1::Job::RUNNING));  // repeats what is known
         writer->Write(Change(6, v1::Job::RUNNING));

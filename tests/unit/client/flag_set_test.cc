@@ -23,6 +23,7 @@ struct Values {
   double rate = 0.5;
   bool loud = false, color = true;
   absl::Duration wait = absl::Seconds(10);
+  absl::Duration rest = absl::InfiniteDuration();
   std::vector<std::string> tags;
   std::string file;
 };
@@ -39,6 +40,7 @@ class FlagSetTest : public ::testing::Test {
     flags_.Bool("loud", &values_.loud, "be loud");
     flags_.Bool("color", &values_.color, "use color");
     flags_.Duration("wait", &values_.wait, absl::ZeroDuration(), "how long");
+    flags_.OptionalDuration("rest", &values_.rest, absl::Minutes(1), absl::ZeroDuration(), "pause");
     flags_.Repeated("tag", "TAG", &values_.tags, "a tag");
     flags_.Positional("FILE", false, &values_.file, "the file");
   }
@@ -51,6 +53,20 @@ class FlagSetTest : public ::testing::Test {
   Values values_;
   FlagSet flags_;
 };
+
+TEST_F(FlagSetTest, AValueThatMayBeLeftOut) {
+  ASSERT_TRUE(Parse({}).ok());
+  EXPECT_EQ(values_.rest, absl::InfiniteDuration());
+  // What follows is no value of it.
+  ASSERT_TRUE(Parse({"--rest", "in.txt"}).ok());
+  EXPECT_EQ(values_.rest, absl::Minutes(1));
+  EXPECT_EQ(values_.file, "in.txt");
+  ASSERT_TRUE(Parse({"--rest=5s"}).ok());
+  EXPECT_EQ(values_.rest, absl::Seconds(5));
+  EXPECT_THAT(Error({"--rest=soon"}), HasSubstr("--rest"));
+  EXPECT_THAT(Error({"--no-rest"}), HasSubstr("no-rest"));
+  EXPECT_THAT(flags_.Help(), HasSubstr("--rest[=DURATION]"));
+}
 
 TEST_F(FlagSetTest, BothFormsOfAValueAndOfABoolAreRead) {
   ASSERT_TRUE(Parse({"--name=a=b", "--count", "8", "in.txt", "--loud", "--no-color", "--tag", "t1",

@@ -9,6 +9,7 @@
 
 #include "common/base/status.h"
 #include "common/rpc/channel.h"
+#include "common/rpc/server_tls.h"
 #include "common/rpc/spec_proto.h"
 #include "common/rpc/status_proto.h"
 #include "common/rpc/time_proto.h"
@@ -141,8 +142,8 @@ TEST(ChannelTest, TlsMistakesNameTheOptionOrTheFile) {
 
   ServerTlsOptions server;
   server.client_ca_file = not_pem;
-  EXPECT_EQ(ErrorReason(MakeServerCredentials(server).status()), "INVALID_TLS_OPTIONS");
-  EXPECT_TRUE(MakeServerCredentials({}).ok());
+  EXPECT_EQ(ErrorReason(ServerTls::Open(server).status()), "INVALID_TLS_OPTIONS");
+  EXPECT_TRUE(ServerTls::Open({}).ok());
 }
 
 TEST(ServerListTest, EveryElementMustNameAPort) {

@@ -10,7 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "common/rpc/channel.h"
+#include "common/rpc/channel_source.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/unit/worker/agent/fake_worker_service.h"
@@ -29,6 +29,18 @@ class ManualClock : public Clock {
  private:
   std::atomic<int64_t> now_ms_{1'000'000};
 };
+
+std::unique_ptr<ChannelSource> SourceOf(const std::string& address) {
+  ChannelSourceOptions options;
+  options.channel.max_reconnect_backoff = absl::Milliseconds(500);
+  return *ChannelSource::Make(address, options);
+}
+
+std::vector<std::unique_ptr<ChannelSource>> OneServer(const std::string& address) {
+  std::vector<std::unique_ptr<ChannelSource>> servers;
+  servers.push_back(SourceOf(address));
+  return servers;
+}
 
 // Runs a task until the test lets it go, or until it is cancelled (unless it is deaf).
 class HeldExecutor : public TaskExecutor {
@@ -109,12 +121,8 @@ class AgentTest : public testing::Test {
   void StartAgent(int num_slots = 1, const Clock* clock = &SystemClock(),
                   std::vector<std::string> addresses = {}) {
     if (addresses.empty()) addresses.push_back(service_.Start());
-    std::vector<std::shared_ptr<grpc::Channel>> channels;
-    ChannelOptions channel_options;
-    channel_options.max_reconnect_backoff = absl::Milliseconds(500);
-    for (const std::string& address : addresses) {
-      channels.push_back(*MakeChannel(address, channel_options));
-    }
+    std::vector<std::unique_ptr<ChannelSource>> servers;
+    for (const std::string& address : addresses) servers.push_back(SourceOf(address));
     executors_ = std::vector<HeldExecutor>(static_cast<size_t>(num_slots));
     std::vector<TaskExecutor*> executors;
     for (HeldExecutor& executor : executors_) executors.push_back(&executor);
@@ -122,7 +130,7 @@ class AgentTest : public testing::Test {
     if (clock == &clock_) options_.report_interval = absl::Milliseconds(10);
     options_.session_id = "session-1";
     options_.worker = "workers/w";
-    agent_ = std::make_unique<Agent>(options_, std::move(channels), executors, clock, &observer_);
+    agent_ = std::make_unique<Agent>(options_, std::move(servers), executors, clock, &observer_);
     thread_ = std::thread([this] {
       result_ = agent_->Run();
       ended_ = true;
@@ -419,6 +427,49 @@ TEST_F(AgentTest, AnAdministratorsDrainEndsTheAgentWhenItsTaskIsDone) {
   EXPECT_EQ(WaitForEnd().end, AgentEnd::kDrained);
 }
 
+TEST_F(AgentTest, AnIdleAgentEndsAfterItsTimeAndSaysGoodbye) {
+  options_.exit_when_idle = absl::Minutes(2);
+  StartAgent(1, &clock_);
+  const auto draining = [](const State& s) { return s.requests.back().draining(); };
+  ASSERT_TRUE(service_.WaitFor([](const State& s) { return !s.requests.empty(); }));
+  EXPECT_FALSE(AdvanceUntil(draining, absl::Seconds(10), absl::Seconds(110)));
+  EXPECT_TRUE(AdvanceUntil(draining, absl::Seconds(10), absl::Minutes(2)));
+  EXPECT_EQ(WaitForEnd().end, AgentEnd::kDrained);
+}
+
+// A batch of workers: each takes what there is and ends when nothing is left.
+TEST_F(AgentTest, AnAgentThatEndsWhenIdleFinishesWhatThereIs) {
+  options_.exit_when_idle = absl::ZeroDuration();
+  Queue("jobs/j/tasks/layer-0000");
+  Queue("jobs/j/tasks/layer-0001");
+  StartAgent();
+  ASSERT_TRUE(WaitUntilRunning());
+  executors_[0].Finish();
+  ASSERT_TRUE(service_.WaitFor([](const State& s) { return s.live.contains("lease-2"); }));
+  EXPECT_FALSE(ended_);
+  executors_[0].Finish();
+  EXPECT_EQ(WaitForEnd().end, AgentEnd::kDrained);
+  service_.With([](State& s) {
+    EXPECT_TRUE(s.ended["lease-1"].has_succeeded());
+    EXPECT_TRUE(s.ended["lease-2"].has_succeeded());
+  });
+}
+
+TEST_F(AgentTest, AServerThatDoesNotAnswerIsNotTakenForOneWithoutTasks) {
+  service_.With([](State& s) { s.error = absl::UnavailableError("not now"); });
+  options_.exit_when_idle = absl::Milliseconds(1);
+  options_.max_backoff = absl::Milliseconds(5);
+  StartAgent();
+  ASSERT_TRUE(service_.WaitFor([](const State& s) { return s.requests.size() > 10; }));
+  EXPECT_FALSE(ended_);
+  Queue("jobs/j/tasks/layer-0000");
+  service_.With([](State& s) { s.error = absl::OkStatus(); });
+  ASSERT_TRUE(WaitUntilRunning());
+  executors_[0].Finish();
+  EXPECT_EQ(WaitForEnd().end, AgentEnd::kDrained);
+  service_.With([](State& s) { EXPECT_TRUE(s.ended["lease-1"].has_succeeded()); });
+}
+
 TEST_F(AgentTest, ATaskThatHangsWhileItsHeartbeatLivesIsReportedAndEndsTheAgent) {
   options_.task_stall_timeout = absl::Seconds(50);
   Queue("jobs/j/tasks/layer-0000");
@@ -445,7 +496,7 @@ TEST_F(AgentTest, AnExceptionInATaskIsAFailureNotACrash) {
   } thrower;
   Queue("jobs/j/tasks/layer-0000");
   options_.worker = "workers/w";
-  Agent agent(options_, {*MakeChannel(service_.Start())}, {&thrower}, &SystemClock(), &observer_);
+  Agent agent(options_, OneServer(service_.Start()), {&thrower}, &SystemClock(), &observer_);
   std::thread thread([&] { agent.Run(); });
   EXPECT_TRUE(WaitUntilEnded(v1::LeaseReport::kFailed));
   agent.Drain(absl::ZeroDuration());
@@ -462,7 +513,7 @@ TEST_F(AgentTest, AgentsComeAndGoWithTheirChannels) {
   for (int i = 0; i < 300; ++i) {
     options_.session_id = absl::StrCat("session-", i);
     HeldExecutor executor;
-    Agent agent(options_, {*MakeChannel(address)}, {&executor}, &SystemClock(), &observer_);
+    Agent agent(options_, OneServer(address), {&executor}, &SystemClock(), &observer_);
     std::thread thread([&] { EXPECT_EQ(agent.Run().end, AgentEnd::kDrained); });
     service_.WaitFor([&](const State& s) {
       return !s.requests.empty() && s.requests.back().session_id() == options_.session_id;

@@ -28,9 +28,10 @@ TEST(WorkerOptionsTest, DefaultsComeFromHostAndEnvironment) {
 TEST(WorkerOptionsTest, EveryFlagIsTaken) {
   const auto options =
       Parse({"--server=a:1", "--server=b:2,c:3", "--name=gpu-1", "--label=zone=x", "--label",
-             "gpu=", "--device=cpu", "--threads=3", "--drain-timeout=90s", "--task-stall-timeout=0",
-             "--metrics-listen=127.0.0.1:9", "--ready-file=r", "--log-level=debug", "--tls",
-             "--tls-ca=ca", "--tls-cert=c", "--tls-key=k", "--tls-server-name=s"});
+             "gpu=", "--device=cpu", "--threads=3", "--drain-timeout=90s", "--exit-when-idle=2m",
+             "--task-stall-timeout=0", "--metrics-listen=127.0.0.1:9", "--ready-file=r",
+             "--log-level=debug", "--tls", "--tls-ca=ca", "--tls-cert=c", "--tls-key=k",
+             "--tls-server-name=s"});
   ASSERT_TRUE(options.ok()) << options.status();
   EXPECT_THAT(options->servers, ElementsAre("a:1", "b:2", "c:3"));
   EXPECT_EQ(options->name, "gpu-1");
@@ -38,6 +39,7 @@ TEST(WorkerOptionsTest, EveryFlagIsTaken) {
   EXPECT_EQ(options->device, "cpu");
   EXPECT_EQ(options->num_threads, 3);
   EXPECT_EQ(options->drain_timeout, absl::Seconds(90));
+  EXPECT_EQ(options->exit_when_idle, absl::Minutes(2));
   EXPECT_EQ(options->task_stall_timeout, absl::InfiniteDuration());
   EXPECT_EQ(options->metrics_listen, "127.0.0.1:9");
   EXPECT_EQ(options->ready_file, "r");
@@ -50,11 +52,17 @@ TEST(WorkerOptionsTest, BadValuesAreNamed) {
     const char* argument;
     const char* part;
   } rows[] = {
-      {"--server=nowhere", "nowhere"}, {"--name=Über", "[a-z0-9-]"},
-      {"--name=", "[a-z0-9-]"},        {"--label=novalue", "KEY=VALUE"},
-      {"--device=tpu", "tpu"},         {"--threads=-1", "-1"},
-      {"--drain-timeout=5", "5"},      {"--task-stall-timeout=-3s", "-3s"},
-      {"--severs=a:1", "--server"},    {"stray", "stray"},
+      {"--server=nowhere", "nowhere"},
+      {"--name=Über", "[a-z0-9-]"},
+      {"--name=", "[a-z0-9-]"},
+      {"--label=novalue", "KEY=VALUE"},
+      {"--device=tpu", "tpu"},
+      {"--threads=-1", "-1"},
+      {"--drain-timeout=5", "5"},
+      {"--exit-when-idle=5", "5"},
+      {"--task-stall-timeout=-3s", "-3s"},
+      {"--severs=a:1", "--server"},
+      {"stray", "stray"},
   };
   for (const auto& row : rows) {
     const auto options = Parse({row.argument});
