@@ -19,6 +19,7 @@
 #include "common/base/clock.h"
 #include "common/base/file_limit.h"
 #include "common/base/ids.h"
+#include "common/base/machine_resources.h"
 #include "common/base/ready_file.h"
 #include "common/base/status.h"
 #include "common/base/version.h"
@@ -75,7 +76,7 @@ absl::StatusOr<std::vector<std::unique_ptr<Backend>>> OpenBackends(const WorkerO
   return backends;
 }
 
-v1::WorkerCapabilities Capabilities(const WorkerOptions& options,
+v1::WorkerCapabilities Capabilities(const WorkerOptions& options, int num_cpus,
                                     const std::vector<std::unique_ptr<Backend>>& backends) {
   v1::WorkerCapabilities capabilities;
   capabilities.set_device(backends[0]->kind() == DeviceKind::kCuda ? "cuda" : "cpu");
@@ -87,6 +88,8 @@ v1::WorkerCapabilities Capabilities(const WorkerOptions& options,
   }
   capabilities.set_memory_bytes(static_cast<int64_t>(memory_bytes));
   capabilities.set_num_slots(static_cast<int>(backends.size()));
+  capabilities.set_num_cpus(options.num_threads > 0 ? std::min(options.num_threads, num_cpus)
+                                                    : num_cpus);
   for (const auto& [key, value] : options.labels) (*capabilities.mutable_labels())[key] = value;
   return capabilities;
 }
@@ -191,7 +194,12 @@ int RunWorker(const WorkerOptions& options) {
                 options.log_format == "json" ? LogFormat::kJson : LogFormat::kText,
                 ParseLogLevel(options.log_level).value_or(LogLevel::kInfo));
   const FileLimit files = RaiseFileLimit();
-  logger.Info("limits", {{"open_files_before", files.before}, {"open_files", files.now}});
+  const MachineResources machine = ReadMachineResources();
+  logger.Info("limits", {{"open_files_before", files.before},
+                         {"open_files", files.now},
+                         {"memory_bytes", machine.memory_bytes},
+                         {"memory_is_limited", machine.memory_is_limited},
+                         {"cpus", machine.num_cpus}});
   SignalThread signals(&logger);
   auto backends = OpenBackends(options);
   if (!backends.ok()) {
@@ -220,7 +228,7 @@ int RunWorker(const WorkerOptions& options) {
   agent_options.worker = absl::StrCat("workers/", options.name);
   agent_options.protocol_version = kProtocolVersion;
   agent_options.software_version = kSoftwareVersion;
-  agent_options.capabilities = Capabilities(options, *backends);
+  agent_options.capabilities = Capabilities(options, machine.num_cpus, *backends);
   agent_options.task_stall_timeout = options.task_stall_timeout;
   agent_options.jitter_seed = std::hash<std::string>()(agent_options.session_id);
   logger.Info("worker starts",

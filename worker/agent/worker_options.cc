@@ -98,7 +98,8 @@ absl::StatusOr<WorkerOptions> ParseWorkerOptions(const std::vector<std::string>&
   flags.Choice("device", {"auto", "cpu", "cuda"}, &options.device,
                "auto: every visible CUDA GPU, the CPU where there is none");
   flags.Int("threads", &options.num_threads, 0, 1024,
-            "threads of the CPU backend; 0: as many cores as the process may use");
+            "threads of the CPU backend; 0: as many processors as the process, or its "
+            "container, may use");
   options.cache.AddTo(&flags);
   flags.Section("Behaviour");
   flags.Duration("drain-timeout", &options.drain_timeout, absl::ZeroDuration(),

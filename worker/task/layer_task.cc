@@ -210,14 +210,11 @@ class LayerRun : public UnstoredLayer {
   absl::Status ObtainInputs(const std::vector<std::string>* earlier) {
     std::optional<LayerInputs> cached;
     if (cache() != nullptr) cached = cache()->Take(plan_sha256_, {layer_, round_});
-    const MemoryInfo info = env_.backend->memory();
-    // On the CPU free memory says little: the system gives page cache back when asked.
-    uint64_t available =
-        env_.backend->kind() == DeviceKind::kCpu ? info.total_bytes : info.free_bytes;
-    if (cached) available += cached->device_bytes();
-    if (cache() != nullptr) available += cache()->next_block().device_bytes();
-    UQ_ASSIGN_OR_RETURN(
-        memory_, PlanLayerMemory(plan_, context_.checkpoint->config(), layer_, available, env_));
+    uint64_t returned_bytes = cached ? cached->device_bytes() : 0;
+    if (cache() != nullptr) returned_bytes += cache()->next_block().device_bytes();
+    UQ_ASSIGN_OR_RETURN(memory_,
+                        PlanLayerMemory(plan_, context_.checkpoint->config(), layer_,
+                                        ReadAvailableMemory(*env_.backend, returned_bytes), env_));
     if (cached &&
         cached->x_fp.on_device() == (memory_.activations == SequenceBuffer::Placement::kDevice)) {
       inputs_ = std::move(*cached);
