@@ -1,6 +1,7 @@
 #include "common/base/machine_resources.h"
 
 #include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -211,6 +212,14 @@ MachineResources ReadMachineResources(const std::string& root) {
   resources.memory_bytes = ValueOf(memory, "MemTotal").value_or(0);
   resources.available_memory_bytes =
       ValueOf(memory, "MemAvailable").value_or(ValueOf(memory, "MemFree").value_or(0));
+  // In pages: address space, resident memory, of that shared.
+  const std::string sizes = ReadText(root + "/proc/self/statm").value_or("");
+  const std::vector<absl::string_view> pages = absl::StrSplit(sizes, ' ');
+  uint64_t resident = 0, shared = 0;
+  if (pages.size() > 2 && absl::SimpleAtoi(pages[1], &resident) &&
+      absl::SimpleAtoi(pages[2], &shared) && shared <= resident) {
+    resources.own_memory_bytes = (resident - shared) * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  }
   for (const std::string& directory : DirectoriesOf(root, "memory")) {
     LimitMemory(directory, &resources);
   }

@@ -20,6 +20,8 @@ struct MachineResources {
   uint64_t memory_bytes = 0;
   // What is free of it, page cache that the kernel would give back included.
   uint64_t available_memory_bytes = 0;
+  // What this process itself holds, without what it shares or what files back.
+  uint64_t own_memory_bytes = 0;
   // A group's limit decides memory_bytes, not the machine.
   bool memory_is_limited = false;
   // Processors of the process's affinity mask (or of a group's cpuset where those are fewer), or

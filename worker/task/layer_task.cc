@@ -206,25 +206,41 @@ class LayerRun : public UnstoredLayer {
     for (auto& state : states_) state.reset();
   }
 
+  absl::Status CannotRunAhead() const {
+    return MakeError(absl::StatusCode::kFailedPrecondition, kInputsNotAtHand,
+                     absl::StrCat("layer ", layer_, " cannot run ahead"));
+  }
+
   // Plans the memory, then takes the inputs from the cache or recomputes them.
   absl::Status ObtainInputs(const std::vector<std::string>* earlier) {
     std::optional<LayerInputs> cached;
     if (cache() != nullptr) cached = cache()->Take(plan_sha256_, {layer_, round_});
     uint64_t returned_bytes = cached ? cached->device_bytes() : 0;
     if (cache() != nullptr) returned_bytes += cache()->next_block().device_bytes();
-    UQ_ASSIGN_OR_RETURN(memory_,
-                        PlanLayerMemory(plan_, context_.checkpoint->config(), layer_,
-                                        ReadAvailableMemory(*env_.backend, returned_bytes), env_));
+    // One that runs ahead does so while the layer before it is packed and stored from its original.
+    uint64_t beside_bytes = 0;
+    if (earlier == nullptr) {
+      const LayerMemory before = EstimateLayerMemory(plan_, context_.checkpoint->config(),
+                                                     layer_ - 1, *env_.backend, env_.act);
+      beside_bytes = 2 * before.host_bytes;
+    }
+    const absl::StatusOr<MemoryPlan> planned =
+        PlanLayerMemory(plan_, context_.checkpoint->config(), layer_,
+                        ReadAvailableMemory(*env_.backend, returned_bytes, beside_bytes), env_);
+    if (!planned.ok()) {
+      if (earlier != nullptr) return planned.status();
+      // Alone, when its task comes, it may fit.
+      if (cached) cache()->Put(plan_sha256_, {layer_, round_}, std::move(*cached));
+      return CannotRunAhead();
+    }
+    memory_ = *planned;
     if (cached &&
         cached->x_fp.on_device() == (memory_.activations == SequenceBuffer::Placement::kDevice)) {
       inputs_ = std::move(*cached);
       return absl::OkStatus();
     }
     cached.reset();
-    if (earlier == nullptr) {
-      return MakeError(absl::StatusCode::kFailedPrecondition, kInputsNotAtHand,
-                       absl::StrCat("layer ", layer_, " cannot run ahead"));
-    }
+    if (earlier == nullptr) return CannotRunAhead();
     UQ_ASSIGN_OR_RETURN(inputs_, RecomputeLayerInputs(context_, plan_sha256_, {layer_, round_},
                                                       *earlier, rope_, memory_.activations, env_));
     return absl::OkStatus();

@@ -15,6 +15,9 @@ namespace {
 // Norms, biases, losses, a step's parameters, and what allocations are rounded up by.
 constexpr uint64_t kSmallTensorBytes = 1 << 20;
 
+// Code, stacks, connections, buffers of BLAS and of reading and packing: measured, with some room.
+constexpr uint64_t kProcessBytes = 128 << 20;
+
 std::string MebiBytes(uint64_t bytes) { return absl::StrCat((bytes >> 20) + 1, " MiB"); }
 
 }  // namespace
@@ -86,21 +89,26 @@ int64_t LongestThatFits(Plan plan, const ModelConfig& config, int layer, const B
 
 }  // namespace
 
-AvailableMemory ReadAvailableMemory(const Backend& backend, uint64_t returned_bytes) {
+AvailableMemory ReadAvailableMemory(const Backend& backend, uint64_t returned_bytes,
+                                    uint64_t beside_bytes) {
   const MachineResources machine = ReadMachineResources();
   AvailableMemory available;
   if (backend.kind() == DeviceKind::kCpu) {
-    // Without a limit free memory says little: others may end, and the system swaps.
     available.device_is_host = machine.memory_is_limited;
     available.device_bytes = machine.memory_bytes;
-    if (machine.memory_is_limited) {
-      available.device_bytes =
-          std::min(machine.memory_bytes, machine.available_memory_bytes + returned_bytes);
-    }
+    if (!machine.memory_is_limited) return available;
+    // What this process holds now it either gives back or holds for the layer: what is free at this
+    // moment would be too little while the layer before is still being stored.
+    const uint64_t usable =
+        std::min(machine.memory_bytes, machine.available_memory_bytes + machine.own_memory_bytes);
+    available.device_bytes = usable - std::min(usable, kProcessBytes + beside_bytes);
     return available;
   }
   available.device_bytes = backend.memory().free_bytes + returned_bytes;
-  if (machine.memory_is_limited) available.host_bytes = machine.available_memory_bytes;
+  if (machine.memory_is_limited) {
+    const uint64_t usable = machine.available_memory_bytes;
+    available.host_bytes = usable - std::min(usable, beside_bytes);
+  }
   return available;
 }
 

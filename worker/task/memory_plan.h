@@ -37,9 +37,12 @@ struct AvailableMemory {
   bool device_is_host = false;  // both are device_bytes: a CPU whose memory has a limit
 };
 
-// Of the machine, now, where `returned_bytes` on the device will be given back before they are
-// needed. A CPU without a limit has all of the machine's memory, and may swap.
-AvailableMemory ReadAvailableMemory(const Backend& backend, uint64_t returned_bytes);
+// Of the machine, where `returned_bytes` on the device will be given back before they are needed. A
+// CPU without a limit has all of the machine's memory, and may swap. Under a limit it is what other
+// processes leave of it, less what programs hold besides their layers, and less `beside_bytes` that
+// the layer before still holds on the host while this one runs.
+AvailableMemory ReadAvailableMemory(const Backend& backend, uint64_t returned_bytes,
+                                    uint64_t beside_bytes);
 
 // Most that a layer of the plan needs of what a worker announces: on a CPU device and host are the
 // same memory.

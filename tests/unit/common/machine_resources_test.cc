@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sched.h>
+#include <unistd.h>
 
 #include <initializer_list>
 #include <string>
@@ -60,6 +61,11 @@ TEST_F(MachineResourcesTest, WithoutGroupsTheMachineIsAllThereIs) {
   EXPECT_EQ(resources.available_memory_bytes, 400 * kGiB);
   EXPECT_FALSE(resources.memory_is_limited);
   EXPECT_EQ(resources.num_cpus, Affinity());
+}
+
+TEST_F(MachineResourcesTest, OwnMemoryIsWhatNobodyElseHas) {
+  Write("proc/self/statm", "100000 5000 2000 10 0 4000 0\n");
+  EXPECT_EQ(Read().own_memory_bytes, 3000u * static_cast<uint64_t>(sysconf(_SC_PAGESIZE)));
 }
 
 TEST_F(MachineResourcesTest, AMissingProcLimitsNothing) {
