@@ -4,6 +4,8 @@
 #ifndef UNIQUANF_COMMON_OBJECT_STORE_LOCAL_PATH_H_
 #define UNIQUANF_COMMON_OBJECT_STORE_LOCAL_PATH_H_
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -46,9 +48,10 @@ absl::StatusOr<FileDescriptor> OpenObject(const std::string& root, absl::string_
                                           absl::string_view object, int flags);
 
 // Opens the directory that holds `key`, making it and those above it, each made durable in its
-// parent; no link is followed below the root.
+// parent; no link is followed below the root. `directory_mode`: of StoreOptions.
 absl::StatusOr<FileDescriptor> OpenParentForWrite(const std::string& root, absl::string_view key,
-                                                  absl::string_view object);
+                                                  absl::string_view object,
+                                                  std::optional<uint32_t> directory_mode);
 
 // Removes stale temporaries of one directory (`directory_fd` is borrowed); returns how many.
 int SweepDirectory(int directory_fd, int64_t min_age_seconds);

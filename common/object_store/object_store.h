@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,8 @@
 #include "absl/time/time.h"
 
 namespace uniquanf {
+
+class StoreObserver;  // common/object_store/store_observer.h
 
 struct ObjectInfo {
   std::string key;
@@ -100,6 +103,11 @@ struct StoreOptions {
   // they end within about a second with kCancelled (REQUEST_INTERRUPTED). Must stay valid as long
   // as the store. Empty: never. Local stores do not ask.
   std::function<bool()> interrupted;
+  // Told of every operation on the store that is opened; null: nobody.
+  std::shared_ptr<StoreObserver> observer;
+  // Of directories that a local store makes, whatever the umask; its files are the same without
+  // execution (0750 gives 0640). nullopt: 0777 and 0666 less the umask.
+  std::optional<uint32_t> directory_mode;
 };
 
 // Opens the store named by `uri`: "file:///absolute/dir", a plain path (relative to the working

@@ -18,6 +18,7 @@
 #include "common/base/check.h"
 #include "common/base/clock.h"
 #include "common/base/file_limit.h"
+#include "common/base/file_modes.h"
 #include "common/base/ids.h"
 #include "common/base/machine_resources.h"
 #include "common/base/ready_file.h"
@@ -26,14 +27,18 @@
 #include "common/rpc/channel.h"
 #include "common/rpc/health_check.h"
 #include "common/telemetry/logger.h"
+#include "common/telemetry/process_metrics.h"
+#include "common/telemetry/store_metrics.h"
 #include "common/telemetry/telemetry_server.h"
 #include "prometheus/registry.h"
 #include "worker/agent/agent.h"
 #include "worker/agent/cache_metrics.h"
 #include "worker/agent/engine_executor.h"
+#include "worker/agent/gpu_metrics.h"
 #include "worker/agent/worker_options.h"
 #include "worker/agent/worker_telemetry.h"
 #include "worker/backend/backend.h"
+#include "worker/backend/gpu_monitor.h"
 #include "worker/model/checkpoint.h"
 
 namespace uniquanf {
@@ -92,6 +97,14 @@ v1::WorkerCapabilities Capabilities(const WorkerOptions& options, int num_cpus,
                                                     : num_cpus);
   for (const auto& [key, value] : options.labels) (*capabilities.mutable_labels())[key] = value;
   return capabilities;
+}
+
+// Of the slots' GPUs, in their order.
+std::vector<std::string> PciBusIds(const std::vector<std::unique_ptr<Backend>>& backends) {
+  std::vector<std::string> ids;
+  if (backends[0]->kind() != DeviceKind::kCuda) return ids;
+  for (size_t i = 0; i < backends.size(); ++i) ids.push_back(CudaPciBusId(static_cast<int>(i)));
+  return ids;
 }
 
 // Null when it is off.
@@ -193,6 +206,8 @@ int RunWorker(const WorkerOptions& options) {
   Logger logger(sink.get(), &SystemClock(),
                 options.log_format == "json" ? LogFormat::kJson : LogFormat::kText,
                 ParseLogLevel(options.log_level).value_or(LogLevel::kInfo));
+  const uint32_t umask_before = RestrictUmask(kPrivateUmask);
+  const uint32_t artifact_mode = options.artifact_mode.value_or(kArtifactMode & ~umask_before);
   const FileLimit files = RaiseFileLimit();
   const MachineResources machine = ReadMachineResources();
   logger.Info("limits", {{"open_files_before", files.before},
@@ -246,11 +261,17 @@ int RunWorker(const WorkerOptions& options) {
   });
   const std::shared_ptr<ObjectCache> cache = OpenCache(options, backends->size(), &logger);
   CacheMetrics cache_metrics(registry.get());
+  ProcessMetrics process_metrics(registry.get(), "uniquanf-worker");
+  GpuMetrics gpu_metrics(registry.get(), OpenGpuMonitor(PciBusIds(*backends)));
+  EngineExecutorOptions executor_options;
+  executor_options.object_cache = cache;
+  executor_options.store_observer = std::make_shared<StoreMetrics>(registry.get());
+  executor_options.artifact_mode = artifact_mode;
   std::vector<std::unique_ptr<EngineExecutor>> executors;
   std::vector<TaskExecutor*> slots;
   for (auto& backend : *backends) {
     executors.push_back(
-        std::make_unique<EngineExecutor>(std::move(backend), &SystemClock(), cache));
+        std::make_unique<EngineExecutor>(std::move(backend), &SystemClock(), executor_options));
     slots.push_back(executors.back().get());
   }
   auto agent = std::make_unique<Agent>(agent_options, std::move(channels), slots, &SystemClock(),
@@ -260,7 +281,9 @@ int RunWorker(const WorkerOptions& options) {
     TelemetryServerOptions page_options;
     page_options.listen = options.metrics_listen;
     page_options.registry = registry;
-    page_options.before_scrape = [&cache, &cache_metrics] {
+    page_options.before_scrape = [&cache, &cache_metrics, &process_metrics, &gpu_metrics] {
+      process_metrics.Update();
+      gpu_metrics.Update();
       if (cache != nullptr) cache_metrics.Update(cache->counts());
     };
     page_options.healthy = [&agent]() -> absl::Status {

@@ -75,6 +75,8 @@ struct TaskEnvironment {
   // For the stores that tasks open (StoreOptions): may be empty, and must stay valid as long as
   // anything opened with it, thus longer than the task.
   std::function<bool()> interrupted;
+  std::shared_ptr<StoreObserver> store_observer;  // of those stores; null: none
+  std::optional<uint32_t> artifact_mode;  // of a local artifact's directories (StoreOptions)
 };
 
 struct PrepareOutcome {
