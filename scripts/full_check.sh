@@ -54,7 +54,7 @@ stage_cuda() {
   build cuda-compile
 }
 stage_deploy() {
-  if $changed; then scripts/deploy_check.sh --changed --without-images; else scripts/deploy_check.sh; fi
+  if $changed; then scripts/deploy_check.sh --changed; else scripts/deploy_check.sh; fi
 }
 
 needs_test() { echo build; }

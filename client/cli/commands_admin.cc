@@ -67,7 +67,7 @@ int RunWorkers(const Arguments& arguments) {
   std::map<std::string, int> num_processes;  // of each name
   for (const Worker& worker : *workers) ++num_processes[worker.name];
   std::vector<std::vector<std::string>> rows = {
-      {"WORKER", "STATE", "DEVICE", "MEMORY", "SLOTS", "VERSION", "LAST SEEN", "TASKS"}};
+      {"WORKER", "STATE", "DEVICE", "CPUS", "MEMORY", "SLOTS", "VERSION", "LAST SEEN", "TASKS"}};
   for (const Worker& worker : *workers) {
     std::string tasks;
     for (const std::string& task : worker.tasks) {
@@ -77,13 +77,14 @@ int RunWorkers(const Arguments& arguments) {
         {num_processes[worker.name] > 1 ? worker.process
                                         : std::string(absl::StripPrefix(worker.name, "workers/")),
          std::string(WorkerStateName(worker.state)), worker.device,
+         worker.num_cpus == 0 ? "-" : absl::StrCat(worker.num_cpus),
          FormatBytes(worker.memory_bytes), absl::StrCat(worker.num_slots), worker.software_version,
          worker.last_seen_time == absl::InfinitePast()
              ? "-"
              : absl::StrCat(ShortDuration(absl::Now() - worker.last_seen_time), " ago"),
          tasks});
   }
-  PrintTable(rows, {false, false, false, true, true, false, true, false});
+  PrintTable(rows, {false, false, false, true, true, true, false, true, false});
   for (const Worker& worker : *workers) {
     if (worker.status_message.empty()) continue;
     std::printf("%s: %s\n", Printable(worker.process).c_str(),

@@ -94,6 +94,7 @@ Json ToJson(const Worker& worker) {
   json["device_description"] = worker.device_description;
   json["memory_bytes"] = worker.memory_bytes;
   json["num_slots"] = worker.num_slots;
+  json["num_cpus"] = worker.num_cpus == 0 ? Json(nullptr) : Json(worker.num_cpus);
   json["labels"] = Json::object();
   for (const auto& [key, value] : worker.labels) json["labels"][key] = value;
   json["software_version"] = worker.software_version;

@@ -8,6 +8,7 @@
 #include "absl/strings/strip.h"
 #include "client/cli/command_line.h"
 #include "client/cli/output.h"
+#include "common/base/file_modes.h"
 #include "common/base/flag_set.h"
 
 namespace uniquanf::cli {
@@ -115,5 +116,6 @@ int Run(Arguments arguments) {
 }  // namespace uniquanf::cli
 
 int main(int argc, char** argv) {
+  uniquanf::RestrictUmask(uniquanf::kArtifactUmask);  // what `download` writes
   return uniquanf::cli::Run(uniquanf::cli::Arguments(argv + 1, argv + argc));
 }

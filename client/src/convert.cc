@@ -62,6 +62,7 @@ Worker WorkerFromProto(const v1::Worker& proto) {
   worker.device_description = capabilities.device_description();
   worker.memory_bytes = capabilities.memory_bytes();
   worker.num_slots = capabilities.num_slots();
+  worker.num_cpus = capabilities.num_cpus();
   worker.labels.insert(capabilities.labels().begin(), capabilities.labels().end());
   worker.software_version = proto.software_version();
   if (proto.has_start_time()) worker.start_time = TimeFromProto(proto.start_time());

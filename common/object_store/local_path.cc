@@ -67,10 +67,15 @@ absl::Status ConflictError(absl::string_view object) {
 }
 
 // Makes `path` and its parents (below "/" or the working directory), links allowed.
-absl::Status MakeRoot(const std::string& path, absl::string_view object) {
+absl::Status MakeRoot(const std::string& path, absl::string_view object,
+                      std::optional<uint32_t> mode) {
   for (size_t slash = path.find('/', 1);; slash = path.find('/', slash + 1)) {
     const std::string part = path.substr(0, slash);
-    if (mkdir(part.c_str(), 0777) != 0 && errno != EEXIST) {
+    const bool made = mkdir(part.c_str(), 0777) == 0;
+    if (made && mode.has_value() && chmod(part.c_str(), *mode) != 0) {
+      return ErrnoToStatus(errno, absl::StrCat("set the mode of ", part, " for"), object);
+    }
+    if (!made && errno != EEXIST) {
       struct stat info;  // a read-only or forbidden parent of a directory that exists is fine
       const int error = errno;
       if (error == ENOTDIR) return ConflictError(object);
@@ -137,8 +142,9 @@ absl::StatusOr<FileDescriptor> OpenObject(const std::string& root, absl::string_
 }
 
 absl::StatusOr<FileDescriptor> OpenParentForWrite(const std::string& root, absl::string_view key,
-                                                  absl::string_view object) {
-  UQ_RETURN_IF_ERROR(MakeRoot(root, object));
+                                                  absl::string_view object,
+                                                  std::optional<uint32_t> directory_mode) {
+  UQ_RETURN_IF_ERROR(MakeRoot(root, object, directory_mode));
   FileDescriptor directory(open(root.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!directory.valid()) {
     return errno == ENOTDIR ? ConflictError(object) : ErrnoToStatus(errno, "open", object);
@@ -161,6 +167,9 @@ absl::StatusOr<FileDescriptor> OpenParentForWrite(const std::string& root, absl:
                                      : ConflictError(object);
       }
       return ErrnoToStatus(error, "open the directory of", object);
+    }
+    if (made && directory_mode.has_value() && fchmod(next.get(), *directory_mode) != 0) {
+      return ErrnoToStatus(errno, absl::StrCat("set the mode of ", segment, " for"), object);
     }
     if (made && fsync(directory.get()) != 0) return ErrnoToStatus(errno, "sync", object);
     directory = std::move(next);

@@ -4,6 +4,8 @@
 #ifndef UNIQUANF_COMMON_OBJECT_STORE_LOCAL_PATH_H_
 #define UNIQUANF_COMMON_OBJECT_STORE_LOCAL_PATH_H_
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -46,9 +48,10 @@ absl::StatusOr<FileDescriptor> OpenObject(const std::string& root, absl::string_
                                           absl::string_view object, int flags);
 
 // Opens the directory that holds `key`, making it and those above it, each made durable in its
-// parent; no link is followed below the root.
+// parent; no link is followed below the root. `directory_mode`: of StoreOptions.
 absl::StatusOr<FileDescriptor> OpenParentForWrite(const std::string& root, absl::string_view key,
-                                                  absl::string_view object);
+                                                  absl::string_view object,
+                                                  std::optional<uint32_t> directory_mode);
 
 // The store's directory as an absolute path, ".." as the system reads it. INVALID_URI when empty.
 absl::StatusOr<std::string> AbsoluteRoot(absl::string_view root);

@@ -143,7 +143,8 @@ class LocalWriter : public ObjectWriter {
 
 class LocalStore : public ObjectStore {
  public:
-  explicit LocalStore(std::string root) : root_(std::move(root)), ids_(NewRandomIdGenerator()) {}
+  LocalStore(std::string root, std::optional<uint32_t> directory_mode)
+      : root_(std::move(root)), directory_mode_(directory_mode), ids_(NewRandomIdGenerator()) {}
 
   std::string uri() const override { return absl::StrCat("file://", root_); }
 
@@ -192,7 +193,8 @@ class LocalStore : public ObjectStore {
     const std::string object = NameOf(key);
     // Another process may remove the directory while it is empty (see Delete): make it again.
     for (int attempt = 0;; ++attempt) {
-      absl::StatusOr<FileDescriptor> directory = local::OpenParentForWrite(root_, key, object);
+      absl::StatusOr<FileDescriptor> directory =
+          local::OpenParentForWrite(root_, key, object, directory_mode_);
       if (!directory.ok()) {
         if (absl::IsNotFound(directory.status()) && attempt < 10) continue;
         return directory.status();
@@ -205,6 +207,9 @@ class LocalStore : public ObjectStore {
       if (!file.valid()) {
         if ((errno == ENOENT || errno == EEXIST) && attempt < 10) continue;
         return ErrnoToStatus(errno, "write", object);
+      }
+      if (directory_mode_.has_value() && fchmod(file.get(), *directory_mode_ & 0666) != 0) {
+        return ErrnoToStatus(errno, "set the mode of", object);
       }
       (void)flock(file.get(), LOCK_EX | LOCK_NB);  // a file system without locks: age protects
       const size_t slash = key.rfind('/');
@@ -355,6 +360,7 @@ class LocalStore : public ObjectStore {
   }
 
   const std::string root_;
+  const std::optional<uint32_t> directory_mode_;
   const std::unique_ptr<IdGenerator> ids_;
   absl::Mutex mutex_;
   absl::flat_hash_set<std::string> swept_ ABSL_GUARDED_BY(mutex_);
@@ -362,9 +368,10 @@ class LocalStore : public ObjectStore {
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<ObjectStore>> OpenLocalStore(absl::string_view root) {
+absl::StatusOr<std::shared_ptr<ObjectStore>> OpenLocalStore(
+    absl::string_view root, std::optional<uint32_t> directory_mode) {
   UQ_ASSIGN_OR_RETURN(std::string path, local::AbsoluteRoot(root));
-  return std::make_shared<LocalStore>(std::move(path));
+  return std::make_shared<LocalStore>(std::move(path), directory_mode);
 }
 
 }  // namespace uniquanf

@@ -18,7 +18,9 @@
 #ifndef UNIQUANF_COMMON_OBJECT_STORE_LOCAL_STORE_H_
 #define UNIQUANF_COMMON_OBJECT_STORE_LOCAL_STORE_H_
 
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -30,7 +32,9 @@ namespace uniquanf {
 
 // `root` is a path, relative to the working directory at this call; it need not exist yet. Never
 // touches the disk. Errors: kInvalidArgument (INVALID_URI) for an empty path or one with a NUL.
-absl::StatusOr<std::shared_ptr<ObjectStore>> OpenLocalStore(absl::string_view root);
+// `directory_mode`: of StoreOptions.
+absl::StatusOr<std::shared_ptr<ObjectStore>> OpenLocalStore(
+    absl::string_view root, std::optional<uint32_t> directory_mode = std::nullopt);
 
 // Removes the temporary files below `root` that no living writer holds and that were not modified
 // for `min_age`; returns how many. A missing root is fine.

@@ -15,6 +15,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,8 @@
 #include "common/base/stop_token.h"
 
 namespace uniquanf {
+
+class StoreObserver;  // common/object_store/store_observer.h
 
 struct ObjectInfo {
   std::string key;
@@ -99,6 +102,11 @@ struct StoreOptions {
   // Asked often, from any thread, while operations of a remote store wait for it: once it says yes
   // they end within about a second with kCancelled (REQUEST_INTERRUPTED). Local stores do not ask.
   StopToken stop;
+  // Told of every operation on the store that is opened; null: nobody.
+  std::shared_ptr<StoreObserver> observer;
+  // Of directories that a local store makes, whatever the umask; its files are the same without
+  // execution (0750 gives 0640). nullopt: 0777 and 0666 less the umask.
+  std::optional<uint32_t> directory_mode;
 };
 
 // Opens the store named by `uri`: "file:///absolute/dir", a plain path (relative to the working

@@ -6,10 +6,17 @@
 #include "common/object_store/local_store.h"
 #include "common/object_store/object_key.h"
 #include "common/object_store/object_store.h"
+#include "common/object_store/store_observer.h"
 #include "common/object_store/store_schemes.h"
 
 namespace uniquanf {
 namespace {
+
+std::shared_ptr<ObjectStore> Observed(std::shared_ptr<ObjectStore> store,
+                                      const StoreOptions& options) {
+  if (options.observer == nullptr) return store;
+  return NewObservedStore(std::move(store), options.observer, &SystemClock());
+}
 
 absl::Status InvalidUri(absl::string_view uri, absl::string_view problem) {
   // User information may be a key and its secret.
@@ -29,14 +36,17 @@ absl::StatusOr<std::shared_ptr<ObjectStore>> OpenObjectStore(absl::string_view u
     if (!absl::StartsWith(uri, known->root)) {
       return InvalidUri(uri, absl::StrCat("a ", known->prefix, " URI has the form ", known->form));
     }
-    return known->open(uri, options);
+    UQ_ASSIGN_OR_RETURN(std::shared_ptr<ObjectStore> store, known->open(uri, options));
+    return Observed(std::move(store), options);
   }
   const size_t scheme = uri.find("://");
   if (scheme != absl::string_view::npos) {
     return InvalidUri(uri, absl::StrCat("the scheme ", uri.substr(0, scheme),
                                         ":// is not supported; use ", StoreUriForms()));
   }
-  return OpenLocalStore(uri);
+  UQ_ASSIGN_OR_RETURN(std::shared_ptr<ObjectStore> store,
+                      OpenLocalStore(uri, options.directory_mode));
+  return Observed(std::move(store), options);
 }
 
 absl::StatusOr<ObjectLocation> OpenObjectLocation(absl::string_view uri,

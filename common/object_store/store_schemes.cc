@@ -12,8 +12,9 @@
 namespace uniquanf {
 namespace {
 
-absl::StatusOr<std::shared_ptr<ObjectStore>> OpenFile(absl::string_view uri, const StoreOptions&) {
-  return OpenLocalStore(absl::StripPrefix(uri, "file://"));
+absl::StatusOr<std::shared_ptr<ObjectStore>> OpenFile(absl::string_view uri,
+                                                      const StoreOptions& options) {
+  return OpenLocalStore(absl::StripPrefix(uri, "file://"), options.directory_mode);
 }
 
 absl::StatusOr<int> SweepFile(absl::string_view uri, absl::Duration min_age) {

@@ -8,6 +8,8 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NAME = re.compile(r"\b(?:uniquanf|process)_[a-z_]+\b")
 SUFFIX = re.compile(r"_(bucket|sum|count)$")
+# Not in the scrape of a machine that lacks what they are of: GPUs.
+OPTIONAL = re.compile(r"^uniquanf_worker_gpu_")
 
 
 def names_in(text):
@@ -22,12 +24,13 @@ def used():
 
 
 def exported(scrape):
-    if scrape:
-        return set(re.findall(r"^# TYPE (\S+)", pathlib.Path(scrape).read_text(), re.M))
     found = set()
     for folder in ("server", "worker", "common"):
         for path in (ROOT / folder).rglob("*.cc"):
             found |= set(re.findall(r'"((?:uniquanf|process)_[a-z_]+)"', path.read_text()))
+    if scrape:
+        optional = {name for name in found if OPTIONAL.match(name)}
+        return optional | set(re.findall(r"^# TYPE (\S+)", pathlib.Path(scrape).read_text(), re.M))
     return found
 
 

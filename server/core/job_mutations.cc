@@ -105,7 +105,7 @@ Outcome Mutation::CreateJob(const CreateJobEvent& event) {
   }
   if (event.min_num_tasks > state_.policy.max_tasks_per_job) {
     return Refused(MakeError(
-        absl::StatusCode::kResourceExhausted, "TOO_MANY_TASKS",
+        absl::StatusCode::kResourceExhausted, "TASKS_EXCEEDED",
         absl::StrCat("the job has at least ", event.min_num_tasks, " tasks; a job may have ",
                      state_.policy.max_tasks_per_job, "; use fewer pipeline_rounds")));
   }
@@ -256,6 +256,7 @@ void Mutation::EraseJob(JobEntry* entry) {
     --state_.num_tasks[static_cast<int>(task.state)];
     if (task.state == TaskState::kReady) {  // a sweep has not come to it
       state_.timers.erase({task.not_before, TimerKind::kBackoff, {job.seq, i}});
+      state_.ready.erase({task.ready_since, {job.seq, i}});
     }
   }
   state_.unfinished.erase(job.seq);

@@ -156,13 +156,21 @@ absl::StatusOr<State> Rebuild(const Policy& policy, const StoredState& stored, u
   return state;
 }
 
+absl::Duration LongestWait(const State& state) {
+  for (const auto& [since, ref] : state.ready) {
+    if (!state.jobs.at(ref.job).queued_as.has_value()) continue;
+    return std::max(absl::ZeroDuration(), state.last_tick - since);
+  }
+  return absl::ZeroDuration();
+}
+
 absl::Status CheckInvariants(const State& state) {
   const auto violated = [](const JobEntry& entry, absl::string_view what) {
     return absl::InternalError(absl::StrCat("job ", entry.job.id, ": ", what));
   };
   std::array<int64_t, kNumJobStates + 1> num_jobs{};
   std::array<int64_t, kNumTaskStates + 1> num_tasks{};
-  size_t num_queued = 0, num_leases = 0;
+  size_t num_queued = 0, num_leases = 0, num_ready = 0;
   for (const auto& [seq, entry] : state.jobs) {
     const Job& job = entry.job;
     ++num_jobs[static_cast<int>(job.state)];
@@ -210,6 +218,10 @@ absl::Status CheckInvariants(const State& state) {
       const bool ready = entry.ready.count(ref.index) > 0;
       if ((task.state == TaskState::kReady) != (backoff || ready) || (backoff && ready)) {
         return violated(entry, "a ready task is nowhere or in two places");
+      }
+      num_ready += ready;
+      if (ready && state.ready.count({task.ready_since, ref}) == 0) {
+        return violated(entry, "a ready task whose waiting nobody counts");
       }
       const bool swept = entry.sweep != JobEntry::Sweep::kCancel || ref.index < entry.sweep_next;
       if (IsFinal(job.state) && swept &&
@@ -270,6 +282,7 @@ absl::Status CheckInvariants(const State& state) {
   if (num_jobs != state.num_jobs || num_tasks != state.num_tasks) {
     return absl::InternalError("counters of jobs or tasks by state");
   }
+  if (num_ready != state.ready.size()) return absl::InternalError("tasks that wait and are gone");
   size_t in_queues = 0, in_sessions = 0;
   int64_t num_quarantined = 0;
   for (const auto& [key, queue] : state.queue) in_queues += queue.size();

@@ -159,7 +159,8 @@ struct State {
   std::set<std::string> garbage;
 
   std::map<QueueKey, std::set<uint64_t>> queue;
-  std::map<std::string, Session*> parked;  // by session id
+  std::map<std::string, Session*> parked;              // by session id
+  std::set<std::pair<absl::Duration, TaskRef>> ready;  // all of JobEntry::ready, by ready_since
   uint64_t num_given = 0;
   int64_t num_quarantined = 0;    // sessions
   std::set<uint64_t> unfinished;  // jobs that are swept or expanded
@@ -180,6 +181,10 @@ struct State {
   Task* FindTask(const TaskRef& ref);
   const Task* FindTask(const TaskRef& ref) const;
 };
+
+// How long, at the last tick, the task has been ready that waits for the longest of those that a
+// worker may be given: jobs that are paused do not count. Zero when none waits.
+absl::Duration LongestWait(const State& state);
 
 // What one or more events changed. Keys only: the values are read from the state when they are
 // written, once for a whole batch.

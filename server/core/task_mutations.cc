@@ -83,6 +83,7 @@ void Mutation::SetTaskState(JobEntry* entry, int32_t index, TaskEvent event) {
   ++state_.num_tasks[static_cast<int>(*next)];
   if (task.state == TaskState::kReady) {
     if (entry->ready.erase(index) > 0) entry->num_ready_choosy -= IsChoosy(task);
+    state_.ready.erase({task.ready_since, {entry->job.seq, index}});
     state_.timers.erase({task.not_before, TimerKind::kBackoff, {entry->job.seq, index}});
     task.next_attempt_time.reset();
   }
@@ -109,6 +110,7 @@ void Mutation::MarkReady(JobEntry* entry, int32_t index) {
   Task& task = entry->tasks[index];
   task.ready_since = now_.mono;
   entry->ready.insert(index);
+  state_.ready.insert({task.ready_since, {entry->job.seq, index}});
   entry->num_ready_choosy += IsChoosy(task);
   RefreshQueue(entry);
   matchable_.insert(entry->job.seq);
@@ -192,7 +194,7 @@ void Mutation::Succeed(JobEntry* entry, int32_t index, const TaskOutcome& outcom
     const int64_t num_tasks = NumNodes({outcome.num_layers, outcome.num_rounds, false});
     if (num_tasks > state_.policy.max_tasks_per_job) {
       Fail(entry, index,
-           {FailureClass::kInvalidInput, "TOO_MANY_TASKS",
+           {FailureClass::kInvalidInput, "TASKS_EXCEEDED",
             absl::StrCat(outcome.num_layers, " layers in ", outcome.num_rounds, " rounds make ",
                          num_tasks, " tasks; a job may have ", state_.policy.max_tasks_per_job,
                          "; use fewer pipeline_rounds"),

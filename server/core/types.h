@@ -129,6 +129,7 @@ struct WorkerCapabilities {
   int64_t memory_bytes = 0;  // 0: unknown, taken as enough
   int32_t num_slots = 0;
   std::map<std::string, std::string> labels;
+  int32_t num_cpus = 0;  // 0: unknown
 };
 
 // The operator's wish for one worker process; it does not outlive that process.

@@ -57,7 +57,8 @@ void Janitor::SweepGarbage() {
     absl::Status status;
     int64_t num_objects = 0;
     if (root_ == nullptr) {
-      absl::StatusOr<std::shared_ptr<ObjectStore>> opened = OpenObjectStore(options_.object_root);
+      absl::StatusOr<std::shared_ptr<ObjectStore>> opened =
+          OpenObjectStore(options_.object_root, options_.store);
       status = opened.status();
       if (opened.ok()) root_ = *std::move(opened);
     }

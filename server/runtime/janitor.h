@@ -30,6 +30,7 @@ namespace uniquanf::server {
 
 struct JanitorOptions {
   std::string object_root;  // URI
+  StoreOptions store;
   absl::Duration period = absl::Seconds(5);
   // Longer than any worker goes on with a task whose lease has ended.
   absl::Duration late_write_grace = absl::Minutes(5);

@@ -18,7 +18,7 @@ absl::StatusOr<std::set<std::string>> StoredResults::Look(const JobView& job) co
   }
   if (missing.empty()) return missing;
   if (root_ == nullptr) {
-    UQ_ASSIGN_OR_RETURN(root_, OpenObjectStore(object_root_));
+    UQ_ASSIGN_OR_RETURN(root_, OpenObjectStore(object_root_, store_options_));
   }
   ListOptions options;
   options.prefix = absl::StrCat("work/", job.job->uid, "/objects/");

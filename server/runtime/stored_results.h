@@ -19,7 +19,8 @@ namespace uniquanf::server {
 
 class StoredResults {
  public:
-  explicit StoredResults(std::string object_root) : object_root_(std::move(object_root)) {}
+  explicit StoredResults(std::string object_root, StoreOptions store = {})
+      : object_root_(std::move(object_root)), store_options_(std::move(store)) {}
   ~StoredResults() { thread_.Stop(); }
 
   // Digests of results of the job's finished tasks that are not there. Errors: the store's.
@@ -30,6 +31,7 @@ class StoredResults {
   absl::StatusOr<std::set<std::string>> Look(const JobView& job) const;
 
   const std::string object_root_;
+  const StoreOptions store_options_;
   mutable std::shared_ptr<ObjectStore> root_;  // the thread's own
   mutable CallbackThread thread_;
 };

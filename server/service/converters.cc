@@ -128,6 +128,7 @@ void WorkerToProto(const State& state, const Session& session, const Now& now, v
   capabilities->set_device_description(session.capabilities.device_description);
   capabilities->set_memory_bytes(session.capabilities.memory_bytes);
   capabilities->set_num_slots(session.capabilities.num_slots);
+  capabilities->set_num_cpus(session.capabilities.num_cpus);
   capabilities->mutable_labels()->insert(session.capabilities.labels.begin(),
                                          session.capabilities.labels.end());
   proto->set_software_version(session.software_version);
@@ -264,14 +265,17 @@ absl::StatusOr<SynchronizeEvent> SynchronizeFromProto(const v1::SynchronizeReque
                                 " is neither cpu nor cuda"));
   }
   if (capabilities.memory_bytes() < 0 || capabilities.num_slots() < 0 ||
-      request.num_free_slots() < 0 || request.num_free_slots() > 4096) {
-    return Invalid("capabilities.memory_bytes, num_slots or num_free_slots is out of range");
+      capabilities.num_cpus() < 0 || request.num_free_slots() < 0 ||
+      request.num_free_slots() > 4096) {
+    return Invalid(
+        "capabilities.memory_bytes, num_slots, num_cpus or num_free_slots is out of range");
   }
   UQ_RETURN_IF_ERROR(CheckLabels(capabilities.labels()));
   event.capabilities.device = capabilities.device();
   event.capabilities.device_description = capabilities.device_description();
   event.capabilities.memory_bytes = capabilities.memory_bytes();
   event.capabilities.num_slots = capabilities.num_slots();
+  event.capabilities.num_cpus = capabilities.num_cpus();
   event.capabilities.labels.insert(capabilities.labels().begin(), capabilities.labels().end());
   event.draining = request.draining();
   event.num_free_slots = request.num_free_slots();

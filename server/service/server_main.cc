@@ -27,6 +27,8 @@
 #include "common/rpc/channel.h"
 #include "common/rpc/health_check.h"
 #include "common/telemetry/logger.h"
+#include "common/telemetry/process_metrics.h"
+#include "common/telemetry/store_metrics.h"
 #include "common/telemetry/telemetry_server.h"
 #include "server/runtime/janitor.h"
 #include "server/service/server_flags.h"
@@ -67,13 +69,15 @@ enum class Phase { kStarting, kServing, kStopping };
 // Null where it is off. `running`: OK from the end of the start to the begin of the shutdown.
 absl::StatusOr<std::unique_ptr<TelemetryServer>> StartTelemetry(const ServerFlags& flags,
                                                                 ServerMetrics* metrics,
+                                                                ProcessMetrics* process_metrics,
                                                                 ServerProcess* server,
                                                                 TelemetryCheck running) {
   if (flags.metrics_listen.empty()) return nullptr;
   TelemetryServerOptions options;
   options.listen = flags.metrics_listen;
   options.registry = metrics->registry();
-  options.before_scrape = [metrics, server] {
+  options.before_scrape = [metrics, process_metrics, server] {
+    process_metrics->Update();
     metrics->SetWatchStreams(server->runtime()->watch_hub().num_watchers());
     metrics->SetConnections(server->connections());
     metrics->SetTlsNotAfter(server->tls_not_after());
@@ -132,11 +136,15 @@ int Run(const ServerFlags& flags) {
                          {"max_connections", connections.max_connections},
                          {"max_connections_per_peer", connections.max_per_peer}});
   ServerMetrics metrics(&logger);
+  ProcessMetrics process_metrics(metrics.registry().get(), "uniquanf-server");
+  StoreOptions store_options;
+  store_options.observer = std::make_shared<StoreMetrics>(metrics.registry().get());
   const std::unique_ptr<IdGenerator> ids = NewRandomIdGenerator();
   std::atomic<bool> fatal{false};
   ServerProcessOptions options;
   options.listen = flags.listen;
   options.object_root = flags.object_root;
+  options.store = store_options;
   options.tls = flags.tls;
   options.tls_watch.note = [&logger](NoteLevel level, const std::string& text) {
     logger.Log(level == NoteLevel::kWarning ? LogLevel::kWarning : LogLevel::kInfo, "TLS",
@@ -173,7 +181,7 @@ int Run(const ServerFlags& flags) {
   std::atomic<Phase> phase{Phase::kStarting};
   // Before the state is read, which may take long: probes must find the process alive meanwhile.
   absl::StatusOr<std::unique_ptr<TelemetryServer>> telemetry =
-      StartTelemetry(flags, &metrics, &server, [&phase, &fatal] {
+      StartTelemetry(flags, &metrics, &process_metrics, &server, [&phase, &fatal] {
         if (fatal || phase == Phase::kStopping) {
           return Unavailable("SHUTTING_DOWN", "the server shuts down");
         }
@@ -198,6 +206,7 @@ int Run(const ServerFlags& flags) {
                           {"metrics_port", *telemetry == nullptr ? 0 : (*telemetry)->port()}});
   JanitorOptions janitor_options;
   janitor_options.object_root = flags.object_root;
+  janitor_options.store = store_options;
   // A worker stops a task within half a minute of the end of its lease, or exits.
   janitor_options.late_write_grace = flags.policy.lease_duration + absl::Minutes(2);
   janitor_options.unfinished_write_age = flags.unfinished_upload_age == absl::ZeroDuration()

@@ -75,6 +75,9 @@ ServerMetrics::ServerMetrics(Logger* logger)
                                "deadlines and deletions wait while this is not 0")),
       garbage_(GaugeFamily(registry_.get(), "uniquanf_garbage_jobs",
                            "Jobs whose working objects are to be deleted")),
+      longest_wait_(GaugeFamily(registry_.get(), "uniquanf_oldest_ready_task_seconds",
+                                "How long the task has been ready that waits for the longest; 0 "
+                                "when none waits. Paused jobs do not count")),
       watch_streams_(
           GaugeFamily(registry_.get(), "uniquanf_watch_streams", "Open WatchJob streams").Add({})),
       recovery_seconds_(GaugeFamily(registry_.get(), "uniquanf_recovery_seconds",
@@ -91,6 +94,9 @@ ServerMetrics::ServerMetrics(Logger* logger)
       results_lost_(CounterFamily(registry_.get(), "uniquanf_results_lost_total",
                                   "Finished tasks that run again since their results were gone")
                         .Add({})),
+      clock_jumps_(CounterFamily(registry_.get(), "uniquanf_clock_jumps_total",
+                                 "Times that the wall clock ran ahead of what the server believes")
+                       .Add({})),
       commit_failures_(CounterFamily(registry_.get(), "uniquanf_commit_failures_total",
                                      "Transactions that failed or could not be confirmed")
                            .Add({})),
@@ -181,6 +187,7 @@ void ServerMetrics::SetWatchStreams(int64_t num_streams) {
 void ServerMetrics::OnRecovered(const State& state, absl::Duration duration) {
   recovery_seconds_.Set(absl::ToDoubleSeconds(duration));
   SetGauges(state);
+  SetStateGauge(&longest_wait_, 0);
   logger_->Info("state loaded",
                 {{"jobs", static_cast<int64_t>(state.jobs.size())},
                  {"tasks_leased", state.num_tasks[static_cast<int>(TaskState::kLeased)]},
@@ -205,6 +212,7 @@ void ServerMetrics::OnCommit(size_t num_events, bool durable, absl::Duration dur
     failures_.Add({{"class", Lower(FailureClassName(failure))}}).Increment();
   }
   if (durable || num_events == 0) SetGauges(state);
+  WatchQueue(state);
   for (const TaskRef& ref : edits.tasks) {
     const Task* task = state.FindTask(ref);
     if (task == nullptr) continue;
@@ -262,6 +270,7 @@ void ServerMetrics::WatchClock(const State& state) {
   SetStateGauge(&clock_ahead_, ahead);
   clock_was_ahead_ = ahead > 0;
   if (clock_was_ahead_) {
+    clock_jumps_.Increment();
     logger_->Warning(
         "the wall clock is ahead of the time that passed; deadlines and deletions wait until that "
         "has lasted or an operator confirms it",
@@ -270,6 +279,13 @@ void ServerMetrics::WatchClock(const State& state) {
   } else {
     logger_->Info("the wall clock is believed again");
   }
+}
+
+// Once a second: tasks of paused jobs may have to be passed over.
+void ServerMetrics::WatchQueue(const State& state) {
+  if (state.last_tick - watched_queue_at_ < absl::Seconds(1)) return;
+  watched_queue_at_ = state.last_tick;
+  SetStateGauge(&longest_wait_, absl::ToDoubleSeconds(LongestWait(state)));
 }
 
 void ServerMetrics::OnCommitFailed(const absl::Status& status) {

@@ -54,6 +54,7 @@ class ServerMetrics : public RuntimeObserver, public RpcObserver {
                      const std::string& state = "");
   void LogHealth(const State& state, const Edits& edits);
   void WatchClock(const State& state);
+  void WatchQueue(const State& state);
 
   Logger* const logger_;
   bool clock_was_ahead_ = false;  // the writer's own
@@ -68,6 +69,8 @@ class ServerMetrics : public RuntimeObserver, public RpcObserver {
   prometheus::Family<prometheus::Gauge>& quarantined_;
   prometheus::Family<prometheus::Gauge>& clock_ahead_;
   prometheus::Family<prometheus::Gauge>& garbage_;
+  prometheus::Family<prometheus::Gauge>& longest_wait_;
+  absl::Duration watched_queue_at_;  // the writer's own
   // Of the state, there while this server is the active one. The writer's thread only.
   std::map<std::pair<prometheus::Family<prometheus::Gauge>*, std::string>, prometheus::Gauge*>
       state_gauges_;
@@ -77,6 +80,7 @@ class ServerMetrics : public RuntimeObserver, public RpcObserver {
   prometheus::Counter& expired_leases_;
   prometheus::Counter& tasks_succeeded_;
   prometheus::Counter& results_lost_;
+  prometheus::Counter& clock_jumps_;
   prometheus::Counter& commit_failures_;
   prometheus::Histogram& lease_latency_;
   prometheus::Histogram& commit_latency_;

@@ -45,7 +45,7 @@ ServerProcess::ServerProcess(ServerProcessOptions options, std::unique_ptr<JobSt
   }
   context_.state_backend = store_->backend();
   if (options_.check_results) {
-    stored_results_ = std::make_unique<StoredResults>(context_.layout.root);
+    stored_results_ = std::make_unique<StoredResults>(context_.layout.root, options_.store);
     context_.stored_results = stored_results_.get();
   }
   job_service_ = std::make_unique<JobServiceImpl>(&context_);

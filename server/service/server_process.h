@@ -30,6 +30,7 @@ struct ServerProcessOptions {
   // host:port; port 0 takes a free one. Empty: no socket, for tests with in-process channels.
   std::string listen = "127.0.0.1:50051";
   std::string object_root;  // URI
+  StoreOptions store;       // how it is opened
   ServerTlsOptions tls;
   TlsWatchOptions tls_watch;
   ConnectionLimits connections;

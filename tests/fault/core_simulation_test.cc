@@ -290,24 +290,30 @@ class World {
   void Tick() {
     struct End {
       std::optional<absl::Time> deadline, deletion;
+      std::optional<absl::Duration> time_to_live;
     };
     std::map<uint64_t, End> ends;
     for (const auto& [seq, entry] : state_.jobs) {
       const Job& job = entry.job;
       End& end = ends[seq];
       if (!IsFinal(job.state)) end.deadline = job.deadline;
+      end.time_to_live = job.time_to_live;
       if (IsFinal(job.state) && job.time_to_live.has_value()) {
         end.deletion = *job.end_time + *job.time_to_live;
       }
     }
+    if (skews_.back().second != skew_) skews_.push_back({mono_, skew_});
     Apply(&state_, TickEvent{}, now(), &edits_);
     const absl::Time latest = LatestBelievable();
     for (const auto& [seq, end] : ends) {
       const auto it = state_.jobs.find(seq);
       if (it == state_.jobs.end()) {
-        // One that failed by its deadline may have outlived its time to live at once.
-        const std::optional<absl::Time> due =
-            end.deletion.has_value() ? end.deletion : end.deadline;
+        // One that ended in this very tick, by its deadline or by losing its last worker, may have
+        // outlived its time to live at once.
+        std::optional<absl::Time> due = end.deletion;
+        if (!due.has_value() && end.time_to_live.has_value()) {
+          due = now().wall + *end.time_to_live;
+        }
         if (!due.has_value() || *due > latest) Violate("deleted too early");
       } else if (end.deadline.has_value() && it->second.job.error.has_value() &&
                  it->second.job.error->reason == "DEADLINE" && *end.deadline > latest) {
@@ -630,10 +636,11 @@ class World {
       if (Chance(0.2)) RestartServer();
       if (Chance(0.2)) {
         skew_ = absl::Seconds(static_cast<int64_t>(Draw(7200)) - 3600);
-        skews_.push_back({mono_, skew_});
       }
-      if (Chance(0.05)) Apply(&state_, ConfirmWallClockEvent{}, now(), &edits_), skews_.clear();
-      if (skews_.empty()) skews_.push_back({mono_, skew_});
+      if (Chance(0.05)) {
+        Apply(&state_, ConfirmWallClockEvent{}, now(), &edits_);
+        skews_ = {{mono_, skew_}};
+      }
       if (Chance(0.2)) LoseObject();
       if (Chance(0.2)) ForgeSequence(worker);
       if (Chance(0.05)) worker.sick = !worker.sick;
@@ -736,8 +743,9 @@ class World {
   std::vector<SimWorker> workers_;
   std::vector<Message> network_;
   absl::Duration mono_ = absl::Seconds(1000), skew_;
-  std::vector<std::pair<absl::Duration, absl::Duration>> skews_;  // since when, how much
-  std::set<std::string> lost_objects_, ever_lost_;                // digests
+  // Since when, how much, as the server read it: at its ticks.
+  std::vector<std::pair<absl::Duration, absl::Duration>> skews_;
+  std::set<std::string> lost_objects_, ever_lost_;  // digests
   std::string violation_;
   int64_t num_events_ = 0;
   int num_sessions_ = 0, num_created_ = 0, num_succeeded_ = 0, num_failed_ = 0, num_restarts_ = 0;

@@ -38,11 +38,11 @@ std::string JobOfTask(absl::string_view task) {
 }
 
 EngineExecutor::EngineExecutor(std::unique_ptr<Backend> backend, const Clock* clock,
-                               std::shared_ptr<ObjectCache> object_cache)
+                               EngineExecutorOptions options)
     : backend_(std::move(backend)),
       clock_(clock),
       cache_(NewActivationCache()),
-      object_cache_(std::move(object_cache)) {}
+      options_(std::move(options)) {}
 
 EngineExecutor::~EngineExecutor() = default;
 
@@ -54,7 +54,9 @@ absl::StatusOr<v1::TaskOutcome> EngineExecutor::Execute(const v1::TaskAssignment
   environment.clock = clock_;
   environment.cache = cache_.get();
   environment.progress = callbacks.progress;
-  environment.model_cache = object_cache_;
+  environment.model_cache = options_.object_cache;
+  environment.store_observer = options_.store_observer;
+  environment.artifact_mode = options_.artifact_mode;
   environment.work_uri = assignment.work_uri();
   environment.stop = [running = running_] {
     absl::MutexLock lock(&running->mutex);
@@ -81,8 +83,9 @@ absl::StatusOr<v1::TaskOutcome> EngineExecutor::OpenAndDispatch(
     const v1::TaskAssignment& assignment, TaskEnvironment* environment) {
   StoreOptions options;
   options.stop = environment->stop;
-  UQ_ASSIGN_OR_RETURN(environment->work,
-                      OpenObjectStoreThrough(assignment.work_uri(), object_cache_, options));
+  options.observer = options_.store_observer;
+  UQ_ASSIGN_OR_RETURN(environment->work, OpenObjectStoreThrough(assignment.work_uri(),
+                                                                options_.object_cache, options));
   const absl::StatusOr<v1::TaskOutcome> outcome = Dispatch(assignment, *environment);
   const std::string suspect = WorkObjectOf(outcome.status());
   if (suspect.empty() || assignment.plan_sha256().empty()) return outcome;

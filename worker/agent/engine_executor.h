@@ -21,12 +21,18 @@
 
 namespace uniquanf {
 
+struct EngineExecutorOptions {
+  // Executors may share these; null: none.
+  std::shared_ptr<ObjectCache> object_cache;  // of models and working objects in remote stores
+  std::shared_ptr<StoreObserver> store_observer;
+  std::optional<uint32_t> artifact_mode;  // TaskEnvironment
+};
+
 class EngineExecutor : public TaskExecutor {
  public:
-  // Activations are float32 on the CPU and bfloat16 on CUDA. `object_cache`, for models and working
-  // objects in remote stores, may be null; executors share it.
+  // Activations are float32 on the CPU and bfloat16 on CUDA.
   EngineExecutor(std::unique_ptr<Backend> backend, const Clock* clock,
-                 std::shared_ptr<ObjectCache> object_cache = nullptr);
+                 EngineExecutorOptions options);
   ~EngineExecutor() override;
 
   absl::StatusOr<v1::TaskOutcome> Execute(const v1::TaskAssignment& assignment,
@@ -50,7 +56,7 @@ class EngineExecutor : public TaskExecutor {
   const std::unique_ptr<Backend> backend_;
   const Clock* const clock_;
   const std::unique_ptr<ActivationCache> cache_;
-  const std::shared_ptr<ObjectCache> object_cache_;
+  const EngineExecutorOptions options_;
   const std::shared_ptr<Running> running_ = std::make_shared<Running>();
   LayerRunner layers_;
   mutable absl::Mutex mutex_;

@@ -18,21 +18,27 @@
 #include "common/base/clock.h"
 #include "common/base/environment.h"
 #include "common/base/file_limit.h"
+#include "common/base/file_modes.h"
 #include "common/base/ids.h"
+#include "common/base/machine_resources.h"
 #include "common/base/ready_file.h"
 #include "common/base/status.h"
 #include "common/base/version.h"
 #include "common/rpc/channel_source.h"
 #include "common/rpc/health_check.h"
 #include "common/telemetry/logger.h"
+#include "common/telemetry/process_metrics.h"
+#include "common/telemetry/store_metrics.h"
 #include "common/telemetry/telemetry_server.h"
 #include "prometheus/registry.h"
 #include "worker/agent/agent.h"
 #include "worker/agent/cache_metrics.h"
 #include "worker/agent/engine_executor.h"
+#include "worker/agent/gpu_metrics.h"
 #include "worker/agent/worker_options.h"
 #include "worker/agent/worker_telemetry.h"
 #include "worker/backend/backend.h"
+#include "worker/backend/gpu_monitor.h"
 #include "worker/model/checkpoint.h"
 
 namespace uniquanf {
@@ -72,7 +78,7 @@ absl::StatusOr<std::vector<std::unique_ptr<Backend>>> OpenBackends(const WorkerO
   return backends;
 }
 
-v1::WorkerCapabilities Capabilities(const WorkerOptions& options,
+v1::WorkerCapabilities Capabilities(const WorkerOptions& options, int num_cpus,
                                     const std::vector<std::unique_ptr<Backend>>& backends) {
   v1::WorkerCapabilities capabilities;
   capabilities.set_device(backends[0]->kind() == DeviceKind::kCuda ? "cuda" : "cpu");
@@ -84,8 +90,18 @@ v1::WorkerCapabilities Capabilities(const WorkerOptions& options,
   }
   capabilities.set_memory_bytes(static_cast<int64_t>(memory_bytes));
   capabilities.set_num_slots(static_cast<int>(backends.size()));
+  capabilities.set_num_cpus(options.num_threads > 0 ? std::min(options.num_threads, num_cpus)
+                                                    : num_cpus);
   for (const auto& [key, value] : options.labels) (*capabilities.mutable_labels())[key] = value;
   return capabilities;
+}
+
+// Of the slots' GPUs, in their order.
+std::vector<std::string> PciBusIds(const std::vector<std::unique_ptr<Backend>>& backends) {
+  std::vector<std::string> ids;
+  if (backends[0]->kind() != DeviceKind::kCuda) return ids;
+  for (size_t i = 0; i < backends.size(); ++i) ids.push_back(CudaPciBusId(static_cast<int>(i)));
+  return ids;
 }
 
 // Null when it is off.
@@ -193,8 +209,15 @@ int RunWorker(const WorkerOptions& options) {
   Logger logger(sink.get(), &SystemClock(),
                 options.log_format == "json" ? LogFormat::kJson : LogFormat::kText,
                 ParseLogLevel(options.log_level).value_or(LogLevel::kInfo));
+  const uint32_t umask_before = RestrictUmask(kPrivateUmask);
+  const uint32_t artifact_mode = options.artifact_mode.value_or(kArtifactMode & ~umask_before);
   const FileLimit files = RaiseFileLimit();
-  logger.Info("limits", {{"open_files_before", files.before}, {"open_files", files.now}});
+  const MachineResources machine = ReadMachineResources();
+  logger.Info("limits", {{"open_files_before", files.before},
+                         {"open_files", files.now},
+                         {"memory_bytes", machine.memory_bytes},
+                         {"memory_is_limited", machine.memory_is_limited},
+                         {"cpus", machine.num_cpus}});
   SignalThread signals(!options.tls.files().empty(), &logger);
   auto backends = OpenBackends(options);
   if (!backends.ok()) {
@@ -227,7 +250,7 @@ int RunWorker(const WorkerOptions& options) {
   agent_options.worker = absl::StrCat("workers/", options.name);
   agent_options.protocol_version = kProtocolVersion;
   agent_options.software_version = kSoftwareVersion;
-  agent_options.capabilities = Capabilities(options, *backends);
+  agent_options.capabilities = Capabilities(options, machine.num_cpus, *backends);
   agent_options.task_stall_timeout = options.task_stall_timeout;
   agent_options.exit_when_idle = options.exit_when_idle;
   agent_options.jitter_seed = std::hash<std::string>()(agent_options.session_id);
@@ -246,11 +269,17 @@ int RunWorker(const WorkerOptions& options) {
   });
   const std::shared_ptr<ObjectCache> cache = OpenCache(options, backends->size(), &logger);
   CacheMetrics cache_metrics(registry.get());
+  ProcessMetrics process_metrics(registry.get(), "uniquanf-worker");
+  GpuMetrics gpu_metrics(registry.get(), OpenGpuMonitor(PciBusIds(*backends)));
+  EngineExecutorOptions executor_options;
+  executor_options.object_cache = cache;
+  executor_options.store_observer = std::make_shared<StoreMetrics>(registry.get());
+  executor_options.artifact_mode = artifact_mode;
   std::vector<std::unique_ptr<EngineExecutor>> executors;
   std::vector<TaskExecutor*> slots;
   for (auto& backend : *backends) {
     executors.push_back(
-        std::make_unique<EngineExecutor>(std::move(backend), &SystemClock(), cache));
+        std::make_unique<EngineExecutor>(std::move(backend), &SystemClock(), executor_options));
     slots.push_back(executors.back().get());
   }
   auto agent =
@@ -260,7 +289,9 @@ int RunWorker(const WorkerOptions& options) {
     TelemetryServerOptions page_options;
     page_options.listen = options.metrics_listen;
     page_options.registry = registry;
-    page_options.before_scrape = [&cache, &cache_metrics] {
+    page_options.before_scrape = [&cache, &cache_metrics, &process_metrics, &gpu_metrics] {
+      process_metrics.Update();
+      gpu_metrics.Update();
       if (cache != nullptr) cache_metrics.Update(cache->counts());
     };
     page_options.healthy = [&agent]() -> absl::Status {

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "common/base/file_modes.h"
 #include "common/base/status.h"
 
 namespace uniquanf {
@@ -99,8 +100,15 @@ absl::StatusOr<WorkerOptions> ParseWorkerOptions(const std::vector<std::string>&
   flags.Choice("device", {"auto", "cpu", "cuda"}, &options.device,
                "auto: every visible CUDA GPU, the CPU where there is none");
   flags.Int("threads", &options.num_threads, 0, 1024,
-            "threads of the CPU backend; 0: as many cores as the process may use");
+            "threads of the CPU backend; 0: as many processors as the process, or its container, "
+            "may use");
   options.cache.AddTo(&flags);
+  flags.Custom("artifact-mode", "MODE", "",
+               "mode of the directories of artifacts on a file system, their files are the same "
+               "without execution; default: 0750 less the umask. All else is for this user alone",
+               [&options](absl::string_view text) {
+                 return ParseDirectoryMode(text, &options.artifact_mode.emplace());
+               });
   flags.Section("Behaviour");
   flags.Duration("drain-timeout", &options.drain_timeout, absl::ZeroDuration(),
                  "after SIGTERM, how long running tasks may finish before they are given back");

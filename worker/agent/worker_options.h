@@ -5,7 +5,9 @@
 #ifndef UNIQUANF_WORKER_AGENT_WORKER_OPTIONS_H_
 #define UNIQUANF_WORKER_AGENT_WORKER_OPTIONS_H_
 
+#include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,6 +34,7 @@ struct WorkerOptions {
   std::string ready_file;
   std::string log_level = "info";
   std::string log_format = "text";
+  std::optional<uint32_t> artifact_mode;  // nullopt: kArtifactMode less the umask
   CacheFlags cache;
   ClientTlsOptions tls;
   std::string health;  // not empty: check this address or URL, and end

@@ -1,5 +1,6 @@
 #include "worker/agent/worker_telemetry.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "common/base/status.h"
@@ -50,8 +51,11 @@ WorkerTelemetry::WorkerTelemetry(Logger* logger, prometheus::Registry* registry,
       draining_(MakeGauge(registry, "uniquanf_worker_draining", "1 while the worker drains")),
       connected_gauge_(MakeGauge(registry, "uniquanf_worker_connected",
                                  "1 while the server accepts this worker's calls")),
-      leases_expired_(MakeGauge(registry, "uniquanf_worker_leases_expired",
-                                "Leases that ran out without renewal since the start")) {}
+      lease_expiries_(prometheus::BuildCounter()
+                          .Name("uniquanf_worker_lease_expiries_total")
+                          .Help("Leases that ran out without renewal")
+                          .Register(*registry)
+                          .Add({})) {}
 
 void WorkerTelemetry::OnNote(const std::string& note) { logger_->Warning(note); }
 
@@ -88,7 +92,8 @@ void WorkerTelemetry::OnSynchronized(const absl::Status& status, absl::Duration 
   slots_busy_.Set(snapshot.num_running);
   slots_free_.Set(snapshot.num_free_slots);
   draining_.Set(snapshot.draining ? 1 : 0);
-  leases_expired_.Set(static_cast<double>(snapshot.num_leases_expired));
+  lease_expiries_.Increment(
+      std::max(0.0, static_cast<double>(snapshot.num_leases_expired) - lease_expiries_.Value()));
   connected_gauge_.Set(status.ok() ? 1 : 0);
   const bool was_connected = connected_.exchange(status.ok());
   if (status.ok() && !was_connected) logger_->Info("the server accepts this worker");

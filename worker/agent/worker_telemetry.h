@@ -48,7 +48,7 @@ class WorkerTelemetry : public AgentObserver {
   prometheus::Gauge& slots_free_;
   prometheus::Gauge& draining_;
   prometheus::Gauge& connected_gauge_;
-  prometheus::Gauge& leases_expired_;
+  prometheus::Counter& lease_expiries_;
 };
 
 }  // namespace uniquanf

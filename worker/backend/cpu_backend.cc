@@ -1,14 +1,13 @@
 #include "worker/backend/cpu_backend.h"
 
 #include <cblas.h>
-#include <sched.h>
-#include <sys/sysinfo.h>
 
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/machine_resources.h"
 #include "common/base/status.h"
 #include "worker/backend/blas_kernel.h"
 
@@ -16,25 +15,20 @@ namespace uniquanf {
 namespace {
 
 constexpr size_t kAlignment = 256;
+// Allocations from this size on are checked against a control group's limit before they are made:
+// the system grants what a group must not use, and ends the process when it is touched.
+constexpr size_t kCheckedAllocation = 16 << 20;
 
-int UsableCores() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
-  return std::max(1, CPU_COUNT(&set));
-}
-
-uint64_t FreeHostBytes(uint64_t* total_bytes) {
-  struct sysinfo info {};
-  if (sysinfo(&info) != 0) return 0;
-  *total_bytes = static_cast<uint64_t>(info.totalram) * info.mem_unit;
-  return static_cast<uint64_t>(info.freeram + info.bufferram) * info.mem_unit;
+bool ExceedsLimit(size_t size_bytes) {
+  if (size_bytes < kCheckedAllocation) return false;
+  const MachineResources resources = ReadMachineResources();
+  return resources.memory_is_limited && size_bytes > resources.available_memory_bytes;
 }
 
 }  // namespace
 
 CpuBackend::CpuBackend(const CpuBackendOptions& options)
-    : pool_(options.num_threads > 0 ? options.num_threads : UsableCores()) {
+    : pool_(options.num_threads > 0 ? options.num_threads : ReadMachineResources().num_cpus) {
   // Our own pool cuts the work, so that the bits do not depend on how many threads there are.
   SelectBlasKernel();
   openblas_set_num_threads(1);
@@ -49,7 +43,9 @@ std::string CpuBackend::description() const {
 absl::StatusOr<void*> CpuBackend::Allocate(size_t size_bytes) {
   const size_t rounded =
       (std::max<size_t>(size_bytes, 1) + kAlignment - 1) / kAlignment * kAlignment;
-  void* pointer = rounded < size_bytes ? nullptr : std::aligned_alloc(kAlignment, rounded);
+  void* pointer = rounded < size_bytes || ExceedsLimit(rounded)
+                      ? nullptr
+                      : std::aligned_alloc(kAlignment, rounded);
   if (pointer == nullptr) {
     return MakeError(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY",
                      absl::StrCat("cannot allocate ", size_bytes, " bytes of host memory; ",
@@ -100,7 +96,9 @@ absl::Status CpuBackend::RunCaptured(std::unique_ptr<CapturedSequence>* sequence
 
 MemoryInfo CpuBackend::memory() const {
   MemoryInfo info;
-  info.free_bytes = FreeHostBytes(&info.total_bytes);
+  const MachineResources resources = ReadMachineResources();
+  info.total_bytes = resources.memory_bytes;
+  info.free_bytes = resources.available_memory_bytes;
   absl::MutexLock lock(&mutex_);
   info.allocated_bytes = allocated_bytes_;
   info.peak_allocated_bytes = peak_allocated_bytes_;

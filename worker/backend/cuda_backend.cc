@@ -7,6 +7,7 @@
 #include "common/base/check.h"
 #include "common/base/status.h"
 #include "worker/backend/cuda_matmul.h"
+#include "worker/backend/gpu_monitor.h"
 
 namespace uniquanf {
 namespace {
@@ -302,6 +303,15 @@ int NumCudaDevices() {
     return 0;
   }
   return count;
+}
+
+std::string CudaPciBusId(int device_index) {
+  char id[32] = "";
+  if (cudaDeviceGetPCIBusId(id, sizeof(id), device_index) != cudaSuccess) {
+    cudaGetLastError();
+    return "";
+  }
+  return id;
 }
 
 absl::StatusOr<std::unique_ptr<Backend>> NewCudaBackend(int device_index) {

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "common/base/file_modes.h"
 #include "common/base/flag_set.h"
 #include "common/base/version.h"
 #include "worker/batch/batch.h"
@@ -55,6 +56,7 @@ int main(int argc, char** argv) {
                  nearest.empty() ? "" : ("; did you mean \"" + nearest + "\"?").c_str(), kUsage);
     return ExitCode::kUsage;
   }
+  uniquanf::RestrictUmask(uniquanf::kArtifactUmask);
   uniquanf::batch::InstallInterruptHandler();
   arguments.erase(arguments.begin());
   return command->second(arguments);

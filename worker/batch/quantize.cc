@@ -14,6 +14,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/synchronization/mutex.h"
 #include "common/base/clock.h"
+#include "common/base/file_modes.h"
 #include "common/base/format_bytes.h"
 #include "common/base/printable.h"
 #include "common/base/status.h"
@@ -33,6 +34,7 @@ struct QuantizeFlags {
   DeviceFlags device;
   CacheFlags cache;
   std::string work;
+  std::optional<uint32_t> artifact_mode;
   std::string activations = "auto";
   bool json = false;
   bool fresh = false;
@@ -60,6 +62,7 @@ class QuantizeRun {
       env.work = work_->store();
       env.work_uri = work_->uri();
       env.model_cache = cache;
+      env.artifact_mode = flags_.artifact_mode;
       env.activations = flags_.activations == "device" ? ActivationPlacement::kDevice
                         : flags_.activations == "host" ? ActivationPlacement::kHost
                                                        : ActivationPlacement::kAuto;
@@ -325,6 +328,12 @@ int Quantize(const std::vector<std::string>& arguments) {
   flag_set.Section("Run");
   flag_set.String("work", "DIR", &flags.work,
                   "where work in progress lies; default: OUTPUT.partial");
+  flag_set.Custom("artifact-mode", "MODE", "",
+                  "mode of the artifact's directories, its files are the same without execution; "
+                  "default: 0750 less the umask",
+                  [&flags](absl::string_view text) {
+                    return ParseDirectoryMode(text, &flags.artifact_mode.emplace());
+                  });
   flag_set.Bool("fresh", &flags.fresh, "do not continue from an earlier run's finished layers");
   flag_set.Bool("json", &flags.json, "print the report as JSON on standard output");
   int exit_code = kOk;

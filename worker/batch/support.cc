@@ -31,8 +31,10 @@ void DeviceFlags::AddTo(FlagSet* flags) {
   flags->Choice("device", {"auto", "cpu", "cuda"}, &device, "where to compute");
   flags->Choice("precision", {"auto", "f32", "bf16"}, &precision,
                 "arithmetic of the blocks; auto is f32 on the CPU and bf16 on CUDA");
-  flags->Int("threads", &threads, 0, 1024,
-             "CPU threads; 0: all cores. Results do not depend on it");
+  flags->Int(
+      "threads", &threads, 0, 1024,
+      "CPU threads; 0: as many processors as the process, or its container, may use. Results do "
+      "not depend on it");
   flags->String(
       "gpu", "LIST", &gpu,
       "CUDA devices: \"all\" or indices like 0,2. Several are used at once for layers that do "

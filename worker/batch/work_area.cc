@@ -50,8 +50,11 @@ absl::StatusOr<std::unique_ptr<WorkArea>> WorkArea::Open(const std::string& work
     return MakeError(absl::StatusCode::kPermissionDenied, "PERMISSION_DENIED",
                      absl::StrCat("cannot create ", area->local_path_, ": ", error.message()));
   }
+  if (area->created_) {
+    std::filesystem::permissions(area->local_path_, std::filesystem::perms::owner_all, error);
+  }
   const std::string lock = absl::StrCat(area->local_path_, "/lock");
-  area->lock_fd_ = open(lock.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0644);
+  area->lock_fd_ = open(lock.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600);
   if (area->lock_fd_ < 0) {
     return MakeError(absl::StatusCode::kPermissionDenied, "PERMISSION_DENIED",
                      absl::StrCat("cannot write in ", area->local_path_, ": ", strerror(errno)));

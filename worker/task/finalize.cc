@@ -84,7 +84,9 @@ class FinalizeRun {
                           absl::StrCat("finalize was given ", results_.size(), " of ",
                                        plan_.num_layers, " layers"));
     }
-    UQ_ASSIGN_OR_RETURN(output_, OpenObjectStore(spec_.output_uri, StoreOptionsOf(env_)));
+    StoreOptions options = StoreOptionsOf(env_);
+    options.directory_mode = env_.artifact_mode;
+    UQ_ASSIGN_OR_RETURN(output_, OpenObjectStore(spec_.output_uri, options));
     UQ_RETURN_IF_ERROR(ClaimOutput(output_.get(), plan_sha256_));
     UQ_CRASH_POINT("finalize.claimed");
     ListModules();
@@ -293,10 +295,12 @@ class FinalizeRun {
     return warnings;
   }
 
+  // The plan's spec, which holds no URIs: an artifact goes to people who need not know where its
+  // inputs lay.
   std::string RunJson(const FinalizeOutcome& outcome) const {
     nlohmann::ordered_json json;
     json["finished"] = absl::FormatTime(env_.clock->Now(), absl::UTCTimeZone());
-    json["spec"] = nlohmann::ordered_json::parse(spec_.ToJson());
+    json["spec"] = nlohmann::ordered_json::parse(plan_.spec.ToJson());
     json["report"] = ToJson(outcome.report);
     return json.dump(2) + "\n";
   }

@@ -27,29 +27,43 @@ void ReadAhead(const LayerTask& task, int layer, bool copy) {
       task.env.backend, task.config().blocks[layer], task.env.act, copy);
 }
 
+absl::Status CannotRunAhead(const LayerTask& task) {
+  return MakeError(absl::StatusCode::kFailedPrecondition, kInputsNotAtHand,
+                   absl::StrCat("layer ", task.at.layer, " cannot run ahead"));
+}
+
 // Plans the memory, then takes the inputs from the cache or recomputes them.
 absl::Status ObtainInputs(const LayerTask& task, const std::vector<std::string>* earlier,
                           Loaded* loaded) {
   const TaskEnvironment& env = task.env;
   std::optional<LayerInputs> cached;
   if (task.cache() != nullptr) cached = task.cache()->Take(task.plan_sha256, task.at);
-  const MemoryInfo info = env.backend->memory();
-  // On the CPU free memory says little: the system gives page cache back when asked.
-  uint64_t available = env.backend->kind() == DeviceKind::kCpu ? info.total_bytes : info.free_bytes;
-  if (cached) available += cached->device_bytes();
-  if (task.cache() != nullptr) available += task.cache()->next_block().device_bytes();
-  UQ_ASSIGN_OR_RETURN(loaded->memory,
-                      PlanLayerMemory(task.plan(), task.config(), task.at.layer, available, env));
+  uint64_t returned_bytes = cached ? cached->device_bytes() : 0;
+  if (task.cache() != nullptr) returned_bytes += task.cache()->next_block().device_bytes();
+  // One that runs ahead does so while the layer before it is packed and stored from its original.
+  uint64_t beside_bytes = 0;
+  if (earlier == nullptr) {
+    const LayerMemory before = EstimateLayerMemory(task.plan(), task.config(), task.at.layer - 1,
+                                                   *env.backend, env.act);
+    beside_bytes = 2 * before.host_bytes;
+  }
+  const absl::StatusOr<MemoryPlan> planned =
+      PlanLayerMemory(task.plan(), task.config(), task.at.layer,
+                      ReadAvailableMemory(*env.backend, returned_bytes, beside_bytes), env);
+  if (!planned.ok()) {
+    if (earlier != nullptr) return planned.status();
+    // Alone, when its task comes, it may fit.
+    if (cached) task.cache()->Put(task.plan_sha256, task.at, std::move(*cached));
+    return CannotRunAhead(task);
+  }
+  loaded->memory = *planned;
   const bool on_device = loaded->memory.activations == SequenceBuffer::Placement::kDevice;
   if (cached && cached->x_fp.on_device() == on_device) {
     loaded->inputs = std::move(*cached);
     return absl::OkStatus();
   }
   cached.reset();
-  if (earlier == nullptr) {
-    return MakeError(absl::StatusCode::kFailedPrecondition, kInputsNotAtHand,
-                     absl::StrCat("layer ", task.at.layer, " cannot run ahead"));
-  }
+  if (earlier == nullptr) return CannotRunAhead(task);
   UQ_ASSIGN_OR_RETURN(loaded->inputs,
                       RecomputeLayerInputs(task.context, task.plan_sha256, task.at, *earlier,
                                            loaded->rope, loaded->memory.activations, env));

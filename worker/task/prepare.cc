@@ -53,17 +53,6 @@ absl::Status CheckModules(const QuantizationSpec& spec, const ModelConfig& confi
   return absl::OkStatus();
 }
 
-// What the hungriest layer needs with its calibration activations on the host.
-uint64_t LayerMemoryBytes(const Plan& plan, const ModelConfig& config, const TaskEnvironment& env) {
-  uint64_t most = 0;
-  for (int layer = 0; layer < config.num_layers; ++layer) {
-    const LayerMemory memory = EstimateLayerMemory(plan, config, layer, *env.backend, env.act);
-    const bool host_only = env.backend->kind() == DeviceKind::kCpu;
-    most = std::max(most, host_only ? memory.on_device() : memory.on_host());
-  }
-  return most;
-}
-
 // Text goes through the model's own tokenizer; a file of ids is taken as it is.
 absl::StatusOr<CalibrationTokens> LoadCalibration(const QuantizationSpec& spec,
                                                   const ModelConfig& config,

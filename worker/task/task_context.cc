@@ -71,6 +71,7 @@ absl::StatusOr<std::vector<LayerResult>> LoadLayerResults(const std::string& pla
 StoreOptions StoreOptionsOf(const TaskEnvironment& env) {
   StoreOptions options;
   options.stop = env.stop;
+  options.observer = env.store_observer;
   return options;
 }
 

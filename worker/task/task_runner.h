@@ -75,6 +75,8 @@ struct TaskEnvironment {
   // Asked many times a second by the task, and by the stores that it opens (StoreOptions), which
   // may outlive it.
   StopToken stop;
+  std::shared_ptr<StoreObserver> store_observer;  // of those stores; null: none
+  std::optional<uint32_t> artifact_mode;  // of a local artifact's directories (StoreOptions)
 };
 
 struct PrepareOutcome {

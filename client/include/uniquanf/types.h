@@ -43,6 +43,7 @@ struct Worker {
   std::string device_description;
   int64_t memory_bytes = 0;
   int num_slots = 0;
+  int num_cpus = 0;  // that it computes on; 0: an older worker, which does not say
   std::map<std::string, std::string> labels;
   std::string software_version;
   absl::Time start_time = absl::InfinitePast();

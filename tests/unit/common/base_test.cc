@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include <filesystem>
 #include <fstream>
@@ -13,6 +14,7 @@
 #include "common/base/clock.h"
 #include "common/base/crash_point.h"
 #include "common/base/digest.h"
+#include "common/base/file_modes.h"
 #include "common/base/ids.h"
 #include "common/base/random.h"
 #include "common/base/status.h"
@@ -22,6 +24,25 @@ namespace uniquanf {
 namespace {
 
 using ::testing::ElementsAre;
+
+TEST(FileModesTest, ADirectoryModeIsOctalAndKeepsItsOwnersRights) {
+  uint32_t mode = 0;
+  for (const auto& [text, value] : {std::pair{"0750", 0750u}, {"700", 0700u}, {"0777", 0777u}}) {
+    EXPECT_OK(ParseDirectoryMode(text, &mode));
+    EXPECT_EQ(mode, value);
+  }
+  for (const char* text : {"", "50", "0550", "0758", "01750", "1777", "rwx", "-750", "0x1e8"}) {
+    EXPECT_FALSE(ParseDirectoryMode(text, &mode).ok()) << text;
+  }
+}
+
+TEST(FileModesTest, AUmaskOnlyGrows) {
+  const mode_t original = umask(0002);
+  EXPECT_EQ(RestrictUmask(kArtifactUmask), 0002u);
+  EXPECT_EQ(RestrictUmask(kPrivateUmask), 0027u);
+  EXPECT_EQ(RestrictUmask(kArtifactUmask), 0077u);
+  umask(original);
+}
 
 TEST(StatusTest, AnnotationKeepsCodeAndReason) {
   const absl::Status status = Annotate(InvalidInput("BAD_THING", "it is bad"), "loading x");

@@ -57,6 +57,38 @@ TEST_F(LocalStoreTest, NothingIsLeftBesideTheObject) {
   EXPECT_TRUE(std::filesystem::is_empty(dir_.path()));
 }
 
+uint32_t ModeOf(const std::string& path) {
+  struct stat info = {};
+  return stat(path.c_str(), &info) == 0 ? info.st_mode & 07777 : 0;
+}
+
+// S-15: whoever opens a store says who may read what is written to it, whatever the umask says.
+TEST_F(LocalStoreTest, DirectoriesAndFilesGetTheModeAskedFor) {
+  for (const mode_t mask : {0022, 0077}) {
+    const mode_t before = umask(mask);
+    const std::string root = dir_.File(absl::StrCat("made/", mask, "/out"));
+    ASSERT_OK(OpenLocalStore(root, 0750).value()->Write("a/b", "x"));
+    umask(before);
+    EXPECT_EQ(ModeOf(dir_.File("made")), 0750u) << "the directories above are made alike";
+    EXPECT_EQ(ModeOf(root), 0750u);
+    EXPECT_EQ(ModeOf(root + "/a"), 0750u);
+    EXPECT_EQ(ModeOf(root + "/a/b"), 0640u);
+  }
+  // A directory that is there already keeps its mode.
+  ASSERT_EQ(chmod(dir_.path().c_str(), 0701), 0);
+  ASSERT_OK(OpenLocalStore(dir_.path(), 0755).value()->Write("c", "x"));
+  EXPECT_EQ(ModeOf(dir_.path()), 0701u);
+  EXPECT_EQ(ModeOf(dir_.File("c")), 0644u);
+}
+
+TEST_F(LocalStoreTest, WithoutAModeTheUmaskDecides) {
+  const mode_t before = umask(0027);
+  ASSERT_OK(store_->Write("d/e", "x"));
+  umask(before);
+  EXPECT_EQ(ModeOf(dir_.File("d")), 0750u);
+  EXPECT_EQ(ModeOf(dir_.File("d/e")), 0640u);
+}
+
 TEST_F(LocalStoreTest, KeysThatCrossObjectsConflict) {
   ASSERT_OK(store_->Write("a", "x"));
   EXPECT_THAT(store_->Write("a/b", "y"),

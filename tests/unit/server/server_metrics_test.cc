@@ -56,5 +56,25 @@ TEST_F(ServerMetricsTest, AServerThatStandsByExportsNoStateOfJobs) {
   }
 }
 
+// Reported at the last tick, once a second at most.
+TEST_F(ServerMetricsTest, TheOldestReadyTaskHasAnAge) {
+  State state;
+  JobEntry& waiting = state.jobs[1];
+  waiting.queued_as = QueueKey{};
+  state.jobs[2];  // paused
+  state.ready = {
+      {absl::Seconds(5), {2, 0}}, {absl::Seconds(10), {1, 0}}, {absl::Seconds(20), {1, 1}}};
+  state.last_tick = absl::Seconds(70);
+  metrics_.OnRecovered(state, absl::Seconds(1));
+  metrics_.OnCommit(0, false, absl::ZeroDuration(), state, {});
+  EXPECT_THAT(Scrape(), HasSubstr("uniquanf_oldest_ready_task_seconds 60\n"));
+  state.last_tick = absl::Seconds(71);
+  state.ready.clear();
+  metrics_.OnCommit(3, true, absl::ZeroDuration(), state, {});
+  EXPECT_THAT(Scrape(), HasSubstr("uniquanf_oldest_ready_task_seconds 0\n"));
+  metrics_.OnStandBy();
+  EXPECT_THAT(Scrape(), Not(HasSubstr("uniquanf_oldest_ready_task_seconds ")));
+}
+
 }  // namespace
 }  // namespace uniquanf::server

@@ -117,12 +117,12 @@ TEST_F(TaskSweepsTest, MoreTasksThanAJobMayHaveFailIt) {
   Synchronize(&worker_);
   FinishAndSynchronize(&worker_, 100);
   ASSERT_EQ(job("a").state, JobState::kFailed);
-  EXPECT_EQ(job("a").error->reason, "TOO_MANY_TASKS");
+  EXPECT_EQ(job("a").error->reason, "TASKS_EXCEEDED");
   EXPECT_NE(job("a").error->message.find("102 tasks"), std::string::npos);
   CreateJobEvent create;
   create.job.id = create.job.uid = "b";
   create.min_num_tasks = 102;
-  EXPECT_EQ(ErrorReason(Do(create).status), "TOO_MANY_TASKS");
+  EXPECT_EQ(ErrorReason(Do(create).status), "TASKS_EXCEEDED");
 }
 
 // As version 0.1.0 could leave one behind: the server must start on it.

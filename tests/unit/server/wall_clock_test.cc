@@ -92,6 +92,29 @@ TEST_F(WallClockTest, StepsThatAreSmallOneByOneAreSeenTogether) {
   EXPECT_GT(state_.clock.lead, absl::Minutes(1));
 }
 
+// Two minutes ahead of what it said a second ago, though less than one ahead of what it said first.
+TEST_F(WallClockTest, ASmallStepBackIsFollowedSoThatTheStepAheadAfterItIsSeenWhole) {
+  Pass(absl::Seconds(2));
+  wall_jump_ = -absl::Seconds(55);
+  Pass(absl::Seconds(2));
+  EXPECT_EQ(state_.clock.lead, absl::ZeroDuration());
+  wall_jump_ = absl::Seconds(55);
+  Pass(absl::Seconds(2));
+  EXPECT_EQ(state_.clock.lead, absl::Seconds(110));
+}
+
+// What has lasted is the least of what it said meanwhile.
+TEST_F(WallClockTest, AClockThatIsAheadByMoreAtLastIsBelievedForWhatLasted) {
+  MakeJobs();
+  wall_jump_ = absl::Hours(72) - absl::Seconds(60);
+  Pass(policy_.clock_settle_time / 2);
+  wall_jump_ = absl::Hours(72) - absl::Seconds(115);
+  Pass(absl::Seconds(2));
+  wall_jump_ = absl::Hours(72) - absl::Seconds(5);
+  Pass(policy_.clock_settle_time / 2);
+  EXPECT_GT(state_.clock.lead, absl::ZeroDuration());
+}
+
 TEST_F(WallClockTest, AClockThatGoesBackIsBelievedAndItsReturnWaits) {
   MakeJobs();
   wall_jump_ = -absl::Hours(5 * 24);

@@ -36,12 +36,16 @@ TEST(WorkerTelemetryTest, CountsWithoutNamingJobs) {
   EXPECT_FALSE(telemetry.connected());
   telemetry.OnSynchronized(absl::OkStatus(), absl::Seconds(1), {.num_running = 1});
   telemetry.OnSynchronized(absl::OkStatus(), absl::Seconds(1), {.num_running = 1});
+  telemetry.OnSynchronized(absl::OkStatus(), absl::Seconds(1),
+                           {.num_running = 1, .num_leases_expired = 2});
   EXPECT_EQ(num_ready, 1);
   EXPECT_TRUE(telemetry.connected());
   const std::string text = prometheus::TextSerializer().Serialize(registry.Collect());
   EXPECT_THAT(text, HasSubstr("uniquanf_worker_tasks_total{code=\"OK\",kind=\"layer\"} 1"));
   EXPECT_THAT(text, HasSubstr("uniquanf_worker_synchronize_total{code=\"UNAVAILABLE\"} 1"));
   EXPECT_THAT(text, HasSubstr("uniquanf_worker_slots_busy 1"));
+  EXPECT_THAT(text, HasSubstr("# TYPE uniquanf_worker_lease_expiries_total counter"));
+  EXPECT_THAT(text, HasSubstr("uniquanf_worker_lease_expiries_total 2"));
   EXPECT_THAT(text, Not(HasSubstr("secret")));
   EXPECT_THAT(sink.text, HasSubstr("jobs/secret/tasks/layer-0001"));
 }

@@ -1,3 +1,5 @@
+#include <sys/stat.h>
+
 #include <filesystem>
 
 #include "common/artifact/artifact_reader.h"
@@ -42,6 +44,36 @@ TEST_F(FinalizeTest, EveryFamilyGivesAnArtifactThatVerifies) {
     EXPECT_DOUBLE_EQ(PerplexityOf(spec_.output_uri), *outcome->report.perplexity_after);
     EXPECT_DOUBLE_EQ(PerplexityOf(spec_.model_uri), *outcome->report.perplexity_before);
   }
+}
+
+// R15: an artifact goes to people who need not know where its inputs lay.
+TEST_F(FinalizeTest, NoFileOfAnArtifactSaysWhereItsInputsLay) {
+  model_.Write(spec_.model_uri);
+  ASSERT_THAT(RunJob(), IsOk());
+  int num_files = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(spec_.output_uri)) {
+    if (!entry.is_regular_file()) continue;
+    ++num_files;
+    EXPECT_THAT(ReadFile(entry.path()), ::testing::Not(::testing::HasSubstr(dir_.path())))
+        << entry.path();
+  }
+  EXPECT_GT(num_files, 5);
+  EXPECT_THAT(ReadFile(spec_.output_uri + "/run.json"), ::testing::HasSubstr("\"spec\""));
+}
+
+// S-15: the worker's umask is for its working objects.
+TEST_F(FinalizeTest, AnArtifactHasTheModeAskedFor) {
+  model_.Write(spec_.model_uri);
+  env_.artifact_mode = 0750;
+  const mode_t before = umask(0077);
+  const auto outcome = RunJob();
+  umask(before);
+  ASSERT_THAT(outcome, IsOk());
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(spec_.output_uri)) {
+    const auto mode = static_cast<uint32_t>(entry.status().permissions());
+    EXPECT_EQ(mode, entry.is_directory() ? 0750u : 0640u) << entry.path();
+  }
+  EXPECT_EQ(static_cast<uint32_t>(std::filesystem::status(spec_.output_uri).permissions()), 0750u);
 }
 
 TEST_F(FinalizeTest, RepeatingItIsHarmless) {

@@ -23,7 +23,10 @@ class MemoryPlanTest : public TaskTest {
     return EstimateLayerMemory(plan_, checkpoint_->config(), 0, *backend_, act);
   }
   absl::StatusOr<MemoryPlan> PlanFor(uint64_t available_bytes) const {
-    return PlanLayerMemory(plan_, checkpoint_->config(), 0, available_bytes, env_);
+    return PlanFor(AvailableMemory{.device_bytes = available_bytes});
+  }
+  absl::StatusOr<MemoryPlan> PlanFor(const AvailableMemory& available) const {
+    return PlanLayerMemory(plan_, checkpoint_->config(), 0, available, env_);
   }
   Placement Place(uint64_t available_bytes) const { return PlanFor(available_bytes)->activations; }
 
@@ -54,6 +57,39 @@ TEST_F(MemoryPlanTest, SaysWhatIsMissingAndWhatWouldFit) {
   env_.activations = ActivationPlacement::kDevice;
   EXPECT_THAT(PlanFor(enough), FailsWith(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY",
                                          HasSubstr("keep the activations on the host")));
+}
+
+// A container's memory holds everything of a CPU: activations do not go "to the host" there.
+TEST_F(MemoryPlanTest, WhereTheDeviceIsTheHostAllOfItHasToFitTogether) {
+  const LayerMemory memory = Estimate();
+  AvailableMemory available;
+  available.device_is_host = true;
+  available.device_bytes = memory.on_device() + memory.host_bytes;
+  ASSERT_THAT(PlanFor(available), IsOk());
+  EXPECT_EQ(PlanFor(available)->activations, Placement::kDevice);
+  EXPECT_EQ(PlanFor(available)->spare_bytes, 0u);
+  --available.device_bytes;
+  EXPECT_THAT(PlanFor(available), FailsWith(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY",
+                                            HasSubstr("use a worker with more memory")));
+  EXPECT_EQ(LayerMemoryBytes(plan_, checkpoint_->config(), env_),
+            memory.on_device() + memory.host_bytes)
+      << "what the server compares with the memory that a worker announces";
+}
+
+// A GPU's container: activations that lie on the host need the host's memory.
+TEST_F(MemoryPlanTest, WhatLiesOnTheHostHasToFitThere) {
+  const LayerMemory memory = Estimate();
+  AvailableMemory available;
+  available.device_bytes = memory.on_device() - 1;
+  available.host_bytes = memory.host_bytes + memory.calibration_bytes;
+  ASSERT_THAT(PlanFor(available), IsOk());
+  EXPECT_EQ(PlanFor(available)->activations, Placement::kHost);
+  --available.host_bytes;
+  EXPECT_THAT(PlanFor(available), FailsWith(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY",
+                                            HasSubstr("of host memory")));
+  available.device_bytes = memory.on_device();
+  ASSERT_THAT(PlanFor(available), IsOk());
+  EXPECT_EQ(PlanFor(available)->activations, Placement::kDevice);
 }
 
 TEST_F(MemoryPlanTest, TheBatchCostsNoMemoryBeyondTheSumOfGradients) {

@@ -1,0 +1,38 @@
+// What this process may use of the machine: memory and processors, within the limits of its control
+// groups (Linux cgroups, version 1, version 2 or both at once) and of all groups above them. A
+// container's limits are such groups; the machine's own numbers would have it plan for memory that
+// it is killed for touching.
+//
+// Thread safety: free functions, which read files of the kernel every time: some 50 µs.
+// Errors: none. What cannot be read or understood limits nothing.
+#ifndef UNIQUANF_COMMON_BASE_MACHINE_RESOURCES_H_
+#define UNIQUANF_COMMON_BASE_MACHINE_RESOURCES_H_
+
+#include <cstdint>
+#include <string>
+
+namespace uniquanf {
+
+struct MachineResources {
+  // The machine's RAM, or the least limit of the process's groups where that is less. Of version 2
+  // both memory.max and memory.high count: beyond the latter a process is slowed down until it
+  // stands still. 0 only where /proc cannot be read.
+  uint64_t memory_bytes = 0;
+  // What is free of it, page cache that the kernel would give back included.
+  uint64_t available_memory_bytes = 0;
+  // What this process itself holds, without what it shares or what files back.
+  uint64_t own_memory_bytes = 0;
+  // A group's limit decides memory_bytes, not the machine.
+  bool memory_is_limited = false;
+  // Processors of the process's affinity mask (or of a group's cpuset where those are fewer), or
+  // the least quota of its groups, rounded up. At least 1.
+  int num_cpus = 1;
+};
+
+// `root`: a directory that holds proc/ and what proc/self/mountinfo names, for tests; "" is the
+// real one.
+MachineResources ReadMachineResources(const std::string& root = "");
+
+}  // namespace uniquanf
+
+#endif  // UNIQUANF_COMMON_BASE_MACHINE_RESOURCES_H_
