@@ -80,11 +80,15 @@ absl::Status ReadLongRope(const Fields& scaling, double max_positions, RopeConfi
   return absl::OkStatus();
 }
 
+absl::StatusOr<std::string> ReadRopeType(const Fields& scaling) {
+  UQ_ASSIGN_OR_RETURN(const std::string old_type, scaling.String("type", "default"));
+  return scaling.String("rope_type", old_type);
+}
+
 // `fields` are the model's, for what some families say there.
 absl::Status ReadScaling(const Fields& scaling, const Fields& fields,
                          const FamilyDefaults& defaults, RopeConfig* rope) {
-  UQ_ASSIGN_OR_RETURN(const std::string old_type, scaling.String("type", "default"));
-  UQ_ASSIGN_OR_RETURN(rope->type, scaling.String("rope_type", old_type));
+  UQ_ASSIGN_OR_RETURN(rope->type, ReadRopeType(scaling));
   const std::string& type = rope->type;
   // Three rows of positions for images and videos: equal in text.
   if (type == "mrope") rope->type = "default";
@@ -194,9 +198,9 @@ absl::StatusOr<RopeConfig> ReadRope(const Fields& fields, const FamilyDefaults& 
 absl::StatusOr<double> ReadYarnScoreFactor(const Fields& fields) {
   UQ_ASSIGN_OR_RETURN(const std::optional<Fields> scaling, FindScaling(fields, ""));
   if (!scaling.has_value()) return 1.0;
-  UQ_ASSIGN_OR_RETURN(const std::string old_type, scaling->String("type", "default"));
-  UQ_ASSIGN_OR_RETURN(const std::string type, scaling->String("rope_type", old_type));
-  if (type != "yarn") return 1.0;
+  const absl::StatusOr<std::string> type = ReadRopeType(*scaling);
+  if (!type.ok()) return type.status();
+  if (*type != "yarn") return 1.0;
   UQ_ASSIGN_OR_RETURN(const double all, scaling->Number("mscale_all_dim", 0.0, 0.0, 1e6));
   UQ_ASSIGN_OR_RETURN(const double factor, scaling->Number("factor", 1.0, 1.0, 1e6));
   return all == 0 ? 1.0 : std::pow(YarnTemperature(factor, all), 2);
