@@ -110,21 +110,26 @@ TEST_F(ProcessFaultTest, WorkingObjectsThatDisappearAreMadeAgain) {
 TEST_F(ProcessFaultTest, ARetryMakesAgainWhatIsGoneAllOfIt) {
   Start();
   cluster_->StartWorker("w0", {.flags = {"--threads=1"}});
-  const std::string name = Submit(Spec(kChain));
-  ASSERT_TRUE(WaitForTask(name, "layer-0000",
-                          [](const Task& t) { return t.state == TaskState::kSucceeded; }));
-  ASSERT_OK(cluster_->client().CancelJob(name));
-  const auto cancelled = cluster_->WaitForJob(name, kPatience);
-  ASSERT_OK(cancelled);
-  if (cancelled->state == JobState::kCancelled) {
-    std::filesystem::path work;
-    for (const auto& entry : std::filesystem::recursive_directory_iterator(cluster_->File("."))) {
-      if (entry.path().filename() == cancelled->uid) work = entry.path();
-    }
-    ASSERT_FALSE(work.empty());
-    std::filesystem::remove_all(work / "objects");
-    ASSERT_OK(cluster_->client().RetryJob(name));
+  std::string name;
+  absl::StatusOr<Job> cancelled;
+  for (int attempt = 0; attempt < 10; ++attempt) {  // it may be done before it is cancelled
+    std::filesystem::remove_all(cluster_->File("out"));
+    name = Submit(Spec(kChain));
+    ASSERT_TRUE(WaitForTask(name, "layer-0000",
+                            [](const Task& t) { return t.state == TaskState::kSucceeded; }));
+    cluster_->client().CancelJob(name).IgnoreError();
+    cancelled = cluster_->WaitForJob(name, kPatience);
+    ASSERT_OK(cancelled);
+    if (cancelled->state == JobState::kCancelled) break;
   }
+  ASSERT_EQ(cancelled->state, JobState::kCancelled);
+  std::filesystem::path work;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(cluster_->File("."))) {
+    if (entry.path().filename() == cancelled->uid) work = entry.path();
+  }
+  ASSERT_FALSE(work.empty());
+  std::filesystem::remove_all(work / "objects");
+  ASSERT_OK(cluster_->client().RetryJob(name));
   ExpectReference(name, kChain);
   EXPECT_GE(FindTask(name, "prepare")->attempt, 2);
 }
