@@ -76,6 +76,10 @@ void Mutation::Reopen(JobEntry* entry, int32_t index) {
       SetTaskState(entry, dependent, TaskEvent::kInputsOpen);
     }
   }
+  // A lost plan: the rest of the graph is made when it is there again.
+  if (entry->sweep == JobEntry::Sweep::kNone && !NeedsExpansion(*entry)) {
+    state_.unfinished.erase(entry->job.seq);
+  }
 }
 
 void Mutation::ReopenConsumers(JobEntry* entry, int32_t index) {

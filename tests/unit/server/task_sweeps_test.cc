@@ -110,6 +110,23 @@ TEST_F(TaskSweepsTest, AJobCancelledBeforeItWasExpandedIsExpandedByARetry) {
   EXPECT_EQ(task("a", "prepare").state, TaskState::kSucceeded);
 }
 
+TEST_F(TaskSweepsTest, APlanThatIsLostWhileItIsExpandedIsExpandedWhenItIsThereAgain) {
+  Prepare("a");
+  ASSERT_FALSE(state_.unfinished.empty());
+  LeaseReport& report = worker_.reports.at(0);
+  report.kind = LeaseReport::Kind::kFailed;
+  report.failure = {FailureClass::kInputLost, "OBJECT_NOT_FOUND", "gone", 0, "", {}};
+  report.missing_sha256 = {Sha256Hex("prepare")};
+  Synchronize(&worker_);
+  EXPECT_TRUE(state_.unfinished.empty()) << "nothing to go on with until then";
+  ASSERT_EQ(worker_.reports.at(0).task, "prepare");
+  FinishAndSynchronize(&worker_, 100, /*independent=*/true);
+  FinishSlices();
+  EXPECT_EQ(NumTasks("a"), 102u);
+  while (!worker_.reports.empty()) FinishAndSynchronize(&worker_, 100, /*independent=*/true);
+  EXPECT_EQ(job("a").state, JobState::kSucceeded);
+}
+
 TEST_F(TaskSweepsTest, MoreTasksThanAJobMayHaveFailIt) {
   policy_.max_tasks_per_job = 101;
   Start(Policy(policy_));
