@@ -11,10 +11,11 @@ namespace {
 constexpr TrainedParts kAll = {.uniform = true, .binary = true};
 constexpr TrainedParts kUniformOnly = {.uniform = true, .binary = false};
 constexpr Method kMethods[] = {
-    {QuantizationMethod::kUniquanf, kAll, InitializeUnified},
-    {QuantizationMethod::kFlexround, kUniformOnly, InitializeUniform},
-    {QuantizationMethod::kAlternating, kUniformOnly, InitializeAlternating},
-    {QuantizationMethod::kRtn, kUniformOnly, InitializeUniform},
+    {QuantizationMethod::kUniquanf, kAll, InitializeUnified, UniformStarts::kAll},
+    {QuantizationMethod::kFlexround, kUniformOnly, InitializeUniform,
+     UniformStarts::kWholeZeroPoints},
+    {QuantizationMethod::kAlternating, kUniformOnly, InitializeAlternating, UniformStarts::kAll},
+    {QuantizationMethod::kRtn, kUniformOnly, InitializeUniform, UniformStarts::kNone},
 };
 
 }  // namespace

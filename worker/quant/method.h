@@ -5,6 +5,7 @@
 
 #include "common/spec/quantization_spec.h"
 #include "worker/quant/quantizer.h"
+#include "worker/quant/start.h"
 
 namespace uniquanf::quant {
 
@@ -12,6 +13,7 @@ struct Method {
   QuantizationMethod value;
   TrainedParts trained;
   void (*initialize)(Backend* backend, const InitOptions& options, QuantizerState* state);
+  UniformStarts starts;  // where it may start instead, if that is better
 };
 const Method& MethodOf(QuantizationMethod value);
 

@@ -34,8 +34,11 @@ struct ReconstructOptions {
   double uniform_learning_rate = 5e-3;
   double binary_learning_rate = 5e-4;
   int remap_period = 2;
-  uint64_t seed = 0;          // mixed with the layer's index by the caller
-  bool shuffle = true;        // false: sequences in file order every epoch (goldens)
+  uint64_t seed = 0;    // mixed with the layer's index by the caller
+  bool shuffle = true;  // false: sequences in file order every epoch (goldens)
+  // In a run in one go: when the final loss is not below the initial one, the states are what they
+  // were at the beginning. Their s2 and s3 must be 0 then, as initialization leaves them.
+  bool keep_better_start = false;
   int64_t report_every = 16;  // steps between progress calls (they synchronize the device)
 };
 
@@ -61,6 +64,7 @@ struct ReconstructResult {
   // whole micro-batches by starting again at the first.
   double initial_loss = 0;
   double final_loss = 0;
+  bool kept_start = false;  // as keep_better_start says
 };
 
 // Calibration activations of a block, each [S, L, H] act, all on the device or all on the host
