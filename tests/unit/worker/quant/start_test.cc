@@ -90,7 +90,9 @@ TEST_F(StartTest, NoGroupIsWorseThanTheMethodsStartOrRoundToNearest) {
         least += std::min(own[group], nearest[group]);
       }
       // Clipping brings something on such weights where a row has few levels for its outlier.
-      if (bits >= 3 && bits <= 4) EXPECT_LT(sum, least);
+      if (bits >= 3 && bits <= 4) {
+        EXPECT_LT(sum, least);
+      }
     }
   }
 }
@@ -108,7 +110,9 @@ TEST_F(StartTest, WholeZeroPointsStayWhole) {
       some_clipped =
           some_clipped || state.log_delta.f32()[group] < rounded.log_delta.f32()[group] - 0.01f;
     }
-    if (bits == 2) EXPECT_TRUE(some_clipped);
+    if (bits == 2) {
+      EXPECT_TRUE(some_clipped);
+    }
   }
 }
 
