@@ -27,8 +27,8 @@ struct ArtifactConfig {
 
 // The source's config.json with "quantization_config" {quant_method, format_version, bits,
 // group_size, modules_to_not_convert} and, where AnyBCQ's runtime can read all of `modules`,
-// "anybcq" added; every other field keeps its value (doubles a spelling that reads back exactly). `bits` and
-// `group_size` (0: per row) are the spec's. Members are sorted by name.
+// "anybcq" added; every other field keeps its value (doubles a spelling that reads back exactly).
+// `bits` and `group_size` (0: per row) are the spec's. Members are sorted by name.
 absl::StatusOr<ArtifactConfig> BuildArtifactConfig(absl::string_view source_config_json,
                                                    const QuantizationSpec& spec,
                                                    const std::vector<ManifestModule>& modules);

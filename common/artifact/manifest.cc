@@ -254,6 +254,8 @@ absl::StatusOr<Manifest> Manifest::FromJson(absl::string_view text) {
     return InvalidInput(kReason, absl::StrCat("spec: ", parsed_spec.status().message()));
   }
   manifest.spec = *std::move(parsed_spec);
+  // Written before the field was there.
+  if (!spec->contains("initialization")) manifest.spec.initialization = Initialization::kPlain;
   UQ_ASSIGN_OR_RETURN(manifest.model, ParseModel(*model));
   UQ_RETURN_IF_ERROR(ParseArray(*modules, "modules", ParseModule, &manifest.modules));
   UQ_RETURN_IF_ERROR(ParseArray(*layers, "layers", ParseLayer, &manifest.layers));

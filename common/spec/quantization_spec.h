@@ -35,6 +35,16 @@ enum class LayerSchedule {
 };
 absl::string_view LayerScheduleName(LayerSchedule schedule);
 
+// Where each group's quantizer starts.
+enum class Initialization {
+  // As the method's paper says, or on a uniform grid over a clipped range, whichever has the least
+  // error weighted by the layer's inputs (round to nearest is one of the grids). A layer whose
+  // training did not lower its error keeps its start, and above 4 bits learning rates are scaled to
+  // the finer steps. worker/quant/README.md has what it brings.
+  kActivationAware,
+  kPlain,  // as the method's paper says
+};
+
 // Settings for the modules whose name matches `pattern`; the first override that matches wins.
 struct ModuleOverride {
   static constexpr int kJobsBits = 0;
@@ -50,8 +60,8 @@ struct ModuleOverride {
   bool operator==(const ModuleOverride&) const = default;
 };
 
-// Defaults are the paper's script's (shared by every front end); ALGORITHM in
-// worker/quant/README.md explains each symbol.
+// Defaults are the paper's script's, but for initialization (shared by every front end); ALGORITHM
+// in worker/quant/README.md explains each symbol.
 struct QuantizationSpec {
   // Where things are: object store URIs (file://, s3://, or a plain path for the batch program).
   std::string model_uri;
@@ -74,9 +84,10 @@ struct QuantizationSpec {
   double input_prob = 0.5;
   double uniform_learning_rate = 5e-3;  // u_lr: log Δ, s2, s3
   double binary_learning_rate = 5e-4;   // b_lr: α
-  int grid_steps = 1;                   // G
-  int alternating_rounds = 15;          // T
-  int remap_period = 2;                 // p
+  Initialization initialization = Initialization::kActivationAware;
+  int grid_steps = 1;           // G
+  int alternating_rounds = 15;  // T
+  int remap_period = 2;         // p
   uint64_t seed = 0;
   LayerSchedule schedule = LayerSchedule::kSequential;
   int pipeline_rounds = 4;

@@ -35,6 +35,13 @@ inline constexpr EnumRow<LayerSchedule> kLayerSchedules[] = {
      "layers overlap on several workers or devices, at nearly the same accuracy"},
 };
 
+inline constexpr EnumRow<Initialization> kInitializations[] = {
+    {Initialization::kActivationAware, "activation_aware",
+     "the best for each group of the method's own start and clipped uniform grids, by the error "
+     "weighted with the layer's inputs; a layer that training did not improve keeps it"},
+    {Initialization::kPlain, "plain", "the method's own start"},
+};
+
 // In every row: `name` is the field's in JSON and in the proto (where an enum's values are the
 // names in capitals); the flag is FlagName(name). `help` completes "FIELD: ...".
 
@@ -158,6 +165,9 @@ void VisitSpecFields(Visitor&& v) {
                         "learning rate of the uniform part (step size and rounding)"});
   v(NumberField<double>{"binary_learning_rate", &S::binary_learning_rate, 0, 1, "",
                         Section::kOptimization, "learning rate of the binary scales"});
+  v(EnumField<EnumRow<Initialization>, Initialization>{"initialization", &S::initialization,
+                                                       kInitializations, Section::kOptimization,
+                                                       "where each group's quantizer starts"});
   v(NumberField<int>{"grid_steps", &S::grid_steps, 0, 1000, "", Section::kOptimization,
                      "grid search steps G of the initialization"});
   v(NumberField<int>{"alternating_rounds", &S::alternating_rounds, 0, 1000, "",

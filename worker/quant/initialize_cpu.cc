@@ -162,16 +162,6 @@ Range FindRange(const Workspace& ws) {
   return range;
 }
 
-// Δ0, the step of min-max quantization. Multiplying by the rounded reciprocal, as PyTorch divides
-// by a scalar on a GPU, decides on which side of a tie the middle of the range falls.
-float MinMaxDelta(const Range& range, int bits) {
-  const float inverse_num_steps = 1.0f / static_cast<float>((1 << bits) - 1);
-  float delta = (range.max - range.min) * inverse_num_steps;
-  // The difference of two huge weights overflows although the step does not.
-  if (!std::isfinite(delta)) delta = range.max * inverse_num_steps - range.min * inverse_num_steps;
-  return std::max({delta, kMinDelta, range.largest * kMinDeltaPerMagnitude});
-}
-
 // x = w/Δ + z_U − (2^n − 1)/2, its padding zero.
 UQ_INLINE void TransformGroup(float delta, float zero_point, Workspace* ws) {
   const float half_range = static_cast<float>((1 << ws->bits) - 1) / 2;
@@ -224,7 +214,7 @@ UQ_INLINE void InitializeGroup(Method method, const InitOptions& options, int64_
                                Workspace* ws, QuantizerState* s) {
   std::copy_n(s->weight.f32() + group * s->group_size, s->group_size, ws->weights.begin());
   const Range range = FindRange(*ws);
-  const float delta0 = MinMaxDelta(range, s->bits);
+  const float delta0 = MinMaxDelta(range.min, range.max, s->bits);
   float delta = delta0, zero_point = ZeroPoint(method, range, delta0);
   Fit fit;
   const auto approximate = [&](float candidate_delta, float candidate_zero_point) UQ_INLINE_LAMBDA {
@@ -289,6 +279,17 @@ void Initialize(Backend* backend, Method method, const InitOptions& options, Qua
 }
 
 }  // namespace
+
+// Multiplying by the rounded reciprocal, as PyTorch divides by a scalar on a GPU, decides on which
+// side of a tie the middle of the range falls.
+float MinMaxDelta(float min, float max, int bits) {
+  const float inverse_num_steps = 1.0f / static_cast<float>((1 << bits) - 1);
+  float delta = (max - min) * inverse_num_steps;
+  // The difference of two huge weights overflows although the step does not.
+  if (!std::isfinite(delta)) delta = max * inverse_num_steps - min * inverse_num_steps;
+  const float largest = std::max(std::fabs(min), std::fabs(max));
+  return std::max({delta, kMinDelta, largest * kMinDeltaPerMagnitude});
+}
 
 void InitializeUnified(Backend* backend, const InitOptions& options, QuantizerState* state) {
   Initialize(backend, Method::kUnified, options, state);

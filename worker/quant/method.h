@@ -8,6 +8,7 @@
 #include "absl/types/span.h"
 #include "common/spec/quantization_methods.h"
 #include "worker/quant/quantizer.h"
+#include "worker/quant/start.h"
 
 namespace uniquanf::quant {
 
@@ -15,6 +16,7 @@ struct Method {
   QuantizationMethod value;
   TrainedParts trained;
   void (*initialize)(Backend* backend, const InitOptions& options, QuantizerState* state);
+  UniformStarts starts;  // where it may start instead, if that is better
 };
 const Method& MethodOf(QuantizationMethod value);
 

@@ -58,6 +58,7 @@ struct QuantizerState {
   Tensor m_log_delta, v_log_delta, m_log_scale_group, v_log_scale_group;
   Tensor m_log_scale_weight, v_log_scale_weight, m_alpha, v_alpha;
   TrainedParts trained;
+  float learning_rate_scale = 1;  // both rates are multiplied by it
   // Device scratch the update may use; allocated with the state.
   Tensor scratch;
 

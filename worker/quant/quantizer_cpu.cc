@@ -265,8 +265,10 @@ void Backward(Backend* backend, const QuantizerState& state, const Tensor& upstr
 
 void UpdateAndForward(Backend* backend, const ops::StepParams* params, const Tensor& upstream,
                       QuantizerState* state, Tensor* w_hat) {
-  const AdamStep uniform = MakeAdamStep(params->uniform_learning_rate, *params);
-  const AdamStep binary = MakeAdamStep(params->binary_learning_rate, *params);
+  const AdamStep uniform =
+      MakeAdamStep(params->uniform_learning_rate * state->learning_rate_scale, *params);
+  const AdamStep binary =
+      MakeAdamStep(params->binary_learning_rate * state->learning_rate_scale, *params);
   ForRowChunks(backend, *state, [&](int64_t begin, int64_t end) {
     UpdateGroups(static_cast<Mapping>(params->mapping), uniform, binary, upstream.f32(), begin, end,
                  state, w_hat->f32());

@@ -12,6 +12,8 @@ uint64_t ScratchBytes(int64_t num_outputs, int64_t num_inputs, int bits, int64_t
 void InitializeUnified(Backend* backend, const InitOptions& options, QuantizerState* state);
 void InitializeUniform(Backend* backend, const InitOptions& options, QuantizerState* state);
 void InitializeAlternating(Backend* backend, const InitOptions& options, QuantizerState* state);
+// Δ0, the step of min-max quantization of a group.
+float MinMaxDelta(float min, float max, int bits);
 // w_hat may be null: only the codes are updated.
 void Forward(Backend* backend, Mapping mapping, QuantizerState* state, Tensor* w_hat);
 void Backward(Backend* backend, const QuantizerState& state, const Tensor& upstream,

@@ -23,6 +23,7 @@ struct UpdateArgs {
   int64_t num_groups;
   int group_size;
   bool train_uniform, train_binary;
+  float learning_rate_scale;
 };
 
 // Four neighbouring activations as they lie in memory.

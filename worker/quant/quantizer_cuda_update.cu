@@ -123,7 +123,7 @@ struct ParameterValue {
   __device__ void Step(const UpdateArgs<Act>& a, const AdamStep& uniform, int64_t group, int t,
                        float gradient) {
     if (t < n ? !a.train_binary : !a.train_uniform) return;
-    const AdamStep binary(a.params->binary_learning_rate, *a.params);
+    const AdamStep binary(a.params->binary_learning_rate * a.learning_rate_scale, *a.params);
     AdamUpdate<true>(t < n ? binary : uniform, gradient, &p, &m, &v);
     const Trained where = GroupParameter<Act, n>(a, group, t);
     *where.p = p;
@@ -163,7 +163,7 @@ __global__ void __launch_bounds__(1024, 1) UpdateLongGroups(const UpdateArgs<Act
     parameters[tid] = parameter.p;
   }
   const float zero_point = a.zero_point[group], shift = a.shift[group];
-  const AdamStep uniform(a.params->uniform_learning_rate, *a.params);
+  const AdamStep uniform(a.params->uniform_learning_rate * a.learning_rate_scale, *a.params);
   const auto mapping = static_cast<Mapping>(a.params->mapping);
   __syncthreads();
   for (int c = tid; c < (1 << n); c += blockDim.x) levels[c] = LevelOf<n>(parameters, c);
@@ -269,7 +269,7 @@ __global__ void __launch_bounds__(kShortThreads) UpdateShortGroups(const UpdateA
     }
   }
   const float zero_point = a.zero_point[group], shift = a.shift[group];
-  const AdamStep uniform(a.params->uniform_learning_rate, *a.params);
+  const AdamStep uniform(a.params->uniform_learning_rate * a.learning_rate_scale, *a.params);
   const auto mapping = static_cast<Mapping>(a.params->mapping);
   __syncwarp();
 #pragma unroll
@@ -408,6 +408,7 @@ void UpdateAndForward(Backend* backend, const ops::StepParams* params, const Ten
     args.group_size = static_cast<int>(s->group_size);
     args.train_uniform = s->trained.uniform;
     args.train_binary = s->trained.binary;
+    args.learning_rate_scale = s->learning_rate_scale;
     DispatchBits(s->bits, [&](auto bits) {
       if (args.group_size % 4 == 0 && args.group_size <= 512) {
         LaunchShort<Act, bits.value>(cuda, stream, args);

@@ -34,8 +34,11 @@ struct ReconstructOptions {
   double uniform_learning_rate = 5e-3;
   double binary_learning_rate = 5e-4;
   int remap_period = 2;
-  uint64_t seed = 0;          // mixed with the layer's index by the caller
-  bool shuffle = true;        // false: sequences in file order every epoch (goldens)
+  uint64_t seed = 0;    // mixed with the layer's index by the caller
+  bool shuffle = true;  // false: sequences in file order every epoch (goldens)
+  // In a run in one go: when the final loss is not below the initial one, the states are what they
+  // were at the beginning. Their s2 and s3 must be 0 then, as initialization leaves them.
+  bool keep_better_start = false;
   int64_t report_every = 16;  // steps between progress calls (they synchronize the device)
 };
 
@@ -54,6 +57,13 @@ int MicroBatchSize(int batch_size, int64_t sequence_length);
 // At most this many calibration sequences (the first ones) measure initial_loss and final_loss.
 inline constexpr int64_t kMaxEvaluationSequences = 32;
 
+// Device bytes that keep_better_start takes for a linear layer; for planning.
+inline uint64_t StartBytes(int64_t num_outputs, int64_t num_inputs, int bits, int64_t group_size) {
+  // log Δ and α of every group.
+  return static_cast<uint64_t>(num_outputs) * (num_inputs / group_size) * (1 + bits) *
+         sizeof(float);
+}
+
 struct ReconstructResult {
   std::vector<float> losses;  // one for each step that was run, before its update
   // Mean loss before the first and after the last step: forward passes with the input x_q (x_fp
@@ -61,6 +71,7 @@ struct ReconstructResult {
   // whole micro-batches by starting again at the first.
   double initial_loss = 0;
   double final_loss = 0;
+  bool kept_start = false;  // as keep_better_start says
 };
 
 // Calibration activations of a block, each [S, L, H] act, all on the device or all on the host

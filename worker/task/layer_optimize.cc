@@ -36,8 +36,25 @@ std::vector<float> Condense(const std::vector<float>& losses, size_t max_points)
   return curve;
 }
 
+// By linear: how much an error of each weight matters. All the same where nothing is known.
+absl::StatusOr<std::vector<Tensor>> Importance(const LayerTask& task, const Loaded& loaded) {
+  const BlockSpec& block = task.block();
+  if (task.reconstructs) {
+    const LayerInputs& inputs = loaded.inputs;
+    return quant::MeasureImportance(task.env.backend, block, loaded.rope, loaded.weights,
+                                    inputs.x_q.empty() ? inputs.x_fp : inputs.x_q);
+  }
+  std::vector<Tensor> importance;
+  for (int l = 0; l < block.num_linears(); ++l) {
+    UQ_ASSIGN_OR_RETURN(Tensor ones,
+                        quant::EqualImportance(task.env.backend, block.linear(l).num_inputs()));
+    importance.push_back(std::move(ones));
+  }
+  return importance;
+}
+
 // The states' beginning, or where the round before left them.
-absl::Status Initialize(const LayerTask& task, const Loaded& loaded, Optimized* optimized) {
+absl::Status Initialize(const LayerTask& task, Loaded* loaded, Optimized* optimized) {
   Backend* const backend = task.env.backend;
   const BlockSpec& block = task.block();
   const QuantizationSpec& spec = task.plan().spec;
@@ -46,12 +63,19 @@ absl::Status Initialize(const LayerTask& task, const Loaded& loaded, Optimized* 
   options.alternating_rounds = spec.alternating_rounds;
   const quant::Method& method = quant::MethodOf(spec.method);
   std::shared_ptr<const SafetensorsFile> state;
-  if (loaded.before.has_value()) {
-    const std::string& digest = loaded.before->state_sha256;
+  if (loaded->before.has_value()) {
+    const std::string& digest = loaded->before->state_sha256;
     auto opened = SafetensorsFile::Open(task.env.work, ContentKey(digest));
     if (!opened.ok()) return NoteWorkObject(opened.status(), digest);
     state = *std::move(opened);
   }
+  const bool searches = spec.initialization == Initialization::kActivationAware &&
+                        method.starts != quant::UniformStarts::kNone;
+  std::vector<Tensor> importance;
+  if (searches && state == nullptr) {
+    UQ_ASSIGN_OR_RETURN(importance, Importance(task, *loaded));
+  }
+  optimized->weights = std::move(loaded->weights);
   for (int l = 0; l < block.num_linears(); ++l) {
     if (IsCancelled(task.env)) return CancelledError();
     ReportProgress(task.env, "initializing", l, block.num_linears());
@@ -65,11 +89,16 @@ absl::Status Initialize(const LayerTask& task, const Loaded& loaded, Optimized* 
     UQ_ASSIGN_OR_RETURN(optimized->states[l],
                         quant::NewQuantizerState(backend, std::move(weight), settings.bits,
                                                  group_size, method.trained));
+    if (spec.initialization == Initialization::kActivationAware) {
+      optimized->states[l]->learning_rate_scale = quant::LearningRateScale(settings.bits);
+    }
     if (state != nullptr) {
       UQ_RETURN_IF_ERROR(LoadQuantizerState(*state, task.modules[l], &*optimized->states[l]));
       continue;
     }
     method.initialize(backend, options, &*optimized->states[l]);
+    if (!searches) continue;
+    quant::ChooseStarts(backend, method.starts, importance[l], &*optimized->states[l]);
   }
   return backend->Synchronize();
 }
@@ -85,6 +114,9 @@ absl::Status Reconstruct(const LayerTask& task, Loaded* loaded, Optimized* optim
   options.uniform_learning_rate = plan.spec.uniform_learning_rate;
   options.binary_learning_rate = plan.spec.binary_learning_rate;
   options.remap_period = plan.spec.remap_period;
+  // Between two rounds a state is no initialization.
+  options.keep_better_start =
+      plan.spec.initialization == Initialization::kActivationAware && task.num_rounds == 1;
   options.seed = LayerSeed(plan.spec.seed, task.at.layer);
   quant::BlockActivations activations;
   activations.x_fp = &inputs.x_fp;
@@ -127,8 +159,7 @@ absl::Status Reconstruct(const LayerTask& task, Loaded* loaded, Optimized* optim
 absl::StatusOr<Optimized> OptimizeBlock(const LayerTask& task, Loaded* loaded) {
   Optimized optimized;
   optimized.states.resize(task.block().num_linears());
-  optimized.weights = std::move(loaded->weights);
-  UQ_RETURN_IF_ERROR(Initialize(task, *loaded, &optimized));
+  UQ_RETURN_IF_ERROR(Initialize(task, loaded, &optimized));
   if (task.reconstructs) UQ_RETURN_IF_ERROR(Reconstruct(task, loaded, &optimized));
   return optimized;
 }

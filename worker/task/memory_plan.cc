@@ -44,9 +44,12 @@ LayerMemory EstimateLayerMemory(const Plan& plan, const ModelConfig& config, int
     const ModuleSettings settings = SettingsForModule(spec, config.ModuleName(layer, l));
     memory.fixed_bytes += static_cast<uint64_t>(num_outputs) * num_inputs * weight_bytes;
     if (settings.full_precision) continue;
+    const int64_t group_size = settings.group_size == 0 ? num_inputs : settings.group_size;
     memory.fixed_bytes +=
-        quant::QuantizerStateBytes(backend, num_outputs, num_inputs, settings.bits,
-                                   settings.group_size == 0 ? num_inputs : settings.group_size);
+        quant::QuantizerStateBytes(backend, num_outputs, num_inputs, settings.bits, group_size);
+    if (reconstructs && spec.initialization == Initialization::kActivationAware) {
+      memory.fixed_bytes += quant::StartBytes(num_outputs, num_inputs, settings.bits, group_size);
+    }
   }
   if (!reconstructs) return memory;
   const uint64_t sequence_bytes =

@@ -71,6 +71,8 @@ absl::StatusOr<Plan> Plan::FromJson(absl::string_view text) {
   reader.Read("warnings", JsonObjectReader::kOptional, &plan.warnings);
   UQ_RETURN_IF_ERROR(reader.Finish());
   UQ_ASSIGN_OR_RETURN(plan.spec, QuantizationSpec::FromJson(spec->dump()));
+  // A job that was prepared before the field was there goes on as it began.
+  if (!spec->contains("initialization")) plan.spec.initialization = Initialization::kPlain;
   return plan;
 }
 

@@ -64,9 +64,13 @@ TEST(ManifestTest, Version1ReadsAsItWasMeant) {
             0.00020316046742860935);
   // What is written anew says the same.
   const nlohmann::json before = nlohmann::json::parse(old);
+  // Nobody could choose then.
+  EXPECT_EQ(read.spec.initialization, Initialization::kPlain);
   nlohmann::json after = nlohmann::json::parse(read.ToJson());
   EXPECT_EQ(after["version"], 2);
   after["version"] = 1;
+  EXPECT_EQ(after["spec"]["initialization"], "plain");
+  after["spec"].erase("initialization");
   EXPECT_EQ(after, before);
 }
 

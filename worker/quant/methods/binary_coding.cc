@@ -7,10 +7,11 @@ absl::Span<const Method> binary_coding() {
   static constexpr TrainedParts kAll = {.uniform = true, .binary = true};
   static constexpr TrainedParts kUniformOnly = {.uniform = true, .binary = false};
   static constexpr Method kRows[] = {
-      {QuantizationMethod::kUniquanf, kAll, InitializeUnified},
-      {QuantizationMethod::kFlexround, kUniformOnly, InitializeUniform},
-      {QuantizationMethod::kAlternating, kUniformOnly, InitializeAlternating},
-      {QuantizationMethod::kRtn, kUniformOnly, InitializeUniform},
+      {QuantizationMethod::kUniquanf, kAll, InitializeUnified, UniformStarts::kAll},
+      {QuantizationMethod::kFlexround, kUniformOnly, InitializeUniform,
+       UniformStarts::kWholeZeroPoints},
+      {QuantizationMethod::kAlternating, kUniformOnly, InitializeAlternating, UniformStarts::kAll},
+      {QuantizationMethod::kRtn, kUniformOnly, InitializeUniform, UniformStarts::kNone},
   };
   return kRows;
 }

@@ -14,6 +14,7 @@
 #include "common/artifact/layout.h"
 #include "common/safetensors/float_conversion.h"
 #include "worker/quant/quantizer.h"
+#include "worker/quant/start.h"
 
 namespace uniquanf::quant {
 namespace {
@@ -168,6 +169,61 @@ TEST_P(DeviceAgreementTest, InitializationsAgree) {
     const double rounding = act() == DType::kBfloat16 ? 4e-9 : 0;
     EXPECT_LE(cuda_error, cpu_error * 1.02 + rounding);
     EXPECT_GE(cuda_error, cpu_error * 0.98 - rounding);
+  }
+}
+
+// Which grid wins may differ where two are about as good; its weighted error may not.
+TEST_P(DeviceAgreementTest, ChosenStartsAreAsGood) {
+  const Case& c = the_case();
+  SCOPED_TRACE(testing::Message() << c.num_outputs << "x" << c.num_inputs << " groups of "
+                                  << c.group_size << ", " << c.bits << " bits, seed " << kSeed);
+  const Shape shape = {c.num_outputs, c.num_inputs};
+  std::vector<float> weights = Random(c.num_outputs * c.num_inputs, 0.02, kSeed + case_index());
+  for (int64_t row = 0; row < c.num_outputs; ++row) weights[row * c.num_inputs] *= 4;
+  const std::vector<float> input = Random(40 * c.num_inputs, 1, kSeed + 1);
+  std::vector<double> errors[2];
+  for (const bool on_cuda : {false, true}) {
+    Backend* const backend = on_cuda ? cuda_.get() : cpu_.get();
+    const std::vector<float> zeros(c.num_inputs);
+    Tensor sums =
+        Tensor::FromFloats(backend, DType::kFloat32, {c.num_inputs}, zeros.data()).value();
+    AddSquares(backend, Upload(backend, {40, c.num_inputs}, input), &sums);
+    const std::vector<float> importance = Download(sums);
+    for (int64_t k = 0; k < c.num_inputs; ++k) {
+      double expected = 0;
+      for (int t = 0; t < 40; ++t) {
+        expected += static_cast<double>(input[t * c.num_inputs + k]) * input[t * c.num_inputs + k];
+      }
+      ASSERT_NEAR(importance[k], expected, 1e-4 * expected);
+    }
+    for (const UniformStarts allowed : {UniformStarts::kAll, UniformStarts::kWholeZeroPoints}) {
+      QuantizerState state = NewState(backend, c, weights);
+      if (allowed == UniformStarts::kAll) {
+        InitializeUnified(backend, {}, &state);
+      } else {
+        InitializeUniform(backend, {}, &state);
+      }
+      ChooseStarts(backend, allowed, sums, &state);
+      Tensor w_hat = Upload(backend, shape, weights);
+      Forward(backend, Mapping::kKeep, &state, &w_hat);
+      ASSERT_TRUE(backend->Synchronize().ok());
+      const std::vector<float> now = Download(w_hat);
+      double sum = 0;
+      for (size_t i = 0; i < now.size(); ++i) {
+        const double error = static_cast<double>(weights[i]) - now[i];
+        sum += importance[i % c.num_inputs] * error * error;
+      }
+      errors[on_cuda].push_back(sum);
+    }
+  }
+  // ŵ in bf16 is rounded by up to 2^-9 of itself.
+  double rounding = 0;
+  if (act() == DType::kBfloat16) {
+    for (size_t i = 0; i < weights.size(); ++i) rounding += 40 * std::pow(weights[i] * 0x1p-9, 2);
+  }
+  for (size_t i = 0; i < errors[0].size(); ++i) {
+    EXPECT_LE(errors[1][i], errors[0][i] * 1.02 + rounding);
+    EXPECT_GE(errors[1][i], errors[0][i] * 0.98 - rounding);
   }
 }
 

@@ -318,6 +318,40 @@ TEST_F(ReconstructTest, SkippedLayersKeepTheirWeights) {
   EXPECT_EQ(*Weight(skipped_).ToFloats(), before);
 }
 
+// Rates at which three steps only do harm.
+TEST_F(ReconstructTest, KeepsABetterStart) {
+  ASSERT_TRUE(Run(Options(0)).ok());
+  std::vector<std::vector<float>> start;
+  for (int l = 0; l < block_.num_linears(); ++l) start.push_back(Weight(l).ToFloats().value());
+  Reset(NewCpuBackend({2}));
+  ReconstructOptions options = Options(3);
+  options.uniform_learning_rate = 0.3;
+  const auto harmed = Run(options);
+  ASSERT_TRUE(harmed.ok()) << harmed.status();
+  ASSERT_GT(harmed->final_loss, harmed->initial_loss);
+  EXPECT_FALSE(harmed->kept_start);
+  Reset(NewCpuBackend({2}));
+  options.keep_better_start = true;
+  const auto kept = Run(options);
+  ASSERT_TRUE(kept.ok()) << kept.status();
+  EXPECT_TRUE(kept->kept_start);
+  EXPECT_EQ(kept->final_loss, kept->initial_loss);
+  for (int l = 0; l < block_.num_linears(); ++l) {
+    EXPECT_EQ(Weight(l).ToFloats().value(), start[l]) << "linear " << l;
+    // And so do the states, of which the stored form is made.
+    Tensor w_hat = Random(Weight(l).shape(), 0, 1);
+    Forward(backend_.get(), Mapping::kKeep, &states_[l], &w_hat);
+    EXPECT_EQ(w_hat.ToFloats().value(), start[l]) << "linear " << l;
+  }
+  Reset(NewCpuBackend({2}));
+  options = Options(100);
+  options.keep_better_start = true;
+  const auto trained = Run(options);
+  ASSERT_TRUE(trained.ok()) << trained.status();
+  EXPECT_FALSE(trained->kept_start);
+  EXPECT_LT(trained->final_loss, trained->initial_loss);
+}
+
 TEST_F(ReconstructTest, NoStepsOnlyMeasures) {
   auto result = Run(Options(0));
   ASSERT_TRUE(result.ok()) << result.status();
