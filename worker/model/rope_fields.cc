@@ -196,7 +196,7 @@ absl::StatusOr<double> ReadYarnScoreFactor(const Fields& fields) {
   if (!scaling.has_value()) return 1.0;
   UQ_ASSIGN_OR_RETURN(const std::string old_type, scaling->String("type", "default"));
   UQ_ASSIGN_OR_RETURN(const std::string type, scaling->String("rope_type", old_type));
-  if (type != "yarn") return 1.0;
+  if (absl::string_view(type) != "yarn") return 1.0;
   UQ_ASSIGN_OR_RETURN(const double all, scaling->Number("mscale_all_dim", 0.0, 0.0, 1e6));
   UQ_ASSIGN_OR_RETURN(const double factor, scaling->Number("factor", 1.0, 1.0, 1e6));
   return all == 0 ? 1.0 : std::pow(YarnTemperature(factor, all), 2);
