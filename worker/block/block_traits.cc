@@ -14,24 +14,28 @@ BlockSpec BuildBlock(const BlockTraits& traits) {
       b.AddNorm(traits.attention_output_norm, traits.norm);
   const BlockBuilder::Norm mlp_input_norm = b.AddNorm(traits.mlp_input_norm, traits.norm);
   const BlockBuilder::Norm mlp_output_norm = b.AddNorm(traits.mlp_output_norm, traits.norm);
-  attention_builder.AddTensors();
+  const bool attends = traits.attention.num_heads > 0;
+  const bool feeds = traits.mlp.size > 0 || traits.experts.router.num_experts > 0;
+  if (attends) attention_builder.AddTensors();
   feed_builder.AddTensors();
 
   const int output_scale = traits.output_scale.empty() ? -1 : b.AddVector(traits.output_scale, {1});
   const int input = b.input();
   const float factor = traits.residual_factor;
   const int attention_input = b.Apply(attention_input_norm, input);
-  const int attention = b.Apply(attention_output_norm, attention_builder.AddNodes(attention_input));
-  int out;
-  if (traits.parallel) {
-    const int mlp_input = mlp_input_norm.in_use ? b.Apply(mlp_input_norm, input) : attention_input;
-    const int mlp = b.Apply(mlp_output_norm, feed_builder.AddNodes(mlp_input, input));
-    out = b.Add(b.Add(input, attention, factor), mlp, factor);
-  } else {
-    const int hidden = b.Add(input, attention, factor);
-    const int mlp =
-        b.Apply(mlp_output_norm, feed_builder.AddNodes(b.Apply(mlp_input_norm, hidden), hidden));
-    out = b.Add(hidden, mlp, factor);
+  int out = input;
+  if (attends) {
+    const int attention =
+        b.Apply(attention_output_norm, attention_builder.AddNodes(attention_input));
+    out = b.Add(input, attention, factor);
+  }
+  if (feeds) {
+    const int residual = traits.parallel ? input : out;
+    const int mlp_input = traits.parallel && !mlp_input_norm.in_use
+                              ? attention_input
+                              : b.Apply(mlp_input_norm, residual);
+    const int mlp = b.Apply(mlp_output_norm, feed_builder.AddNodes(mlp_input, residual));
+    out = b.Add(out, mlp, factor);
   }
   if (output_scale >= 0) b.ScaleBy(out, output_scale);
   return b.Take();

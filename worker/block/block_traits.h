@@ -36,7 +36,7 @@ struct LatentTraits {
 };
 
 struct AttentionTraits {
-  int num_heads = 0;
+  int num_heads = 0;     // 0: no attention
   int num_kv_heads = 0;  // divides num_heads
   int head_dim = 0;
   int value_dim = 0;  // of a value; 0: head_dim
@@ -72,7 +72,7 @@ struct AttentionTraits {
 };
 
 struct MlpTraits {
-  int64_t size = 0;  // I; 0: no dense MLP
+  int64_t size = 0;  // I; 0: no dense MLP, and none at all without experts
   ops::Activation activation = ops::Activation::kSilu;
   std::string xielu;  // module with the parameters of xIELU, which is then the activation
   // Without a gate the activation is taken of `up`.

@@ -9,6 +9,7 @@ constexpr char kRecurrent[] =
 
 constexpr Family kFamilies[] = {
     {"gemma3", "Gemma3ForConditionalGeneration", nullptr, "gemma3_text"},
+    {"gemma4", "Gemma4ForConditionalGeneration", nullptr, "gemma4_text"},
     {"kimi_k25", "KimiK25ForConditionalGeneration", nullptr, "kimi_k2"},
     {"llama4", "Llama4ForConditionalGeneration", nullptr, "llama4_text"},
     {"llava", "LlavaForConditionalGeneration", nullptr, "llama"},

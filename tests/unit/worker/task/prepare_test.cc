@@ -71,8 +71,8 @@ TEST_F(PrepareTest, MissingTensorIsNamed) {
 }
 
 TEST_F(PrepareTest, UnsupportedArchitectureIsRefused) {
-  model_.config["architectures"] = {"GPT2LMHeadModel"};
-  model_.config["model_type"] = "gpt2";
+  model_.config["architectures"] = {"T5ForConditionalGeneration"};
+  model_.config["model_type"] = "t5";
   model_.Write(spec_.model_uri);
   EXPECT_THAT(RunPrepare(spec_, env_), FailsWith(kInvalid, "UNSUPPORTED_ARCHITECTURE"));
 }
