@@ -194,7 +194,8 @@ TEST_P(FamilyRowTest, OpensRunsAndHasTheGradientsOfDifferences) {
     for (int l = 0; l < spec.num_linears(); ++l) {
       gradients.push_back(*Tensor::Allocate(backend.get(), DType::kFloat32, spec.linear(l).shape));
     }
-    for (float value : *y.ToFloats()) ASSERT_TRUE(std::isfinite(value));
+    const std::vector<float> outputs = *y.ToFloats();
+    for (float value : outputs) ASSERT_TRUE(std::isfinite(value));
     runner->Backward(weights, upstream, false, &gradients, &dx, nullptr);
     // One random direction for the input and for each linear layer. Routers jump: a step is small,
     // and so is what fp32 leaves of its difference.
