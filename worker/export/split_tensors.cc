@@ -24,7 +24,9 @@ std::vector<SplitTensor> FindSplitTensors(const Manifest& manifest, const ModelC
     for (const TensorSpec& spec : config.blocks[layer].tensors) {
       // Vectors, biases of fused layers too, are kept as the source has them.
       if (spec.role == TensorRole::kVector || !spec.stored.constant.empty()) continue;
-      if (spec.stored.IsPlain() && spec.stored.name == spec.module + ".weight") continue;
+      const bool keeps_name = spec.role == TensorRole::kMatrix ||  // never quantized
+                              spec.stored.name == spec.module + ".weight";
+      if (spec.stored.IsPlain() && keeps_name) continue;
       const auto [place, added] = places.try_emplace(spec.stored.name, tensors.size());
       if (added) tensors.push_back({prefix + spec.stored.name, spec.stored.shape, {}});
       SplitTensor::Part part;

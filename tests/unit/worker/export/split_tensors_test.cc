@@ -40,9 +40,13 @@ class SplitTensorsTest : public testing::Test {
     plain.role = TensorRole::kLinear;
     plain.shape = plain.stored.shape = {3, 40};
     plain.stored.name = "mlp.down_proj.weight";
+    TensorSpec router;
+    router.role = TensorRole::kMatrix;
+    router.shape = router.stored.shape = {2, 4};
+    router.stored.name = "gate.weight";
     model_.num_layers = 1;
     model_.blocks.resize(1);
-    for (const TensorSpec& tensor : {q, o, plain}) model_.blocks[0].AddTensor(tensor);
+    for (const TensorSpec& tensor : {q, o, plain, router}) model_.blocks[0].AddTensor(tensor);
   }
   const TempDir dir_;
   std::shared_ptr<ObjectStore> store_;
