@@ -35,7 +35,8 @@ class Caller {
   // as a call may take.
   Channel channel() { return channels_->Get(options_.call_timeout); }
   // What a call's end means. A server that ends cuts its calls, which gRPC calls CANCELLED: that is
-  // UNAVAILABLE, since we cancelled nothing. After a failure the next call may need another channel.
+  // UNAVAILABLE, since we cancelled nothing. After a failure the next call may need another
+  // channel.
   grpc::Status Judge(const grpc::Status& status);
 
   // Runs `attempt` until it gives anything but UNAVAILABLE, or attempts or time are used up.

@@ -42,8 +42,8 @@ struct RetryOptions {
 };
 
 struct ClientOptions {
-  // HOST:PORT, or several joined by commas: servers on one state, of which one is active. A name may
-  // stand for several addresses, and is looked up again when calls fail.
+  // HOST:PORT, or several joined by commas: servers on one state, of which one is active. A name
+  // may stand for several addresses, and is looked up again when calls fail.
   std::string server = "127.0.0.1:50051";
   // PEM files. TLS is on with `tls` (the system's authorities) or `tls_ca_file`. Files that are
   // replaced are taken for new connections within seconds.
@@ -56,8 +56,8 @@ struct ClientOptions {
   RetryOptions retry;
   // W3C trace context, sent with every call when not empty.
   std::string traceparent;
-  // Called, from any thread, with what people should know and no call returns: files of TLS that are
-  // replaced by broken ones, a certificate that is about to expire.
+  // Called, from any thread, with what people should know and no call returns: files of TLS that
+  // are replaced by broken ones, a certificate that is about to expire.
   std::function<void(const std::string&)> on_warning;
 };
 
