@@ -81,7 +81,9 @@ TEST_F(AcceptanceTest, T13AHugeJobIsRefusedWhenItsPlanIsKnownAndHoldsUpNobody) {
       const auto job = cluster_->client().SubmitJob(options);
       EXPECT_OK(job);
       slowest_ms = std::max<int64_t>(slowest_ms, absl::ToInt64Milliseconds(absl::Now() - start));
-      if (job.ok()) EXPECT_OK(cluster_->client().CancelJob(job->name));
+      if (job.ok()) {
+        EXPECT_OK(cluster_->client().CancelJob(job->name));
+      }
     }
   });
   fake.Synchronize({report});
