@@ -16,6 +16,8 @@ using Json = nlohmann::ordered_json;
 constexpr int kPlanVersion = 1;
 constexpr char kReason[] = "INVALID_PLAN";
 constexpr auto kRequired = JsonObjectReader::kRequired;
+// Beyond what any job has, and small enough to compute with.
+constexpr int64_t kMaxCount = int64_t{1} << 40;
 
 QuantizationSpec WithoutUris(QuantizationSpec spec) {
   spec.model_uri.clear();
@@ -23,6 +25,25 @@ QuantizationSpec WithoutUris(QuantizationSpec spec) {
   spec.output_uri.clear();
   spec.evaluation_uri.clear();
   return spec;
+}
+
+// What steps and rounds are computed from.
+absl::Status CheckNumbers(const Plan& plan) {
+  QuantizationSpec complete = plan.spec;
+  complete.model_uri = complete.calibration_uri = complete.output_uri = "file:///left-out";
+  const absl::Status valid = complete.Validate();
+  if (!valid.ok()) return InvalidInput(kReason, absl::StrCat("the plan's spec: ", valid.message()));
+  const std::pair<const char*, int64_t> counts[] = {
+      {"num_layers", plan.num_layers},
+      {"num_samples", plan.num_samples},
+      {"sequence_length", plan.sequence_length},
+      {"num_evaluation_tokens", plan.num_evaluation_tokens}};
+  for (const auto& [name, value] : counts) {
+    if (value < 0 || value > kMaxCount) {
+      return InvalidInput(kReason, absl::StrCat("the plan's ", name, " is ", value));
+    }
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -73,6 +94,7 @@ absl::StatusOr<Plan> Plan::FromJson(absl::string_view text) {
   UQ_ASSIGN_OR_RETURN(plan.spec, QuantizationSpec::FromJson(spec->dump()));
   // A job that was prepared before the field was there goes on as it began.
   if (!spec->contains("initialization")) plan.spec.initialization = Initialization::kPlain;
+  UQ_RETURN_IF_ERROR(CheckNumbers(plan));
   return plan;
 }
 
