@@ -47,8 +47,8 @@ constexpr const char* kMigrations[] = {
     // too little for that: four updates in ten went to another page and into the index. Nor does
     // any plan depend on statistics of the table, or any read on its visibility map, so autovacuum
     // need not scan it for them beside the scheduler: dead rows alone call it.
-    "ALTER TABLE uniquanf_tasks SET (fillfactor = 20,"
-    " autovacuum_analyze_threshold = 2000000000, autovacuum_vacuum_insert_threshold = -1);",
+    ("ALTER TABLE uniquanf_tasks SET (fillfactor = 20,"
+     " autovacuum_analyze_threshold = 2000000000, autovacuum_vacuum_insert_threshold = -1);"),
     "",  // records hold the API's messages: a server of 0.1.0 must not take this for damage
 };
 constexpr int kSchemaVersion = sizeof(kMigrations) / sizeof(kMigrations[0]);
