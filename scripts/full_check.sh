@@ -3,8 +3,9 @@
 #
 #   scripts/full_check.sh [--changed] [STAGE...]
 #
-# Without arguments: every stage, over everything. With --changed, as CI runs it: clang-tidy over changed files only, and costly
-# stages (cuda, deploy) only where their folders changed; what "changed" means is said in scripts/common.sh (changed_base).
+# Without arguments: every stage, over everything. With --changed, as CI runs it: clang-tidy over changed files only, the lock check
+# without the tests, and costly stages (cuda, deploy) only where their folders changed; what "changed" means is said in
+# scripts/common.sh (changed_base).
 # A stage that fails does not keep the later ones from running, except those that need its result. STAGEs:
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 export UNIQUANF_WERROR=ON
@@ -20,7 +21,7 @@ stages=(
   cuda      # nvcc compiles the CUDA backend
   deploy    # alerts, chart, images
 )
-usage() { sed -n '2,8s/^# \{0,1\}//p' "$0"; sed -n '/^stages=(/,/^)/{/^  /p}' "$0"; exit "$1"; }
+usage() { sed -n '2,9s/^# \{0,1\}//p' "$0"; sed -n '/^stages=(/,/^)/{/^  /p}' "$0"; exit "$1"; }
 
 changed=false
 chosen=()
@@ -43,7 +44,11 @@ stage_includes() { scripts/check_includes.sh; }
 stage_files() { scripts/check_files.sh; }
 stage_build() { build dev; }
 stage_test() { scripts/test.sh; }
-stage_locks() { scripts/check_locks.sh; }
+stage_locks() {
+  local sources=()
+  if $changed; then mapfile -t sources < <(git ls-files 'common/*.cc' 'server/*.cc' 'worker/*.cc' 'client/*.cc'); fi
+  scripts/check_locks.sh "${sources[@]}"
+}
 stage_tidy() {
   if $changed; then scripts/check_tidy.sh --changed --seconds=400; else scripts/check_tidy.sh --seconds=7200; fi
 }
