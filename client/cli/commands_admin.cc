@@ -41,7 +41,10 @@ int RunOnWorker(const char* name, const char* summary, WorkerMethod method,
 }  // namespace
 
 int RunDrain(const Arguments& arguments) {
-  return RunOnWorker("drain", "Lets a worker finish what it does, take nothing new and exit.",
+  return RunOnWorker("drain",
+                     "Lets a worker finish what it does, take nothing new and exit. Its name stays "
+                     "drained:\na process that comes under it later gets no tasks until `uniquanf "
+                     "undrain`.",
                      &Client::DrainWorker, arguments);
 }
 int RunUndrain(const Arguments& arguments) {

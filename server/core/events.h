@@ -74,6 +74,7 @@ struct SynchronizeEvent {
 struct UnparkEvent {
   std::string session;
 };
+// Without a session the wish is for the name, and outlives the process: WorkerDrain.
 struct DrainWorkerEvent {
   std::string worker;
   bool drain = true;  // false: undrain, which also lifts a quarantine

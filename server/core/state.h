@@ -81,7 +81,9 @@ struct Session {
   int64_t sequence = -1;
   WorkerCapabilities capabilities;
   bool draining = false;
-  bool drain_requested = false;
+  bool drain_requested = false;  // it is told to end
+  bool held = false;             // its name is drained: it stays, and gets no tasks
+  bool withdrawn() const { return draining || drain_requested || held; }
   int32_t num_free_slots = 0;
   std::vector<CachedActivations> cached;
   std::vector<LeaseReport> reported;  // of the last call: lease id, attempt, job and task only

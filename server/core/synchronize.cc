@@ -1,9 +1,6 @@
 #include <algorithm>
-#include <iterator>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 #include "common/base/status.h"
 #include "server/core/mutations.h"
 
@@ -12,9 +9,6 @@ namespace {
 
 // A worker counts its calls one by one; one that is so far ahead is none of its calls.
 constexpr int64_t kMaxSequenceStep = int64_t{1} << 20;
-
-// What tells a session from others of its worker: workers call all of them "session-...".
-absl::string_view SessionHandle(absl::string_view id) { return absl::StripPrefix(id, "session-"); }
 
 // The task of the lease that `report` is about, when that is still its task's latest lease.
 const Task* LatestLease(const State& state, const std::string& session, const LeaseReport& report,
@@ -100,8 +94,10 @@ Outcome Mutation::Synchronize(const SynchronizeEvent& event) {
     session.first_seen = now_.mono;
     session.first_sequence = event.sequence;
     const auto drain = state_.drains.find(event.worker);
-    session.drain_requested =
-        drain != state_.drains.end() && drain->second.session == event.session;
+    if (drain != state_.drains.end()) {
+      session.drain_requested = drain->second.session == event.session;
+      session.held = drain->second.by_name && !session.drain_requested;
+    }
   }
   session.worker = event.worker;
   state_.sessions_of_worker[event.worker].insert(event.session);
@@ -287,8 +283,7 @@ void Mutation::RenewUnreported(Session* session) {
 }
 
 bool Mutation::CanTakeTasks(const Session& session) const {
-  return state_.leasing && session.has_called && !session.draining && !session.drain_requested &&
-         session.num_free_slots > 0;
+  return state_.leasing && session.has_called && !session.withdrawn() && session.num_free_slots > 0;
 }
 
 void Mutation::Unpark(const std::string& session) {
@@ -303,81 +298,6 @@ void Mutation::Wake(const std::string& session) {
   if (it == state_.sessions.end() || !it->second.parked) return;
   Unpark(session);
   edits_.wake.insert(session);
-}
-
-Outcome Mutation::DrainWorker(const DrainWorkerEvent& event) {
-  const auto it = state_.sessions_of_worker.find(event.worker);
-  if (it == state_.sessions_of_worker.end() || it->second.empty()) {
-    return {NotFound("WORKER_NOT_FOUND", absl::StrCat("no worker \"workers/", event.worker,
-                                                      "\"; `workers` shows those there are")),
-            0, false};
-  }
-  const std::vector<const Session*> live = LiveSessions(state_, event.worker, now_.mono);
-  if (event.session.empty() && event.drain && live.size() > 1) {
-    std::string names;
-    for (const Session* session : live) {
-      absl::StrAppend(&names, names.empty() ? "" : ", ", WorkerProcessName(*session));
-    }
-    return {
-        FailedPrecondition("WORKER_AMBIGUOUS", absl::StrCat(live.size(), " processes are called ",
-                                                            event.worker, "; name one of ", names)),
-        0, false};
-  }
-  const Session* latest = nullptr;
-  for (const std::string& id : it->second) {
-    if (!absl::StartsWith(SessionHandle(id), event.session)) continue;
-    Session& session = state_.sessions.at(id);
-    session.drain_requested = event.drain;
-    if (!event.drain) NoteSuccess(&session);  // whatever was held against it
-    Wake(id);
-    if (latest == nullptr || session.last_seen >= latest->last_seen) latest = &session;
-  }
-  if (latest == nullptr) {
-    return {NotFound("WORKER_NOT_FOUND",
-                     absl::StrCat("no process of worker \"workers/", event.worker,
-                                  "\" has a session that begins with \"", event.session,
-                                  "\"; `workers` shows those there are")),
-            0, false};
-  }
-  if (event.drain) {
-    state_.drains[event.worker] = {event.worker, latest->id};
-  } else {
-    state_.drains.erase(event.worker);
-  }
-  edits_.drains.insert(event.worker);
-  return {};
-}
-
-std::string WorkerProcessName(const Session& session) {
-  return absl::StrCat(session.worker, "@", SessionHandle(session.id).substr(0, 8));
-}
-
-std::vector<const Session*> LiveSessions(const State& state, const std::string& worker,
-                                         absl::Duration now) {
-  std::vector<const Session*> known, live;
-  const auto it = state.sessions_of_worker.find(worker);
-  if (it == state.sessions_of_worker.end()) return {};
-  for (const std::string& id : it->second) {
-    const Session& session = state.sessions.at(id);
-    if (session.has_called) known.push_back(&session);
-  }
-  if (known.empty()) return {};
-  std::copy_if(known.begin(), known.end(), std::back_inserter(live),
-               [&](const Session* s) { return IsPresent(state.policy, *s, now); });
-  if (live.empty()) {
-    return {*std::max_element(known.begin(), known.end(), [](const auto* a, const auto* b) {
-      return a->last_seen < b->last_seen;
-    })};
-  }
-  // The latest process, and those that called after it had begun: its predecessors did not.
-  std::stable_sort(live.begin(), live.end(), [](const Session* a, const Session* b) {
-    return a->first_seen > b->first_seen;
-  });
-  const absl::Duration begun = live[0]->first_seen;
-  live.erase(std::remove_if(live.begin() + 1, live.end(),
-                            [&](const Session* s) { return s->last_seen <= begun; }),
-             live.end());
-  return live;
 }
 
 SynchronizeReply BuildReply(const State& state, const std::string& session_id) {

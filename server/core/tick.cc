@@ -11,6 +11,7 @@ namespace uniquanf::server {
 namespace {
 constexpr absl::Duration kUnschedulableCheckPeriod = absl::Seconds(2);
 constexpr absl::Duration kSessionMemory = absl::Hours(1);
+constexpr absl::Duration kDrainMemory = absl::Hours(7 * 24);  // of a name that nobody has any more
 constexpr int kUnschedulableBatch = 2000;
 }  // namespace
 
@@ -111,7 +112,7 @@ void Mutation::CheckUnschedulable() {
   if (now_.mono - state_.rebuilt_at < settle) return;
   std::vector<const Session*> live;
   for (const auto& [id, session] : state_.sessions) {
-    if (session.has_called && !session.draining && !session.drain_requested &&
+    if (session.has_called && !session.withdrawn() &&
         now_.mono - session.last_seen <= state_.policy.lease_duration + absl::Seconds(20)) {
       live.push_back(&session);
     }
@@ -174,12 +175,26 @@ void Mutation::ForgetSessions() {
       if (names->second.empty()) state_.sessions_of_worker.erase(names);
     }
     const auto drain = state_.drains.find(session.worker);
-    if (drain != state_.drains.end() && drain->second.session == session.id) {
-      edits_.drains.insert(session.worker);
-      state_.drains.erase(drain);
+    if (drain != state_.drains.end()) {
+      drain->second.unused_since = now_.mono;
+      if (!drain->second.by_name && drain->second.session == session.id) {
+        edits_.drains.insert(session.worker);
+        state_.drains.erase(drain);
+      }
     }
     state_.num_quarantined -= session.quarantined();
     it = state_.sessions.erase(it);
+  }
+  // Names that are made up for every pod do not come back.
+  for (auto it = state_.drains.begin(); it != state_.drains.end();) {
+    const auto& [worker, drain] = *it;
+    const bool unused = !state_.sessions_of_worker.contains(worker);
+    if (unused && now_.mono - std::max(drain.unused_since, state_.rebuilt_at) >= kDrainMemory) {
+      edits_.drains.insert(worker);
+      it = state_.drains.erase(it);
+    } else {
+      ++it;
+    }
   }
 }
 

@@ -132,10 +132,15 @@ struct WorkerCapabilities {
   int32_t num_cpus = 0;  // 0: unknown
 };
 
-// The operator's wish for one worker process; it does not outlive that process.
+// The operator's wish for a worker.
 struct WorkerDrain {
   std::string worker;
-  std::string session;
+  std::string session;  // the process that is to end
+  // The wish is for the name: whatever process comes under it gets no tasks, until it is taken
+  // back. Else it does not outlive its process.
+  bool by_name = false;
+  // Monotonic, not stored: no process has the name any more.
+  absl::Duration unused_since = absl::ZeroDuration();
 };
 
 // What a finished task hands back.

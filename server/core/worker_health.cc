@@ -35,8 +35,8 @@ bool Mutation::OthersCanRun(const Job& job, const Task& task, const Session& ses
                             bool also_where_it_failed) const {
   return std::any_of(state_.sessions.begin(), state_.sessions.end(), [&](const auto& entry) {
     const Session& other = entry.second;
-    return other.id != session.id && !other.draining && !other.drain_requested &&
-           !other.quarantined() && IsPresent(state_.policy, other, now_.mono) &&
+    return other.id != session.id && !other.withdrawn() && !other.quarantined() &&
+           IsPresent(state_.policy, other, now_.mono) &&
            (also_where_it_failed || std::count(task.environment_sessions.begin(),
                                                task.environment_sessions.end(), other.id) == 0) &&
            Fits(job, task, other.capabilities);

@@ -1,3 +1,7 @@
+#include <algorithm>
+#include <optional>
+#include <string>
+
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
@@ -25,6 +29,18 @@ const Session* FindSession(const State& state, const DrainWorkerEvent& event, ab
     }
   }
   return nullptr;
+}
+
+// The first name after `after` that a process has or that is drained.
+std::optional<std::string> NextWorker(const State& state, const std::string& after) {
+  const auto worker = state.sessions_of_worker.upper_bound(after);
+  const auto drain = state.drains.upper_bound(after);
+  const bool no_worker = worker == state.sessions_of_worker.end();
+  const bool no_drain = drain == state.drains.end();
+  if (no_worker && no_drain) return std::nullopt;
+  if (no_worker) return drain->first;
+  if (no_drain) return worker->first;
+  return std::min(worker->first, drain->first);
 }
 
 // "workers/{worker}" or "workers/{worker}@{the beginning of a session}".
@@ -63,38 +79,40 @@ void FillInfo(const ServiceContext& context, const State* state, v1::ServerInfo*
 grpc::ServerUnaryReactor* AdminServiceImpl::ListWorkers(grpc::CallbackServerContext* rpc,
                                                         const v1::ListWorkersRequest* request,
                                                         v1::ListWorkersResponse* response) {
-  return UnaryCall::Serve(Admit(context_, rpc, MethodRow("ListWorkers")), [&](UnaryCall* call,
-                                                                              const Caller&) {
-    context_.runtime->Read([call, request, response, context = &context_](const State* state) {
-      const auto list = [&]() -> absl::Status {
-        if (state == nullptr) return NoState(*context->runtime);
-        UQ_ASSIGN_OR_RETURN(const int32_t size, CheckPageSize(request->page_size()));
-        std::string after;
-        if (!request->page_token().empty()) {
-          UQ_ASSIGN_OR_RETURN(after, ParsePageToken("workers", request->page_token()));
-        }
-        const Now now{context->clock->Now(), context->clock->Monotonic()};
-        auto it = after.empty() ? state->sessions_of_worker.begin()
-                                : state->sessions_of_worker.upper_bound(after);
-        std::string last;
-        for (; it != state->sessions_of_worker.end(); ++it) {
-          const std::vector<const Session*> sessions = LiveSessions(*state, it->first, now.mono);
-          if (sessions.empty()) continue;
-          // A page ends between names: the processes that share one stay together.
-          if (response->workers_size() >= size) {
-            response->set_next_page_token(MakePageToken("workers", last));
-            break;
-          }
-          last = it->first;
-          for (const Session* session : sessions) {
-            WorkerToProto(*state, *session, now, response->add_workers());
-          }
-        }
-        return absl::OkStatus();
-      };
-      call->Done(list());
-    });
-  });
+  return UnaryCall::Serve(
+      Admit(context_, rpc, MethodRow("ListWorkers")), [&](UnaryCall* call, const Caller&) {
+        context_.runtime->Read([call, request, response, context = &context_](const State* state) {
+          const auto list = [&]() -> absl::Status {
+            if (state == nullptr) return NoState(*context->runtime);
+            UQ_ASSIGN_OR_RETURN(const int32_t size, CheckPageSize(request->page_size()));
+            std::string after;
+            if (!request->page_token().empty()) {
+              UQ_ASSIGN_OR_RETURN(after, ParsePageToken("workers", request->page_token()));
+            }
+            const Now now{context->clock->Now(), context->clock->Monotonic()};
+            std::string last;
+            for (auto name = NextWorker(*state, after); name.has_value();
+                 name = NextWorker(*state, *name)) {
+              const std::vector<const Session*> sessions = LiveSessions(*state, *name, now.mono);
+              const auto drain = state->drains.find(*name);
+              const bool drained = drain != state->drains.end() && drain->second.by_name;
+              if (sessions.empty() && !drained) continue;
+              // A page ends between names: the processes that share one stay together.
+              if (response->workers_size() >= size) {
+                response->set_next_page_token(MakePageToken("workers", last));
+                break;
+              }
+              last = *name;
+              if (sessions.empty()) DrainedNameToProto(*name, response->add_workers());
+              for (const Session* session : sessions) {
+                WorkerToProto(*state, *session, now, response->add_workers());
+              }
+            }
+            return absl::OkStatus();
+          };
+          call->Done(list());
+        });
+      });
 }
 
 grpc::ServerUnaryReactor* AdminServiceImpl::SetDrain(Admission admission, const std::string& name,
@@ -104,17 +122,24 @@ grpc::ServerUnaryReactor* AdminServiceImpl::SetDrain(Admission admission, const 
     if (!event.ok()) {
       return call->Done(event.status());
     }
-    context_.runtime->Post(*event, [call, response, event = *event,
-                                    context = &context_](const absl::Status& status) {
-      if (!status.ok()) return call->Done(status);
-      context->runtime->Read([call, response, event, context](const State* state) {
-        const Now now{context->clock->Now(), context->clock->Monotonic()};
-        const Session* session = state == nullptr ? nullptr : FindSession(*state, event, now.mono);
-        if (session == nullptr) return call->Done(NoState(*context->runtime));
-        WorkerToProto(*state, *session, now, response);
-        call->Done(absl::OkStatus());
-      });
-    });
+    context_.runtime->Post(
+        *event, [call, response, event = *event, context = &context_](const absl::Status& status) {
+          if (!status.ok()) return call->Done(status);
+          context->runtime->Read([call, response, event, context](const State* state) {
+            const Now now{context->clock->Now(), context->clock->Monotonic()};
+            if (state == nullptr) return call->Done(NoState(*context->runtime));
+            const Session* session = FindSession(*state, event, now.mono);
+            if (session == nullptr) {
+              // The drain of a name that no process has was taken back, or the process is gone by
+              // now.
+              response->set_name(WorkerName(event.worker));
+              response->set_state(v1::Worker::LOST);
+            } else {
+              WorkerToProto(*state, *session, now, response);
+            }
+            call->Done(absl::OkStatus());
+          });
+        });
   });
 }
 

@@ -106,16 +106,28 @@ void JobToProto(const JobView& view, v1::Job* proto) {
   }
 }
 
+void DrainedNameToProto(const std::string& worker, v1::Worker* proto) {
+  proto->set_name(WorkerName(worker));
+  proto->set_state(v1::Worker::LOST);
+  proto->set_status_message(
+      "no process has this name now, and one that comes gets no tasks until `uniquanf undrain` "
+      "takes the drain back");
+}
+
 void WorkerToProto(const State& state, const Session& session, const Now& now, v1::Worker* proto) {
   proto->set_name(WorkerName(session.worker));
   proto->set_session_id(session.id);
   const bool lost =
       now.mono - session.last_seen > state.policy.lease_duration + MaxHold(state.policy);
-  proto->set_state(lost                                          ? v1::Worker::LOST
-                   : session.draining || session.drain_requested ? v1::Worker::DRAINING
-                   : session.quarantined()                       ? v1::Worker::QUARANTINED
-                                                                 : v1::Worker::READY);
+  proto->set_state(lost                    ? v1::Worker::LOST
+                   : session.withdrawn()   ? v1::Worker::DRAINING
+                   : session.quarantined() ? v1::Worker::QUARANTINED
+                                           : v1::Worker::READY);
   proto->set_process(WorkerProcessName(session));
+  if (session.held) {
+    proto->set_status_message(
+        "its name is drained: it gets no tasks until `uniquanf undrain` takes that back");
+  }
   if (session.quarantined()) {
     const absl::Duration left = session.quarantined_until - now.mono;
     proto->set_status_message(absl::StrCat(
@@ -251,8 +263,9 @@ absl::StatusOr<SynchronizeEvent> SynchronizeFromProto(const v1::SynchronizeReque
                      "; install version ", kSoftwareVersion, " of the worker"));
   }
   SynchronizeEvent event;
-  if (request.session_id().empty() || request.session_id().size() > 128) {
-    return Invalid("session_id is empty or longer than 128 characters");
+  if (request.session_id().empty() || request.session_id().size() > 128 ||
+      request.session_id()[0] == '*') {
+    return Invalid("session_id is empty, longer than 128 characters, or begins with *");
   }
   event.session = request.session_id();
   UQ_ASSIGN_OR_RETURN(event.worker, ParseWorkerName("worker", request.worker()));

@@ -32,6 +32,8 @@ absl::Status CheckStoredJob(const Job& job);
 void JobToProto(const JobView& view, v1::Job* proto);
 void TaskToProto(const std::string& job, const Task& task, v1::Task* proto);
 void WorkerToProto(const State& state, const Session& session, const Now& now, v1::Worker* proto);
+// A name that is drained and that no process has.
+void DrainedNameToProto(const std::string& worker, v1::Worker* proto);
 void ReplyToProto(const SynchronizeReply& reply, const ObjectLayout& layout,
                   v1::SynchronizeResponse* proto);
 

@@ -2,10 +2,26 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "common/base/status.h"
 #include "server/store/postgres_connection.h"
 
 namespace uniquanf::server {
+
+// No session begins so: converters.cc.
+constexpr char kByName[] = "*";
+
+std::string DrainColumn(const WorkerDrain& drain) {
+  return absl::StrCat(drain.by_name ? kByName : "", drain.session);
+}
+
+WorkerDrain ParseDrain(absl::string_view worker, absl::string_view column) {
+  WorkerDrain drain;
+  drain.worker = std::string(worker);
+  drain.by_name = absl::ConsumePrefix(&column, kByName);
+  drain.session = std::string(column);
+  return drain;
+}
 
 absl::Status RewriteRecords(JobStore* store, uint64_t epoch, LoadedState* loaded) {
   WriteBatch batch;

@@ -43,6 +43,10 @@ struct WriteBatch {
   std::vector<std::string> garbage;
 };
 
+// A drain's second column, what the wish is for: "SESSION", or "*SESSION" for the worker's name.
+std::string DrainColumn(const WorkerDrain& drain);
+WorkerDrain ParseDrain(absl::string_view worker, absl::string_view column);
+
 // What the edits refer to, as it is in `state` now.
 WriteBatch MakeBatch(const State& state, const Edits& edits);
 

@@ -130,7 +130,7 @@ class PostgresStore : public JobStore {
         }));
     UQ_RETURN_IF_ERROR(connection_->Query(
         "SELECT worker, session FROM uniquanf_drains ORDER BY worker", {}, [&](const PgRow& row) {
-          loaded.state.drains.push_back({std::string(row.Bytes(0)), std::string(row.Bytes(1))});
+          loaded.state.drains.push_back(ParseDrain(row.Bytes(0), row.Bytes(1)));
           return absl::OkStatus();
         }));
     UQ_RETURN_IF_ERROR(connection_->Query("SELECT uid FROM uniquanf_garbage ORDER BY uid", {},
@@ -341,7 +341,7 @@ class PostgresStore : public JobStore {
       std::vector<std::string> workers, sessions;
       for (const WorkerDrain& drain : batch.drains) {
         workers.push_back(drain.worker);
-        sessions.push_back(drain.session);
+        sessions.push_back(DrainColumn(drain));
       }
       connection_->Send("put_drains", PgParams().AddTexts(workers).AddTexts(sessions));
     }

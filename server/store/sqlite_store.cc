@@ -135,7 +135,7 @@ class SqliteStore : public JobStore {
           return absl::OkStatus();
         }));
     UQ_RETURN_IF_ERROR(Query("SELECT worker, session FROM drains", [&](Statement& row) {
-      loaded.state.drains.push_back({std::string(row.Bytes(0)), std::string(row.Bytes(1))});
+      loaded.state.drains.push_back(ParseDrain(row.Bytes(0), row.Bytes(1)));
       return absl::OkStatus();
     }));
     UQ_RETURN_IF_ERROR(Query("SELECT uid FROM garbage", [&](Statement& row) {
@@ -195,7 +195,8 @@ class SqliteStore : public JobStore {
     }
     for (const WorkerDrain& drain : batch.drains) {
       put_drain_.Bind(1, absl::string_view(drain.worker));
-      put_drain_.Bind(2, absl::string_view(drain.session));
+      const std::string column = DrainColumn(drain);
+      put_drain_.Bind(2, absl::string_view(column));
       UQ_RETURN_IF_ERROR(Check(put_drain_.Run(), "write a drain"));
     }
     for (const std::string& uid : batch.deleted_garbage) {

@@ -117,6 +117,41 @@ TEST_F(LifecycleTest, AnAdministratorsDrainEndsTheWorkerAfterItsTask) {
   EXPECT_EQ(cluster_.worker("w1")->WaitForExit(absl::Seconds(20)), (ExitStatus{0, 0}));
 }
 
+// As where a supervisor starts the process again.
+TEST_F(LifecycleTest, ADrainedNameStaysDrainedUntilItIsUndrained) {
+  ASSERT_TRUE(cluster_.StartServer());
+  cluster_.StartWorker("w1");
+  ASSERT_TRUE(cluster_.WaitUntilReady("w1"));
+  ASSERT_OK(cluster_.client().DrainWorker("w1"));
+  EXPECT_EQ(cluster_.worker("w1")->WaitForExit(absl::Seconds(20)), (ExitStatus{0, 0}));
+  cluster_.StartWorker("w1");
+  ASSERT_TRUE(cluster_.WaitUntilReady("w1"));
+  cluster_.KillServer();
+  ASSERT_TRUE(cluster_.StartServer());
+  ASSERT_TRUE(WaitUntil(
+      [&] {
+        const auto workers = cluster_.client().ListWorkers();
+        return workers.ok() && workers->size() == 1 &&
+               workers->at(0).state == WorkerState::kDraining;
+      },
+      absl::Seconds(20)));
+  const QuantizationSpec spec = Spec("out");
+  const std::string job = Submit(spec);
+  EXPECT_TRUE(cluster_.worker("w1")->running());
+  EXPECT_EQ(cluster_.client().GetJob(job)->state, JobState::kQueued);
+  ASSERT_OK(cluster_.client().UndrainWorker("w1"));
+  ExpectReferenceArtifact(job, spec);
+}
+
+TEST_F(LifecycleTest, AWorkerThatEndsWhenIdleDoesAJobFirst) {
+  ASSERT_TRUE(cluster_.StartServer());
+  const QuantizationSpec spec = Spec("out");
+  const std::string job = Submit(spec);
+  cluster_.StartWorker("w1", {.flags = {"--exit-when-idle=1s"}});
+  ExpectReferenceArtifact(job, spec);
+  EXPECT_EQ(cluster_.worker("w1")->WaitForExit(absl::Seconds(30)), (ExitStatus{0, 0}));
+}
+
 TEST_F(LifecycleTest, AMissingModelFailsItsJobAndHarmsNothing) {
   ASSERT_TRUE(cluster_.StartServer());
   cluster_.StartWorker("w1");

@@ -117,7 +117,7 @@ TEST_F(LimitsTest, TheBatchProgramSaysThatALayerDoesNotFitInsteadOfBeingKilled) 
   ChildProcess batch(shell, arguments, {}, cluster_.File("batch.log"));
   EXPECT_EQ(batch.WaitForExit(absl::Minutes(2)), (ExitStatus{1, 0})) << batch.Log();
   EXPECT_THAT(batch.Log(), HasSubstr("a layer needs about"));
-  EXPECT_THAT(batch.Log(), HasSubstr("but the device has 1024 MiB"));
+  EXPECT_THAT(batch.Log(), HasSubstr("but the device has 1.00 GiB"));
 }
 
 }  // namespace

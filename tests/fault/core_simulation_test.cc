@@ -42,7 +42,7 @@ class MemoryStore {
     for (const auto& [seq, bytes] : jobs_) loaded.state.jobs.push_back(*DecodeJob(bytes));
     for (const auto& [ref, bytes] : tasks_) loaded.state.tasks.push_back({ref, *DecodeTask(bytes)});
     loaded.state.garbage.assign(garbage_.begin(), garbage_.end());
-    for (const auto& [worker, session] : drains_) loaded.state.drains.push_back({worker, session});
+    for (const auto& [worker, drain] : drains_) loaded.state.drains.push_back(drain);
     return loaded;
   }
   absl::Status Commit(const WriteBatch& batch, Fault fault) {
@@ -60,7 +60,7 @@ class MemoryStore {
     for (const std::string& uid : batch.deleted_garbage) garbage_.erase(uid);
     for (const std::string& uid : batch.garbage) garbage_.insert(uid);
     for (const std::string& worker : batch.deleted_drains) drains_.erase(worker);
-    for (const WorkerDrain& drain : batch.drains) drains_[drain.worker] = drain.session;
+    for (const WorkerDrain& drain : batch.drains) drains_[drain.worker] = drain;
     return fault == Fault::kDoneButFail ? absl::UnavailableError("injected, but done")
                                         : absl::OkStatus();
   }
@@ -71,7 +71,7 @@ class MemoryStore {
  private:
   uint64_t epoch_ = 0, sequence_ = 0;
   std::set<std::string> garbage_;
-  std::map<std::string, std::string> drains_;
+  std::map<std::string, WorkerDrain> drains_;
 };
 
 struct SimLease {

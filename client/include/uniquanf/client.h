@@ -162,7 +162,7 @@ class Client {
   absl::StatusOr<std::vector<Task>> ListTasks(absl::string_view job);
 
   absl::StatusOr<std::vector<Worker>> ListWorkers();
-  absl::StatusOr<Worker> DrainWorker(absl::string_view worker);
+  absl::StatusOr<Worker> DrainWorker(absl::string_view worker);  // a drained name stays so
   absl::StatusOr<Worker> UndrainWorker(absl::string_view worker);
   absl::StatusOr<ServerInfo> GetServerInfo();
   // OK when a server serves. kUnavailable (SERVER_UNREACHABLE): none answers within the call's

@@ -139,6 +139,7 @@ class CoreTest : public ::testing::Test {
         stored.tasks.push_back({{seq, static_cast<int32_t>(i)}, entry.tasks[i]});
       }
     }
+    for (const auto& [worker, drain] : state_.drains) stored.drains.push_back(drain);
     absl::StatusOr<State> state = Rebuild(policy_, stored, state_.epoch + 1, 1, now());
     ASSERT_TRUE(state.ok()) << state.status();
     state_ = *std::move(state);

@@ -107,7 +107,7 @@ TYPED_TEST_P(JobStoreConformance, WhatIsCommittedIsReadBackWholeAfterReopening) 
     WriteBatch batch = this->Batch(*store->Open(), 0);
     batch.jobs = {SampleJob(1, "a"), SampleJob(7, "b")};
     batch.tasks = {{{1, 0}, SampleTask("x")}, {{7, 0}, SampleTask("y")}, {{7, 1}, SampleTask("z")}};
-    batch.drains = {{"w", "s"}};
+    batch.drains = {{"w", "s", true}};
     batch.garbage = {"g1", "g2"};
     ASSERT_THAT(store->Commit(batch), IsOk());
   }
@@ -123,6 +123,7 @@ TYPED_TEST_P(JobStoreConformance, WhatIsCommittedIsReadBackWholeAfterReopening) 
   EXPECT_EQ(EncodeTask(loaded->state.tasks[2].task), EncodeTask(SampleTask("z")));
   ASSERT_EQ(loaded->state.drains.size(), 1u);
   EXPECT_EQ(loaded->state.drains[0].session, "s");
+  EXPECT_TRUE(loaded->state.drains[0].by_name);
   EXPECT_EQ(loaded->state.garbage, (std::vector<std::string>{"g1", "g2"}));
 }
 

@@ -464,6 +464,31 @@ TEST_F(ServiceTest, AdminSeesAndDrainsWorkers) {
   EXPECT_TRUE(admin_->ConfirmWallClock(&confirm_context, {}, &info).ok());
 }
 
+TEST_F(ServiceTest, AdminSeesThatANameIsDrained) {
+  v1::SynchronizeRequest first = Call(), second = Call();
+  second.set_session_id("session-next");
+  ASSERT_THAT(Synchronize(first), IsOk());
+  v1::DrainWorkerRequest drain;
+  v1::Worker worker;
+  drain.set_name("workers/w");
+  grpc::ClientContext drain_context;
+  ASSERT_TRUE(admin_->DrainWorker(&drain_context, drain, &worker).ok());
+  EXPECT_FALSE(Synchronize(second)->drain());
+  grpc::ClientContext list_context;
+  v1::ListWorkersResponse list;
+  ASSERT_TRUE(admin_->ListWorkers(&list_context, {}, &list).ok());
+  ASSERT_EQ(list.workers_size(), 1);
+  EXPECT_EQ(list.workers(0).session_id(), "session-next");
+  EXPECT_EQ(list.workers(0).state(), v1::Worker::DRAINING);
+  EXPECT_THAT(list.workers(0).status_message(), ::testing::HasSubstr("name is drained"));
+  v1::UndrainWorkerRequest undrain;
+  undrain.set_name("workers/w");
+  grpc::ClientContext undrain_context;
+  ASSERT_TRUE(admin_->UndrainWorker(&undrain_context, undrain, &worker).ok());
+  EXPECT_EQ(worker.state(), v1::Worker::READY);
+  EXPECT_EQ(worker.status_message(), "");
+}
+
 TEST_F(ServiceTest, AdminTellsProcessesOfOneNameApart) {
   v1::SynchronizeRequest one = Call(), two = Call();
   one.set_session_id("session-aaaaaaaaaa");

@@ -92,6 +92,87 @@ TEST_F(SessionTest, AHiccupOfOneLosesItNothingToAnotherOfItsName) {
   EXPECT_TRUE(task("a", "prepare").failures.empty());
 }
 
+// As a Deployment does it: the process ends as it was told, and its successor has its name.
+TEST_F(SessionTest, ADrainOfANameHoldsForProcessesThatComeLater) {
+  Create("a");
+  Worker first = NewWorker("w");
+  ASSERT_EQ(Synchronize(&first).size(), 1u);
+  ASSERT_TRUE(Do(DrainWorkerEvent{"w"}).status.ok());
+  EXPECT_TRUE(BuildReply(state_, first.session).drain);
+  first.draining = true;
+  EXPECT_TRUE(FinishAndSynchronize(&first).empty());
+  Pass(absl::Seconds(1));
+  Worker second = NewWorker("w"), other = NewWorker("v");
+  EXPECT_TRUE(Synchronize(&second).empty());
+  EXPECT_FALSE(BuildReply(state_, second.session).drain) << "it would be started again and again";
+  // Neither a new server nor a later process changes that.
+  Restart();
+  EXPECT_TRUE(Synchronize(&second).empty());
+  EXPECT_FALSE(BuildReply(state_, second.session).drain);
+  Worker third = NewWorker("w");
+  EXPECT_TRUE(Synchronize(&third).empty());
+  EXPECT_TRUE(CheckInvariants(state_).ok()) << CheckInvariants(state_);
+  EXPECT_EQ(Synchronize(&other).size(), 1u) << "it holds for that name alone";
+  FinishAndSynchronize(&other);
+  Create("b");
+  ASSERT_TRUE(Do(DrainWorkerEvent{"w", false}).status.ok());
+  EXPECT_EQ(Synchronize(&third).size(), 1u);
+  Restart();
+  Worker fourth = NewWorker("w");
+  Create("c");
+  EXPECT_EQ(Synchronize(&fourth).size(), 1u);
+}
+
+TEST_F(SessionTest, AProcessThatIsToEndIsToldSoByTheNextServerAsWell) {
+  Worker w = NewWorker("w");
+  Synchronize(&w);
+  ASSERT_TRUE(Do(DrainWorkerEvent{"w"}).status.ok());
+  Restart();
+  Synchronize(&w);
+  EXPECT_TRUE(BuildReply(state_, w.session).drain);
+}
+
+TEST_F(SessionTest, ADrainOfOneProcessHoldsForItAlone) {
+  Create("a");
+  Worker one = NewWorker("vm"), two = NewWorker("vm");
+  one.session = "session-aaaaaaaaaa";
+  two.session = "session-bbbbbbbbbb";
+  one.draining = true;  // takes nothing
+  Synchronize(&one);
+  ASSERT_TRUE(Do(DrainWorkerEvent{"vm", true, "aaaaaaaa"}).status.ok());
+  EXPECT_EQ(Synchronize(&two).size(), 1u);
+}
+
+TEST_F(SessionTest, AWordOnOneProcessLeavesTheDrainOfItsName) {
+  Create("a");
+  Worker w = NewWorker("w");
+  w.session = "session-aaaaaaaaaa";
+  w.draining = true;
+  Synchronize(&w);
+  ASSERT_TRUE(Do(DrainWorkerEvent{"w"}).status.ok());
+  for (const bool drain : {true, false}) {
+    ASSERT_TRUE(Do(DrainWorkerEvent{"w", drain, "aaaaaaaa"}).status.ok());
+    Worker next = NewWorker("w");
+    EXPECT_TRUE(Synchronize(&next).empty()) << drain;
+  }
+}
+
+TEST_F(SessionTest, ADrainedNameIsKnownAWeekLongerThanItsProcesses) {
+  Worker w = NewWorker("w");
+  Synchronize(&w);
+  ASSERT_TRUE(Do(DrainWorkerEvent{"w"}).status.ok());
+  Pass(absl::Hours(24));
+  EXPECT_FALSE(state_.sessions_of_worker.contains("w"));
+  EXPECT_TRUE(state_.drains.contains("w"));
+  EXPECT_TRUE(Do(DrainWorkerEvent{"w", false}).status.ok()) << "it can be taken back";
+  EXPECT_FALSE(state_.drains.contains("w"));
+  Synchronize(&w);
+  ASSERT_TRUE(Do(DrainWorkerEvent{"w"}).status.ok());
+  Pass(absl::Hours(24));
+  Pass(absl::Hours(7 * 24));
+  EXPECT_FALSE(state_.drains.contains("w"));
+}
+
 TEST_F(SessionTest, ARestartedWorkerIsOneProcess) {
   Worker before = NewWorker("w"), after = NewWorker("w");
   Synchronize(&before);
