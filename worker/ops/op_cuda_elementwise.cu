@@ -310,9 +310,9 @@ void RopePart(Backend* backend, const Tensor& cos, const Tensor& sin, const Rope
   const auto blocks = static_cast<unsigned>(CeilDiv(num_pairs, int64_t{kThreads}));
   DispatchAct(x->dtype(), [&](auto act) {
     using Act = decltype(act);
-    RopePartKernel<Act><<<blocks, kThreads, 0, cuda->stream()>>>(
-        cos.f32(), sin.f32(), num_pairs, cos.dim(0), shape, half, inverse ? -1.f : 1.f,
-        Data<Act>(x));
+    RopePartKernel<Act>
+        <<<blocks, kThreads, 0, cuda->stream()>>>(cos.f32(), sin.f32(), num_pairs, cos.dim(0),
+                                                  shape, half, inverse ? -1.f : 1.f, Data<Act>(x));
   });
   cuda->NoteLaunch();
 }

@@ -43,8 +43,8 @@ absl::Status ObtainInputs(const LayerTask& task, const std::vector<std::string>*
   // One that runs ahead does so while the layer before it is packed and stored from its original.
   uint64_t beside_bytes = 0;
   if (earlier == nullptr) {
-    const LayerMemory before = EstimateLayerMemory(task.plan(), task.config(), task.at.layer - 1,
-                                                   *env.backend, env.act);
+    const LayerMemory before =
+        EstimateLayerMemory(task.plan(), task.config(), task.at.layer - 1, *env.backend, env.act);
     beside_bytes = 2 * before.host_bytes;
   }
   const absl::StatusOr<MemoryPlan> planned =
