@@ -4,9 +4,7 @@
 namespace uniquanf::families {
 namespace {
 
-constexpr char kRecurrent[] =
-    "its recurrent layers (Mamba 1, Kimi's delta attention, or a form of Mamba 2) are not "
-    "implemented";
+constexpr char kRecurrent[] = "its recurrent layers are of a kind that is not implemented";
 
 constexpr Family kFamilies[] = {
     {"gemma3", "Gemma3ForConditionalGeneration", nullptr, "gemma3_text"},
