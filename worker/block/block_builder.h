@@ -96,6 +96,39 @@ class AttentionBuilder {
   int sinks_ = -1, slopes_ = -1;
 };
 
+// What mixes tokens without attention.
+class RecurrentBuilder {
+ public:
+  RecurrentBuilder(const BlockTraits& traits, BlockBuilder* builder)
+      : t_(traits.recurrent), b_(*builder) {}
+  void AddTensors();
+  int AddNodes(int in);
+
+ private:
+  struct Conv {
+    int weight = -1, bias = -1;
+  };
+  struct Parts {
+    int q = -1, k = -1, v = -1, z = -1, a = -1, b = -1;
+  };
+  Conv AddConv(const std::string& module, int64_t offset, int64_t count, int64_t total);
+  int Convolve(int in, const Conv& conv);
+  int ConvolveAndActivate(int in, const Conv& conv);
+  int Multiply(ops::Activation kind, int gate, int in);
+  int AddConvolutionNodes(int in);
+  Parts Project(int in);
+  int Normalize(int in, float factor);
+  int64_t keys_width() const { return static_cast<int64_t>(t_.num_key_heads) * t_.key_dim; }
+  int64_t values_width() const { return static_cast<int64_t>(t_.num_heads) * t_.value_dim; }
+
+  const RecurrentTraits& t_;
+  BlockBuilder& b_;
+  BlockBuilder::Linear in_, z_, ba_, a_, out_;
+  Conv conv_[3];  // q, k, v
+  BlockBuilder::Norm norm_;
+  int a_log_ = -1, dt_bias_ = -1, skip_ = -1;
+};
+
 // What works on each token: the dense MLP, a mixture of experts, or the sum of both.
 class FeedBuilder {
  public:

@@ -131,6 +131,16 @@ struct JoinNode {
   int64_t a_width, b_width;  // of a head
   bool b_shared;
 };
+// A causal convolution of each channel by itself; weight [channels, taps].
+struct ConvNode {
+  int in, out;
+  int weight, bias = -1;
+};
+struct RecurrenceNode {
+  int q, k, v, a, b, out;      // b −1 unless shape.delta
+  ops::RecurrenceShape shape;  // batch, seq_len and the tensors are the runner's
+  int a_log, bias, skip = -1;
+};
 struct ClipNode {  // out = in limited to ±limit
   int in, out;
   float limit;
@@ -154,8 +164,8 @@ struct ExpertsNode {
   std::vector<Expert> experts;
 };
 using Node = std::variant<LinearNode, NormNode, RopeNode, AttentionNode, ActivationNode, XieluNode,
-                          AddNode, ScaleNode, ScaleByNode, SliceNode, JoinNode, ClipNode,
-                          SigmoidGateNode, ExpertsNode>;
+                          AddNode, ScaleNode, ScaleByNode, SliceNode, JoinNode, ConvNode,
+                          RecurrenceNode, ClipNode, SigmoidGateNode, ExpertsNode>;
 
 // One decoder block. A tensor is named by its index in `tensors`, a linear layer that may be
 // quantized by its place in `linears` ("linear l"), which is the order in which linear layers are

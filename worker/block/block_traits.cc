@@ -7,6 +7,7 @@ namespace uniquanf {
 BlockSpec BuildBlock(const BlockTraits& traits) {
   BlockBuilder b(traits.hidden_size);
   AttentionBuilder attention_builder(traits, &b);
+  RecurrentBuilder recurrent_builder(traits, &b);
   FeedBuilder feed_builder(traits, &b);
   const BlockBuilder::Norm attention_input_norm =
       b.AddNorm(traits.attention_input_norm, traits.norm);
@@ -16,7 +17,9 @@ BlockSpec BuildBlock(const BlockTraits& traits) {
   const BlockBuilder::Norm mlp_output_norm = b.AddNorm(traits.mlp_output_norm, traits.norm);
   const bool attends = traits.attention.num_heads > 0;
   const bool feeds = traits.mlp.size > 0 || traits.experts.router.num_experts > 0;
+  const bool recurs = traits.recurrent.kind != RecurrentTraits::Kind::kNone;
   if (attends) attention_builder.AddTensors();
+  if (recurs) recurrent_builder.AddTensors();
   feed_builder.AddTensors();
 
   const int output_scale = traits.output_scale.empty() ? -1 : b.AddVector(traits.output_scale, {1});
@@ -24,10 +27,11 @@ BlockSpec BuildBlock(const BlockTraits& traits) {
   const float factor = traits.residual_factor;
   const int attention_input = b.Apply(attention_input_norm, input);
   int out = input;
-  if (attends) {
-    const int attention =
-        b.Apply(attention_output_norm, attention_builder.AddNodes(attention_input));
-    out = b.Add(input, attention, factor);
+  if (attends || recurs) {
+    const int recurrent = recurs ? recurrent_builder.AddNodes(attention_input) : -1;
+    int mixed = attends ? attention_builder.AddNodes(attention_input) : recurrent;
+    if (attends && recurs) mixed = b.Add(recurrent, mixed);
+    out = b.Add(input, b.Apply(attention_output_norm, mixed), factor);
   }
   if (feeds) {
     const int residual = traits.parallel ? input : out;

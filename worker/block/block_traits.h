@@ -58,8 +58,9 @@ struct AttentionTraits {
   NormTraits head_norm_kind;
   std::string q_norm = "self_attn.q_norm", k_norm = "self_attn.k_norm";
   bool norm_after_rope = false;
-  bool value_norm = false;   // values too, over each head and without a weight
-  float value_scale = 1;     // of the values
+  bool value_norm = false;  // values too, over each head and without a weight
+  float value_scale = 1;    // of the values
+  float in_factor = 1, key_factor = 1, out_factor = 1;  // of its input, the keys, its output
   bool output_gate = false;  // q's rows are [q; gate] for each head; σ(gate) multiplies the output
   int rope_table = 0;        // index of the model's rotary tables; −1: no rotary embedding
   bool rope_interleaved = false;
@@ -71,6 +72,30 @@ struct AttentionTraits {
   LatentTraits latent;
 };
 
+// A mixer without attention, instead of it or beside it: the gated delta rule, a state space (Mamba
+// 2), or a gated convolution. Queries and keys of a state space are what it calls C and B.
+struct RecurrentTraits {
+  enum class Kind { kNone, kDelta, kStateSpace, kConvolution };
+  Kind kind = Kind::kNone;
+  std::string module;  // "linear_attn"; its parts are in_proj…, conv1d, A_log, dt_bias, norm, …
+  int num_heads = 0, num_key_heads = 0;
+  int key_dim = 0, value_dim = 0;
+  int taps = 4;            // of the convolution
+  bool conv_bias = false;  // of the convolution
+  bool bias = false;       // of the projections
+  // kDelta: in_proj_qkvz and in_proj_ba, by key head; else in_proj_qkv, in_proj_z, in_proj_b and
+  // in_proj_a, in order.
+  bool joined = true;
+  bool gated_norm = true;         // a norm of the output: of each value head (kDelta) or of groups
+  bool norm_before_gate = false;  // the gate multiplies what the norm gives
+  NormTraits norm;
+  int norm_groups = 1;
+  float low = 0, high = 3.4e38f;  // of a state space's steps
+  // Of what goes in and comes out, and of the projection's parts gate, x, B, C and steps.
+  float in_factor = 1, out_factor = 1;
+  float factors[5] = {1, 1, 1, 1, 1};
+};
+
 struct MlpTraits {
   int64_t size = 0;  // I; 0: no dense MLP, and none at all without experts
   ops::Activation activation = ops::Activation::kSilu;
@@ -79,6 +104,7 @@ struct MlpTraits {
   bool gated = true;
   std::string gate = "mlp.gate_proj", up = "mlp.up_proj", down = "mlp.down_proj";
   bool bias = false;
+  float gate_factor = 1, out_factor = 1;  // of the gate before its activation, of the output
   // gate and up stored as one module, the rows [gate; up].
   std::string fused_module;
   bool fused_up_first = false;  // [up; gate]
@@ -130,6 +156,7 @@ struct BlockTraits {
   float residual_factor = 1;  // of what attention and MLP add
   std::string output_scale;   // a tensor [1]: the block's output is multiplied by it
   AttentionTraits attention;
+  RecurrentTraits recurrent;
   MlpTraits mlp;
   ExpertsTraits experts;
 };

@@ -70,9 +70,10 @@ int AttentionBuilder::Rope(int in, int num_heads) {
 
 int AttentionBuilder::AddNodes(int in) {
   if (t_.latent.kv_rank > 0) return AddLatentNodes(in);
+  in = b_.Scale(in, t_.in_factor);
   // Last to first: gradients of the input are then added in the order q, k, v.
   int values = v_.weight < 0 ? -1 : b_.Apply(v_, in);
-  int keys = b_.Apply(k_, in);
+  int keys = b_.Scale(b_.Apply(k_, in), t_.key_factor);
   if (values < 0) values = keys;
   values = b_.Scale(b_.Clip(b_.Apply(v_norm_, values), t_.clip), t_.value_scale);
   int queries = b_.Apply(q_, in);
@@ -95,7 +96,7 @@ int AttentionBuilder::AddNodes(int in) {
   }
   int out = Attend(queries, keys, values, value_dim());
   if (gate >= 0) out = b_.Gate(out, gate);
-  return b_.Apply(o_, out);
+  return b_.Scale(b_.Apply(o_, out), t_.out_factor);
 }
 
 int AttentionBuilder::Attend(int queries, int keys, int values, int64_t value_dim) {

@@ -115,7 +115,7 @@ Linear FeedBuilder::AddExpertLinear(int expert, const std::string& suffix, int p
 
 int FeedBuilder::Apply(const Mlp& mlp, const MlpTraits& traits, int in) {
   const int up = b_.Apply(mlp.up, in);
-  const int gate = traits.gated ? b_.Apply(mlp.gate, in) : -1;
+  const int gate = traits.gated ? b_.Scale(b_.Apply(mlp.gate, in), traits.gate_factor) : -1;
   const int activated = b_.AddSlot(traits.size);
   if (mlp.xielu[0] >= 0) {
     b_.Append(XieluNode{up, activated, mlp.xielu[0], mlp.xielu[1], mlp.xielu[2], mlp.xielu[3]});
@@ -123,7 +123,7 @@ int FeedBuilder::Apply(const Mlp& mlp, const MlpTraits& traits, int in) {
     b_.Append(traits.gated ? ActivationNode{traits.activation, gate, up, activated}
                            : ActivationNode{traits.activation, up, -1, activated});
   }
-  return b_.Apply(mlp.down, activated);
+  return b_.Scale(b_.Apply(mlp.down, activated), traits.out_factor);
 }
 
 int FeedBuilder::Experts(int in, int router_in) {

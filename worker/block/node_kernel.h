@@ -104,6 +104,10 @@ std::unique_ptr<NodeKernel> MakeXieluKernel(const XieluNode& node);
 std::unique_ptr<NodeKernel> MakeScaleByKernel(const ScaleByNode& node);
 std::unique_ptr<NodeKernel> MakeSliceKernel(const SliceNode& node);
 std::unique_ptr<NodeKernel> MakeJoinKernel(const JoinNode& node);
+// In node_recurrent.cc.
+std::unique_ptr<NodeKernel> MakeConvKernel(const ConvNode& node, const NodeShape& shape);
+std::unique_ptr<NodeKernel> MakeRecurrenceKernel(const RecurrenceNode& node,
+                                                 const NodeShape& shape);
 // In node_experts.cc.
 std::unique_ptr<NodeKernel> MakeExpertsKernel(const BlockSpec& spec, const ExpertsNode& node);
 

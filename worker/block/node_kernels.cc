@@ -326,6 +326,8 @@ struct Maker {
   Kernel operator()(const ScaleByNode& node) const { return MakeScaleByKernel(node); }
   Kernel operator()(const SliceNode& node) const { return MakeSliceKernel(node); }
   Kernel operator()(const JoinNode& node) const { return MakeJoinKernel(node); }
+  Kernel operator()(const ConvNode& node) const { return MakeConvKernel(node, shape); }
+  Kernel operator()(const RecurrenceNode& node) const { return MakeRecurrenceKernel(node, shape); }
   Kernel operator()(const AddNode& node) const { return std::make_unique<AddKernel>(node); }
   Kernel operator()(const ScaleNode& node) const { return std::make_unique<ScaleKernel>(node); }
   Kernel operator()(const ClipNode& node) const { return std::make_unique<ClipKernel>(node); }

@@ -76,6 +76,7 @@ enum class Activation {
   kGelu,      // erf
   kRelu,
   kReluSquared,
+  kIdentity,       // gated: the product
   kClampedSwiGlu,  // gpt-oss: gated only; y = (u' + 1)·g'·σ(1.702 g'), g' = min(g, 7), u' = ±7
 };
 
@@ -93,6 +94,24 @@ enum class CopyMode {
   kPart,       // overwrites the part and leaves the rest
   kClearRest,  // overwrites the part and clears the rest
   kAdd,        // adds to the part
+};
+
+// A linear recurrence over the tokens of a sequence, for each head with a state S [K, V]:
+//   S ← α S;  u = β (v − Sᵀk) by the delta rule, else β v;  S ← S + k uᵀ;  out = Sᵀq + skip · v.
+// Heads share q and k with num_heads / num_key_heads neighbours. α and β come of numbers a and b of
+// each token and head:
+//   delta:  α = exp(−exp(a_log) softplus(a + bias)), β = σ(b);
+//   else:   d = softplus(a + bias) limited to [low, high], α = exp(−exp(a_log) d), β = d.
+struct RecurrenceShape {
+  int64_t batch = 1, seq_len = 0;  // T = batch · seq_len
+  int num_heads = 0, num_key_heads = 0;
+  int key_dim = 0, value_dim = 0;  // K, V
+  bool delta = false;
+  float low = 0, high = 3.4e38f;
+  const Tensor *a_log = nullptr, *bias = nullptr;  // [num_heads] f32, borrowed
+  const Tensor* skip = nullptr;                    // the same; null: none
+
+  int64_t state() const { return static_cast<int64_t>(key_dim) * value_dim; }
 };
 
 // Scores are the softmax, or the sigmoid, of the logits.

@@ -38,6 +38,9 @@ inline __attribute__((always_inline)) void Evaluate(float x, float* value, float
     const float positive = x > 0 ? x : 0.0f;
     *value = positive * positive;
     *slope = 2.0f * positive;
+  } else if constexpr (kKind == Activation::kIdentity) {
+    *value = x;
+    *slope = 1.0f;
   }
 }
 
@@ -101,6 +104,8 @@ void Dispatch(Activation kind, const Fn& fn) {
       return fn(std::integral_constant<Activation, Activation::kRelu>{});
     case Activation::kReluSquared:
       return fn(std::integral_constant<Activation, Activation::kReluSquared>{});
+    case Activation::kIdentity:
+      return fn(std::integral_constant<Activation, Activation::kIdentity>{});
     case Activation::kClampedSwiGlu:
       return fn(std::integral_constant<Activation, Activation::kClampedSwiGlu>{});
   }

@@ -52,6 +52,10 @@ __device__ inline void Evaluate(Activation kind, float x, float* value, float* s
       *slope = 2.f * positive;
       return;
     }
+    case Activation::kIdentity:
+      *value = x;
+      *slope = 1.f;
+      return;
     default: {
       const float sigmoid = Sigmoid(x);
       *value = x * sigmoid;

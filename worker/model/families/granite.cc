@@ -1,4 +1,4 @@
-// Granite 3 and 4, dense and with experts, as far as all layers are attention: Llama's block with
+// Granite 3 and 4, dense, with experts and with state spaces: Llama's block with
 // factors on the embedding, the scores, what is added, and the logits. Sources: Hugging Face
 // modeling_granite, modeling_granitemoe, modeling_granitemoeshared, modeling_granitemoehybrid.
 #include <utility>
@@ -8,6 +8,7 @@
 #include "worker/model/expert_fields.h"
 #include "worker/model/families/family.h"
 #include "worker/model/family_fields.h"
+#include "worker/model/state_space_fields.h"
 
 namespace uniquanf::families {
 namespace {
@@ -87,22 +88,35 @@ absl::StatusOr<ModelConfig> ParseGraniteMoeHybrid(const Fields& fields) {
     return ConfigError(absl::StrCat("field ", name, " must be an array of num_hidden_layers = ",
                                     common.model.num_layers, " strings"));
   }
+  bool with_spaces = false;
   for (const nlohmann::json& type : *types) {
-    if (type == "attention") continue;
+    with_spaces = with_spaces || type == "mamba";
+    if (type == "attention" || type == "mamba") continue;
     return ConfigError(
-        absl::StrCat(name, " has ", Fields::Text(type), "; only attention layers are supported"));
+        absl::StrCat(name, " has ", Fields::Text(type), "; supported are attention and mamba"));
   }
+  if (with_spaces) {
+    UQ_RETURN_IF_ERROR(ReadStateSpace(fields, MambaNames(), &common));
+    common.block.recurrent.module = "mamba";
+  }
+  const auto keep_one = [types](int layer, BlockTraits* block) {
+    if ((*types)[layer] == "mamba") {
+      block->attention.num_heads = 0;
+    } else {
+      block->recurrent = {};
+    }
+  };
   UQ_ASSIGN_OR_RETURN(const std::string positions,
                       fields.String("position_embedding_type", "nope"));
   if (positions != "rope") common.block.attention.rope_table = -1;
   if (fields.Find("num_local_experts") != nullptr && *fields.Find("num_local_experts") == 0) {
     UQ_RETURN_IF_ERROR(ReadSharedMlp(fields, &common.block.mlp));
     if (common.block.mlp.size == 0) return ConfigError("shared_intermediate_size is missing");
-    return BuildLayers(std::move(common));
+    return BuildLayers(std::move(common), keep_one);
   }
   UQ_RETURN_IF_ERROR(ReadExperts(fields, &common));
   UQ_RETURN_IF_ERROR(ReadSharedMlp(fields, &common.block.experts.shared));
-  return BuildLayers(std::move(common));
+  return BuildLayers(std::move(common), keep_one);
 }
 
 constexpr Family kFamilies[] = {

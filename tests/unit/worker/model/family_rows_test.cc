@@ -106,6 +106,32 @@ const Row kRows[] = {
      {"partial_rotary_factor": 0.25, "rope_theta": 1e6, "rope_type": "proportional"},
      "sliding_attention": {"rope_theta": 1e4, "rope_type": "default"}})",
      "router.per_expert_scale"},
+    {"Qwen3_5ForCausalLM", "qwen3_5_text",
+     R"("rms_norm_eps": 0.05, "head_dim": 8, "partial_rotary_factor": 0.5,
+     "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 6,
+     "linear_value_head_dim": 4, "layer_types": ["full_attention", "linear_attention"])",
+     "linear_attn.in_proj_z.weight"},
+    {"Qwen3_5MoeForCausalLM", "qwen3_5_moe_text",
+     R"("rms_norm_eps": 0.05, "head_dim": 8, "partial_rotary_factor": 0.5,
+     "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 6,
+     "linear_value_head_dim": 4, "layer_types": ["full_attention", "linear_attention"],
+     "num_experts": 4, "num_experts_per_tok": 4, "moe_intermediate_size": 16,
+     "shared_expert_intermediate_size": 8)",
+     "mlp.experts.gate_up_proj"},
+    {"NemotronHForCausalLM", "nemotron_h", R"("num_hidden_layers": 4,
+     "hybrid_override_pattern": "*M-E", "head_dim": 8, "mamba_num_heads": 4, "mamba_head_dim": 8,
+     "n_groups": 2, "ssm_state_size": 6, "n_routed_experts": 4, "num_experts_per_tok": 2,
+     "moe_intermediate_size": 16, "moe_shared_expert_intermediate_size": 24)",
+     "mixer.A_log"},
+    {"GraniteMoeHybridForCausalLM", "granitemoehybrid", R"("layer_types": ["attention", "mamba"],
+     "num_local_experts": 4, "num_experts_per_tok": 2, "shared_intermediate_size": 24,
+     "mamba_n_heads": 8, "mamba_d_head": 8, "mamba_n_groups": 1, "mamba_d_state": 6)",
+     "mamba.norm.weight"},
+    {"FalconH1ForCausalLM", "falcon_h1", R"("head_dim": 8, "mamba_d_ssm": 64, "mamba_n_heads": 8,
+     "mamba_d_head": 8, "mamba_n_groups": 2, "mamba_d_state": 6, "mamba_rms_norm": true,
+     "ssm_multipliers": [0.5, 0.6, 0.7, 0.8, 0.9], "mlp_multipliers": [0.7, 1.3],
+     "key_multiplier": 0.5, "attention_in_multiplier": 0.9, "ssm_out_multiplier": 1.2)",
+     "mamba.conv1d.bias"},
     {"DeciLMForCausalLM", "nemotron-nas", R"("block_configs": [
      {"attention": {"no_op": true}, "ffn": {"ffn_mult": 1.0}},
      {"attention": {"n_heads_in_group": 2}, "ffn": {"no_op": true}}])",
@@ -197,8 +223,8 @@ TEST_P(FamilyRowTest, OpensRunsAndHasTheGradientsOfDifferences) {
     const std::vector<float> outputs = *y.ToFloats();
     for (float value : outputs) ASSERT_TRUE(std::isfinite(value));
     runner->Backward(weights, upstream, false, &gradients, &dx, nullptr);
-    // One random direction for the input and for each linear layer. Routers jump: a step is small,
-    // and so is what fp32 leaves of its difference.
+    // One random direction for the input and for each linear layer. Routers jump, and norms of
+    // little bend: a step is small, and so is what fp32 leaves of its difference.
     const auto check = [&](const std::vector<float>& gradient, const auto& moved,
                            const std::string& of) {
       const std::vector<float> direction = Random(static_cast<int64_t>(gradient.size()), 1);

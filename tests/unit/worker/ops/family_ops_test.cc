@@ -34,6 +34,8 @@ double Activate(ops::Activation kind, double x) {
       return std::max(x, 0.0);
     case ops::Activation::kReluSquared:
       return std::max(x, 0.0) * std::max(x, 0.0);
+    case ops::Activation::kIdentity:
+      return x;
     case ops::Activation::kClampedSwiGlu:
       return std::min(x, 7.0) / (1 + std::exp(-1.702 * std::min(x, 7.0)));
   }
@@ -44,7 +46,7 @@ TEST_P(FamilyOpsTest, ActivationsMatchTheirFormulasAndSlopes) {
   using ops::Activation;
   for (Activation kind :
        {Activation::kSilu, Activation::kGeluTanh, Activation::kGelu, Activation::kRelu,
-        Activation::kReluSquared, Activation::kClampedSwiGlu}) {
+        Activation::kReluSquared, Activation::kIdentity, Activation::kClampedSwiGlu}) {
     for (bool gated : {true, false}) {
       if (!gated && kind == Activation::kClampedSwiGlu) continue;
       SCOPED_TRACE(testing::Message() << static_cast<int>(kind) << (gated ? " gated" : ""));
