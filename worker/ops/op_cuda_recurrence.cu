@@ -60,9 +60,17 @@ struct Layout {
 };
 
 Layout LayoutOf(const RecurrenceShape& shape) {
-  return {shape.seq_len, shape.num_heads,    shape.num_key_heads, shape.key_dim,
-          shape.value_dim, shape.delta,      shape.low,           shape.high,
-          shape.a_log->f32(), shape.bias->f32(), shape.skip == nullptr ? nullptr : shape.skip->f32()};
+  return {shape.seq_len,
+          shape.num_heads,
+          shape.num_key_heads,
+          shape.key_dim,
+          shape.value_dim,
+          shape.delta,
+          shape.low,
+          shape.high,
+          shape.a_log->f32(),
+          shape.bias->f32(),
+          shape.skip == nullptr ? nullptr : shape.skip->f32()};
 }
 
 struct Gates {
@@ -319,20 +327,19 @@ void RecurrenceBackward(Backend* backend, const RecurrenceShape& shape, const Te
                         const Tensor* b, Tensor* scratch, Tensor* dq, Tensor* dk, Tensor* dv,
                         Tensor* da, Tensor* db) {
   CudaBackend* cuda = CudaBackend::From(backend);
-  const int bytes = static_cast<int>(
-      (2 * shape.state() + 2 * shape.key_dim + 3 * shape.value_dim) * sizeof(float));
+  const int bytes = static_cast<int>((2 * shape.state() + 2 * shape.key_dim + 3 * shape.value_dim) *
+                                     sizeof(float));
   float* states = reinterpret_cast<float*>(scratch->u8());
   float *dq_heads = states + StateFloats(shape), *dk_heads = dq_heads + KeyFloats(shape);
   DispatchAct(v.dtype(), [&](auto act) {
     using Act = decltype(act);
     cuda->Note(cudaFuncSetAttribute(&RecurrenceBackwardKernel<Act>,
                                     cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-    RecurrenceBackwardKernel<Act>
-        <<<static_cast<unsigned>(shape.batch * shape.num_heads), ColumnThreads(shape), bytes,
-           cuda->stream()>>>(LayoutOf(shape), Data<Act>(dout), Data<Act>(q), Data<Act>(k),
-                             Data<Act>(v), Data<Act>(a), b == nullptr ? nullptr : Data<Act>(*b),
-                             states, dq_heads, dk_heads, Data<Act>(dv), Data<Act>(da),
-                             db == nullptr ? nullptr : Data<Act>(db));
+    RecurrenceBackwardKernel<Act><<<static_cast<unsigned>(shape.batch * shape.num_heads),
+                                    ColumnThreads(shape), bytes, cuda->stream()>>>(
+        LayoutOf(shape), Data<Act>(dout), Data<Act>(q), Data<Act>(k), Data<Act>(v), Data<Act>(a),
+        b == nullptr ? nullptr : Data<Act>(*b), states, dq_heads, dk_heads, Data<Act>(dv),
+        Data<Act>(da), db == nullptr ? nullptr : Data<Act>(db));
     cuda->NoteLaunch();
     const int group = shape.num_heads / shape.num_key_heads;
     for (const auto& [by_head, sums] : {std::pair<float*, Tensor*>{dq_heads, dq}, {dk_heads, dk}}) {
