@@ -60,8 +60,8 @@ struct ModuleOverride {
   bool operator==(const ModuleOverride&) const = default;
 };
 
-// Defaults are the paper's script's, but for initialization (shared by every front end); ALGORITHM
-// in worker/quant/README.md explains each symbol.
+// Defaults are the paper's script's, but for initialization (shared by every front end);
+// worker/quant/README.md explains each symbol.
 struct QuantizationSpec {
   // Where things are: object store URIs (file://, s3://, or a plain path for the batch program).
   std::string model_uri;

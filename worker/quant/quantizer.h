@@ -98,7 +98,7 @@ void InitializeAlternating(Backend* backend, const InitOptions& options, Quantiz
 // w_hat[N, K] act = quantized weight under `mapping`; codes are updated unless kKeep.
 void Forward(Backend* backend, Mapping mapping, QuantizerState* state, Tensor* w_hat);
 
-// Gradients as ALGORITHM states, for tests and small uses; the codes are those of the last Forward.
+// Gradients as README.md states, for tests and small uses; the codes are those of the last Forward.
 // upstream [N, K] act; outputs f32 shaped like the parameters.
 struct Gradients {
   Tensor log_delta, log_scale_group, log_scale_weight, alpha;

@@ -1,6 +1,6 @@
 // Block reconstruction: jointly optimizes the quantizers of all linear layers of one decoder block
-// so that the quantized block's output matches the original's on calibration data (ALGORITHM,
-// "Block reconstruction").
+// so that the quantized block's output matches the original's on calibration data (README.md,
+// "Reconstruction").
 //
 // Thread safety: one thread per call; `cancel` and `progress` are called from it.
 // Errors: kCancelled when cancelled; kResourceExhausted (OUT_OF_MEMORY); kInternal
