@@ -1,5 +1,6 @@
-// Initialization of a group's Δ, z_U, α and z_B (worker/quant/README.md, "Initialization"; Park et al.
-// section 3.3; the alternating update is that of Xu et al., ICLR 2018, with conjugate gradients).
+// Initialization of a group's Δ, z_U, α and z_B (worker/quant/README.md, "Initialization"; Park et
+// al. section 3.3; the alternating update is that of Xu et al., ICLR 2018, with conjugate
+// gradients).
 #include <algorithm>
 #include <cmath>
 #include <vector>

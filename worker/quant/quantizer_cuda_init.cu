@@ -1,6 +1,7 @@
-// Initialization of a group's Δ, z_U, α and z_B (worker/quant/README.md, "Initialization"; Park et al.
-// section 3.3; the alternating update is that of Xu et al., ICLR 2018, with conjugate gradients),
-// the whole grid search in one kernel: a team of threads holds its group on chip throughout.
+// Initialization of a group's Δ, z_U, α and z_B (worker/quant/README.md, "Initialization"; Park et
+// al. section 3.3; the alternating update is that of Xu et al., ICLR 2018, with conjugate
+// gradients), the whole grid search in one kernel: a team of threads holds its group on chip
+// throughout.
 //
 // A round of the alternating update is one pass: each weight finds its nearest level and adds its
 // signs to the next round's normal equations at once, so codes are never stored.
