@@ -46,7 +46,8 @@ trap 'rm -rf "$work"' EXIT
 export work deadline=$((EPOCHSECONDS + seconds))
 check() {
   if [ "$EPOCHSECONDS" -ge "$deadline" ]; then echo "$1" >>"$work/left_out"; return; fi
-  clang-tidy -p build --quiet "$1" >"$work/log.$$" 2>/dev/null ||
+  # The compiler's own warnings are check_locks.sh's and g++'s.
+  clang-tidy -p build --quiet --extra-arg=-Wno-everything "$1" >"$work/log.$$" 2>/dev/null ||
     { cat "$work/log.$$"; echo "$1" >>"$work/failed"; }
   echo "$1" >>"$work/done"
 }

@@ -13,7 +13,7 @@ namespace uniquanf::quant::cpu {
 namespace {
 
 // Adam (Kingma & Ba 2015) with PyTorch's defaults and formulas.
-constexpr float kBeta1 = 0.9f, kBeta2 = 0.999f;
+constexpr float kBeta2 = 0.999f;
 constexpr float kOneMinusBeta1 = static_cast<float>(1 - 0.9);
 constexpr float kOneMinusBeta2 = static_cast<float>(1 - 0.999);
 constexpr float kEpsilon = 1e-8f;
