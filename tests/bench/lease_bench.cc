@@ -277,7 +277,8 @@ class Server {
         program_,
         std::vector<std::string>{"--listen=" + listen, "--data-dir=" + dir_.File("server"),
                                  "--state=" + state_, "--ready-file=" + dir_.File("ready"),
-                                 "--lease-duration=10m"},
+                                 "--lease-duration=10m", "--tenant-max-running-jobs=0",
+                                 "--tenant-max-queued-jobs=0", "--tenant-max-creates-per-second=0"},
         std::map<std::string, std::string>{}, dir_.File("log"));
     const bool up = WaitUntil(
         [this] {
