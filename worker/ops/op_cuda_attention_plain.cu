@@ -118,33 +118,36 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// dq and delta = Σ dout·out of each row.
+// dq and delta = Σ p·dp of each row. That is also Σ dout·out, but `out` was rounded to Act, and dq
+// is a difference of sums that can be nearly equal: both are kept in f32, and subtracted at the
+// end.
 template <typename Act, int kMax>
 __global__ void __launch_bounds__(kThreads)
-    BackwardQueryKernel(Layout s, const Act* q, const Act* k, const Act* v, const Act* out,
-                        const Act* dout, const float* lse, float* delta, Act* dq) {
+    BackwardQueryKernel(Layout s, const Act* q, const Act* k, const Act* v, const Act* dout,
+                        const float* lse, float* delta, Act* dq) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kRows + (threadIdx.x >> 5);
   const int head = blockIdx.y, kv_head = head / (s.num_heads / s.num_kv_heads);
   const int64_t batch = blockIdx.z;
   if (i >= s.seq_len) return;
-  Row<kMax> query, d, key, sum;
+  Row<kMax> query, d, key, sum, key_sum;
   const int64_t at = s.QueryRow(batch, i, head, s.head_dim);
-  const int64_t out_at = s.QueryRow(batch, i, head, s.value_dim);
   query.Load(q + at, s.head_dim);
-  d.Load(dout + out_at, s.value_dim);
-  key.Load(out + out_at, s.value_dim);
-  const float row_delta = d.Dot(key);
+  d.Load(dout + s.QueryRow(batch, i, head, s.value_dim), s.value_dim);
   const int64_t row = (batch * s.num_heads + head) * s.seq_len + i;
-  if ((threadIdx.x & 31) == 0) delta[row] = row_delta;
   const float row_lse = lse[row];
+  float row_delta = 0;
   for (int64_t j = s.FirstKey(i); j <= i; ++j) {
     key.Load(v + s.KeyRow(batch, j, kv_head, s.value_dim), s.value_dim);
     const float dp = d.Dot(key);
     key.Load(k + s.KeyRow(batch, j, kv_head, s.head_dim), s.head_dim);
     float slope;
     const float p = expf(s.Score(query.Dot(key), head, i - j, &slope) - row_lse);
-    sum.AddScaled(p * (dp - row_delta) * (slope * s.scale), key);
+    row_delta += p * dp;
+    sum.AddScaled(p * dp * (slope * s.scale), key);
+    key_sum.AddScaled(p * (slope * s.scale), key);
   }
+  if ((threadIdx.x & 31) == 0) delta[row] = row_delta;
+  sum.AddScaled(-row_delta, key_sum);
   sum.Store(dq + at, s.head_dim);
 }
 
@@ -224,12 +227,11 @@ void PlainAttentionBackward(CudaBackend* cuda, const AttentionShape& shape, DTyp
   DispatchAct(dtype, [&](auto act) {
     using Act = decltype(act);
     const auto *q = static_cast<const Act*>(p.q), *k = static_cast<const Act*>(p.k),
-               *v = static_cast<const Act*>(p.v), *out = static_cast<const Act*>(p.out),
-               *dout = static_cast<const Act*>(p.dout);
+               *v = static_cast<const Act*>(p.v), *dout = static_cast<const Act*>(p.dout);
     DispatchHeadDim(shape, [&](auto per_lane) {
       BackwardQueryKernel<Act, per_lane.value>
           <<<Grid(shape, shape.num_heads), kThreads, 0, cuda->stream()>>>(
-              LayoutOf(shape), q, k, v, out, dout, p.lse, p.delta, static_cast<Act*>(p.dq));
+              LayoutOf(shape), q, k, v, dout, p.lse, p.delta, static_cast<Act*>(p.dq));
       cuda->NoteLaunch();
       BackwardKeyKernel<Act, per_lane.value>
           <<<Grid(shape, shape.num_kv_heads), kThreads, 0, cuda->stream()>>>(
