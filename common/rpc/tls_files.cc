@@ -8,15 +8,13 @@
 #include <openssl/x509.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 #include <ctime>
-#include <fstream>
-#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "common/base/read_file.h"
 #include "common/base/status.h"
 
 namespace uniquanf {
@@ -43,13 +41,12 @@ absl::Status Wrong(absl::string_view what, const std::string& path, absl::string
 }
 
 absl::StatusOr<std::string> ReadPem(absl::string_view what, const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) {
+  absl::StatusOr<std::string> text = ReadSmallFile(path);
+  if (!text.ok()) {
     return InvalidInput(kReason, absl::StrCat("cannot read the ", what, " file \"", path,
-                                              "\": ", std::strerror(errno)));
+                                              "\": ", text.status().message()));
   }
-  std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  if (text.find("-----BEGIN ") == std::string::npos) {
+  if (text->find("-----BEGIN ") == std::string::npos) {
     return Wrong(what, path, "is not PEM: it has no \"-----BEGIN\" line");
   }
   return text;
