@@ -1,6 +1,7 @@
 #include "worker/model/family_fields.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
@@ -114,6 +115,16 @@ absl::Status ExpectFlag(const Fields& fields, absl::string_view name, bool wante
 absl::StatusOr<float> ReadFactor(const Fields& fields, absl::string_view name, double fallback) {
   UQ_ASSIGN_OR_RETURN(const double factor, fields.Number(name, fallback, 1e-9, 1e9));
   return static_cast<float>(factor);
+}
+
+absl::Status ReadMiniCpmScales(const Fields& fields, CommonFields* common) {
+  ModelConfig& model = common->model;
+  UQ_ASSIGN_OR_RETURN(model.ends.embedding_scale, ReadFactor(fields, "scale_emb"));
+  UQ_ASSIGN_OR_RETURN(const double depth, fields.Number("scale_depth", 1.0, 1e-6, 1e6));
+  common->block.residual_factor = static_cast<float>(depth / std::sqrt(model.num_layers));
+  UQ_ASSIGN_OR_RETURN(const double base, fields.Number("dim_model_base", 1.0, 1e-6, 1e6));
+  model.ends.logit_scale = static_cast<float>(base / static_cast<double>(model.hidden_size));
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<int>> ReadByLayer(const Fields& fields, absl::string_view name,

@@ -72,6 +72,8 @@ absl::StatusOr<std::vector<int64_t>> ReadWindows(const Fields& fields, int num_l
 absl::Status ExpectFlag(const Fields& fields, absl::string_view name, bool wanted);
 // A factor, 1 by default, as a float.
 absl::StatusOr<float> ReadFactor(const Fields& fields, absl::string_view name, double fallback = 1);
+// MiniCPM's factors of embeddings, of what each layer adds, and of logits.
+absl::Status ReadMiniCpmScales(const Fields& fields, CommonFields* common);
 // An array of num_layers small whole numbers (flags, kinds); empty where the field is missing.
 absl::StatusOr<std::vector<int>> ReadByLayer(const Fields& fields, absl::string_view name,
                                              int num_layers);

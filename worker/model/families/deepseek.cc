@@ -177,15 +177,10 @@ absl::StatusOr<ModelConfig> ParseMiniCpm3(const Fields& fields) {
   FamilyDefaults defaults = LatentFamily(73448, 32768);
   defaults.tied = true;
   UQ_ASSIGN_OR_RETURN(CommonFields common, Read(fields, defaults));
-  ModelConfig& model = common.model;
-  const int64_t value = model.hidden_size / common.block.attention.num_heads;
+  const int64_t value = common.model.hidden_size / common.block.attention.num_heads;
   UQ_RETURN_IF_ERROR(ReadLatent(fields, defaults, {768, 256, 64, 32, value}, &common));
   common.block.attention.rope_interleaved = false;
-  UQ_ASSIGN_OR_RETURN(model.ends.embedding_scale, ReadFactor(fields, "scale_emb"));
-  UQ_ASSIGN_OR_RETURN(const double depth, fields.Number("scale_depth", 1.0, 1e-6, 1e6));
-  common.block.residual_factor = static_cast<float>(depth / std::sqrt(model.num_layers));
-  UQ_ASSIGN_OR_RETURN(const double base, fields.Number("dim_model_base", 1.0, 1e-6, 1e6));
-  model.ends.logit_scale = static_cast<float>(base / static_cast<double>(model.hidden_size));
+  UQ_RETURN_IF_ERROR(ReadMiniCpmScales(fields, &common));
   return BuildLayers(std::move(common));
 }
 

@@ -2,7 +2,6 @@
 // ERNIE 4.5, Hunyuan (dense), InternLM3, Apertus, MiniCPM. Sources: Hugging Face modeling_arcee,
 // modeling_ministral, modeling_ministral3, modeling_seed_oss, modeling_smollm3, modeling_ernie4_5,
 // modeling_hunyuan_v1_dense, modeling_apertus; the published code of the others.
-#include <cmath>
 #include <utility>
 
 #include "common/base/status.h"
@@ -202,12 +201,7 @@ absl::StatusOr<ModelConfig> ParseMiniCpm(const Fields& fields) {
   defaults.tied = true;
   UQ_RETURN_IF_ERROR(ExpectSilu(fields));
   UQ_ASSIGN_OR_RETURN(CommonFields common, Read(fields, defaults));
-  ModelConfig& model = common.model;
-  UQ_ASSIGN_OR_RETURN(model.ends.embedding_scale, ReadFactor(fields, "scale_emb"));
-  UQ_ASSIGN_OR_RETURN(const double depth, fields.Number("scale_depth", 1.0, 1e-6, 1e6));
-  common.block.residual_factor = static_cast<float>(depth / std::sqrt(model.num_layers));
-  UQ_ASSIGN_OR_RETURN(const double base, fields.Number("dim_model_base", 1.0, 1e-6, 1e6));
-  model.ends.logit_scale = static_cast<float>(base / static_cast<double>(model.hidden_size));
+  UQ_RETURN_IF_ERROR(ReadMiniCpmScales(fields, &common));
   return BuildLayers(std::move(common));
 }
 
