@@ -26,7 +26,7 @@ if(UNIQUANF_BUILD_SERVICE)
                              $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}/uniquanf/client/include>)
 endif()
 install(TARGETS ${programs} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT programs)
-install(DIRECTORY proto/uniquanf DESTINATION ${CMAKE_INSTALL_DATADIR}/uniquanf/proto COMPONENT development
+install(DIRECTORY proto/uniquanf proto/google DESTINATION ${CMAKE_INSTALL_DATADIR}/uniquanf/proto COMPONENT development
         FILES_MATCHING PATTERN "*.proto")
 
 # Our libraries that TARGET links to, itself first.

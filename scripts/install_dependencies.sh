@@ -10,7 +10,8 @@ packages=(
   prometheus-cpp-dev libsqlite3-dev libpq-dev libcurl4-openssl-dev libexpat1-dev libssl-dev
   nlohmann-json3-dev libopenblas-pthread-dev libonig-dev libutf8proc-dev libzstd-dev zlib1g-dev libgtest-dev libgmock-dev
 )
-case ${1:-} in --test | --nightly) packages+=(postgresql clang clang-format clang-tidy curl python3) ;; esac
+case ${1:-} in --test | --nightly) packages+=(
+  postgresql clang clang-format clang-tidy curl python3 python3-protobuf python3-grpcio mypy) ;; esac
 [ "${1:-}" != --nightly ] || packages+=(libclang-rt-14-dev llvm)
 
 [ -r /etc/debian_version ] || die "these scripts know Debian 12; elsewhere install the packages listed in $0"
