@@ -8,7 +8,7 @@ packages=(
   build-essential cmake ninja-build pkg-config ccache mold git ca-certificates
   libgrpc++-dev protobuf-compiler-grpc protobuf-compiler libprotobuf-dev libabsl-dev libre2-dev
   prometheus-cpp-dev libsqlite3-dev libpq-dev libcurl4-openssl-dev libexpat1-dev libssl-dev
-  nlohmann-json3-dev libopenblas-pthread-dev libonig-dev libutf8proc-dev libzstd-dev zlib1g-dev libgtest-dev libgmock-dev
+  nlohmann-json3-dev libyaml-cpp-dev libopenblas-pthread-dev libonig-dev libutf8proc-dev libzstd-dev zlib1g-dev libgtest-dev libgmock-dev
 )
 case ${1:-} in --test | --nightly) packages+=(
   postgresql clang clang-format clang-tidy curl python3 python3-protobuf python3-grpcio mypy) ;; esac

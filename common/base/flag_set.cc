@@ -12,14 +12,13 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "common/base/check.h"
+#include "common/base/environment.h"
 #include "common/base/status.h"
 
 namespace uniquanf {
 namespace {
 
 constexpr char kReason[] = "INVALID_FLAG";
-constexpr size_t kHelpColumn = 32;
-constexpr size_t kHelpWidth = 100;
 
 absl::Status BadValue(absl::string_view allowed) {
   return InvalidInput(kReason, absl::StrCat("allowed: ", allowed));
@@ -51,75 +50,44 @@ absl::Status CheckChoice(const std::vector<std::string>& allowed, absl::string_v
                    nearest.empty() ? "" : absl::StrCat(". Did you mean ", nearest, "?")));
 }
 
-// Appends `text` at kHelpColumn, broken between words.
-void AppendWrapped(absl::string_view text, std::string* out) {
-  size_t column = out->size() - (out->rfind('\n') + 1);
-  const auto start_line = [&out, &column] {
-    absl::StrAppend(out, "\n", std::string(kHelpColumn, ' '));
-    column = kHelpColumn;
-  };
-  if (column >= kHelpColumn) {
-    start_line();
-  } else {
-    absl::StrAppend(out, std::string(kHelpColumn - column, ' '));
-    column = kHelpColumn;
-  }
-  bool first = true;
-  for (const absl::string_view word : absl::StrSplit(text, ' ')) {
-    if (!first && column + 1 + word.size() > kHelpWidth) {
-      start_line();
-      first = true;
-    }
-    absl::StrAppend(out, first ? "" : " ", word);
-    column += word.size() + (first ? 0 : 1);
-    first = false;
-  }
-  out->push_back('\n');
-}
-
-size_t EditDistance(absl::string_view a, absl::string_view b) {
-  // Optimal string alignment distance, three rows at a time.
-  std::vector<size_t> before(b.size() + 1), previous(b.size() + 1), current(b.size() + 1);
-  for (size_t j = 0; j <= b.size(); ++j) previous[j] = j;
-  for (size_t i = 1; i <= a.size(); ++i) {
-    current[0] = i;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      current[j] = std::min(
-          {previous[j] + 1, current[j - 1] + 1, previous[j - 1] + (a[i - 1] == b[j - 1] ? 0 : 1)});
-      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) {
-        current[j] = std::min(current[j], before[j - 2] + 1);
-      }
-    }
-    before = std::exchange(previous, current);
-  }
-  return previous[b.size()];
-}
-
 }  // namespace
-
-std::string NearestName(absl::string_view name, const std::vector<std::string>& candidates) {
-  std::string best;
-  size_t best_distance = std::max<size_t>(1, std::min<size_t>(3, name.size() / 3)) + 1;
-  for (const std::string& candidate : candidates) {
-    // "--sample" most likely means "--num-samples".
-    const bool part = name.size() >= 4 && absl::StrContains(candidate, name);
-    const size_t distance = part ? 1 : EditDistance(name, candidate);
-    if (distance < best_distance) {
-      best_distance = distance;
-      best = candidate;
-    }
-  }
-  return best;
-}
 
 FlagSet::FlagSet(absl::string_view usage, absl::string_view summary)
     : usage_(usage), summary_(summary), section_("Flags") {}
 
-void FlagSet::Section(absl::string_view title) { section_ = std::string(title); }
+void FlagSet::Section(absl::string_view title) {
+  section_ = std::string(title);
+  global_ = false;
+}
+
+void FlagSet::GlobalSection(absl::string_view title, absl::string_view hint) {
+  section_ = std::string(title);
+  global_hint_ = std::string(hint);
+  global_ = true;
+}
+
+void FlagSet::Example(absl::string_view command, absl::string_view what) {
+  examples_.push_back({std::string(command), std::string(what)});
+}
+
+void FlagSet::Letter(char letter) {
+  UQ_CHECK(FindLetter(letter) == nullptr);
+  flags_.back().letter = letter;
+}
+
+void FlagSet::Environment(absl::string_view variable) {
+  Environment(variable, EnvironmentVariable(std::string(variable).c_str()));
+}
+
+void FlagSet::Environment(absl::string_view variable, absl::string_view value) {
+  flags_.back().variable = std::string(variable);
+  flags_.back().variable_value = std::string(value);
+}
 
 void FlagSet::Add(Flag flag) {
   UQ_CHECK(Find(flag.name) == nullptr);
   flag.section = section_;
+  flag.global = global_;
   flags_.push_back(std::move(flag));
 }
 
@@ -245,7 +213,19 @@ void FlagSet::Repeated(absl::string_view name, absl::string_view metavar,
 
 void FlagSet::Positional(absl::string_view metavar, bool required, std::string* value,
                          absl::string_view help) {
-  positionals_.push_back({std::string(metavar), std::string(help), required, value});
+  positionals_.push_back({std::string(metavar), std::string(help), required, value, nullptr});
+}
+
+void FlagSet::Positionals(absl::string_view metavar, bool required,
+                          std::vector<std::string>* values, absl::string_view help) {
+  positionals_.push_back({std::string(metavar), std::string(help), required, nullptr, values});
+}
+
+const FlagSet::Flag* FlagSet::FindLetter(char letter) const {
+  for (const Flag& flag : flags_) {
+    if (flag.letter == letter) return &flag;
+  }
+  return nullptr;
 }
 
 const FlagSet::Flag* FlagSet::Find(absl::string_view name) const {
@@ -281,19 +261,22 @@ absl::Status FlagSet::Collect(const std::vector<std::string>& arguments,
       rest->push_back(std::string(argument));
       continue;
     }
-    if (argument == "--help" || argument == "-h") {
-      help_requested_ = true;
+    if (argument == "--help" || argument == "-h" || argument == "--help-man") {
+      help_ = argument == "--help-man" ? kManual : kText;
       continue;
     }
     const size_t equals = argument.find('=');
     const bool has_value = equals != absl::string_view::npos;
     const absl::string_view shown = argument.substr(0, equals);
     absl::string_view name = shown;
-    if (!absl::ConsumePrefix(&name, "--")) {
+    const Flag* flag = nullptr;
+    if (absl::ConsumePrefix(&name, "--")) {
+      flag = Find(name);
+    } else {
       absl::ConsumePrefix(&name, "-");
-      return UnknownFlag(shown, name);  // there are no short flags, but -bits deserves a hint
+      if (name.size() == 1) flag = FindLetter(name[0]);
+      if (flag == nullptr) return UnknownFlag(shown, name);  // -bits deserves a hint
     }
-    const Flag* flag = Find(name);
     if (flag == nullptr && !has_value && absl::StartsWith(name, "no-")) {
       flag = Find(name.substr(3));
       if (flag != nullptr && flag->is_bool) {
@@ -317,14 +300,68 @@ absl::Status FlagSet::Collect(const std::vector<std::string>& arguments,
   return absl::OkStatus();
 }
 
+absl::Status FlagSet::Preset(absl::string_view name, absl::string_view value) {
+  const Flag* const flag = Find(name);
+  if (flag == nullptr) return UnknownFlag(name, name);
+  return Annotate(flag->set(value), absl::StrCat(name, " is \"", value, "\""));
+}
+
+absl::Status FlagSet::ApplyEnvironment(const std::vector<Occurrence>& occurrences) const {
+  for (const Flag& flag : flags_) {
+    if (flag.variable_value.empty()) continue;
+    const bool given = std::any_of(occurrences.begin(), occurrences.end(),
+                                   [&flag](const Occurrence& one) { return one.flag == &flag; });
+    if (given) continue;
+    UQ_RETURN_IF_ERROR(
+        Annotate(flag.set(flag.variable_value),
+                 absl::StrCat("environment variable ", flag.variable, " (for --", flag.name, ")")));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status FlagSet::TakePositionals(const std::vector<std::string>& rest) {
+  size_t next = 0;
+  for (const PositionalArgument& positional : positionals_) {
+    if (next < rest.size()) {
+      set_.insert(positional.metavar);
+      if (positional.values != nullptr) {
+        positional.values->assign(rest.begin() + next, rest.end());
+        next = rest.size();
+      } else {
+        *positional.value = rest[next++];
+      }
+    } else if (positional.required) {
+      return InvalidInput(
+          kReason, absl::StrCat("argument ", positional.metavar, " is missing. Usage: ", usage_));
+    }
+  }
+  if (next < rest.size()) {
+    return InvalidInput(kReason,
+                        absl::StrCat("unexpected argument \"", rest[next], "\". Usage: ", usage_));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status FlagSet::Parse(const std::vector<std::string>& arguments) {
   set_.clear();
-  help_requested_ = false;
+  help_ = kNone;
   std::vector<Occurrence> occurrences;
   std::vector<std::string> rest;
+  if (!arguments.empty() && arguments[0] == "__complete") {
+    help_ = kCompletions;
+    complete_words_.assign(arguments.begin() + 1, arguments.end());
+    // The flags before the word may name the server that knows what is asked for.
+    if (complete_words_.empty()) complete_words_.emplace_back();
+    (void)Collect({complete_words_.begin(), complete_words_.end() - 1}, &occurrences, &rest);
+    help_ = kCompletions;
+    (void)ApplyEnvironment(occurrences);
+    for (const Occurrence& occurrence : occurrences) (void)occurrence.flag->set(occurrence.value);
+    return absl::OkStatus();
+  }
   const absl::Status collected = Collect(arguments, &occurrences, &rest);
-  if (help_requested_) return absl::OkStatus();
+  if (help_requested()) return absl::OkStatus();
   UQ_RETURN_IF_ERROR(collected);
+  UQ_RETURN_IF_ERROR(ApplyEnvironment(occurrences));
   for (const Phase phase : {kEarly, kNormal}) {
     for (const Occurrence& occurrence : occurrences) {
       if (occurrence.flag->phase != phase) continue;
@@ -334,49 +371,34 @@ absl::Status FlagSet::Parse(const std::vector<std::string>& arguments) {
       set_.insert(occurrence.flag->name);
     }
   }
-  for (size_t i = 0; i < positionals_.size(); ++i) {
-    if (i < rest.size()) {
-      *positionals_[i].value = rest[i];
-      set_.insert(positionals_[i].metavar);
-    } else if (positionals_[i].required) {
-      return InvalidInput(kReason, absl::StrCat("argument ", positionals_[i].metavar,
-                                                " is missing. Usage: ", usage_));
-    }
-  }
-  if (rest.size() > positionals_.size()) {
-    return InvalidInput(kReason, absl::StrCat("unexpected argument \"", rest[positionals_.size()],
-                                              "\". Usage: ", usage_));
-  }
-  return absl::OkStatus();
+  return TakePositionals(rest);
 }
 
 bool FlagSet::WasSet(absl::string_view name) const { return set_.count(std::string(name)) > 0; }
 
 std::string FlagSet::Help() const {
-  std::string out = absl::StrCat("Usage: ", usage_, "\n\n", summary_, "\n");
+  if (help_ == kManual) return ManualPage(Describe(), 1);
+  if (help_ == kCompletions) return Completions(Describe(), complete_words_);
+  return HelpText(Describe());
+}
+
+CommandDescription FlagSet::Describe() const {
+  CommandDescription command;
+  command.usage = usage_;
+  command.summary = summary_;
+  command.exit_codes = exit_codes_;
+  command.examples = examples_;
+  command.global_hint = global_hint_;
   for (const PositionalArgument& positional : positionals_) {
-    if (&positional == &positionals_.front()) absl::StrAppend(&out, "\nArguments:\n");
-    absl::StrAppend(&out, "  ", positional.metavar);
-    AppendWrapped(positional.help, &out);
+    command.arguments.push_back(
+        {positional.metavar, positional.help, positional.required, positional.values != nullptr});
   }
-  std::string section;
   for (const Flag& flag : flags_) {
-    if (flag.section != section) {
-      section = flag.section;
-      absl::StrAppend(&out, "\n", section, ":\n");
-    }
-    absl::StrAppend(&out, "  --", flag.name);
-    if (!flag.is_bool && !flag.bare_text.empty()) {
-      absl::StrAppend(&out, "[=", flag.metavar, "]");
-    } else {
-      absl::StrAppend(&out, flag.is_bool ? "" : "=", flag.metavar);
-    }
-    AppendWrapped(flag.default_text.empty()
-                      ? flag.help
-                      : absl::StrCat(flag.help, " (default: ", flag.default_text, ")"),
-                  &out);
+    command.flags.push_back({flag.name, flag.metavar, flag.default_text, flag.help, flag.section,
+                             flag.variable, flag.letter, flag.is_bool,
+                             !flag.is_bool && !flag.bare_text.empty(), flag.global});
   }
-  return out;
+  return command;
 }
 
 }  // namespace uniquanf

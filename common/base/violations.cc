@@ -1,5 +1,6 @@
 #include "common/base/violations.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -23,8 +24,8 @@ absl::Status WithViolations(absl::Status status, const std::vector<FieldViolatio
     list.push_back({violation.field, violation.description});
   }
   // Values of users stand in descriptions: bytes that are not UTF-8 are replaced.
-  status.SetPayload(kViolationsUrl,
-                    absl::Cord(list.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)));
+  status.SetPayload(kViolationsUrl, absl::Cord(list.dump(
+                                        -1, ' ', false, nlohmann::json::error_handler_t::replace)));
   return status;
 }
 
@@ -32,18 +33,24 @@ std::vector<FieldViolation> FieldViolations(const absl::Status& status) {
   std::vector<FieldViolation> violations;
   const auto payload = status.GetPayload(kViolationsUrl);
   if (!payload.has_value()) return violations;
-  const auto list = nlohmann::json::parse(std::string(*payload), nullptr, /*allow_exceptions=*/false);
+  const auto list =
+      nlohmann::json::parse(std::string(*payload), nullptr, /*allow_exceptions=*/false);
   for (const auto& entry : list) {
     violations.push_back({entry.at(0).get<std::string>(), entry.at(1).get<std::string>()});
   }
   return violations;
 }
 
-absl::Status InvalidField(absl::string_view reason, absl::string_view field, absl::string_view description) {
-  return WithViolations(InvalidInput(reason, description), {{std::string(field), std::string(description)}});
+absl::Status InvalidField(absl::string_view reason, absl::string_view field,
+                          absl::string_view description) {
+  return WithViolations(InvalidInput(reason, description),
+                        {{std::string(field), std::string(description)}});
 }
 
-void Violations::Add(absl::string_view reason, absl::string_view field, absl::string_view description) {
+void Violations::Add(absl::string_view reason, absl::string_view field,
+                     absl::string_view description) {
+  const auto same = [field](const FieldViolation& violation) { return violation.field == field; };
+  if (std::any_of(found_.begin(), found_.end(), same)) return;
   if (found_.empty()) reason_ = std::string(reason);
   found_.push_back({std::string(field), std::string(description)});
 }

@@ -8,6 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "common/base/check.h"
 #include "common/base/status.h"
+#include "common/base/violations.h"
 #include "common/spec/spec_fields.h"
 
 namespace uniquanf {
@@ -18,7 +19,7 @@ using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
 using google::protobuf::Reflection;
 
-absl::Status Invalid(absl::string_view message) { return InvalidInput("INVALID_SPEC", message); }
+constexpr char kReason[] = "INVALID_SPEC";
 
 // The message's field of a row's name. A row without a field is a mistake of the program's, which
 // the first conversion and spec_fields_test find.
@@ -81,8 +82,9 @@ void Set(const FieldDescriptor* f, bool value, Message* m) {
 
 class OverrideReader {
  public:
-  OverrideReader(const Message& proto, absl::string_view path, ModuleOverride* out)
-      : proto_(proto), path_(path), out_(out) {}
+  OverrideReader(const Message& proto, absl::string_view path, ModuleOverride* out,
+                 Violations* violations)
+      : proto_(proto), path_(path), out_(out), violations_(violations) {}
   template <typename Field>
   void operator()(const Field& field) {
     Get(proto_, FieldOf(proto_, field.name), &(out_->*field.member));
@@ -94,23 +96,23 @@ class OverrideReader {
     if (IsUnset(proto_, f)) return;
     Get(proto_, f, &(out_->*field.member));
     if (out_->*field.member != field.the_jobs) return;
-    status_.Update(Invalid(absl::StrCat(path_, ".", field.name, " is ", field.the_jobs,
-                                        "; allowed: ", SpecRange(field.min, field.max, field.zero),
-                                        ", or unset for the job's")));
+    violations_->Add(kReason, absl::StrCat(path_, ".", field.name),
+                     absl::StrCat("spec.", path_, ".", field.name, " is ", field.the_jobs,
+                                  "; allowed: ", SpecRange(field.min, field.max, field.zero),
+                                  ", or unset for the job's"));
   }
-  const absl::Status& status() const { return status_; }
 
  private:
   const Message& proto_;
   const std::string path_;
   ModuleOverride* const out_;
-  absl::Status status_;
+  Violations* const violations_;
 };
 
 class FieldReader {
  public:
-  FieldReader(const v1::QuantizationSpec& proto, QuantizationSpec* spec)
-      : proto_(proto), spec_(spec) {}
+  FieldReader(const v1::QuantizationSpec& proto, QuantizationSpec* spec, Violations* violations)
+      : proto_(proto), spec_(spec), violations_(violations) {}
   template <typename Field>
   void operator()(const Field& field) {
     const FieldDescriptor* const f = FieldOf(proto_, field.name);
@@ -130,27 +132,26 @@ class FieldReader {
       }
       allowed.push_back(absl::StrCat(value->name(), " (", value->number(), ")"));
     }
-    status_.Update(Invalid(absl::StrCat(
-        "spec.", field.name, " is ", number,
-        ", which this version does not know; allowed: ", absl::StrJoin(allowed, ", "))));
+    violations_->Add(kReason, field.name,
+                     absl::StrCat("spec.", field.name, " is ", number,
+                                  ", which this version does not know; allowed: ",
+                                  absl::StrJoin(allowed, ", ")));
   }
   void operator()(const OverridesField& field) {
     const FieldDescriptor* const f = FieldOf(proto_, field.name);
     const Reflection& reflection = *proto_.GetReflection();
-    for (int i = 0; status_.ok() && i < reflection.FieldSize(proto_, f); ++i) {
+    for (int i = 0; i < reflection.FieldSize(proto_, f); ++i) {
       OverrideReader reader(reflection.GetRepeatedMessage(proto_, f, i),
-                            absl::StrCat("spec.", field.name, "[", i, "]"),
-                            &(spec_->*field.member).emplace_back());
+                            absl::StrCat(field.name, "[", i, "]"),
+                            &(spec_->*field.member).emplace_back(), violations_);
       VisitOverrideFields(reader);
-      status_.Update(reader.status());
     }
   }
-  const absl::Status& status() const { return status_; }
 
  private:
   const v1::QuantizationSpec& proto_;
   QuantizationSpec* const spec_;
-  absl::Status status_;
+  Violations* const violations_;
 };
 
 void OverrideToProto(const ModuleOverride& entry, Message* proto) {
@@ -194,9 +195,10 @@ class FieldWriter {
 
 absl::StatusOr<QuantizationSpec> SpecFromProto(const v1::QuantizationSpec& proto) {
   QuantizationSpec spec;
-  FieldReader reader(proto, &spec);
+  Violations violations;
+  FieldReader reader(proto, &spec, &violations);
   VisitSpecFields(reader);
-  UQ_RETURN_IF_ERROR(reader.status());
+  if (!violations.empty()) return violations.status();
   return spec;
 }
 

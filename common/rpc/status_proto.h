@@ -1,7 +1,8 @@
 // absl::Status <-> grpc::Status, the only place where one becomes the other.
 //
 // On the wire an error is the gRPC code and message, and in grpc-status-details-bin a
-// google.rpc.Status with one google.rpc.ErrorInfo{reason, domain "uniquanf"} (AIP-193).
+// google.rpc.Status with one google.rpc.ErrorInfo{reason, domain "uniquanf"} (AIP-193), and for
+// wrong fields (common/base/violations.h) a google.rpc.BadRequest with all of them.
 // Thread safety: free functions, no state.
 #ifndef UNIQUANF_COMMON_RPC_STATUS_PROTO_H_
 #define UNIQUANF_COMMON_RPC_STATUS_PROTO_H_

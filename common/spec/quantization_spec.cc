@@ -5,13 +5,16 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
+#include "common/base/violations.h"
 #include "common/spec/glob.h"
 #include "common/spec/spec_fields.h"
 
 namespace uniquanf {
 namespace {
 
-absl::Status Invalid(absl::string_view message) { return InvalidInput("INVALID_SPEC", message); }
+constexpr char kReason[] = "INVALID_SPEC";
+
+absl::Status Invalid(absl::string_view message) { return InvalidInput(kReason, message); }
 
 absl::Status CheckText(absl::string_view field, absl::string_view value, bool required) {
   if (required && value.empty()) return Invalid(absl::StrCat(field, " is empty; it is required"));
@@ -41,46 +44,49 @@ absl::Status CheckUri(absl::string_view field, absl::string_view uri, bool requi
                               "own environment"));
 }
 
-// The fields one by one; remembers the first error.
+// The fields one by one; what is wrong with any goes to `violations`.
 class OverrideChecker {
  public:
-  OverrideChecker(const ModuleOverride& entry, size_t index)
-      : entry_(entry), path_(absl::StrCat("overrides[", index, "].")) {}
+  OverrideChecker(const ModuleOverride& entry, size_t index, Violations* violations)
+      : entry_(entry), path_(absl::StrCat("overrides[", index, "].")), violations_(violations) {}
 
   void operator()(const OverridePattern& field) {
-    status_.Update(CheckText(path_ + field.name, entry_.*field.member, /*required=*/true));
+    const std::string path = path_ + field.name;
+    violations_->Merge(CheckText(path, entry_.*field.member, /*required=*/true), path);
   }
   template <typename T>
   void operator()(const OverrideNumber<T>& field) {
     const T value = entry_.*field.member;
     if (value == field.the_jobs || (value >= field.min && value <= field.max)) return;
-    status_.Update(Invalid(absl::StrCat(
-        path_, field.name, " = ", value, " is out of range; allowed: ",
-        SpecRange(field.min, field.max, field.zero), ", or ", field.the_jobs, " for the job's")));
+    violations_->Add(kReason, path_ + field.name,
+                     absl::StrCat(path_, field.name, " = ", value, " is out of range; allowed: ",
+                                  SpecRange(field.min, field.max, field.zero), ", or ",
+                                  field.the_jobs, " for the job's"));
   }
   void operator()(const OverrideSwitch&) {}
-  const absl::Status& status() const { return status_; }
 
  private:
   const ModuleOverride& entry_;
   const std::string path_;
-  absl::Status status_;
+  Violations* const violations_;
 };
 
 class FieldChecker {
  public:
-  explicit FieldChecker(const QuantizationSpec& spec) : spec_(spec) {}
+  FieldChecker(const QuantizationSpec& spec, Violations* violations)
+      : spec_(spec), violations_(violations) {}
 
   void operator()(const TextField& field) {
     const auto check = field.kind == TextField::kUri ? CheckUri : CheckText;
-    status_.Update(check(field.name, spec_.*field.member, field.required));
+    violations_->Merge(check(field.name, spec_.*field.member, field.required), field.name);
   }
   template <typename T>
   void operator()(const NumberField<T>& field) {
     const T value = spec_.*field.member;
     if (value >= field.min && value <= field.max) return;  // false for NaN
-    status_.Update(Invalid(absl::StrCat(field.name, " = ", value, " is out of range; allowed: ",
-                                        SpecRange(field.min, field.max, field.zero))));
+    violations_->Add(kReason, field.name,
+                     absl::StrCat(field.name, " = ", value, " is out of range; allowed: ",
+                                  SpecRange(field.min, field.max, field.zero)));
   }
   // No other value comes from JSON, proto or a flag.
   template <typename Row, typename E>
@@ -88,20 +94,20 @@ class FieldChecker {
   void operator()(const OverridesField& field) {
     const std::vector<ModuleOverride>& overrides = spec_.*field.member;
     if (overrides.size() > field.max_count) {
-      status_.Update(Invalid(absl::StrCat("the number of overrides = ", overrides.size(),
-                                          " is out of range; allowed: 0 to ", field.max_count)));
+      violations_->Add(kReason, field.name,
+                       absl::StrCat("the number of overrides = ", overrides.size(),
+                                    " is out of range; allowed: 0 to ", field.max_count));
+      return;
     }
-    for (size_t i = 0; status_.ok() && i < overrides.size(); ++i) {
-      OverrideChecker checker(overrides[i], i);
+    for (size_t i = 0; i < overrides.size(); ++i) {
+      OverrideChecker checker(overrides[i], i, violations_);
       VisitOverrideFields(checker);
-      status_.Update(checker.status());
     }
   }
-  const absl::Status& status() const { return status_; }
 
  private:
   const QuantizationSpec& spec_;
-  absl::Status status_;
+  Violations* const violations_;
 };
 
 }  // namespace
@@ -122,23 +128,26 @@ bool NeedsReconstruction(const QuantizationSpec& spec) {
 }
 
 absl::Status QuantizationSpec::Validate() const {
-  FieldChecker checker(*this);
+  Violations violations;
+  FieldChecker checker(*this, &violations);
   VisitSpecFields(checker);
-  UQ_RETURN_IF_ERROR(checker.status());
   // The rules that join fields.
   if (NeedsReconstruction(*this) && calibration_uri.empty()) {
-    return Invalid(absl::StrCat("calibration_uri is empty; the method ",
-                                QuantizationMethodName(method),
-                                " needs calibration data unless epochs is 0"));
+    violations.Add(
+        kReason, "calibration_uri",
+        absl::StrCat("calibration_uri is empty; the method ", QuantizationMethodName(method),
+                     " needs calibration data unless epochs is 0"));
   }
   if (!evaluation_uri.empty() && evaluation_entry.empty()) {
-    return Invalid("evaluation_entry is empty; it is required beside evaluation_uri");
+    violations.Add(kReason, "evaluation_entry",
+                   "evaluation_entry is empty; it is required beside evaluation_uri");
   }
   if (num_samples > 0 && batch_size > num_samples) {
-    return Invalid(absl::StrCat("batch_size = ", batch_size, " is larger than num_samples = ",
+    violations.Add(kReason, "batch_size",
+                   absl::StrCat("batch_size = ", batch_size, " is larger than num_samples = ",
                                 num_samples, "; allowed: 1 to ", num_samples));
   }
-  return absl::OkStatus();
+  return violations.status();
 }
 
 ModuleSettings SettingsForModule(const QuantizationSpec& spec, absl::string_view module_name) {

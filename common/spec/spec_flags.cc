@@ -20,12 +20,11 @@ namespace uniquanf {
 namespace {
 
 constexpr char kReason[] = "INVALID_FLAG";
-absl::StatusOr<QuantizationSpec> ReadSpecFile(absl::string_view path) {
-  const absl::StatusOr<std::string> json = ReadSmallFile(std::string(path));
-  if (!json.ok()) {
-    return InvalidInput(kReason, absl::StrCat("cannot read the file: ", json.status().message()));
-  }
-  return QuantizationSpec::FromJson(*json);
+
+absl::StatusOr<std::string> ReadSpecFile(absl::string_view path) {
+  absl::StatusOr<std::string> json = ReadSmallFile(std::string(path));
+  if (json.ok()) return json;
+  return InvalidInput(kReason, absl::StrCat("cannot read the file: ", json.status().message()));
 }
 
 // "allowed: PATTERN=full or PATTERN=bits:N (N: 2 to 8) ..."
@@ -175,17 +174,20 @@ void MakeUrisAbsolute(QuantizationSpec* spec) {
   });
 }
 
-void AddSpecFlags(FlagSet* flags, QuantizationSpec* spec) {
+void AddSpecFlags(FlagSet* flags, QuantizationSpec* spec, SpecReader read_spec) {
   for (const EnumRow<SpecSection>& section : kSpecSections) {
     flags->Section(section.name);
     VisitSpecFields(FlagAdder(flags, spec, section.value));
     if (section.value != SpecSection::kWhat) continue;
     flags->Custom(
-        "spec", "FILE.json", "",
-        "settings as a JSON object with the fields of docs/SPEC.md (model_uri, bits, ... "
-        "overrides); other flags override it",
-        [spec](absl::string_view path) {
-          UQ_ASSIGN_OR_RETURN(*spec, ReadSpecFile(path));
+        "spec", read_spec ? "FILE" : "FILE.json", "",
+        absl::StrCat("settings as ",
+                     read_spec ? "YAML or JSON, - for standard input" : "a JSON object",
+                     ", with the fields of docs/SPEC.md (model_uri, bits, ... overrides); other "
+                     "flags override it"),
+        [spec, read = read_spec ? read_spec : SpecReader(ReadSpecFile)](absl::string_view where) {
+          UQ_ASSIGN_OR_RETURN(const std::string json, read(where));
+          UQ_ASSIGN_OR_RETURN(*spec, QuantizationSpec::FromJson(json));
           return absl::OkStatus();
         },
         FlagSet::kEarly);

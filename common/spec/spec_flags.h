@@ -3,6 +3,7 @@
 #ifndef UNIQUANF_COMMON_SPEC_SPEC_FLAGS_H_
 #define UNIQUANF_COMMON_SPEC_SPEC_FLAGS_H_
 
+#include <functional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -12,11 +13,15 @@
 
 namespace uniquanf {
 
+// The JSON of a spec, from where --spec says.
+using SpecReader = std::function<absl::StatusOr<std::string>(absl::string_view where)>;
+
 // Declares --model, --calibration, --output, --bits and so on, and --spec FILE.json, which is read
 // first, so that the other flags override it. `spec` holds the defaults and must outlive the parse.
 // --override may repeat; overrides from flags come before those of the file, in the flags' order
 // (the first match wins). Call spec->Validate() after the parse.
-void AddSpecFlags(FlagSet* flags, QuantizationSpec* spec);
+// `read_spec`: of programs that read more than files of JSON.
+void AddSpecFlags(FlagSet* flags, QuantizationSpec* spec, SpecReader read_spec = nullptr);
 
 // "PATTERN=full" or "PATTERN=bits:3,group:64" (either part alone is fine).
 absl::StatusOr<ModuleOverride> ParseModuleOverride(absl::string_view text);

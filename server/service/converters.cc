@@ -9,6 +9,7 @@
 #include "common/base/digest.h"
 #include "common/base/status.h"
 #include "common/base/version.h"
+#include "common/base/violations.h"
 #include "common/object_store/store_schemes.h"
 #include "common/rpc/deterministic_bytes.h"
 #include "common/rpc/job_proto.h"
@@ -52,11 +53,27 @@ absl::Status CheckLabels(const google::protobuf::Map<std::string, std::string>& 
 }
 
 // The service's programs run anywhere, so a plain path means nothing to them.
-absl::Status CheckUri(absl::string_view field, absl::string_view uri, bool required) {
-  if (uri.empty() && !required) return absl::OkStatus();
-  if (IsCompleteStoreUri(uri)) return absl::OkStatus();
-  return InvalidInput("INVALID_SPEC",
-                      absl::StrCat("spec.", field, " ", Quoted(uri), " is not ", StoreUriForms()));
+void CheckUri(absl::string_view field, absl::string_view uri, Violations* violations) {
+  if (uri.empty() || IsCompleteStoreUri(uri)) return;
+  violations->Add("INVALID_SPEC", absl::StrCat("job.spec.", field),
+                  absl::StrCat("spec.", field, " ", Quoted(uri), " is not ", StoreUriForms()));
+}
+
+// The spec of a request, complete, and its canonical bytes in `job`.
+void ReadSpec(const v1::QuantizationSpec& proto, const ObjectLayout& layout, CreateJobEvent* event,
+              Violations* violations) {
+  constexpr char kPrefix[] = "job.spec.";
+  absl::StatusOr<QuantizationSpec> spec = SpecFromProto(proto);
+  if (!spec.ok()) return violations->Merge(spec.status(), kPrefix);
+  if (spec->output_uri.empty()) spec->output_uri = layout.ArtifactUri(event->job.id);
+  violations->Merge(spec->Validate(), kPrefix);
+  CheckUri("model_uri", spec->model_uri, violations);
+  CheckUri("calibration_uri", spec->calibration_uri, violations);
+  CheckUri("output_uri", spec->output_uri, violations);
+  CheckUri("evaluation_uri", spec->evaluation_uri, violations);
+  event->job.spec = DeterministicBytes(SpecToProto(*spec));
+  event->min_num_tasks =
+      2 + int64_t{spec->schedule == LayerSchedule::kPipelined ? spec->pipeline_rounds : 1};
 }
 
 // Bytes that this server has made, or has read and checked (CheckStoredJob).
@@ -203,18 +220,22 @@ absl::StatusOr<CreateJobEvent> CreateJobFromProto(const v1::CreateJobRequest& re
   Job& job = event.job;
   event.validate_only = request.validate_only();
   if (!request.has_job() || !request.job().has_spec()) {
-    return InvalidInput("INVALID_SPEC", "job.spec is missing; it is required");
+    return InvalidField("INVALID_SPEC", "job.spec", "job.spec is missing; it is required");
   }
   const v1::Job& wish = request.job();
+  Violations violations;
+  const auto wrong = [&violations](absl::string_view field, absl::string_view description) {
+    violations.Add(kReason, field, description);
+  };
   if (request.job_id().empty()) {
     job.id = fallback_id;
   } else {
-    UQ_RETURN_IF_ERROR(CheckJobId("job_id", request.job_id()));
+    violations.Merge(CheckJobId("job_id", request.job_id()), "");
     job.id = request.job_id();
   }
   job.uid = uid;
   if (request.request_id().size() > 128) {
-    return Invalid("request_id is longer than 128 characters");
+    wrong("request_id", "request_id is longer than 128 characters");
   }
   job.request_id = request.request_id();
   v1::CreateJobRequest content = request;
@@ -222,34 +243,26 @@ absl::StatusOr<CreateJobEvent> CreateJobFromProto(const v1::CreateJobRequest& re
   content.clear_validate_only();
   job.request_digest = Sha256Hex(DeterministicBytes(content));
 
-  UQ_ASSIGN_OR_RETURN(QuantizationSpec spec, SpecFromProto(wish.spec()));
-  if (spec.output_uri.empty()) spec.output_uri = layout.ArtifactUri(job.id);
-  UQ_RETURN_IF_ERROR(spec.Validate());
-  UQ_RETURN_IF_ERROR(CheckUri("model_uri", spec.model_uri, true));
-  UQ_RETURN_IF_ERROR(CheckUri("calibration_uri", spec.calibration_uri, false));
-  UQ_RETURN_IF_ERROR(CheckUri("output_uri", spec.output_uri, true));
-  UQ_RETURN_IF_ERROR(CheckUri("evaluation_uri", spec.evaluation_uri, false));
-  job.spec = DeterministicBytes(SpecToProto(spec));
-  event.min_num_tasks =
-      2 + int64_t{spec.schedule == LayerSchedule::kPipelined ? spec.pipeline_rounds : 1};
+  ReadSpec(wish.spec(), layout, &event, &violations);
 
   WishFromProto(wish, &job);
   if (job.tenant.empty()) job.tenant = "default";
   if (!ParseWorkerName("job.tenant", WorkerName(job.tenant)).ok() || job.tenant.size() > 63) {
-    return Invalid(absl::StrCat("job.tenant ", Quoted(job.tenant),
-                                " is not 1..63 characters of [A-Za-z0-9._:-]"));
+    wrong("job.tenant", absl::StrCat("job.tenant ", Quoted(job.tenant),
+                                     " is not 1..63 characters of [A-Za-z0-9._:-]"));
   }
   if (wish.priority() < -kMaxPriority || wish.priority() > kMaxPriority) {
-    return Invalid(absl::StrCat("job.priority ", wish.priority(), " is outside -100..100"));
+    wrong("job.priority", absl::StrCat("job.priority ", wish.priority(), " is outside -100..100"));
   }
-  UQ_RETURN_IF_ERROR(CheckLabels(wish.labels()));
+  violations.Merge(CheckLabels(wish.labels()), "job.labels");
   if (job.time_to_live && *job.time_to_live < absl::ZeroDuration()) {
-    return Invalid("job.time_to_live is negative");
+    wrong("job.time_to_live", "job.time_to_live is negative");
   }
   if (wish.device() != "" && wish.device() != "cpu" && wish.device() != "cuda") {
-    return Invalid(
-        absl::StrCat("job.device ", Quoted(wish.device()), " is not cpu, cuda or empty (any)"));
+    wrong("job.device",
+          absl::StrCat("job.device ", Quoted(wish.device()), " is not cpu, cuda or empty (any)"));
   }
+  if (!violations.empty()) return violations.status();
   return event;
 }
 

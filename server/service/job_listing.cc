@@ -11,6 +11,7 @@
 #include "absl/strings/str_split.h"
 #include "common/base/digest.h"
 #include "common/base/status.h"
+#include "common/base/violations.h"
 #include "server/service/resource_names.h"
 
 namespace uniquanf::server {
@@ -20,8 +21,8 @@ constexpr int32_t kDefaultPageSize = 50;
 constexpr int32_t kMaxPageSize = 1000;
 
 absl::Status BadFilter(absl::string_view what) {
-  return InvalidInput(
-      "INVALID_FILTER",
+  return InvalidField(
+      "INVALID_FILTER", "filter",
       absl::StrCat("filter: ", what,
                    "; terms joined by AND are allowed: state=RUNNING, tenant=\"x\", "
                    "device=cpu, priority>0, labels.key=\"v\", "
@@ -189,7 +190,8 @@ bool JobFilter::Matches(const Job& job) const {
 
 absl::StatusOr<int32_t> CheckPageSize(int32_t page_size) {
   if (page_size < 0) {
-    return InvalidInput("INVALID_REQUEST", absl::StrCat("page_size ", page_size, " is negative"));
+    return InvalidField("INVALID_REQUEST", "page_size",
+                        absl::StrCat("page_size ", page_size, " is negative"));
   }
   return page_size == 0 ? kDefaultPageSize : std::min(page_size, kMaxPageSize);
 }
@@ -202,11 +204,11 @@ absl::StatusOr<std::string> ParsePageToken(absl::string_view scope, absl::string
   std::string text;
   if (token.size() > 4096 || !absl::WebSafeBase64Unescape(token, &text) || text.size() < 17 ||
       text[16] != '|') {
-    return InvalidInput("INVALID_PAGE_TOKEN",
+    return InvalidField("INVALID_PAGE_TOKEN", "page_token",
                         "page_token is not one that this server gave; start without one");
   }
   if (text.substr(0, 16) != Sha256Hex(scope).substr(0, 16)) {
-    return InvalidInput("INVALID_PAGE_TOKEN",
+    return InvalidField("INVALID_PAGE_TOKEN", "page_token",
                         "page_token belongs to a request with another filter, order or parent; "
                         "repeat that request's, or start without a token");
   }
@@ -235,7 +237,7 @@ absl::StatusOr<Page> ListPage(std::vector<std::shared_ptr<const Job>> jobs,
   } else if (order == "name" || order == "name asc") {
     key_of = [](const Job& job) { return Key{0, job.id}; };
   } else {
-    return InvalidInput("INVALID_ORDER",
+    return InvalidField("INVALID_ORDER", "order_by",
                         absl::StrCat("order_by ", Quoted(order_by),
                                      " is not \"create_time desc\", \"create_time\", "
                                      "\"priority desc\" or \"name\""));
@@ -247,7 +249,7 @@ absl::StatusOr<Page> ListPage(std::vector<std::shared_ptr<const Job>> jobs,
     const std::vector<std::string> parts = absl::StrSplit(position, absl::MaxSplits(',', 1));
     Key key;
     if (parts.size() != 2 || !absl::SimpleAtoi(parts[0], &key.first)) {
-      return InvalidInput("INVALID_PAGE_TOKEN",
+      return InvalidField("INVALID_PAGE_TOKEN", "page_token",
                           "page_token is not one that this server gave; start without one");
     }
     key.second = parts[1];

@@ -5,7 +5,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
-#include "common/base/status.h"
+#include "common/base/violations.h"
 
 namespace uniquanf::server {
 namespace {
@@ -38,16 +38,18 @@ std::string Quoted(absl::string_view value) {
 
 absl::Status CheckJobId(absl::string_view field, absl::string_view id) {
   if (IsId(id)) return absl::OkStatus();
-  return InvalidInput(
-      kReason, absl::StrCat(field, " ", Quoted(id), " is not 1..63 characters of [a-z0-9-]"));
+  return InvalidField(
+      kReason, field,
+      absl::StrCat(field, " ", Quoted(id), " is not 1..63 characters of [a-z0-9-]"));
 }
 
 absl::StatusOr<std::string> ParseJobName(absl::string_view field, absl::string_view name) {
   absl::string_view id = name;
   if (absl::ConsumePrefix(&id, "jobs/") && IsId(id)) return std::string(id);
-  return InvalidInput(kReason, absl::StrCat(field, " ", Quoted(name),
-                                            " is not of the form jobs/{job}, where {job} is 1..63 "
-                                            "characters of [a-z0-9-]"));
+  return InvalidField(kReason, field,
+                      absl::StrCat(field, " ", Quoted(name),
+                                   " is not of the form jobs/{job}, where {job} is 1..63 "
+                                   "characters of [a-z0-9-]"));
 }
 
 absl::StatusOr<TaskName> ParseTaskName(absl::string_view field, absl::string_view name) {
@@ -62,14 +64,15 @@ absl::StatusOr<TaskName> ParseTaskName(absl::string_view field, absl::string_vie
       }
     }
   }
-  return InvalidInput(kReason, absl::StrCat(field, " ", Quoted(name),
-                                            " is not of the form jobs/{job}/tasks/{task}"));
+  return InvalidField(
+      kReason, field,
+      absl::StrCat(field, " ", Quoted(name), " is not of the form jobs/{job}/tasks/{task}"));
 }
 
 absl::StatusOr<std::string> ParseWorkerName(absl::string_view field, absl::string_view name) {
   absl::string_view id = name;
   if (absl::ConsumePrefix(&id, "workers/") && IsWorkerId(id)) return std::string(id);
-  return InvalidInput(kReason,
+  return InvalidField(kReason, field,
                       absl::StrCat(field, " ", Quoted(name),
                                    " is not of the form workers/{worker}, where {worker} is "
                                    "1..128 characters of [A-Za-z0-9._:-]"));

@@ -43,6 +43,12 @@ absl::StatusOr<ServerFlags> ParseServerFlags(const std::vector<std::string>& arg
   FlagSet set(
       "uniquanf-server [flags]",
       "Schedules quantization jobs: takes them from clients, leases their tasks to workers.");
+  set.Example("uniquanf-server --data-dir /var/lib/uniquanf",
+              "State and objects on this machine, for clients and workers of this machine.");
+  set.Example(
+      "UNIQUANF_STATE=postgresql://uniquanf@db/uniquanf uniquanf-server --listen 0.0.0.0:50051 "
+      "--object-root s3://bucket/uniquanf",
+      "One of several servers on one state; workers anywhere.");
   set.Section("Network");
   set.String("listen", "HOST:PORT", &flags.listen, "gRPC address; port 0 takes a free one");
   set.String("metrics-listen", "HOST:PORT", &flags.metrics_listen,
@@ -68,6 +74,7 @@ absl::StatusOr<ServerFlags> ParseServerFlags(const std::vector<std::string>& arg
       "SQLite file, or postgresql://user@host/database, which several servers may share: one "
       "is active, the others stand by; a URI with a password belongs into the environment variable "
       "UNIQUANF_STATE or into a --state-file; default: DATA_DIR/state.sqlite");
+  set.Environment("UNIQUANF_STATE", state_from_env);
   set.String("state-file", "FILE", &state_file, "a file that holds what --state would say");
   set.String(
       "object-root", "URI", &flags.object_root,
@@ -125,10 +132,9 @@ absl::StatusOr<ServerFlags> ParseServerFlags(const std::vector<std::string>& arg
     return std::filesystem::absolute(path, error).lexically_normal().string();
   };
   flags.data_dir = absolute(flags.data_dir);
-  if (flags.state.empty() && !state_file.empty()) {
+  if (!state_file.empty() && !set.WasSet("state")) {
     UQ_ASSIGN_OR_RETURN(flags.state, ReadStateFile(state_file));
   }
-  if (flags.state.empty()) flags.state = state_from_env;
   if (flags.state.empty()) {
     flags.state = absl::StrCat(flags.data_dir, "/state.sqlite");
   } else if (!absl::StrContains(flags.state, "://")) {

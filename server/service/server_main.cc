@@ -22,10 +22,12 @@
 #include "common/base/file_limit.h"
 #include "common/base/ids.h"
 #include "common/base/ready_file.h"
+#include "common/base/standard_output.h"
 #include "common/base/status.h"
 #include "common/base/version.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/health_check.h"
+#include "common/rpc/quiet_grpc.h"
 #include "common/telemetry/logger.h"
 #include "common/telemetry/process_metrics.h"
 #include "common/telemetry/store_metrics.h"
@@ -258,6 +260,7 @@ int Run(const ServerFlags& flags) {
 }  // namespace
 
 int ServerMain(int argc, char** argv) {
+  QuietGrpc();
   const absl::StatusOr<ServerFlags> flags = ParseServerFlags(
       std::vector<std::string>(argv + 1, argv + argc), EnvironmentVariable("UNIQUANF_STATE"));
   if (!flags.ok()) {
@@ -267,11 +270,11 @@ int ServerMain(int argc, char** argv) {
   }
   if (!flags->help.empty()) {
     std::fputs(flags->help.c_str(), stdout);
-    return 0;
+    return ExitCodeAfterOutput("uniquanf-server", 0);
   }
   if (flags->version) {
     std::printf("uniquanf-server %s (protocol %d)\n", kSoftwareVersion, kProtocolVersion);
-    return 0;
+    return ExitCodeAfterOutput("uniquanf-server", 0);
   }
   if (!flags->health.empty()) {
     ClientTlsOptions tls;

@@ -16,16 +16,17 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "common/base/clock.h"
-#include "common/base/environment.h"
 #include "common/base/file_limit.h"
 #include "common/base/file_modes.h"
 #include "common/base/ids.h"
 #include "common/base/machine_resources.h"
 #include "common/base/ready_file.h"
+#include "common/base/standard_output.h"
 #include "common/base/status.h"
 #include "common/base/version.h"
 #include "common/rpc/channel_source.h"
 #include "common/rpc/health_check.h"
+#include "common/rpc/quiet_grpc.h"
 #include "common/telemetry/logger.h"
 #include "common/telemetry/process_metrics.h"
 #include "common/telemetry/store_metrics.h"
@@ -323,13 +324,13 @@ int RunWorker(const WorkerOptions& options) {
 }
 
 int Main(int argc, char** argv) {
+  QuietGrpc();
   // gRPC attends to a connection only while a call is in flight, else at this interval, by default
   // 5 s: longer than a lease may be. Read once, before the first channel; no thread runs yet.
   setenv("GRPC_CLIENT_CHANNEL_BACKUP_POLL_INTERVAL_MS", "200", /*overwrite=*/0);
   const std::vector<std::string> arguments(argv + 1, argv + argc);
   std::string help;
-  const auto options = ParseWorkerOptions(
-      arguments, DefaultWorkerOptions(HostName(), EnvironmentVariable("UNIQUANF_SERVER")), &help);
+  const auto options = ParseWorkerOptions(arguments, DefaultWorkerOptions(HostName()), &help);
   if (!options.ok()) {
     std::fprintf(stderr, "uniquanf-worker: %s\nTry uniquanf-worker --help.\n",
                  std::string(options.status().message()).c_str());
@@ -337,11 +338,11 @@ int Main(int argc, char** argv) {
   }
   if (!help.empty()) {
     std::fputs(help.c_str(), stdout);
-    return kExitOk;
+    return ExitCodeAfterOutput("uniquanf-worker", kExitOk);
   }
   if (options->show_version) {
     std::printf("uniquanf-worker %s (protocol %d)\n", kSoftwareVersion, kProtocolVersion);
-    return kExitOk;
+    return ExitCodeAfterOutput("uniquanf-worker", kExitOk);
   }
   if (!options->health.empty()) {
     return RunHealthFlag("uniquanf-worker", options->health, options->tls);

@@ -62,11 +62,9 @@ absl::Status SetStallTimeout(absl::string_view text, absl::Duration* timeout) {
 
 }  // namespace
 
-WorkerOptions DefaultWorkerOptions(absl::string_view host_name, absl::string_view server_from_env) {
+WorkerOptions DefaultWorkerOptions(absl::string_view host_name) {
   WorkerOptions options;
-  const std::string servers =
-      server_from_env.empty() ? "127.0.0.1:50051" : std::string(server_from_env);
-  options.servers = absl::StrSplit(servers, ',');
+  options.servers = {"127.0.0.1:50051"};
   for (const char c : host_name.substr(0, kMaxNameLength)) {
     const char lower = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
     options.name += IsNameCharacter(lower) ? lower : '-';
@@ -83,10 +81,10 @@ absl::StatusOr<WorkerOptions> ParseWorkerOptions(const std::vector<std::string>&
                 "Joins a server, leases quantization tasks and runs them on the CPU or on every "
                 "visible CUDA GPU.\nSIGTERM or SIGINT drains; a second one exits at once.");
   flags.Section("Service");
-  flags.Custom(
-      "server", "HOST:PORT", absl::StrJoin(defaults.servers, ","),
-      "the server; several, repeated or joined by commas, are tried in turn (or UNIQUANF_SERVER)",
-      [&servers](absl::string_view text) { return AddServers(text, &servers); });
+  flags.Custom("server", "HOST:PORT", absl::StrJoin(defaults.servers, ","),
+               "the server; several, repeated or joined by commas, are tried in turn",
+               [&servers](absl::string_view text) { return AddServers(text, &servers); });
+  flags.Environment("UNIQUANF_SERVER");
   flags.Custom("name", "NAME", defaults.name,
                "what people see: workers/NAME; stable across restarts, unique among workers",
                [&options](absl::string_view text) {
@@ -144,14 +142,16 @@ absl::StatusOr<WorkerOptions> ParseWorkerOptions(const std::vector<std::string>&
       "ask a running worker at the URL of a page such as http://127.0.0.1:9090/healthz, or "
       "a server at its gRPC address; exit with 0 when it answers well, else 1");
   flags.Bool("version", &options.show_version, "print the version and exit");
+  flags.Example("uniquanf-worker --server scheduler:50051 --cache-dir /var/cache/uniquanf",
+                "Works for a server elsewhere, and keeps what it reads of models on this disk.");
+  flags.ExitCodes(
+      "0 drained, every result acknowledged; 1 internal error; 2 wrong usage;\n3 the server speaks "
+      "another protocol version; 4 a task or device hangs: start me again;\n5 the server refuses "
+      "this worker; 128 + signal at a second signal.");
   UQ_RETURN_IF_ERROR(flags.Parse(arguments));
   UQ_RETURN_IF_ERROR(options.cache.Check());
   if (flags.help_requested()) {
-    *help = absl::StrCat(flags.Help(),
-                         "\nExit codes: 0 drained, every result acknowledged; 1 internal error; 2 "
-                         "wrong usage;\n3 the server speaks another protocol version; 4 a task or "
-                         "device hangs: start me again;\n5 the server refuses this worker; 128 + "
-                         "signal at a second signal.\n");
+    *help = flags.Help();
     return options;
   }
   if (!servers.empty()) options.servers = servers;

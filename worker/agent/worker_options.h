@@ -43,7 +43,7 @@ struct WorkerOptions {
 
 // What the help shows, and where nothing is given. `host_name` becomes the default name (in lower
 // case, other characters than [a-z0-9-] replaced by '-').
-WorkerOptions DefaultWorkerOptions(absl::string_view host_name, absl::string_view server_from_env);
+WorkerOptions DefaultWorkerOptions(absl::string_view host_name);
 
 // Parses `arguments` over `defaults`. With --help, *help is the text and the options are the
 // defaults.

@@ -54,6 +54,90 @@ class FlagSetTest : public ::testing::Test {
   FlagSet flags_;
 };
 
+TEST_F(FlagSetTest, ALetterIsTheSameFlag) {
+  flags_.String("output", "table|json", &values_.file, "form");
+  flags_.Letter('o');
+  ASSERT_TRUE(Parse({"-o", "json"}).ok());
+  EXPECT_EQ(values_.file, "json");
+  ASSERT_TRUE(Parse({"-o=table"}).ok());
+  EXPECT_EQ(values_.file, "table");
+  EXPECT_THAT(Error({"-x"}), HasSubstr("unknown flag -x"));
+  EXPECT_THAT(flags_.Help(), HasSubstr("-o, --output=table|json"));
+}
+
+TEST_F(FlagSetTest, AVariableOfTheEnvironmentStandsForAFlagThatIsNotGiven) {
+  flags_.Int("port", &values_.count, 1, 9, "the port");
+  flags_.Environment("TEST_PORT", "7");
+  ASSERT_TRUE(Parse({}).ok());
+  EXPECT_EQ(values_.count, 7);
+  EXPECT_FALSE(flags_.WasSet("port"));
+  ASSERT_TRUE(Parse({"--port=3"}).ok());
+  EXPECT_EQ(values_.count, 3);
+  EXPECT_THAT(flags_.Help(), HasSubstr("the port (default: 4) [TEST_PORT]"));
+  flags_.Int("pool", &values_.count, 1, 9, "the pool");
+  flags_.Environment("TEST_POOL", "70");
+  EXPECT_THAT(Error({}), AllOf(HasSubstr("TEST_POOL"), HasSubstr("--pool"), HasSubstr("1 to 9")));
+}
+
+TEST(FlagSetPositionalTest, ArgumentsThatRepeatTakeTheRest) {
+  std::string directory;
+  std::vector<std::string> files;
+  FlagSet flags("x DIRECTORY FILE...", "");
+  flags.Positional("DIRECTORY", true, &directory, "where");
+  flags.Positionals("FILE", true, &files, "what");
+  ASSERT_TRUE(flags.Parse({"d", "a", "b"}).ok());
+  EXPECT_EQ(directory, "d");
+  EXPECT_THAT(files, ElementsAre("a", "b"));
+  EXPECT_THAT(std::string(flags.Parse({"d"}).message()), HasSubstr("FILE is missing"));
+}
+
+// Help, manual page and completion are made from the declarations: each flag is in all three.
+TEST_F(FlagSetTest, HelpManualAndCompletionSayTheSame) {
+  flags_.GlobalSection("Global flags", "See prog help flags.");
+  flags_.String("server", "HOST:PORT", &values_.name, "where it is");
+  flags_.Example("prog do x", "Does x.");
+  flags_.ExitCodes("0: done");
+  const CommandDescription command = flags_.Describe();
+  ASSERT_TRUE(flags_.Parse({"--help-man"}).ok());
+  EXPECT_TRUE(flags_.help_requested());
+  const std::string manual = flags_.Help();
+  ASSERT_TRUE(flags_.Parse({"__complete", "--"}).ok());
+  EXPECT_TRUE(flags_.completion_requested());
+  const std::string completions = flags_.Help();
+  ASSERT_TRUE(flags_.Parse({"--help"}).ok());
+  const std::string help = flags_.Help();
+  for (const FlagDescription& flag : command.flags) {
+    EXPECT_THAT(completions, HasSubstr("--" + flag.name + "\t" + flag.help + "\n"));
+    EXPECT_THAT(manual, HasSubstr("\\-\\-" + flag.name));
+    if (!flag.global) {
+      EXPECT_THAT(help, HasSubstr("--" + flag.name));
+    }
+  }
+  EXPECT_THAT(help, AllOf(Not(HasSubstr("--server")), HasSubstr("See prog help flags."),
+                          HasSubstr("# Does x.\n  prog do x\n"), HasSubstr("Exit codes: 0: done")));
+  EXPECT_THAT(manual, AllOf(HasSubstr(".TH \"PROG\\-DO\" 1"), HasSubstr("prog\\-do \\- Does it\n"),
+                            HasSubstr(".SH EXAMPLES"), HasSubstr(".SH \"EXIT STATUS\"")));
+}
+
+TEST_F(FlagSetTest, CompletionKnowsWhatAValueMayBe) {
+  const auto complete = [this](std::vector<std::string> words) {
+    words.insert(words.begin(), "__complete");
+    EXPECT_TRUE(flags_.Parse(words).ok());
+    return flags_.Help();
+  };
+  EXPECT_EQ(complete({"--ki"}), "--kind\ta color\n");
+  EXPECT_EQ(complete({"--kind="}), "--kind=red\n--kind=green\n");
+  EXPECT_EQ(complete({"--kind", "g"}), "green\n");
+  EXPECT_EQ(complete({"--loud="}), "--loud=true\n--loud=false\n");
+  EXPECT_EQ(complete({"--count", ""}), "");
+  EXPECT_EQ(complete({""}), ":file\n");
+  EXPECT_EQ(complete({"--loud", ""}), ":file\n");
+  EXPECT_EQ(complete({"a.txt", ""}), "");
+  EXPECT_EQ(complete({"--", "--ki"}), ":file\n");
+  EXPECT_EQ(complete({"--nonsense=", "--wait=x", "--kind="}), "--kind=red\n--kind=green\n");
+  EXPECT_EQ(complete({}), ":file\n");
+}
+
 TEST_F(FlagSetTest, AValueThatMayBeLeftOut) {
   ASSERT_TRUE(Parse({}).ok());
   EXPECT_EQ(values_.rest, absl::InfiniteDuration());

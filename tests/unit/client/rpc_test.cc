@@ -8,6 +8,7 @@
 #include <string>
 
 #include "common/base/status.h"
+#include "common/base/violations.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/server_tls.h"
 #include "common/rpc/spec_proto.h"
@@ -48,6 +49,31 @@ TEST(StatusProtoTest, WireFormIsGoogleRpcStatusWithErrorInfo) {
   ASSERT_TRUE(details.details(0).UnpackTo(&info));
   EXPECT_EQ(info.reason(), "JOB_NOT_FOUND");
   EXPECT_EQ(info.domain(), "uniquanf");
+}
+
+TEST(StatusProtoTest, ViolationsTravelAsABadRequestOfBoundedSize) {
+  Violations found;
+  EXPECT_TRUE(found.status().ok());
+  found.Add("INVALID_SPEC", "bits", "bits is 99");
+  found.Add("OTHER", "bits", "said already");
+  found.Merge(InvalidInput("OTHER", "no"), "name");
+  const grpc::Status wire = ToGrpcStatus(found.status());
+  google::rpc::Status details;
+  ASSERT_TRUE(details.ParseFromString(wire.error_details()));
+  ASSERT_EQ(details.details_size(), 2);
+  google::rpc::BadRequest bad_request;
+  ASSERT_TRUE(details.details(1).UnpackTo(&bad_request));
+  EXPECT_EQ(bad_request.field_violations_size(), 2);
+  EXPECT_EQ(FieldViolations(FromGrpcStatus(wire)), FieldViolations(found.status()));
+  EXPECT_EQ(ErrorReason(FromGrpcStatus(wire)), "INVALID_SPEC");
+
+  Violations many;
+  for (int i = 0; i < 1000; ++i) {
+    many.Add("INVALID_SPEC", absl::StrCat("field", i), std::string(100, '\xff'));
+  }
+  const grpc::Status cut = ToGrpcStatus(many.status());
+  EXPECT_LT(cut.error_details().size() + cut.error_message().size(), 7000u);
+  EXPECT_THAT(FieldViolations(FromGrpcStatus(cut)).back().description, HasSubstr("more"));
 }
 
 TEST(StatusProtoTest, ErrorsWithoutOurDetailsKeepCodeAndMessage) {

@@ -7,6 +7,7 @@
 #include "common/base/clock.h"
 #include "common/base/digest.h"
 #include "common/base/ids.h"
+#include "common/base/violations.h"
 #include "common/rpc/status_proto.h"
 #include "common/rpc/time_proto.h"
 #include "server/service/server_process.h"
@@ -210,6 +211,38 @@ TEST_F(ServiceTest, BadJobsAreRefusedWithTheFieldNamed) {
                 FailsWith(StatusCode::kInvalidArgument, c.reason, ::testing::HasSubstr(c.field)));
   }
   EXPECT_EQ(List("")->jobs_size(), 0);
+}
+
+// A form of a web page can mark every field at once.
+TEST_F(ServiceTest, AllThatIsWrongWithAJobIsSaidAtOnce) {
+  v1::CreateJobRequest request = NewJob("Not/An/Id");
+  v1::Job* job = request.mutable_job();
+  job->mutable_spec()->set_bits(99);
+  job->mutable_spec()->set_epochs(-1);
+  job->mutable_spec()->set_model_uri("somewhere");
+  v1::ModuleOverride* entry = job->mutable_spec()->add_overrides();
+  entry->set_pattern("*");
+  entry->set_bits(1);
+  job->set_priority(1000);
+  job->set_device("tpu");
+  (*job->mutable_labels())["Bad Key"] = "v";
+  const absl::Status status = Create(request).status();
+  EXPECT_THAT(status, FailsWith(StatusCode::kInvalidArgument, "INVALID_REQUEST",
+                                ::testing::HasSubstr("job_id")));
+  std::vector<std::string> fields;
+  for (const FieldViolation& violation : FieldViolations(status)) {
+    fields.push_back(violation.field);
+    EXPECT_FALSE(violation.description.empty());
+    EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr(violation.field));
+  }
+  EXPECT_THAT(fields,
+              ::testing::UnorderedElementsAre("job_id", "job.spec.bits", "job.spec.epochs",
+                                              "job.spec.model_uri", "job.spec.overrides[0].bits",
+                                              "job.priority", "job.device", "job.labels"));
+  const auto page = List("nonsense").status();
+  ASSERT_EQ(FieldViolations(page).size(), 1u);
+  EXPECT_EQ(FieldViolations(page)[0].field, "filter");
+  EXPECT_EQ(FieldViolations(Get("x").status())[0].field, "name");
 }
 
 TEST_F(ServiceTest, RequestIdMakesCreationIdempotent) {

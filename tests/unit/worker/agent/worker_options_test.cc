@@ -15,14 +15,19 @@ using testing::HasSubstr;
 
 absl::StatusOr<WorkerOptions> Parse(const std::vector<std::string>& arguments) {
   std::string help;
-  return ParseWorkerOptions(arguments, DefaultWorkerOptions("Host_7.example", ""), &help);
+  return ParseWorkerOptions(arguments, DefaultWorkerOptions("Host_7.example"), &help);
 }
 
 TEST(WorkerOptionsTest, DefaultsComeFromHostAndEnvironment) {
   EXPECT_EQ(Parse({})->name, "host-7-example");
   EXPECT_THAT(Parse({})->servers, ElementsAre("127.0.0.1:50051"));
-  EXPECT_THAT(DefaultWorkerOptions("", "a:1,b:2").servers, ElementsAre("a:1", "b:2"));
-  EXPECT_EQ(DefaultWorkerOptions("", "").name, "worker");
+  setenv("UNIQUANF_SERVER", "a:1,b:2", 1);
+  EXPECT_THAT(Parse({})->servers, ElementsAre("a:1", "b:2"));
+  EXPECT_THAT(Parse({"--server=c:3"})->servers, ElementsAre("c:3"));
+  setenv("UNIQUANF_SERVER", "nonsense", 1);
+  EXPECT_THAT(std::string(Parse({}).status().message()), HasSubstr("UNIQUANF_SERVER"));
+  unsetenv("UNIQUANF_SERVER");
+  EXPECT_EQ(DefaultWorkerOptions("").name, "worker");
 }
 
 TEST(WorkerOptionsTest, EveryFlagIsTaken) {
@@ -73,7 +78,7 @@ TEST(WorkerOptionsTest, BadValuesAreNamed) {
 
 TEST(WorkerOptionsTest, HelpNamesTheExitCodes) {
   std::string help;
-  ASSERT_TRUE(ParseWorkerOptions({"--help"}, DefaultWorkerOptions("h", ""), &help).ok());
+  ASSERT_TRUE(ParseWorkerOptions({"--help"}, DefaultWorkerOptions("h"), &help).ok());
   EXPECT_THAT(help, HasSubstr("--task-stall-timeout"));
   EXPECT_THAT(help, HasSubstr("Exit codes"));
 }
