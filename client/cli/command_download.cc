@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "client/cli/command_line.h"
 #include "client/cli/interrupt.h"
+#include "client/cli/job_selection.h"
 #include "client/cli/output.h"
 #include "common/base/clock.h"
 #include "common/base/format_bytes.h"
@@ -24,7 +25,7 @@ absl::StatusOr<ArtifactInfo> FindArtifact(CommandLine* command_line, const std::
     return artifact;
   }
   UQ_ASSIGN_OR_RETURN(Client* const client, command_line->Connect());
-  UQ_ASSIGN_OR_RETURN(Job job, client->GetJob(source));
+  UQ_ASSIGN_OR_RETURN(Job job, FindJob(client, source));
   if (job.artifact.has_value()) return *std::move(job.artifact);
   return FailedPrecondition(
       "JOB_NOT_SUCCEEDED",
@@ -50,6 +51,9 @@ int RunDownload(const Arguments& arguments) {
                                   "the job's name, or an artifact's URI (s3://, file://)");
   command_line.flags().Positional("DIRECTORY", false, &directory,
                                   "where it goes (default: the job's name, here)");
+  command_line.flags().Example("uniquanf download tiny-3bit", "Into ./tiny-3bit.");
+  command_line.flags().Example("uniquanf download s3://bucket/tiny-3bit models/tiny",
+                               "An artifact that no job is known of.");
   if (const auto done = command_line.Parse(arguments)) return *done;
   if (directory.empty()) directory = DefaultDirectory(source);
   const auto artifact = FindArtifact(&command_line, source);
@@ -59,7 +63,7 @@ int RunDownload(const Arguments& arguments) {
   InterruptHandler interrupt([] {});
   DownloadOptions options;
   options.progress = [&](const DownloadProgress& now) {
-    if (!command_line.json() && now.bytes_total > 0) {
+    if (!command_line.for_programs() && now.bytes_total > 0) {
       progress.Update({{"download", static_cast<double>(now.bytes_done) / now.bytes_total,
                         absl::StrCat(FormatBytes(now.bytes_done), " of ",
                                      FormatBytes(now.bytes_total), "  ", now.file)}});
@@ -72,11 +76,10 @@ int RunDownload(const Arguments& arguments) {
     const int code = command_line.Fail(result.status());
     return interrupt.interrupted() ? kInterrupted : code;
   }
-  if (command_line.json()) {
-    PrintJson({{"directory", result->directory},
-               {"num_files", result->num_files},
-               {"size_bytes", result->size_bytes}});
-  } else {
+  if (!command_line.PrintDocument({{"name", result->directory},
+                                   {"directory", result->directory},
+                                   {"num_files", result->num_files},
+                                   {"size_bytes", result->size_bytes}})) {
     std::printf("%s: %d files, %s, every digest checked\n", Printable(result->directory).c_str(),
                 result->num_files, FormatBytes(result->size_bytes).c_str());
   }

@@ -8,8 +8,8 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "client/cli/command_line.h"
+#include "client/cli/job_file.h"
 #include "client/cli/output.h"
 #include "client/cli/watch_view.h"
 #include "common/base/status.h"
@@ -27,26 +27,19 @@ absl::Status ParseLabel(absl::string_view text, std::map<std::string, std::strin
   return absl::OkStatus();
 }
 
-// A point in time, or a duration from now.
-absl::Status ParseDeadline(absl::string_view text, std::optional<absl::Time>* deadline) {
-  absl::Duration from_now;
-  std::string error;
-  if (absl::ParseDuration(text, &from_now) && from_now > absl::ZeroDuration()) {
-    *deadline = absl::Now() + from_now;
-    return absl::OkStatus();
-  }
-  absl::Time time;
-  if (absl::ParseTime(absl::RFC3339_full, text, &time, &error)) {
-    *deadline = time;
-    return absl::OkStatus();
-  }
-  return InvalidInput("INVALID_FLAG",
-                      "allowed: a duration from now (90m, 12h) or a time in RFC 3339 "
-                      "(2026-01-31T12:00:00Z)");
-}
-
 void AddJobFlags(FlagSet* flags, SubmitOptions* options) {
   flags->Section("The job");
+  flags->Custom(
+      "file", "FILE", "",
+      "the job as YAML or JSON, - for standard input: job_id, tenant, priority, labels, device, "
+      "deadline, time_to_live and spec (the fields of docs/SPEC.md), as `uniquanf get -o yaml` "
+      "prints them; other flags override it",
+      [options](absl::string_view where) -> absl::Status {
+        UQ_ASSIGN_OR_RETURN(const nlohmann::json document, ReadDocument(where));
+        return ReadJobFile(document, options);
+      },
+      FlagSet::kEarly);
+  flags->Letter('f');
   flags->String("job-id", "ID", &options->job_id,
                 "name of the job, 1 to 63 characters of [a-z0-9-]; otherwise the server chooses");
   flags->String("request-id", "ID", &options->request_id,
@@ -69,16 +62,9 @@ void AddJobFlags(FlagSet* flags, SubmitOptions* options) {
       "deadline", "WHEN", "",
       "fail the job if it is not finished then: 12h or 2026-01-31T12:00:00Z",
       [options](absl::string_view text) { return ParseDeadline(text, &options->deadline); });
-  flags->Custom("ttl", "DURATION", "", "delete the finished job (not its artifact) after this long",
-                [options](absl::string_view text) {
-                  absl::Duration ttl;
-                  if (!absl::ParseDuration(text, &ttl) || ttl < absl::ZeroDuration() ||
-                      ttl == absl::InfiniteDuration()) {
-                    return InvalidInput("INVALID_FLAG", "allowed: a duration such as 24h");
-                  }
-                  options->time_to_live = ttl;
-                  return absl::OkStatus();
-                });
+  flags->Custom(
+      "ttl", "DURATION", "", "delete the finished job (not its artifact) after this long",
+      [options](absl::string_view text) { return ParseTimeToLive(text, &options->time_to_live); });
   flags->Choice("device", {"cpu", "cuda"}, &options->device,
                 "kind of worker; unset: whichever starts it");
   flags->Bool("validate-only", &options->validate_only,
@@ -93,13 +79,19 @@ int RunSubmit(const Arguments& arguments) {
                            "the same on the workers'\nmachines; use s3:// where they do not.");
   SubmitOptions options;
   bool watch = false;
-  AddSpecFlags(&command_line.flags(), &options.spec);
+  AddSpecFlags(&command_line.flags(), &options.spec, ReadSpecDocument);
   AddJobFlags(&command_line.flags(), &options);
   command_line.flags().Bool("watch", &watch, "watch the job until it is done");
+  command_line.flags().Example(
+      "uniquanf submit --model examples/tiny --calibration examples/tokens/tiny_calib.safetensors "
+      "--bits 3 --watch",
+      "Quantizes the example to 3 bits, and shows how it goes.");
+  command_line.flags().Example("uniquanf submit -f job.yaml --label sweep=7",
+                               "A job from a file, with a label more.");
   if (const auto done = command_line.Parse(arguments)) return *done;
   if (options.spec.model_uri.empty()) {
-    return command_line.FailUsage(
-        InvalidInput("INVALID_FLAG", "no model is given: --model DIR (or model_uri in --spec)"));
+    return command_line.FailUsage(InvalidInput(
+        "INVALID_FLAG", "no model is given: --model DIR (or model_uri in --spec or --file)"));
   }
   MakeUrisAbsolute(&options.spec);
   const auto client = command_line.Connect();
@@ -108,21 +100,17 @@ int RunSubmit(const Arguments& arguments) {
   if (!job.ok()) return command_line.Fail(job.status());
   const std::string name = ShortJobName(job->name);
   if (options.validate_only) {
-    if (command_line.json()) {
-      PrintJson(ToJson(*job));
-    } else {
+    if (!command_line.PrintDocument(ToJson(*job))) {
       std::puts("The job is valid; nothing was created.");
       PrintJob(*job);
     }
     return kOk;
   }
   if (watch) {
-    if (!command_line.json()) std::fprintf(stderr, "Submitted %s\n", name.c_str());
+    if (!command_line.for_programs()) std::fprintf(stderr, "Submitted %s\n", name.c_str());
     return WatchToEnd(&command_line, job->name);
   }
-  if (command_line.json()) {
-    PrintJson(ToJson(*job));
-  } else {
+  if (!command_line.PrintDocument(ToJson(*job))) {
     // Scripts read the name from standard output; people read the rest.
     std::puts(Printable(job->name).c_str());
     std::fprintf(stderr, "Watch it with: uniquanf watch %s\n", name.c_str());
@@ -135,7 +123,10 @@ int RunWatch(const Arguments& arguments) {
                            "Shows a job's progress until it is done, then its report. Ctrl-C stops "
                            "watching; the job goes on.");
   std::string job;
-  command_line.flags().Positional("JOB", true, &job, "the job's name");
+  command_line.flags().Positional("JOB", true, &job, "the job's name, or its beginning");
+  command_line.flags().Example("uniquanf watch tiny-3bit", "On the screen.");
+  command_line.flags().Example("uniquanf watch tiny-3bit -o json | jq .job.progress.fraction",
+                               "A line for each change.");
   if (const auto done = command_line.Parse(arguments)) return *done;
   return WatchToEnd(&command_line, job);
 }

@@ -1,10 +1,12 @@
 #include <cstdio>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "client/cli/command_line.h"
@@ -18,19 +20,20 @@ namespace {
 
 using WorkerMethod = absl::StatusOr<Worker> (Client::*)(absl::string_view);
 
-int RunOnWorker(const char* name, const char* summary, WorkerMethod method,
+int RunOnWorker(const char* name, const char* summary, const char* other, WorkerMethod method,
                 const Arguments& arguments) {
   CommandLine command_line(absl::StrCat("uniquanf ", name, " WORKER [flags]"), summary);
   std::string worker_name;
   command_line.flags().Positional("WORKER", true, &worker_name, "the worker's name");
+  command_line.flags().Example(absl::StrCat("uniquanf ", name, " gpu-1"), "By its name.");
+  command_line.flags().Example(absl::StrCat("uniquanf ", name, " ", other),
+                               "One of several processes that share a name.");
   if (const auto done = command_line.Parse(arguments)) return *done;
   const auto client = command_line.Connect();
   if (!client.ok()) return command_line.Fail(client.status());
   const auto worker = ((*client)->*method)(worker_name);
   if (!worker.ok()) return command_line.Fail(worker.status());
-  if (command_line.json()) {
-    PrintJson(ToJson(*worker));
-  } else {
+  if (!command_line.PrintDocument(ToJson(*worker))) {
     const std::string& name = absl::StrContains(worker_name, '@') ? worker->process : worker->name;
     std::printf("%s is %s, %zu tasks running\n", Printable(name).c_str(),
                 std::string(WorkerStateName(worker->state)).c_str(), worker->tasks.size());
@@ -45,32 +48,42 @@ int RunDrain(const Arguments& arguments) {
                      "Lets a worker finish what it does, take nothing new and exit. Its name stays "
                      "drained:\na process that comes under it later gets no tasks until `uniquanf "
                      "undrain`.",
-                     &Client::DrainWorker, arguments);
+                     "gpu-1@1f2e3d4c", &Client::DrainWorker, arguments);
 }
 int RunUndrain(const Arguments& arguments) {
   return RunOnWorker("undrain",
                      "Takes back a drain, or ends a quarantine: the worker takes tasks again.",
-                     &Client::UndrainWorker, arguments);
+                     "gpu-1@1f2e3d4c", &Client::UndrainWorker, arguments);
 }
 
 int RunWorkers(const Arguments& arguments) {
   CommandLine command_line("uniquanf workers [flags]", "Lists the workers and what they do.");
+  command_line.flags().Example("uniquanf workers", "Who works, and on what.");
+  command_line.flags().Example("uniquanf workers -o wide", "With labels and devices.");
   if (const auto done = command_line.Parse(arguments)) return *done;
   const auto client = command_line.Connect();
   if (!client.ok()) return command_line.Fail(client.status());
   const auto workers = (*client)->ListWorkers();
   if (!workers.ok()) return command_line.Fail(workers.status());
-  if (command_line.json()) {
-    nlohmann::ordered_json json;
-    json["workers"] = nlohmann::ordered_json::array();
-    for (const Worker& worker : *workers) json["workers"].push_back(ToJson(worker));
-    PrintJson(json);
-    return kOk;
-  }
+  nlohmann::ordered_json json;
+  json["workers"] = nlohmann::ordered_json::array();
+  for (const Worker& worker : *workers) json["workers"].push_back(ToJson(worker));
+  if (command_line.PrintDocument(json)) return kOk;
   std::map<std::string, int> num_processes;  // of each name
   for (const Worker& worker : *workers) ++num_processes[worker.name];
-  std::vector<std::vector<std::string>> rows = {
-      {"WORKER", "STATE", "DEVICE", "CPUS", "MEMORY", "SLOTS", "VERSION", "LAST SEEN", "TASKS"}};
+  std::vector<Column> columns = {{"WORKER"},
+                                 {"STATE"},
+                                 {"DEVICE"},
+                                 {"CPUS", Column::kNumber},
+                                 {"MEMORY", Column::kNumber},
+                                 {"SLOTS", Column::kNumber},
+                                 {"VERSION"},
+                                 {"LAST SEEN", Column::kNumber},
+                                 {"TASKS", Column::kLong}};
+  if (command_line.wide()) {
+    columns.insert(columns.end(), {{"PROCESS"}, {"LABELS"}, {"DESCRIPTION"}});
+  }
+  std::vector<std::vector<std::string>> rows;
   for (const Worker& worker : *workers) {
     std::string tasks;
     for (const std::string& task : worker.tasks) {
@@ -86,8 +99,12 @@ int RunWorkers(const Arguments& arguments) {
              ? "-"
              : absl::StrCat(ShortDuration(absl::Now() - worker.last_seen_time), " ago"),
          tasks});
+    if (!command_line.wide()) continue;
+    rows.back().push_back(worker.process);
+    rows.back().push_back(absl::StrJoin(worker.labels, ",", absl::PairFormatter("=")));
+    rows.back().push_back(worker.device_description);
   }
-  PrintTable(rows, {false, false, false, true, true, true, false, true, false});
+  PrintTable(columns, std::move(rows));
   for (const Worker& worker : *workers) {
     if (worker.status_message.empty()) continue;
     std::printf("%s: %s\n", Printable(worker.process).c_str(),
@@ -104,10 +121,7 @@ int RunWorkers(const Arguments& arguments) {
 namespace {
 
 int PrintInfo(const CommandLine& command_line, const ServerInfo& info) {
-  if (command_line.json()) {
-    PrintJson(ToJson(info));
-    return kOk;
-  }
+  if (command_line.PrintDocument(ToJson(info))) return kOk;
   std::printf("version        %s\nrole           %s\nstate          %s\nobjects        %s\n",
               Printable(info.version).c_str(), info.active ? "active" : "standby",
               Printable(info.state_backend).c_str(), Printable(info.object_root).c_str());
@@ -130,6 +144,10 @@ int RunConfirmClock(const Arguments& arguments) {
   CommandLine command_line("uniquanf confirm-clock [flags]",
                            "Says that the server's wall clock is right although it ran ahead: "
                            "deadlines and deletions that\nwait for it take effect.");
+  command_line.flags().Example(
+      "uniquanf confirm-clock",
+      "After `uniquanf info` said that the clock is ahead, and it is right.");
+  command_line.flags().Example("uniquanf confirm-clock -o json", "For programs.");
   if (const auto done = command_line.Parse(arguments)) return *done;
   const auto client = command_line.Connect();
   if (!client.ok()) return command_line.Fail(client.status());
@@ -140,6 +158,8 @@ int RunConfirmClock(const Arguments& arguments) {
 
 int RunInfo(const Arguments& arguments) {
   CommandLine command_line("uniquanf info [flags]", "Shows what the server is and how busy.");
+  command_line.flags().Example("uniquanf info", "Version, role, state, how busy.");
+  command_line.flags().Example("uniquanf info -o json | jq .num_tasks_ready", "One figure of it.");
   if (const auto done = command_line.Parse(arguments)) return *done;
   const auto client = command_line.Connect();
   if (!client.ok()) return command_line.Fail(client.status());
@@ -152,25 +172,24 @@ int RunHealth(const Arguments& arguments) {
   CommandLine command_line("uniquanf health [flags]",
                            "Asks whether the server serves: exit code 0 when it does, 5 when it "
                            "stands by, starts or stops, 4 when it does not answer.");
+  command_line.flags().Example("uniquanf health --timeout 2s", "In a probe.");
+  command_line.flags().Example("until uniquanf health; do sleep 1; done", "Until it serves.");
   if (const auto done = command_line.Parse(arguments)) return *done;
   const auto client = command_line.Connect();
   if (!client.ok()) return command_line.Fail(client.status());
   const absl::Status status = (*client)->CheckHealth();
   if (!status.ok()) return command_line.Fail(status);
-  if (command_line.json()) {
-    PrintJson({{"healthy", true}});
-  } else {
-    std::printf("healthy\n");
-  }
+  if (!command_line.PrintDocument({{"healthy", true}})) std::printf("healthy\n");
   return kOk;
 }
 
 int RunVersion(const Arguments& arguments) {
   CommandLine command_line("uniquanf version [flags]", "Prints the client's version.");
+  command_line.flags().Example("uniquanf version",
+                               "The client's; `uniquanf info` has the server's.");
+  command_line.flags().Example("uniquanf version -o json", "For programs.");
   if (const auto done = command_line.Parse(arguments)) return *done;
-  if (command_line.json()) {
-    PrintJson({{"version", kSoftwareVersion}});
-  } else {
+  if (!command_line.PrintDocument({{"version", kSoftwareVersion}})) {
     std::printf("uniquanf %s\n", kSoftwareVersion);
   }
   return kOk;

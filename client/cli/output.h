@@ -23,17 +23,34 @@ nlohmann::ordered_json ToJson(const ServerInfo& info);
 
 // One document, indented.
 void PrintJson(const nlohmann::ordered_json& document);
+// The same as YAML, and its names alone: of the document, or of the members of its list.
+void PrintYaml(const nlohmann::ordered_json& document);
+void PrintNames(const nlohmann::ordered_json& document);
 // One line, flushed: for streams of documents.
 void PrintJsonLine(const nlohmann::ordered_json& document);
 
-// Columns padded to their widest cell; `right_aligned[i]` for numbers. The first row is the
-// heading.
-void PrintTable(std::vector<std::vector<std::string>> rows, const std::vector<bool>& right_aligned);
+struct Column {
+  const char* heading;
+  enum Kind { kText, kNumber, kLong } kind = kText;  // kLong: cut where the terminal is too narrow
+};
+// Lines under a heading, columns padded to their widest cell. `width`: of the terminal; 0: no
+// limit.
+std::vector<std::string> TableLines(const std::vector<Column>& columns,
+                                    std::vector<std::vector<std::string>> rows, int width);
+// The same on standard output, as wide as its terminal.
+void PrintTable(const std::vector<Column>& columns, std::vector<std::vector<std::string>> rows);
+// Columns of the terminal that standard output is; 0 where it is none.
+int TerminalWidth();
 
 // `text` of somebody else's as it may stand on a terminal (common/base/printable.h).
 std::string Printable(absl::string_view text);
 std::string FormatLocalTime(absl::Time time);      // "2026-01-31 12:34:56", "-" when unknown
 std::string ShortJobName(absl::string_view name);  // without "jobs/"
+
+// "25.23 -> 29.12 (+15.4%)", or "".
+std::string ShortPerplexity(const Job& job);
+// What keeps it from getting on, or ended it: one line, or "".
+std::string WhyNot(const Job& job);
 
 // Everything about a job, and the report when it has one.
 void PrintJob(const Job& job);

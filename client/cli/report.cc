@@ -51,18 +51,25 @@ std::string Sizes(const JobReport& report) {
 
 void PrintLayers(const std::vector<LayerReport>& layers) {
   if (layers.empty()) return;
-  std::vector<std::vector<std::string>> rows = {
-      {"  Layer", "Bits", "Loss before", "Loss after", "Change", "Time"}};
+  std::vector<std::vector<std::string>> rows;
   for (const LayerReport& layer : layers) {
-    const double change =
-        layer.initial_loss > 0 ? 100 * (layer.final_loss / layer.initial_loss - 1) : 0;
-    rows.push_back({absl::StrCat(layer.layer), layer.bits == 0 ? "full" : absl::StrCat(layer.bits),
-                    absl::StrFormat("%.4e", layer.initial_loss),
-                    absl::StrFormat("%.4e", layer.final_loss), absl::StrFormat("%+.1f%%", change),
-                    ShortDuration(layer.duration)});
+    const bool measured = layer.initial_loss > 0;
+    rows.push_back(
+        {absl::StrCat(layer.layer), layer.bits == 0 ? "full" : absl::StrCat(layer.bits),
+         measured ? absl::StrFormat("%.4e", layer.initial_loss) : "-",
+         measured ? absl::StrFormat("%.4e", layer.final_loss) : "-",
+         measured ? absl::StrFormat("%+.1f%%", 100 * (layer.final_loss / layer.initial_loss - 1))
+                  : "-",
+         ShortDuration(layer.duration)});
   }
   std::puts("");
-  PrintTable(rows, {true, true, true, true, true, true});
+  PrintTable({{"  Layer", Column::kNumber},
+              {"Bits", Column::kNumber},
+              {"Block error before", Column::kNumber},
+              {"after", Column::kNumber},
+              {"Change", Column::kNumber},
+              {"Time", Column::kNumber}},
+             std::move(rows));
 }
 
 std::string Settings(const QuantizationSpec& spec) {
@@ -74,6 +81,19 @@ std::string Settings(const QuantizationSpec& spec) {
 }
 
 }  // namespace
+
+std::string ShortPerplexity(const Job& job) {
+  if (!job.report.has_value() || !job.report->perplexity_after.has_value()) return "";
+  const double after = *job.report->perplexity_after;
+  const double before = job.report->perplexity_before.value_or(0);
+  if (before <= 0) return absl::StrFormat("%.2f", after);
+  return absl::StrFormat("%.2f (%+.1f%%)", after, 100 * (after / before - 1));
+}
+
+std::string WhyNot(const Job& job) {
+  if (job.error.has_value()) return absl::StrCat(job.error->reason, ": ", job.error->message);
+  return job.status_message;
+}
 
 void PrintReport(const Job& job) {
   if (job.state == JobState::kFailed && job.error.has_value()) {

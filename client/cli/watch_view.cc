@@ -3,13 +3,16 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "client/cli/interrupt.h"
+#include "client/cli/job_selection.h"
 #include "client/cli/output.h"
 #include "common/base/clock.h"
+#include "common/base/status.h"
 
 namespace uniquanf::cli {
 namespace {
@@ -33,7 +36,7 @@ std::string TaskLabel(const Task& task) {
 std::string TaskDetail(const Task& task) {
   const TaskProgress& progress = task.progress;
   std::string detail = progress.phase.empty() ? "starting" : progress.phase;
-  if (progress.loss > 0) absl::StrAppendFormat(&detail, "  loss %.3e", progress.loss);
+  if (progress.loss > 0) absl::StrAppendFormat(&detail, "  block error %.3e", progress.loss);
   if (progress.remaining.has_value()) {
     absl::StrAppend(&detail, "  ", ShortDuration(*progress.remaining), " left");
   }
@@ -53,9 +56,13 @@ std::string JobDetail(const Job& job) {
   return detail;
 }
 
-std::string FinishedText(const Task& task) {
+std::string FinishedText(const Task& task, const BlockErrors& errors) {
   std::string text = absl::StrCat(TaskLabel(task), " done");
-  if (task.progress.loss > 0) absl::StrAppendFormat(&text, "  loss %.3e", task.progress.loss);
+  if (errors.last > 0) {
+    absl::StrAppend(&text, "  block error ");
+    if (errors.first != errors.last) absl::StrAppendFormat(&text, "%.3e -> ", errors.first);
+    absl::StrAppendFormat(&text, "%.3e", errors.last);
+  }
   if (task.start_time && task.end_time && *task.end_time > *task.start_time) {
     absl::StrAppend(&text, "  in ", ShortDuration(*task.end_time - *task.start_time));
   }
@@ -95,8 +102,13 @@ WatchView::WatchView() : progress_(STDERR_FILENO, DetectTerminal(STDERR_FILENO),
 // not recite the past.
 void WatchView::Announce(const JobUpdate& update) {
   for (const Task& task : update.tasks) {
+    BlockErrors& errors = block_errors_[task.name];
+    if (task.progress.loss > 0) {
+      if (errors.first == 0) errors.first = task.progress.loss;
+      errors.last = task.progress.loss;
+    }
     if (task.state == TaskState::kSucceeded && finished_.insert(task.name).second && !first_) {
-      progress_.Print(Printable(FinishedText(task)));
+      progress_.Print(Printable(FinishedText(task, errors)));
     }
     for (const TaskFailure& failure : task.failures) {
       if (failures_known_.emplace(task.name, failure.attempt).second && !first_) {
@@ -132,12 +144,9 @@ nlohmann::ordered_json UpdateJson(const JobUpdate& update) {
   return json;
 }
 
-}  // namespace
-
-int WatchToEnd(CommandLine* command_line, const std::string& job_name) {
-  const auto client = command_line->Connect();
-  if (!client.ok()) return command_line->Fail(client.status());
-  JobWatcher watcher = (*client)->WatchJob(job_name);
+// nullopt when the server does not know the name.
+std::optional<int> Watch(CommandLine* command_line, Client* client, const std::string& job_name) {
+  JobWatcher watcher = client->WatchJob(job_name);
   InterruptHandler interrupt([&watcher] { watcher.Cancel(); });
   WatchView view;
   Job last;
@@ -153,19 +162,29 @@ int WatchToEnd(CommandLine* command_line, const std::string& job_name) {
                      name.c_str(), name.c_str(), name.c_str());
         return kInterrupted;
       }
+      if (last.name.empty() && ErrorReason(update.status()) == "JOB_NOT_FOUND") return std::nullopt;
       return command_line->Fail(update.status());
     }
     if (!update->has_value()) break;
-    if (command_line->json()) {
-      PrintJsonLine(UpdateJson(**update));
-    } else {
-      view.Update(**update);
-    }
+    if (!command_line->PrintStreamDocument(UpdateJson(**update))) view.Update(**update);
     last = (*update)->job;
   }
   view.Finish();
-  if (!command_line->json()) PrintReport(last);
+  if (!command_line->for_programs()) PrintReport(last);
   return ExitCodeFor(last.state);
+}
+
+}  // namespace
+
+int WatchToEnd(CommandLine* command_line, const std::string& job_name) {
+  const auto client = command_line->Connect();
+  if (!client.ok()) return command_line->Fail(client.status());
+  std::optional<int> code = Watch(command_line, *client, job_name);
+  if (code.has_value()) return *code;
+  const auto found = FindJob(*client, job_name);  // the beginning of one name
+  if (!found.ok()) return command_line->Fail(found.status());
+  code = Watch(command_line, *client, found->name);
+  return code.value_or(kNotFound);
 }
 
 }  // namespace uniquanf::cli

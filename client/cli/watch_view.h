@@ -14,6 +14,11 @@
 
 namespace uniquanf::cli {
 
+// The first and the last block error that a layer's task reported while it was watched; 0: none.
+struct BlockErrors {
+  double first = 0, last = 0;
+};
+
 // Turns updates into rows and messages. Not thread-safe.
 class WatchView {
  public:
@@ -28,6 +33,7 @@ class WatchView {
   bool first_ = true;
   JobState state_ = JobState::kUnknown;
   std::string status_message_;
+  std::map<std::string, BlockErrors> block_errors_;       // by task
   std::set<std::string> finished_;                        // tasks announced
   std::set<std::pair<std::string, int>> failures_known_;  // (task, attempt)
 };

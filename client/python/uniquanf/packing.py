@@ -7,11 +7,11 @@ from typing import Any, List, Sequence
 try:
     import numpy
 except ImportError:  # everything works without it, slower
-    numpy = None  # type: ignore[assignment]
+    numpy = None
 
 
 def _f32(value: float) -> float:
-    return struct.unpack("<f", struct.pack("<f", value))[0]
+    return float(struct.unpack("<f", struct.pack("<f", value))[0])
 
 
 def _levels(alpha: Sequence[float], beta: float) -> List[float]:
@@ -27,7 +27,7 @@ def _levels(alpha: Sequence[float], beta: float) -> List[float]:
 
 
 def _plain_rows(qweight: bytes, alpha: bytes, beta: bytes, bits: int, outputs: int, inputs: int,
-                group_size: int, first: int, end: int) -> List[array]:
+                group_size: int, first: int, end: int) -> "List[array[float]]":
     words = struct.unpack(f"<{len(qweight) // 4}I", qweight)
     alphas = struct.unpack(f"<{len(alpha) // 2}e", alpha)
     betas = struct.unpack(f"<{len(beta) // 2}e", beta)

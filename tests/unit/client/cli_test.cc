@@ -104,7 +104,7 @@ TEST_F(CliTest, UsageErrorsAreCode2AndSuggestTheNearestName) {
   EXPECT_THAT(result.err, HasSubstr("flag --bits is \"11\": allowed: a whole number from 2 to 8"));
   EXPECT_EQ(Run({"submit"}).exit_code, 2);
   EXPECT_EQ(Run({"get"}).exit_code, 2);
-  EXPECT_EQ(Run({"get", "a", "b"}).exit_code, 2);
+  EXPECT_EQ(Run({"tasks", "a", "b"}).exit_code, 2);
   EXPECT_EQ(Run({}).exit_code, 2);
 }
 
@@ -324,7 +324,7 @@ TEST_F(CliTest, WatchOnATerminalRedrawsBars) {
   close(controller);
   EXPECT_EQ(Wait(pid).exit_code, 0);
   EXPECT_THAT(screen, AllOf(HasSubstr("RUNNING  layers 1/4  1m35s left"),
-                            HasSubstr("75%  reconstructing  loss 1.230e-03"),
+                            HasSubstr("75%  reconstructing  block error 1.230e-03"),
                             HasSubstr("\x1b[2A\r\x1b[J"), HasSubstr("layer 1 done"),
                             HasSubstr("\x1b[32m"), HasSubstr("100%  SUCCEEDED")));
 }
