@@ -45,6 +45,14 @@ enum class Initialization {
   kPlain,  // as the method's paper says
 };
 
+// How the optimizer keeps the moments of the weights' scales.
+enum class OptimizerState {
+  kF32,
+  // In bfloat16, rounded at random, beside scales that hold their weight's code in the lowest bits
+  // (worker/quant/compact_state.h): less memory, less to move, other bits.
+  kBf16,
+};
+
 // Settings for the modules whose name matches `pattern`; the first override that matches wins.
 struct ModuleOverride {
   static constexpr int kJobsBits = 0;
@@ -91,11 +99,13 @@ struct QuantizationSpec {
   uint64_t seed = 0;
   LayerSchedule schedule = LayerSchedule::kSequential;
   int pipeline_rounds = 4;
+  OptimizerState optimizer_state = OptimizerState::kF32;
 
   bool operator==(const QuantizationSpec&) const = default;
   // Checks every range that needs no model. Group size against layer shapes is checked in prepare.
   absl::Status Validate() const;
-  // Canonical JSON: every field, fixed order, no white space; equal specs give equal bytes.
+  // Canonical JSON: every field (but for those whose row says that their default is left out),
+  // fixed order, no white space; equal specs give equal bytes.
   std::string ToJson() const;
   // Strict: unknown fields and wrong types are errors. Missing fields keep their defaults.
   static absl::StatusOr<QuantizationSpec> FromJson(absl::string_view json);

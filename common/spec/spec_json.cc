@@ -23,6 +23,8 @@ class FieldWriter {
   }
   template <typename Row, typename E>
   void operator()(const EnumField<Row, E>& field) const {
+    const bool is_default = spec_.*field.member == QuantizationSpec().*field.member;
+    if (field.omits_default && is_default) return;
     json_[field.name] = std::string(EnumName(field.rows, spec_.*field.member));
   }
   void operator()(const OverridesField& field) const {

@@ -7,6 +7,8 @@
 #include <cstdlib>
 #include <random>
 
+#include "absl/strings/str_format.h"
+
 namespace uniquanf::bench {
 
 Flags::Flags(int argc, char** argv, const std::string& purpose,
@@ -56,7 +58,8 @@ std::map<std::string, std::string> CommonFlags() {
           {"kv_heads", "key/value heads, instead of the shape's"},
           {"head_dim", "head size, instead of the shape's"},
           {"device", "cuda (default where there is one) or cpu"},
-          {"act", "bf16 (default on CUDA) or f32"}};
+          {"act", "bf16 (default on CUDA) or f32"},
+          {"warm_up", "seconds of the same work before a time is taken on CUDA (4)"}};
 }
 
 BlockTraits ShapeOf(const Flags& flags) {
@@ -137,30 +140,72 @@ void Check(const absl::Status& status) {
   std::exit(1);
 }
 
-double MedianMs(Backend* backend, int rounds, int calls, const std::function<void()>& issue) {
-  std::vector<double> times;
-  for (int round = 0; round <= rounds; ++round) {
-    Check(backend->Synchronize());
-    const auto start = std::chrono::steady_clock::now();
-    for (int call = 0; call < calls; ++call) issue();
-    Check(backend->Synchronize());
-    const std::chrono::duration<double, std::milli> elapsed =
-        std::chrono::steady_clock::now() - start;
-    if (round > 0) times.push_back(elapsed.count() / calls);
-  }
-  std::nth_element(times.begin(), times.begin() + times.size() / 2, times.end());
-  return times[times.size() / 2];
+std::string ClockText(const Timing& timing) {
+  if (timing.sm_mhz <= 0 && timing.watts <= 0) return "clock unknown";
+  return absl::StrFormat("%.0f MHz, %.0f W", timing.sm_mhz, timing.watts);
 }
 
-double CopyBandwidth(Backend* backend) {
+std::string TimingText(const Timing& timing) {
+  return absl::StrFormat("%8.3f ms  (%s)", timing.ms, ClockText(timing));
+}
+
+Meter::Meter(Backend* backend, const Flags& flags) : backend_(backend) {
+  if (backend->kind() != DeviceKind::kCuda) return;
+  warm_up_seconds_ = static_cast<double>(flags.Number("warm_up", 4));
+  monitor_ = OpenGpuMonitor({CudaPciBusId(0)});
+}
+
+double Meter::RoundMs(const std::function<void()>& issue, int calls) {
+  const auto start = std::chrono::steady_clock::now();
+  for (int call = 0; call < calls; ++call) issue();
+  Check(backend_->Synchronize());
+  const std::chrono::duration<double, std::milli> elapsed =
+      std::chrono::steady_clock::now() - start;
+  return elapsed.count() / calls;
+}
+
+Timing Meter::Measure(const std::function<void()>& issue, int rounds, int calls) {
+  constexpr double kRoundMs = 50;
+  Check(backend_->Synchronize());
+  double ms = RoundMs(issue, 1);
+  if (backend_->kind() == DeviceKind::kCuda) {
+    // The first two may load and record.
+    RoundMs(issue, 1);
+    ms = RoundMs(issue, 1);
+  }
+  const auto a_round = [&ms] { return std::clamp(static_cast<int>(kRoundMs / ms), 1, 10000); };
+  const auto start = std::chrono::steady_clock::now();
+  while (std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() <
+         warm_up_seconds_) {
+    ms = RoundMs(issue, a_round());
+  }
+  if (calls == 0) calls = a_round();
+  Timing timing;
+  std::vector<double> times;
+  for (int round = 0; round < rounds; ++round) {
+    times.push_back(RoundMs(issue, calls));
+    if (monitor_ == nullptr) continue;
+    // Read while the device works, in calls that are not timed.
+    for (int call = 0; call < calls; ++call) issue();
+    const GpuSample sample = monitor_->Read()[0];
+    Check(backend_->Synchronize());
+    timing.sm_mhz += sample.sm_clock_mhz.value_or(0) / rounds;
+    timing.watts += sample.power_watts.value_or(0) / rounds;
+  }
+  std::nth_element(times.begin(), times.begin() + times.size() / 2, times.end());
+  timing.ms = times[times.size() / 2];
+  return timing;
+}
+
+double Meter::CopyBandwidth() {
   const int64_t bytes =
-      backend->kind() == DeviceKind::kCuda ? int64_t{2} << 30 : int64_t{256} << 20;
-  Tensor from = Empty(backend, DType::kUint8, {bytes});
-  Tensor to = Empty(backend, DType::kUint8, {bytes});
-  Check(backend->FillZero(from.data(), bytes));
-  const double ms =
-      MedianMs(backend, 5, 4, [&] { Check(backend->CopyOnDevice(to.data(), from.data(), bytes)); });
-  return 2.0 * static_cast<double>(bytes) / (ms * 1e-3);
+      backend_->kind() == DeviceKind::kCuda ? int64_t{2} << 30 : int64_t{256} << 20;
+  Tensor from = Empty(backend_, DType::kUint8, {bytes});
+  Tensor to = Empty(backend_, DType::kUint8, {bytes});
+  Check(backend_->FillZero(from.data(), bytes));
+  const Timing timing =
+      Measure([&] { Check(backend_->CopyOnDevice(to.data(), from.data(), bytes)); });
+  return 2.0 * static_cast<double>(bytes) / (timing.ms * 1e-3);
 }
 
 }  // namespace uniquanf::bench

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "worker/backend/gpu_monitor.h"
 #include "worker/backend/tensor.h"
 #include "worker/block/block.h"
 #include "worker/block/block_traits.h"
@@ -51,12 +52,35 @@ T Take(absl::StatusOr<T> value) {
   return *std::move(value);
 }
 
-// Milliseconds of one call of `issue`: the median over `rounds` rounds of `calls` calls each, the
-// device waited for at the end of a round; one round is not counted.
-double MedianMs(Backend* backend, int rounds, int calls, const std::function<void()>& issue);
+// A time, and what the device was like while it was taken; 0: the driver does not tell.
+struct Timing {
+  double ms = 0;  // of one call
+  double sm_mhz = 0, watts = 0;
+};
+// "1410 MHz, 697 W".
+std::string ClockText(const Timing& timing);
+// "   3.512 ms  (1410 MHz, 697 W)".
+std::string TimingText(const Timing& timing);
 
-// Bytes read and written per second by a large copy on the device.
-double CopyBandwidth(Backend* backend);
+// Takes times of a hot device: a GPU that has worked for seconds is limited by its power and runs
+// slower than in its first second (RESULTS.md).
+class Meter {
+ public:
+  // On CUDA every measurement begins with --warm_up seconds of the same work.
+  Meter(Backend* backend, const Flags& flags);
+  // The median over `rounds` rounds of `calls` calls each, the device waited for at the end of a
+  // round; calls = 0: as many as take 50 ms.
+  Timing Measure(const std::function<void()>& issue, int rounds = 10, int calls = 0);
+  // Bytes read and written per second by a large copy on the device.
+  double CopyBandwidth();
+
+ private:
+  double RoundMs(const std::function<void()>& issue, int calls);
+
+  Backend* const backend_;
+  double warm_up_seconds_ = 0;
+  std::unique_ptr<GpuMonitor> monitor_;  // null: no GPU, or no driver's library
+};
 
 }  // namespace uniquanf::bench
 

@@ -1,11 +1,12 @@
-// Time and memory of one optimization step of block reconstruction, where the time goes, and how
-// far it is from the floor: the block's matrix products alone plus the state's bytes at the speed
-// of a copy, both measured in this run.
+// Time and memory of one optimization step of block reconstruction on a hot device, where the time
+// goes, and how far it is from the floor: the block's matrix products alone and a compact state's
+// bytes at the speed of a copy, both measured in this run, and what attention and SwiGLU need.
 #include <cstdio>
 #include <cstring>
 #include <iterator>
 
 #include "tests/bench/bench_support.h"
+#include "worker/quant/gradient_memory.h"
 #include "worker/quant/quantizer.h"
 #ifdef UNIQUANF_HAVE_CUDA
 #include "worker/backend/cuda_backend.h"
@@ -26,6 +27,7 @@ struct Bench {
   RopeTables rope;
   BlockWeights weights;
   std::vector<quant::QuantizerState> states;
+  Tensor shared_gradient;
   BlockGradients gradients;
   std::unique_ptr<BlockRunner> runner;
   Tensor x_fp, x_q, y_fp;
@@ -85,12 +87,17 @@ void SetUp(const Flags& flags, Bench* b) {
     const auto [n, k] = b->spec.LinearShape(l);
     const int64_t g = flags.Number("group_size", 0);
     b->states[l] = Take(quant::NewQuantizerState(
-        backend, Random(backend, b->act, {n, k}, 0.02, 6 + l), b->bits, g == 0 ? k : g, {}));
+        backend, Random(backend, b->act, {n, k}, 0.02, 6 + l), b->bits, g == 0 ? k : g, {},
+        flags.Text("state", "f32") == "bf16" ? OptimizerState::kBf16 : OptimizerState::kF32));
+    b->states[l].rounding_seed = static_cast<uint32_t>(l);
     quant::InitializeUnified(backend, {}, &b->states[l]);
     b->weight(l) = Empty(backend, b->act, {n, k});
     quant::Forward(backend, quant::Mapping::kDirect, &b->states[l], &b->weight(l));
-    b->gradients[l] = Empty(backend, b->act, {n, k});
   }
+  std::vector<quant::QuantizerState*> states;
+  for (quant::QuantizerState& state : b->states) states.push_back(&state);
+  Check(quant::AllocateGradients(backend, b->spec, states, b->act, &b->shared_gradient,
+                                 &b->gradients));
   b->runner =
       Take(BlockRunner::Create(backend, b->spec, b->act, b->batch, b->seq_len, &b->rope, true));
   for (Tensor* t : {&b->x, &b->y, &b->dy}) *t = Empty(backend, b->act, {b->tokens, h});
@@ -103,17 +110,17 @@ void SetUp(const Flags& flags, Bench* b) {
 }
 
 struct Split {
-  double forward = 0, input_gradient = 0, weight_gradient = 0, update = 0;
-  double attention_forward = 0, attention_backward = 0, norms = 0, rope = 0, swiglu = 0, rest = 0;
-  double matmuls() const { return forward + input_gradient + weight_gradient; }
+  Timing forward, input_gradient, weight_gradient, update;
+  Timing attention_forward, attention_backward, norms, rope, swiglu, rest;
+  double matmuls() const { return forward.ms + input_gradient.ms + weight_gradient.ms; }
   double sum() const {
-    return matmuls() + update + attention_forward + attention_backward + norms + rope + swiglu +
-           rest;
+    return matmuls() + update.ms + attention_forward.ms + attention_backward.ms + norms.ms +
+           rope.ms + swiglu.ms + rest.ms;
   }
 };
 
 // Times every kind of op by itself, as often as a step runs it, on buffers of its own.
-Split MeasureSplit(Bench* b) {
+Split MeasureSplit(Bench* b, Meter* meter) {
   Backend* backend = b->backend;
   const AttentionTraits& c = b->traits.attention;
   const int num_linears = b->spec.num_linears();
@@ -122,7 +129,7 @@ Split MeasureSplit(Bench* b) {
   const int64_t kv_width = int64_t{c.num_kv_heads} * c.head_dim;
   Split split;
   const auto time = [&](const std::function<void()>& issue) {
-    return MedianMs(backend, 5, 5, issue);
+    return meter->Measure(issue, /*rounds=*/5);
   };
   {
     // One buffer of each width, as wide as the widest.
@@ -216,17 +223,63 @@ Split MeasureSplit(Bench* b) {
   return split;
 }
 
-// Bytes an update must move: upstream and w read and ŵ written in the activation type; s2 and its
-// moments read and written; codes read, and written in every second step; a group's parameters.
+// Kernels and copies of a step.
+int NumLaunches(Bench* b) {
+#ifdef UNIQUANF_HAVE_CUDA
+  cudaStream_t stream = CudaBackend::From(b->backend)->stream();
+  cudaGraph_t graph = nullptr;
+  size_t count = 0;
+  cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal);
+  b->IssueStep();
+  if (cudaStreamEndCapture(stream, &graph) == cudaSuccess) {
+    cudaGraphGetNodes(graph, nullptr, &count);
+    cudaGraphDestroy(graph);
+  }
+  return static_cast<int>(count);
+#else
+  return 0;
+#endif
+}
+
+// Bytes an update must move with a compact state: upstream and w read and ŵ written in the
+// activation type; s2, which holds the code, and its 16-bit moments read and written; a group's
+// parameters.
 double StateBytes(const Bench& b) {
   double bytes = 0;
   for (const quant::QuantizerState& s : b.states) {
     const auto weights = static_cast<double>(s.weight.num_elements());
     const double groups = weights / static_cast<double>(s.group_size);
-    bytes += weights * (3 * static_cast<double>(DTypeBytes(b.act)) + 24 + 1.5) +
+    bytes += weights * (3 * static_cast<double>(DTypeBytes(b.act)) + 16) +
              groups * ((s.bits + 2) * 24 + 8);
   }
   return bytes;
+}
+
+// What a step takes at least. Attention runs at the shares of the products' rate that cuDNN 9.19
+// reached beside them on an H100 (425 and 302 of 769 TFLOP/s, 2048 tokens, 32/8 heads of 128).
+struct Floor {
+  double products, state, attention, swiglu;  // ms
+  double sum() const { return products + state + attention + swiglu; }
+};
+Floor FloorOf(const Bench& b, const Split& split, double bandwidth) {
+  double weights = 0;
+  for (const quant::QuantizerState& s : b.states) {
+    weights += static_cast<double>(s.weight.num_elements());
+  }
+  const AttentionTraits& c = b.traits.attention;
+  const auto tokens = static_cast<double>(b.tokens);
+  // q, k and v need no input gradient.
+  const double inputs =
+      static_cast<double>(b.spec.hidden_size) * (c.num_heads + 2 * c.num_kv_heads) * c.head_dim;
+  const double product_flops = 2 * tokens * (3 * weights - inputs);
+  const double flops_a_ms = product_flops / split.matmuls();
+  const double attention_flops = 2 * tokens * static_cast<double>(b.seq_len) * c.num_heads *
+                                 c.head_dim;  // causal, forward; 2.5 times that backward
+  const double swiglu_bytes =
+      8 * tokens * static_cast<double>(b.traits.mlp.size) * static_cast<double>(DTypeBytes(b.act));
+  return {split.matmuls(), StateBytes(b) / bandwidth * 1e3,
+          attention_flops / flops_a_ms * (769.0 / 425 + 2.5 * 769.0 / 302),
+          swiglu_bytes / bandwidth * 1e3};
 }
 
 int Main(int argc, char** argv) {
@@ -235,6 +288,7 @@ int Main(int argc, char** argv) {
   known["group_size"] = "columns a group; 0 is the whole row (0)";
   known["seq_len"] = "tokens a sequence (2048)";
   known["batch"] = "sequences a step (1)";
+  known["state"] = "f32 or bf16: the optimizer's moments (f32)";
   known["steps"] = "steps timed (100)";
   known["split"] = "1: time every kind of op by itself, and the floor (1)";
   known["overlap"] = "0: updates run in line on CUDA, not beside the backward pass (1)";
@@ -256,10 +310,13 @@ int Main(int argc, char** argv) {
   int64_t step = 0;
   const int steps = static_cast<int>(flags.Number("steps", 100));
   const int calls = std::max(1, steps / 10);
-  const double step_ms = MedianMs(backend.get(), 10, calls, [&] {
-    b.SetParams(step++);
-    Check(backend->RunCaptured(&sequence, [&] { b.IssueStep(); }));
-  });
+  Meter meter(backend.get(), flags);
+  const Timing timing = meter.Measure(
+      [&] {
+        b.SetParams(step++);
+        Check(backend->RunCaptured(&sequence, [&] { b.IssueStep(); }));
+      },
+      /*rounds=*/10, calls);
   const double caches = 3.0 * static_cast<double>(b.x_fp.size_bytes());
   std::printf("device        %s\n", backend->description().c_str());
   std::printf("block         %lld wide, MLP %lld, %d/%d heads of %d; %lld x %lld tokens, %s\n",
@@ -267,31 +324,39 @@ int Main(int argc, char** argv) {
               static_cast<long long>(b.traits.mlp.size), b.traits.attention.num_heads,
               b.traits.attention.num_kv_heads, b.traits.attention.head_dim,
               static_cast<long long>(b.batch), static_cast<long long>(b.seq_len), DTypeName(b.act));
-  std::printf("bits %d, groups of %lld (0: a row)\n", b.bits,
-              static_cast<long long>(flags.Number("group_size", 0)));
-  std::printf("step          %8.3f ms\n", step_ms);
+  std::printf("bits %d, groups of %lld (0: a row), moments in %s\n", b.bits,
+              static_cast<long long>(flags.Number("group_size", 0)),
+              b.states[0].packs_codes() ? "bf16" : "f32");
+  std::printf("step          %s\n", TimingText(timing).c_str());
+  if (backend->kind() == DeviceKind::kCuda) {
+    std::printf("launches      %4d a step\n", NumLaunches(&b));
+  }
   std::printf("peak memory   %8.2f GiB without the cached activations\n",
               (static_cast<double>(peak) - caches) / (1 << 30));
   if (flags.Number("split", 1) == 0) return 0;
-  const double bandwidth = CopyBandwidth(backend.get());
-  const Split s = MeasureSplit(&b);
-  const double state_ms = StateBytes(b) / bandwidth * 1e3, floor_ms = s.matmuls() + state_ms;
-  const std::pair<const char*, double> rows[] = {{"forward products", s.forward},
-                                                 {"input gradients", s.input_gradient},
-                                                 {"weight gradients", s.weight_gradient},
-                                                 {"update", s.update},
-                                                 {"attention forward", s.attention_forward},
-                                                 {"attention backward", s.attention_backward},
-                                                 {"norms", s.norms},
-                                                 {"rotary", s.rope},
-                                                 {"SwiGLU", s.swiglu},
-                                                 {"mixing, loss, sums", s.rest},
-                                                 {"sum of the above", s.sum()}};
-  for (const auto& [name, ms] : rows) std::printf("  %-20s %8.3f ms\n", name, ms);
+  const double bandwidth = meter.CopyBandwidth();
+  const Split split = MeasureSplit(&b, &meter);
+  const std::pair<const char*, const Timing*> rows[] = {
+      {"forward products", &split.forward},
+      {"input gradients", &split.input_gradient},
+      {"weight gradients", &split.weight_gradient},
+      {"update", &split.update},
+      {"attention forward", &split.attention_forward},
+      {"attention backward", &split.attention_backward},
+      {"norms", &split.norms},
+      {"rotary", &split.rope},
+      {"SwiGLU", &split.swiglu},
+      {"mixing, loss, sums", &split.rest}};
+  for (const auto& [name, row] : rows) std::printf("  %-20s %s\n", name, TimingText(*row).c_str());
+  std::printf("  %-20s %8.3f ms\n", "sum of the above", split.sum());
   std::printf("copy          %8.2f TB/s, read and written\n", bandwidth * 1e-12);
-  std::printf("floor         %8.3f ms = products %.3f + state %.3f (%.2f GB)\n", floor_ms,
-              s.matmuls(), state_ms, StateBytes(b) * 1e-9);
-  std::printf("step / floor  %8.3f\n", step_ms / floor_ms);
+  const Floor floor = FloorOf(b, split, bandwidth);
+  std::printf(
+      "floor         %8.3f ms = products %.3f + state %.3f (%.2f GB) + attention %.3f + SwiGLU "
+      "%.3f\n",
+      floor.sum(), floor.products, floor.state, StateBytes(b) * 1e-9, floor.attention,
+      floor.swiglu);
+  std::printf("step / floor  %8.3f\n", timing.ms / floor.sum());
   return 0;
 }
 

@@ -21,14 +21,17 @@ int Main(int argc, char** argv) {
   quant::InitOptions options;
   options.grid_steps = static_cast<int>(flags.Number("grid", 1));
   options.alternating_rounds = static_cast<int>(flags.Number("rounds", 15));
+  Meter meter(backend.get(), flags);
   double total_ms = 0;
   for (int l = 0; l < block.num_linears(); ++l) {
     const auto [n, k] = block.LinearShape(l);
     const int64_t g = flags.Number("group_size", 0);
     quant::QuantizerState state = Take(quant::NewQuantizerState(
         backend.get(), Random(backend.get(), act, {n, k}, 0.02, 1), bits, g == 0 ? k : g, {}));
-    total_ms += MedianMs(backend.get(), 1, 1,
-                         [&] { quant::InitializeUnified(backend.get(), options, &state); });
+    const Timing timing = meter.Measure(
+        [&] { quant::InitializeUnified(backend.get(), options, &state); }, /*rounds=*/3);
+    std::printf("  %-28s %s\n", block.linear(l).module.c_str(), TimingText(timing).c_str());
+    total_ms += timing.ms;
   }
   std::printf("initialization of a block, %d bits, grid of %d: %.1f ms\n", bits, options.grid_steps,
               total_ms);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/time/time.h"
 #include "common/base/clock.h"
 #include "common/base/flag_set.h"
@@ -17,6 +18,7 @@
 #include "common/safetensors/safetensors.h"
 #include "common/spec/spec_flags.h"
 #include "worker/backend/cpu_backend.h"
+#include "worker/backend/gpu_monitor.h"
 #include "worker/model/checkpoint.h"
 #include "worker/task/task_runner.h"
 
@@ -49,6 +51,7 @@ absl::Status WriteRandomTokens(const std::string& dir, int64_t rows, int64_t wid
 // Seconds between the first report of each phase and the first of the next one.
 class PhaseTimer {
  public:
+  explicit PhaseTimer(GpuMonitor* monitor) : monitor_(monitor) {}
   void Report(const TaskStepProgress& progress) {
     const absl::Duration now = SystemClock().Monotonic();
     if (absl::string_view(progress.phase) == "reconstructing") {
@@ -58,11 +61,17 @@ class PhaseTimer {
       }
       last_step_ = progress.step;
       last_step_at_ = now;
+      if (monitor_ != nullptr && now - sampled_at_ > absl::Seconds(1)) Sample(now);
     }
     if (progress.phase == phase_) return;
     Close(now);
     phase_ = progress.phase;
     since_ = now;
+  }
+  // Of the device while it optimized, about once a second; "" where the driver does not tell.
+  std::string Clock() const {
+    if (num_samples_ == 0) return "";
+    return absl::StrFormat("; %.0f MHz, %.0f W", mhz_ / num_samples_, watts_ / num_samples_);
   }
   void Close(absl::Duration now) {
     if (!phase_.empty()) seconds_[phase_] += absl::ToDoubleSeconds(now - since_);
@@ -77,6 +86,19 @@ class PhaseTimer {
   }
 
  private:
+  void Sample(absl::Duration now) {
+    sampled_at_ = now;
+    const GpuSample sample = monitor_->Read()[0];
+    if (!sample.sm_clock_mhz.has_value() || !sample.power_watts.has_value()) return;
+    mhz_ += *sample.sm_clock_mhz;
+    watts_ += *sample.power_watts;
+    ++num_samples_;
+  }
+
+  GpuMonitor* const monitor_;  // may be null
+  absl::Duration sampled_at_;
+  double mhz_ = 0, watts_ = 0;
+  int num_samples_ = 0;
   int64_t first_step_ = -1, last_step_ = -1;
   absl::Duration first_step_at_, last_step_at_;
   std::string phase_;
@@ -133,9 +155,10 @@ absl::Status Run(BenchFlags flags) {
   const int64_t num_steps = flags.spec.epochs * flags.spec.num_samples / flags.spec.batch_size;
   std::vector<std::string> results;
   LayerRunner runner;
+  const std::unique_ptr<GpuMonitor> monitor = cuda ? OpenGpuMonitor({CudaPciBusId(0)}) : nullptr;
   const absl::Duration job_start = SystemClock().Monotonic();
   for (int layer = 0; layer < num_layers; ++layer) {
-    PhaseTimer timer;
+    PhaseTimer timer(monitor.get());
     env.progress = [&timer](const TaskStepProgress& progress) { timer.Report(progress); };
     backend->ResetPeak();
     const int64_t blas_before = cuda ? 0 : CpuBackend::From(backend.get())->blas_nanoseconds();
@@ -149,10 +172,10 @@ absl::Status Run(BenchFlags flags) {
     const double stepping = timer.SecondsAStep() * static_cast<double>(num_steps);
     std::printf(
         "layer %-3d     %.2f s: %lld steps of %.3f ms and %.2f s around them (%.1f%%); stored %.2f "
-        "s "
-        "after the one before\n",
+        "s after the one before%s\n",
         layer, seconds, static_cast<long long>(num_steps), 1e3 * stepping / num_steps,
-        seconds - stepping, 100 * (seconds / stepping - 1), absl::ToDoubleSeconds(end - start));
+        seconds - stepping, 100 * (seconds / stepping - 1), absl::ToDoubleSeconds(end - start),
+        timer.Clock().c_str());
     for (const auto& [name, spent] : timer.seconds()) {
       std::printf("                %-16s %.2f s\n", name.c_str(), spent);
     }

@@ -63,8 +63,12 @@ struct Layers {
 
 class Bench {
  public:
-  Bench(Backend* backend, DType act, std::vector<Set> sets, int num_layers)
-      : backend_(backend), act_(act), sets_(std::move(sets)), num_layers_(num_layers) {
+  Bench(Backend* backend, DType act, std::vector<Set> sets, int num_layers, Meter* meter)
+      : backend_(backend),
+        act_(act),
+        sets_(std::move(sets)),
+        num_layers_(num_layers),
+        meter_(meter) {
     int64_t max_outputs = 0, max_inputs = 0;
     for (const Set& set : sets_) {
       max_inputs = std::max(max_inputs, set.num_inputs);
@@ -89,8 +93,8 @@ class Bench {
     return layers;
   }
 
-  // Milliseconds for one pass over all layers with `tokens` tokens, a layer.
-  double PackedMs(const Layers& layers, int64_t tokens) {
+  // One pass over all layers with `tokens` tokens, a layer.
+  Timing TimePacked(const Layers& layers, int64_t tokens) {
     std::vector<Tensor> inputs;
     std::vector<std::vector<Tensor>> outputs;
     MakeActivations(tokens, &inputs, &outputs);
@@ -107,7 +111,7 @@ class Bench {
   }
 
   // The same with full weights.
-  double DenseMs(int64_t tokens) {
+  Timing TimeDense(int64_t tokens) {
     std::vector<Tensor> inputs;
     std::vector<std::vector<Tensor>> outputs;
     MakeActivations(tokens, &inputs, &outputs);
@@ -143,18 +147,18 @@ class Bench {
     }
   }
 
-  double Time(const std::function<void()>& issue) {
+  Timing Time(const std::function<void()>& issue) {
     std::unique_ptr<CapturedSequence> sequence;
-    const auto run = [&] { Check(backend_->RunCaptured(&sequence, issue)); };
-    run();
-    run();
-    return MedianMs(backend_, 15, 4, run) / num_layers_;
+    Timing timing = meter_->Measure([&] { Check(backend_->RunCaptured(&sequence, issue)); });
+    timing.ms /= num_layers_;
+    return timing;
   }
 
   Backend* backend_;
   DType act_;
   std::vector<Set> sets_;
   int num_layers_;
+  Meter* const meter_;
   packed::Workspace workspace_;
 };
 
@@ -167,13 +171,15 @@ int Main(int argc, char** argv) {
   known["group_sizes"] = "columns a group, with commas; 0 is the whole row (0,128)";
   known["layers"] = "decoder layers that are walked through (8)";
   known["prefill"] = "tokens of the prefill; 0: none (2048)";
+  known["warm_up"] = CommonFlags()["warm_up"];
   known["dense"] = "1: time the dequantized weights too (1)";
   const Flags flags(argc, argv, "Times products with packed weights.", known);
   std::unique_ptr<Backend> backend = BackendOf(flags);
   const DType act = ActOf(flags, *backend);
+  Meter meter(backend.get(), flags);
   Bench bench(backend.get(), act, SetsOf(flags.Text("shape", "llama3-8b")),
-              static_cast<int>(flags.Number("layers", 8)));
-  const double copy = CopyBandwidth(backend.get());
+              static_cast<int>(flags.Number("layers", 8)), &meter);
+  const double copy = meter.CopyBandwidth();
   const int64_t prefill = flags.Number("prefill", 2048);
   std::printf("%s, %s; copy: %.0f GB/s read and written\n", backend->description().c_str(),
               DTypeName(act), copy / 1e9);
@@ -182,24 +188,28 @@ int Main(int argc, char** argv) {
   for (const std::string& bits : all_bits) {
     for (const std::string& group : groups) {
       const Layers layers = bench.Make(std::atoi(bits.c_str()), std::atoll(group.c_str()));
-      const double ms = bench.PackedMs(layers, 1);
-      const double rate = static_cast<double>(layers.packed_bytes) / (ms * 1e-3);
+      const Timing timing = bench.TimePacked(layers, 1);
+      const double rate = static_cast<double>(layers.packed_bytes) / (timing.ms * 1e-3);
       std::printf(
           "decode  %s bits, groups of %4s: %8.4f ms a layer, %7.1f MB, %6.0f GB/s = %.1f%%"
-          " of the copy\n",
-          bits.c_str(), group.c_str(), ms, layers.packed_bytes / 1e6, rate / 1e9,
-          100 * rate / copy);
+          " of the copy (%s)\n",
+          bits.c_str(), group.c_str(), timing.ms, layers.packed_bytes / 1e6, rate / 1e9,
+          100 * rate / copy, ClockText(timing).c_str());
       if (prefill > 0) {
-        std::printf("prefill %s bits, groups of %4s: %8.4f ms a layer, %lld tokens\n", bits.c_str(),
-                    group.c_str(), bench.PackedMs(layers, prefill),
-                    static_cast<long long>(prefill));
+        const Timing filled = bench.TimePacked(layers, prefill);
+        std::printf("prefill %s bits, groups of %4s: %8.4f ms a layer, %lld tokens (%s)\n",
+                    bits.c_str(), group.c_str(), filled.ms, static_cast<long long>(prefill),
+                    ClockText(filled).c_str());
       }
     }
   }
   if (flags.Number("dense", 1) != 0) {
-    std::printf("dense   decode %.4f ms a layer", bench.DenseMs(1));
-    if (prefill > 0) std::printf(", prefill %.4f ms a layer", bench.DenseMs(prefill));
-    std::printf("\n");
+    const Timing decode = bench.TimeDense(1);
+    std::printf("dense   decode %.4f ms a layer (%s)\n", decode.ms, ClockText(decode).c_str());
+    if (prefill > 0) {
+      const Timing filled = bench.TimeDense(prefill);
+      std::printf("dense   prefill %.4f ms a layer (%s)\n", filled.ms, ClockText(filled).c_str());
+    }
   }
   return 0;
 }

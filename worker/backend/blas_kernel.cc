@@ -49,4 +49,13 @@ void SelectBlasKernel() {
   });
 }
 
+bool BlasMergesPieces() {
+  const std::string name = openblas_get_corename();
+  for (const char* kernel :
+       {"SkylakeX", "Cooperlake", "Sandybridge", "Nehalem", "Prescott", "Core2"}) {
+    if (name == kernel) return true;
+  }
+  return false;
+}
+
 }  // namespace uniquanf

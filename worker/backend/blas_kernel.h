@@ -11,6 +11,11 @@ namespace uniquanf {
 // Thread safety: the first call does the work and must come before BLAS is used elsewhere.
 void SelectBlasKernel();
 
+// Whether the kernel in use is one of those whose sgemm gives each row of the result the same bits
+// whether 64 or 256 rows are computed at once (measured for OpenBLAS 0.3.21; Haswell's and Zen's do
+// not). Call after SelectBlasKernel. Thread-safe.
+bool BlasMergesPieces();
+
 }  // namespace uniquanf
 
 #endif  // UNIQUANF_WORKER_BACKEND_BLAS_KERNEL_H_

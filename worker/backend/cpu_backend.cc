@@ -28,9 +28,9 @@ bool ExceedsLimit(size_t size_bytes) {
 }  // namespace
 
 CpuBackend::CpuBackend(const CpuBackendOptions& options)
-    : pool_(options.num_threads > 0 ? options.num_threads : ReadMachineResources().num_cpus) {
+    : pool_(options.num_threads > 0 ? options.num_threads : ReadMachineResources().num_cpus),
+      merges_products_((SelectBlasKernel(), BlasMergesPieces())) {
   // Our own pool cuts the work, so that the bits do not depend on how many threads there are.
-  SelectBlasKernel();
   openblas_set_num_threads(1);
 }
 

@@ -21,6 +21,8 @@ class CpuBackend : public Backend {
   // REQUIRES: backend->kind() == kCpu.
   static CpuBackend* From(Backend* backend) { return static_cast<CpuBackend*>(backend); }
   ThreadPool& pool() { return pool_; }
+  // BlasMergesPieces, asked once.
+  bool merges_products() const { return merges_products_; }
   // Time spent inside BLAS, summed over threads since construction; for benchmarks. Thread-safe.
   void AddBlasNanoseconds(int64_t nanoseconds) {
     blas_nanoseconds_.fetch_add(nanoseconds, std::memory_order_relaxed);
@@ -47,6 +49,7 @@ class CpuBackend : public Backend {
 
  private:
   ThreadPool pool_;
+  const bool merges_products_;
   std::atomic<int64_t> blas_nanoseconds_{0};
   mutable absl::Mutex mutex_;
   std::unordered_map<void*, size_t> allocations_ ABSL_GUARDED_BY(mutex_);

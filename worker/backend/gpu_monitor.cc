@@ -17,6 +17,7 @@ struct Utilization {
   unsigned int gpu, memory;  // percent
 };
 constexpr int kSuccess = 0;
+constexpr int kSmClock = 1;  // NVML_CLOCK_SM
 
 struct Library {
   int (*init)() = nullptr;
@@ -24,7 +25,10 @@ struct Library {
   int (*device_by_pci)(const char*, Device*) = nullptr;
   int (*memory)(Device, Memory*) = nullptr;
   int (*utilization)(Device, Utilization*) = nullptr;
-  int (*mig_mode)(Device, unsigned int* current, unsigned int* pending) = nullptr;  // may be null
+  // These may be null.
+  int (*mig_mode)(Device, unsigned int* current, unsigned int* pending) = nullptr;
+  int (*clock)(Device, int which, unsigned int* mhz) = nullptr;
+  int (*power)(Device, unsigned int* milliwatts) = nullptr;
 };
 
 template <typename Function>
@@ -56,6 +60,13 @@ class NvmlMonitor : public GpuMonitor {
       if (library_.utilization(*device, &utilization) == kSuccess) {
         sample.utilization = utilization.gpu / 100.0;
       }
+      unsigned int value = 0;
+      if (library_.clock != nullptr && library_.clock(*device, kSmClock, &value) == kSuccess) {
+        sample.sm_clock_mhz = value;
+      }
+      if (library_.power != nullptr && library_.power(*device, &value) == kSuccess) {
+        sample.power_watts = value / 1000.0;
+      }
     }
     return samples;
   }
@@ -81,6 +92,8 @@ std::unique_ptr<GpuMonitor> OpenGpuMonitor(const std::vector<std::string>& pci_b
   if (handle == nullptr) return nullptr;
   Library library;
   Load(handle, "nvmlDeviceGetMigMode", &library.mig_mode);
+  Load(handle, "nvmlDeviceGetClockInfo", &library.clock);
+  Load(handle, "nvmlDeviceGetPowerUsage", &library.power);
   if (!Load(handle, "nvmlInit_v2", &library.init) ||
       !Load(handle, "nvmlShutdown", &library.shutdown) ||
       !Load(handle, "nvmlDeviceGetHandleByPciBusId_v2", &library.device_by_pci) ||

@@ -1,7 +1,7 @@
-// Memory and utilization of GPUs as the driver's management library (NVML) knows them. The library
-// is opened at run time: a machine without a driver has none, and a program that is built without
-// CUDA needs none. It answers also while a device is busy or hangs, which the CUDA runtime does
-// not.
+// Memory, utilization, clock and power of GPUs as the driver's management library (NVML) knows
+// them. The library is opened at run time: a machine without a driver has none, and a program that
+// is built without CUDA needs none. It answers also while a device is busy or hangs, which the CUDA
+// runtime does not.
 //
 // Thread safety: thread-safe. Errors: none; what the driver does not tell is nullopt. Of a slice of
 // a GPU (MIG) it tells nothing: its numbers would be the whole GPU's.
@@ -23,7 +23,9 @@ std::string CudaPciBusId(int device_index);
 struct GpuSample {
   std::optional<uint64_t> used_bytes;  // by all processes
   std::optional<uint64_t> total_bytes;
-  std::optional<double> utilization;  // 0..1: share of the last second or so in which it worked
+  std::optional<double> utilization;   // 0..1: share of the last second or so in which it worked
+  std::optional<double> sm_clock_mhz;  // of the multiprocessors, now
+  std::optional<double> power_watts;
 };
 
 class GpuMonitor {

@@ -50,8 +50,9 @@ class BlockRunner {
   virtual void Forward(const BlockWeights& weights, const Tensor& x, Tensor* y) = 0;
   // From dy[T, H] of the last Forward: gradients of the linear layers. The gradient for x is
   // computed only when dx is not null: nothing trained lies before it. `on_gradient(l)` is called
-  // as soon as the gradient of linear layer l has been issued (so that its update can be issued
-  // too): the layer's weight is not read after that and may change; may be null. An empty
+  // as soon as the gradient of linear layer l has been issued, before the next one's (so that its
+  // update can be issued too, and gradients may share memory): the layer's weight is not read after
+  // that and may change; may be null. An empty
   // (*gradients)[l] is not computed, and on_gradient(l) is not called. With `accumulate` the
   // gradients are added to what they hold. Uses up what Forward kept. REQUIRES: with_backward;
   // Forward was called with the same weights; gradients has one entry a linear.

@@ -11,17 +11,35 @@
 namespace uniquanf::ops::cpu {
 namespace {
 
-// Rows of C in a piece. Larger pieces spend less of their time packing operands, smaller ones keep
-// more threads busy.
+// Rows of C in the smallest piece that a product of m rows is cut into. Larger pieces spend less of
+// their time packing operands, smaller ones keep more threads busy.
 int64_t PieceRows(int64_t m) {
   if (m <= 64) return 32;
   if (m <= 256) return 64;
   if (m < 2048) return 128;
   return 256;
 }
+constexpr int64_t kLargestPieceRows = 256;
+// Multiplications. OpenBLAS has other kernels, which add in another order, for products of up to
+// 10^6; a piece is not made larger where that could cross the border.
+constexpr int64_t kSmallProduct = int64_t{1} << 21;
 
 // Columns of C in a piece.
 constexpr int64_t kPieceColumns = 1024;
+
+// How many smallest pieces, one above the other, are computed at once: as many as leave all threads
+// the same number of pieces, or at least four.
+int64_t PiecesAtOnce(const GemmArgs& args, int64_t rows, int64_t num_column_pieces,
+                     int num_threads) {
+  if (std::min(kPieceColumns, args.n) * rows * args.k < kSmallProduct) return 1;
+  const int64_t whole = args.m / rows;
+  for (int64_t merged = std::min(whole, kLargestPieceRows / rows); merged > 1; --merged) {
+    const int64_t num_pieces = whole / merged * num_column_pieces;
+    const bool even = num_threads == 1 || (whole % merged == 0 && num_pieces % num_threads == 0);
+    if (even || num_pieces >= 4 * num_threads) return merged;
+  }
+  return 1;
+}
 
 struct FreeDeleter {
   void operator()(float* pointer) const { std::free(pointer); }
@@ -43,13 +61,22 @@ void Sgemm(CpuBackend* backend, const GemmArgs& args) {
 
 void Gemm(CpuBackend* backend, const GemmArgs& args) {
   const int64_t rows = PieceRows(args.m);
-  const int64_t num_row_pieces = (args.m + rows - 1) / rows;
   const int64_t num_column_pieces = (args.n + kPieceColumns - 1) / kPieceColumns;
+  // The last rows, where they are no whole piece, stay a piece of their own: a kernel may treat few
+  // rows in another way than the same rows among many.
+  const int64_t whole_rows = args.m / rows * rows;
+  const int64_t merged = backend->merges_products() ? PiecesAtOnce(args, rows, num_column_pieces,
+                                                                   backend->pool().num_threads())
+                                                    : 1;
+  const int64_t num_merged = (args.m / rows + merged - 1) / merged;
+  const int64_t num_row_pieces = num_merged + (whole_rows < args.m ? 1 : 0);
   backend->pool().ParallelFor(num_row_pieces * num_column_pieces, [&](int64_t piece) {
-    const int64_t row = piece % num_row_pieces * rows;
+    const int64_t index = piece % num_row_pieces;
+    const int64_t row = std::min(index * merged * rows, whole_rows);
+    const int64_t end = index < num_merged ? std::min(row + merged * rows, whole_rows) : args.m;
     const int64_t column = piece / num_row_pieces * kPieceColumns;
     GemmArgs part = args;
-    part.m = std::min(rows, args.m - row);
+    part.m = end - row;
     part.n = std::min(kPieceColumns, args.n - column);
     part.a += args.transpose_a ? row : row * args.lda;
     part.b += args.transpose_b ? column * args.ldb : column;

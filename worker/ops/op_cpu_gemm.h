@@ -29,7 +29,9 @@ struct GemmArgs {
 
 // One BLAS call on the calling thread; its time is added to the backend's blas_nanoseconds.
 void Sgemm(CpuBackend* backend, const GemmArgs& args);
-// The same product cut into pieces of C whose sizes depend on the shape only, run by the pool.
+// The same product cut into pieces of C, run by the pool. Where the kernel gives the same bits for
+// several pieces at once (BlasMergesPieces) their sizes follow the number of threads, elsewhere the
+// shape only: C's bits never depend on the threads.
 void Gemm(CpuBackend* backend, const GemmArgs& args);
 
 // Calls fn(begin, end) over [0, count) in chunks of `chunk_size`; small loops run inline.

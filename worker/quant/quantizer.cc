@@ -48,8 +48,10 @@ Mapping MappingForPass(int64_t count, int period) {
 }
 
 absl::StatusOr<QuantizerState> NewQuantizerState(Backend* backend, Tensor weight, int bits,
-                                                 int64_t group_size, TrainedParts trained) {
+                                                 int64_t group_size, TrainedParts trained,
+                                                 OptimizerState optimizer_state) {
   QuantizerState state;
+  state.optimizer_state = optimizer_state;
   state.bits = bits;
   state.group_size = group_size;
   state.weight = std::move(weight);
@@ -57,6 +59,7 @@ absl::StatusOr<QuantizerState> NewQuantizerState(Backend* backend, Tensor weight
   CheckState(*backend, state);
   const int64_t n = state.num_outputs(), k = state.num_inputs(), groups = state.groups_per_row();
   const Shape group_shape = {n, groups}, weight_shape = {n, k}, alpha_shape = {n, groups, bits};
+  const DType moment = state.packs_codes() ? DType::kBfloat16 : DType::kFloat32;
   const std::pair<Tensor*, const Shape*> arrays[] = {
       {&state.log_delta, &group_shape},
       {&state.log_scale_group, &group_shape},
@@ -74,11 +77,16 @@ absl::StatusOr<QuantizerState> NewQuantizerState(Backend* backend, Tensor weight
       {&state.v_alpha, &alpha_shape},
   };
   for (const auto& [tensor, shape] : arrays) {
-    UQ_ASSIGN_OR_RETURN(*tensor, Tensor::Allocate(backend, DType::kFloat32, *shape));
+    const bool is_moment =
+        tensor == &state.m_log_scale_weight || tensor == &state.v_log_scale_weight;
+    UQ_ASSIGN_OR_RETURN(*tensor,
+                        Tensor::Allocate(backend, is_moment ? moment : DType::kFloat32, *shape));
     UQ_RETURN_IF_ERROR(backend->FillZero(tensor->data(), tensor->size_bytes()));
   }
-  UQ_ASSIGN_OR_RETURN(state.codes, Tensor::Allocate(backend, DType::kUint8, weight_shape));
-  UQ_RETURN_IF_ERROR(backend->FillZero(state.codes.data(), state.codes.size_bytes()));
+  if (!state.packs_codes()) {
+    UQ_ASSIGN_OR_RETURN(state.codes, Tensor::Allocate(backend, DType::kUint8, weight_shape));
+    UQ_RETURN_IF_ERROR(backend->FillZero(state.codes.data(), state.codes.size_bytes()));
+  }
   const int64_t scratch_bytes =
       static_cast<int64_t>(ScratchBytes(*backend, n, k, bits, group_size));
   UQ_ASSIGN_OR_RETURN(state.scratch, Tensor::Allocate(backend, DType::kUint8, {scratch_bytes}));
@@ -86,12 +94,15 @@ absl::StatusOr<QuantizerState> NewQuantizerState(Backend* backend, Tensor weight
 }
 
 uint64_t QuantizerStateBytes(const Backend& backend, int64_t num_outputs, int64_t num_inputs,
-                             int bits, int64_t group_size) {
+                             int bits, int64_t group_size, OptimizerState optimizer_state) {
   const uint64_t weights = static_cast<uint64_t>(num_outputs) * num_inputs;
   const uint64_t groups = weights / group_size;
-  // Per weight: s2, its two moments (f32) and the code. Per group: log Δ and s3 with two moments
-  // each, z_U, z_B, and α with two moments.
-  return weights * (3 * sizeof(float) + 1) + groups * (8 + 3 * bits) * sizeof(float) +
+  // Per weight: s2, its two moments and the code. Per group: log Δ and s3 with two moments each,
+  // z_U, z_B, and α with two moments.
+  const uint64_t weight_bytes = optimizer_state == OptimizerState::kBf16
+                                    ? sizeof(float) + 2 * DTypeBytes(DType::kBfloat16)
+                                    : 3 * sizeof(float) + 1;
+  return weights * weight_bytes + groups * (8 + 3 * bits) * sizeof(float) +
          ScratchBytes(backend, num_outputs, num_inputs, bits, group_size);
 }
 
@@ -152,6 +163,20 @@ void UpdateAndForward(Backend* backend, const ops::StepParams* params, const Ten
   UQ_DISPATCH(*backend, UpdateAndForward(backend, params, upstream, state, w_hat));
 }
 
+absl::StatusOr<std::vector<uint8_t>> CodesOf(Backend* backend, const QuantizerState& state) {
+  CheckState(*backend, state);
+  std::vector<uint8_t> codes(state.weight.num_elements());
+  if (!state.packs_codes()) {
+    UQ_RETURN_IF_ERROR(backend->CopyToHost(codes.data(), state.codes.data(), codes.size()));
+    return codes;
+  }
+  UQ_ASSIGN_OR_RETURN(Tensor unpacked,
+                      Tensor::Allocate(backend, DType::kUint8, state.weight.shape()));
+  UQ_DISPATCH(*backend, UnpackCodes(backend, state, &unpacked));
+  UQ_RETURN_IF_ERROR(backend->CopyToHost(codes.data(), unpacked.data(), codes.size()));
+  return codes;
+}
+
 absl::StatusOr<UnifiedLinear> Unify(Backend* backend, const QuantizerState& state) {
   CheckState(*backend, state);
   UnifiedLinear unified;
@@ -163,9 +188,7 @@ absl::StatusOr<UnifiedLinear> Unify(Backend* backend, const QuantizerState& stat
   UQ_ASSIGN_OR_RETURN(std::vector<float> zero_point, state.zero_point.ToFloats());
   UQ_ASSIGN_OR_RETURN(unified.alpha, state.alpha.ToFloats());
   UQ_ASSIGN_OR_RETURN(unified.shift, state.shift.ToFloats());
-  unified.codes.resize(state.codes.num_elements());
-  UQ_RETURN_IF_ERROR(
-      backend->CopyToHost(unified.codes.data(), state.codes.data(), unified.codes.size()));
+  UQ_ASSIGN_OR_RETURN(unified.codes, CodesOf(backend, state));
   const float half_range = static_cast<float>((1 << state.bits) - 1) / 2;
   for (size_t group = 0; group < log_delta.size(); ++group) {
     const float delta = ExpScale(log_delta[group]);

@@ -5,7 +5,8 @@
 // Same recipe as worker/ops: this header has no build flags; quantizer.cc checks and dispatches;
 // quantizer_cpu.cc and quantizer_cuda.cu compute. Reductions are deterministic.
 // Shapes: weight [N, K]; g = group size (columns), Gr = K/g groups a row; group arrays [N, Gr] f32;
-// alpha [N, Gr, n] f32; log_scale_weight (s2) [N, K] f32; codes [N, K] u8.
+// alpha [N, Gr, n] f32; log_scale_weight (s2) [N, K] f32; codes [N, K] u8, or in the lowest bits of
+// s2 (compact_state.h).
 // Thread safety: as Backend. Errors: bugs CHECK-fail; allocation failures are returned.
 #ifndef UNIQUANF_WORKER_QUANT_QUANTIZER_H_
 #define UNIQUANF_WORKER_QUANT_QUANTIZER_H_
@@ -16,6 +17,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/artifact/unified_linear.h"
+#include "common/spec/quantization_spec.h"
 #include "worker/backend/backend.h"
 #include "worker/backend/tensor.h"
 #include "worker/ops/op.h"
@@ -48,32 +50,40 @@ struct QuantizerState {
   // Trained.
   Tensor log_delta;         // [N, Gr] log Δ
   Tensor log_scale_group;   // [N, Gr] s3
-  Tensor log_scale_weight;  // [N, K]  s2
+  Tensor log_scale_weight;  // [N, K]  s2; with packs_codes() each holds its code
   Tensor alpha;             // [N, Gr, n]
   // Fixed after initialization.
   Tensor zero_point;  // [N, Gr] z_U
   Tensor shift;       // [N, Gr] z_B
-  Tensor codes;       // [N, K] u8
-  // Adam's first and second moments, f32, shaped like what they belong to.
+  Tensor codes;       // [N, K] u8; empty with packs_codes()
+  // Adam's first and second moments, shaped like what they belong to: f32, those of s2 bf16 with
+  // packs_codes().
   Tensor m_log_delta, v_log_delta, m_log_scale_group, v_log_scale_group;
   Tensor m_log_scale_weight, v_log_scale_weight, m_alpha, v_alpha;
   TrainedParts trained;
   float learning_rate_scale = 1;  // both rates are multiplied by it
+  OptimizerState optimizer_state = OptimizerState::kF32;
+  uint32_t rounding_seed = 0;  // of this layer's moments (compact_state.h)
   // Device scratch the update may use; allocated with the state.
   Tensor scratch;
 
   int64_t num_outputs() const { return weight.dim(0); }
   int64_t num_inputs() const { return weight.dim(1); }
   int64_t groups_per_row() const { return num_inputs() / group_size; }
+  bool packs_codes() const { return optimizer_state == OptimizerState::kBf16; }
 };
 
 // Allocates a state for `weight` (taken over), moments zero, s2 = s3 = 0, everything else undefined
 // until Initialize. REQUIRES: group_size divides K.
-absl::StatusOr<QuantizerState> NewQuantizerState(Backend* backend, Tensor weight, int bits,
-                                                 int64_t group_size, TrainedParts trained);
+absl::StatusOr<QuantizerState> NewQuantizerState(
+    Backend* backend, Tensor weight, int bits, int64_t group_size, TrainedParts trained,
+    OptimizerState optimizer_state = OptimizerState::kF32);
 // Device bytes NewQuantizerState allocates without the weight; for planning.
 uint64_t QuantizerStateBytes(const Backend& backend, int64_t num_outputs, int64_t num_inputs,
-                             int bits, int64_t group_size);
+                             int bits, int64_t group_size,
+                             OptimizerState optimizer_state = OptimizerState::kF32);
+// The codes [N, K], on the host.
+absl::StatusOr<std::vector<uint8_t>> CodesOf(Backend* backend, const QuantizerState& state);
 
 struct InitOptions {
   int grid_steps = 1;           // G; 0: no search, and the shift z_B is fitted
@@ -110,6 +120,9 @@ void Backward(Backend* backend, const QuantizerState& state, const Tensor& upstr
 // The optimizer's step in one pass over the state: Backward, Adam (0.9, 0.999, 1e-8) on every
 // trained parameter with the learning rates and bias corrections in *params (device memory), then
 // the next forward pass with params->mapping into w_hat. Equal to Backward + Adam + Forward.
+// `upstream` may be overwritten by what is issued next when it has more than kLargestAsideUpdate
+// elements: smaller updates may run beside that.
+inline constexpr int64_t kLargestAsideUpdate = int64_t{1} << 20;
 void UpdateAndForward(Backend* backend, const ops::StepParams* params, const Tensor& upstream,
                       QuantizerState* state, Tensor* w_hat);
 

@@ -7,6 +7,7 @@
 
 #include "common/base/check.h"
 #include "worker/backend/cpu_backend.h"
+#include "worker/quant/code_tile.h"
 #include "worker/quant/group_math.h"
 
 namespace uniquanf::quant::cpu {
@@ -35,6 +36,30 @@ UQ_INLINE void AdamUpdate(const AdamStep& step, float gradient, float* parameter
   *second = v;
   *parameter -=
       step.step_size * m / (__builtin_sqrtf(v) * step.inverse_sqrt_bias_correction2 + kEpsilon);
+}
+
+// The same for weights [begin, begin + count) of a state that packs its codes. Only what is stored
+// is rounded: the step uses the moments as they are computed.
+UQ_INLINE void UpdateCompactTile(const AdamStep& step, uint32_t key, const float* __restrict d,
+                                 int64_t begin, int count, QuantizerState* s) {
+  auto* __restrict s2 = static_cast<uint32_t*>(s->log_scale_weight.data()) + begin;
+  auto* __restrict first = static_cast<uint16_t*>(s->m_log_scale_weight.data()) + begin;
+  auto* __restrict second = static_cast<uint16_t*>(s->v_log_scale_weight.data()) + begin;
+  const uint32_t mask = CodeMask(s->bits);
+  for (int k = 0; k < count; ++k) {
+    const uint64_t element = static_cast<uint64_t>(begin + k);
+    const uint32_t block = RoundingBlock(key, element / 4);
+    const uint32_t word = 2 * static_cast<uint32_t>(element % 4);
+    float parameter = std::bit_cast<float>(s2[k] & ~mask);
+    float m = std::bit_cast<float>(static_cast<uint32_t>(first[k]) << 16);
+    float v = std::bit_cast<float>(static_cast<uint32_t>(second[k]) << 16);
+    AdamUpdate(step, d[k], &parameter, &m, &v);
+    first[k] = static_cast<uint16_t>(
+        AddRounding(std::bit_cast<uint32_t>(m), RoundingWord(block, word)) >> 16);
+    second[k] = static_cast<uint16_t>(
+        AddRounding(std::bit_cast<uint32_t>(v), RoundingWord(block, word + 1)) >> 16);
+    s2[k] = RoundScale(std::bit_cast<uint32_t>(parameter), s->bits) | (s2[k] & mask);
+  }
 }
 
 // One group's scalars, at width n (group_math.h).
@@ -103,29 +128,27 @@ UQ_INLINE void BackwardTile(const Group<n>& p, const float* __restrict w,
 }
 
 template <int n>
-UQ_INLINE void ForwardTile(const Group<n>& p, Mapping mapping, const float* __restrict w,
-                           const float* __restrict s2, int count, uint8_t* __restrict codes,
-                           float* __restrict w_hat) {
+UQ_INLINE void ForwardTile(const Group<n>& p, Mapping mapping, int64_t begin, int count,
+                           QuantizerState* s, float* __restrict w_hat) {
   const int padded = static_cast<int>(RoundUpToLanes(count));
-  uint8_t code_buffer[kTile];
-  const uint8_t* old_codes = PadToLanes(codes, count, code_buffer);
+  CodeTile tile;
+  tile.Load(*s, begin, count);
   uint32_t new_codes[kTile];
   if (mapping == Mapping::kKeep) {
-    for (int k = 0; k < padded; ++k) new_codes[k] = old_codes[k];
+    for (int k = 0; k < padded; ++k) new_codes[k] = tile.codes[k];
   } else {
-    float w_buffer[kTile], s2_buffer[kTile], u[kTile];
-    const float* w_padded = PadToLanes(w, count, w_buffer);
-    const float* s2_padded = PadToLanes(s2, count, s2_buffer);
-    for (int k = 0; k < padded; ++k) u[k] = p.U(p.Scaled(w_padded[k], s2_padded[k]));
+    float w_buffer[kTile], u[kTile];
+    const float* w_padded = PadToLanes(s->weight.f32() + begin, count, w_buffer);
+    for (int k = 0; k < padded; ++k) u[k] = p.U(p.Scaled(w_padded[k], tile.s2[k]));
     if (mapping == Mapping::kDirect) {
       NearestLevels<n>(p.alpha, p.bits, u, padded, new_codes);
     } else {
       const uint32_t last_code = (1u << p.bits) - 1;
       for (int k = 0; k < padded; ++k) {
-        new_codes[k] = NearestNeighbour<n>(p.alpha, last_code, u[k], old_codes[k]);
+        new_codes[k] = NearestNeighbour<n>(p.alpha, last_code, u[k], tile.codes[k]);
       }
     }
-    for (int k = 0; k < count; ++k) codes[k] = static_cast<uint8_t>(new_codes[k]);
+    StoreCodes(new_codes, begin, count, s);
   }
   if (w_hat == nullptr) return;
   for (int k = 0; k < count; ++k) w_hat[k] = p.Dequantize(new_codes[k]);
@@ -136,8 +159,7 @@ UQ_INLINE void ForwardGroup(QuantizerState* s, Mapping mapping, int64_t group, f
   const Group<n> p(*s, group);
   const int64_t end = (group + 1) * s->group_size;
   for (int64_t k = group * s->group_size; k < end; k += kTile) {
-    ForwardTile<n>(p, mapping, s->weight.f32() + k, s->log_scale_weight.f32() + k,
-                   static_cast<int>(std::min<int64_t>(kTile, end - k)), s->codes.u8() + k,
+    ForwardTile<n>(p, mapping, k, static_cast<int>(std::min<int64_t>(kTile, end - k)), s,
                    w_hat == nullptr ? nullptr : w_hat + k);
   }
 }
@@ -150,11 +172,10 @@ UQ_INLINE void BackwardGroup(const QuantizerState& s, const float* upstream, int
   const int64_t end = (group + 1) * s.group_size;
   for (int64_t k = group * s.group_size; k < end; k += kTile) {
     const int count = static_cast<int>(std::min<int64_t>(kTile, end - k));
-    float w_buffer[kTile], s2_buffer[kTile], upstream_buffer[kTile], d[kTile];
-    uint8_t code_buffer[kTile];
-    BackwardTile<n>(p, PadToLanes(s.weight.f32() + k, count, w_buffer),
-                    PadToLanes(s.log_scale_weight.f32() + k, count, s2_buffer),
-                    PadToLanes(s.codes.u8() + k, count, code_buffer),
+    float w_buffer[kTile], upstream_buffer[kTile], d[kTile];
+    CodeTile tile;
+    tile.Load(s, k, count);
+    BackwardTile<n>(p, PadToLanes(s.weight.f32() + k, count, w_buffer), tile.s2, tile.codes,
                     PadToLanes(upstream + k, count, upstream_buffer),
                     static_cast<int>(RoundUpToLanes(count)), d, sums);
     on_tile(k, count, d);
@@ -178,11 +199,16 @@ UQ_INLINE void GradientsOfGroup(const QuantizerState& s, const float* upstream, 
 
 template <int n>
 UQ_INLINE void UpdateGroup(Mapping mapping, const AdamStep& uniform, const AdamStep& binary,
-                           const float* upstream, int64_t group, QuantizerState* s, float* w_hat) {
+                           uint32_t rounding_key, const float* upstream, int64_t group,
+                           QuantizerState* s, float* w_hat) {
   GroupSums<n> sums;
   BackwardGroup<n>(*s, upstream, group, &sums,
                    [&](int64_t begin, int count, const float* d) UQ_INLINE_LAMBDA {
                      if (!s->trained.uniform) return;
+                     if (s->packs_codes()) {
+                       UpdateCompactTile(uniform, rounding_key, d, begin, count, s);
+                       return;
+                     }
                      float* __restrict s2 = s->log_scale_weight.f32() + begin;
                      float* __restrict m = s->m_log_scale_weight.f32() + begin;
                      float* __restrict v = s->v_log_scale_weight.f32() + begin;
@@ -223,11 +249,11 @@ UQ_VECTOR_CLONES void BackwardGroups(const QuantizerState& s, const float* upstr
 }
 
 UQ_VECTOR_CLONES void UpdateGroups(Mapping mapping, const AdamStep& uniform, const AdamStep& binary,
-                                   const float* upstream, int64_t begin, int64_t end,
-                                   QuantizerState* s, float* w_hat) {
-#define UQ_BODY(n)                                                       \
-  for (int64_t group = begin; group < end; ++group) {                    \
-    UpdateGroup<n>(mapping, uniform, binary, upstream, group, s, w_hat); \
+                                   uint32_t rounding_key, const float* upstream, int64_t begin,
+                                   int64_t end, QuantizerState* s, float* w_hat) {
+#define UQ_BODY(n)                                                                     \
+  for (int64_t group = begin; group < end; ++group) {                                  \
+    UpdateGroup<n>(mapping, uniform, binary, rounding_key, upstream, group, s, w_hat); \
   }
   UQ_FOR_WIDTH(s->bits, UQ_BODY)
 #undef UQ_BODY
@@ -269,9 +295,17 @@ void UpdateAndForward(Backend* backend, const ops::StepParams* params, const Ten
       MakeAdamStep(params->uniform_learning_rate * state->learning_rate_scale, *params);
   const AdamStep binary =
       MakeAdamStep(params->binary_learning_rate * state->learning_rate_scale, *params);
+  const uint32_t rounding_key = RoundingKey(state->rounding_seed, params->draw);
   ForRowChunks(backend, *state, [&](int64_t begin, int64_t end) {
-    UpdateGroups(static_cast<Mapping>(params->mapping), uniform, binary, upstream.f32(), begin, end,
-                 state, w_hat->f32());
+    UpdateGroups(static_cast<Mapping>(params->mapping), uniform, binary, rounding_key,
+                 upstream.f32(), begin, end, state, w_hat->f32());
+  });
+}
+
+void UnpackCodes(Backend* backend, const QuantizerState& state, Tensor* codes) {
+  const int64_t g = state.group_size;
+  ForRowChunks(backend, state, [&](int64_t begin, int64_t end) {
+    for (int64_t k = begin * g; k < end * g; ++k) codes->u8()[k] = CodeAt(state, k);
   });
 }
 
@@ -291,14 +325,13 @@ void WriteStored(Backend* backend, const QuantizerState& state, const Tensor& al
         }
         return sum + beta.f32()[group];
       };
-      const uint8_t* codes = state.codes.u8() + group * g;
       float* to = out->f32() + group * g;
       if (g < (1 << n)) {  // a table would take longer than the weights
-        for (int64_t k = 0; k < g; ++k) to[k] = weight_of(codes[k]);
+        for (int64_t k = 0; k < g; ++k) to[k] = weight_of(CodeAt(state, group * g + k));
         continue;
       }
       for (int code = 0; code < (1 << n); ++code) table[code] = weight_of(code);
-      for (int64_t k = 0; k < g; ++k) to[k] = table[codes[k]];
+      for (int64_t k = 0; k < g; ++k) to[k] = table[CodeAt(state, group * g + k)];
     }
   });
 }

@@ -21,6 +21,8 @@ void Backward(Backend* backend, const QuantizerState& state, const Tensor& upstr
 void UpdateAndForward(Backend* backend, const ops::StepParams* params, const Tensor& upstream,
                       QuantizerState* state, Tensor* w_hat);
 
+// Codes that lie in the bits of s2, as u8 [N, K].
+void UnpackCodes(Backend* backend, const QuantizerState& state, Tensor* codes);
 void WriteStored(Backend* backend, const QuantizerState& state, const Tensor& alpha,
                  const Tensor& beta, Tensor* out);
 

@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "worker/backend/cuda_device.cuh"
+#include "worker/quant/compact_state.h"
 #include "worker/quant/quantizer_cuda.h"
 
 namespace uniquanf::quant::cuda {
@@ -116,6 +117,34 @@ struct GroupScalars {
     for (int i = 1; i < n; ++i) threshold = fminf(threshold, fabsf(alpha[i]));
   }
 };
+
+// s2 and codes [N, K] wherever the codes lie.
+struct CodedScales {
+  float* s2;
+  uint8_t* codes;  // null: in the lowest bits of s2
+
+  template <int n>
+  __device__ uint32_t Code(int64_t at) const {
+    return codes != nullptr ? codes[at] : __float_as_uint(s2[at]) & CodeMask(n);
+  }
+  template <int n>
+  __device__ float Scale(int64_t at) const {
+    return codes != nullptr ? s2[at] : __uint_as_float(__float_as_uint(s2[at]) & ~CodeMask(n));
+  }
+  template <int n>
+  __device__ void StoreCode(int64_t at, uint32_t code) const {
+    if (codes != nullptr) {
+      codes[at] = static_cast<uint8_t>(code);
+    } else {
+      s2[at] = __uint_as_float((__float_as_uint(s2[at]) & ~CodeMask(n)) | code);
+    }
+  }
+};
+// The state is changed only by StoreCode.
+inline CodedScales CodedScalesOf(const QuantizerState& s) {
+  return {const_cast<float*>(s.log_scale_weight.f32()),
+          s.packs_codes() ? nullptr : const_cast<uint8_t*>(s.codes.u8())};
+}
 
 inline int64_t NumGroups(const QuantizerState& s) { return s.num_outputs() * s.groups_per_row(); }
 

@@ -11,19 +11,17 @@ constexpr int64_t kLongestWarpGroup = 1024;
 template <typename Act>
 struct PassArgs {
   const Act* weight;
-  const float *s2, *log_delta, *log_scale, *zero_point, *shift, *alpha;
-  uint8_t* codes;
+  CodedScales coded;
+  const float *log_delta, *log_scale, *zero_point, *shift, *alpha;
   int64_t num_groups;
   int group_size;
 };
 
 template <typename Act>
-PassArgs<Act> ArgsOf(const QuantizerState& s, uint8_t* codes) {
-  return {Data<Act>(s.weight), s.log_scale_weight.f32(),
-          s.log_delta.f32(),   s.log_scale_group.f32(),
-          s.zero_point.f32(),  s.shift.f32(),
-          s.alpha.f32(),       codes,
-          NumGroups(s),        static_cast<int>(s.group_size)};
+PassArgs<Act> ArgsOf(const QuantizerState& s) {
+  return {Data<Act>(s.weight),     CodedScalesOf(s),   s.log_delta.f32(),
+          s.log_scale_group.f32(), s.zero_point.f32(), s.shift.f32(),
+          s.alpha.f32(),           NumGroups(s),       static_cast<int>(s.group_size)};
 }
 
 // A block (kBlock) or a warp of it on one group; teams of a block past the last group are idle.
@@ -71,14 +69,15 @@ __global__ void __launch_bounds__(kThreads)
   if (!valid) return;
   for (int k = team.index; k < a.group_size; k += team.size) {
     const int64_t at = group * a.group_size + k;
-    uint32_t code = a.codes[at];
+    uint32_t code = a.coded.template Code<n>(at);
     if (mapping != Mapping::kKeep) {
-      const float u =
-          ToFloat(a.weight[at]) * InverseWeightScale<kExact>(a.s2[at]) * scalars.inverse_scale +
-          scalars.offset;
+      const float u = ToFloat(a.weight[at]) *
+                          InverseWeightScale<kExact>(a.coded.template Scale<n>(at)) *
+                          scalars.inverse_scale +
+                      scalars.offset;
       code = mapping == Mapping::kDirect ? NearestLevel<n>(levels, u)
                                          : NearestNeighbour<n>(levels, u, code);
-      a.codes[at] = static_cast<uint8_t>(code);
+      a.coded.template StoreCode<n>(at, code);
     }
     if (w_hat != nullptr) {
       w_hat[at] = FromFloat<Act>((levels[code] - scalars.offset) * scalars.delta);
@@ -102,9 +101,10 @@ __global__ void __launch_bounds__(kThreads)
   float sums[n + 2] = {};
   for (int k = team.index; k < a.group_size; k += team.size) {
     const int64_t at = team.group * a.group_size + k;
-    const float scaled =
-        ToFloat(a.weight[at]) * InverseWeightScale<kExact>(a.s2[at]) * scalars.inverse_scale;
-    const uint32_t code = a.codes[at];
+    const float scaled = ToFloat(a.weight[at]) *
+                         InverseWeightScale<kExact>(a.coded.template Scale<n>(at)) *
+                         scalars.inverse_scale;
+    const uint32_t code = a.coded.template Code<n>(at);
     const float level = LevelOf<n>(alpha, code);
     const float gradient = ToFloat(upstream[at]) * scalars.delta;
     const bool pass = fabsf(scaled + scalars.offset - level) <= scalars.threshold;
@@ -140,15 +140,21 @@ void DispatchTeam(const QuantizerState& s, const Launch& launch) {
 // One thread a weight.
 template <typename Act, int n>
 __global__ void __launch_bounds__(kThreads)
-    StoredKernel(const uint8_t* codes, const float* alpha, const float* beta, int64_t num_weights,
-                 int group_size, Act* out) {
+    StoredKernel(const CodedScales coded, const float* alpha, const float* beta,
+                 int64_t num_weights, int group_size, Act* out) {
   const int64_t at = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (at >= num_weights) return;
   const int64_t group = at / group_size;
   float scales[n];
 #pragma unroll
   for (int i = 0; i < n; ++i) scales[i] = alpha[group * n + i];
-  out[at] = FromFloat<Act>(LevelOf<n>(scales, codes[at]) + beta[group]);
+  out[at] = FromFloat<Act>(LevelOf<n>(scales, coded.Code<n>(at)) + beta[group]);
+}
+
+__global__ void __launch_bounds__(kThreads)
+    UnpackKernel(const float* s2, uint32_t mask, int64_t num_weights, uint8_t* codes) {
+  const int64_t at = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (at < num_weights) codes[at] = static_cast<uint8_t>(__float_as_uint(s2[at]) & mask);
 }
 
 }  // namespace
@@ -164,7 +170,7 @@ void Forward(Backend* backend, Mapping mapping, QuantizerState* s, Tensor* w_hat
     DispatchBits(s->bits, [&](auto bits) {
       DispatchTeam(*s, [&](auto block, unsigned blocks) {
         ForwardKernel<Act, bits.value, block.value><<<blocks, kThreads, 0, cuda->stream()>>>(
-            ArgsOf<Act>(*s, s->codes.u8()), mapping, w_hat == nullptr ? nullptr : Data<Act>(w_hat));
+            ArgsOf<Act>(*s), mapping, w_hat == nullptr ? nullptr : Data<Act>(w_hat));
       });
     });
   });
@@ -180,24 +186,33 @@ void Backward(Backend* backend, const QuantizerState& s, const Tensor& upstream,
     using Act = decltype(act);
     DispatchBits(s.bits, [&](auto bits) {
       DispatchTeam(s, [&](auto block, unsigned blocks) {
-        BackwardKernel<Act, bits.value, block.value><<<blocks, kThreads, 0, cuda->stream()>>>(
-            ArgsOf<Act>(s, const_cast<uint8_t*>(s.codes.u8())), Data<Act>(upstream), out);
+        BackwardKernel<Act, bits.value, block.value>
+            <<<blocks, kThreads, 0, cuda->stream()>>>(ArgsOf<Act>(s), Data<Act>(upstream), out);
       });
     });
   });
   cuda->NoteLaunch();
 }
 
+void UnpackCodes(Backend* backend, const QuantizerState& s, Tensor* codes) {
+  CudaBackend* cuda = CudaBackend::From(backend);
+  const int64_t num_weights = codes->num_elements();
+  UnpackKernel<<<static_cast<unsigned>(CeilDiv(num_weights, int64_t{kThreads})), kThreads, 0,
+                 cuda->stream()>>>(s.log_scale_weight.f32(), CodeMask(s.bits), num_weights,
+                                   codes->u8());
+  cuda->NoteLaunch();
+}
+
 void WriteStored(Backend* backend, const QuantizerState& s, const Tensor& alpha, const Tensor& beta,
                  Tensor* out) {
   CudaBackend* cuda = CudaBackend::From(backend);
-  const int64_t num_weights = s.codes.num_elements();
+  const int64_t num_weights = s.weight.num_elements();
   DispatchAct(out->dtype(), [&](auto act) {
     using Act = decltype(act);
     DispatchBits(s.bits, [&](auto bits) {
       StoredKernel<Act, bits.value>
           <<<static_cast<unsigned>(CeilDiv(num_weights, int64_t{kThreads})), kThreads, 0,
-             cuda->stream()>>>(s.codes.u8(), alpha.f32(), beta.f32(), num_weights,
+             cuda->stream()>>>(CodedScalesOf(s), alpha.f32(), beta.f32(), num_weights,
                                static_cast<int>(s.group_size), Data<Act>(out));
     });
   });

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "common/base/status.h"
+#include "worker/quant/gradient_memory.h"
 #include "worker/quant/staged_batch.h"
 #include "worker/quant/step_schedule.h"
 
@@ -94,6 +95,7 @@ class Reconstruction {
   const int num_parts_;      // micro-batches a step
   const int64_t num_steps_;  // to run
   std::unique_ptr<BlockRunner> runner_;
+  Tensor shared_gradient_;            // of layers whose gradient is used as soon as it is made
   BlockGradients gradients_;          // f32 where they are sums of several parts
   BlockGradients rounded_gradients_;  // act, made from those of another type
   Tensor x_, y_, dy_, loss_, loss_scratch_, params_;
@@ -106,18 +108,23 @@ absl::Status Reconstruction::Allocate(const RopeTables& rope) {
   const int64_t seq_len = activations_.x_fp.shape()[1], hidden = activations_.x_fp.shape()[2];
   const int64_t tokens = micro_batch_ * seq_len;
   const DType act = activations_.x_fp.dtype();
-  const DType gradient = num_parts_ > 1 ? DType::kFloat32 : act;
   UQ_ASSIGN_OR_RETURN(runner_, BlockRunner::Create(backend_, block_, act, micro_batch_, seq_len,
                                                    &rope, /*with_backward=*/true));
   gradients_.resize(block_.num_linears());
   rounded_gradients_.resize(block_.num_linears());
-  for (int l = 0; l < block_.num_linears(); ++l) {
-    // A layer left in full precision needs no gradient: an empty tensor says so.
-    if (states_[l] == nullptr) continue;
-    const Shape& shape = block_.linear(l).shape;
-    UQ_ASSIGN_OR_RETURN(gradients_[l], Tensor::Allocate(backend_, gradient, shape));
-    if (gradient == act) continue;
-    UQ_ASSIGN_OR_RETURN(rounded_gradients_[l], Tensor::Allocate(backend_, act, shape));
+  if (num_parts_ == 1) {
+    UQ_RETURN_IF_ERROR(
+        AllocateGradients(backend_, block_, states_, act, &shared_gradient_, &gradients_));
+  } else {
+    for (int l = 0; l < block_.num_linears(); ++l) {
+      if (states_[l] == nullptr) continue;
+      UQ_ASSIGN_OR_RETURN(gradients_[l],
+                          Tensor::Allocate(backend_, DType::kFloat32, block_.linear(l).shape));
+    }
+    if (act != DType::kFloat32) {
+      UQ_RETURN_IF_ERROR(AllocateGradients(backend_, block_, states_, act, &shared_gradient_,
+                                           &rounded_gradients_));
+    }
   }
   for (Tensor* tensor : {&x_, &y_, &dy_}) {
     UQ_ASSIGN_OR_RETURN(*tensor, Tensor::Allocate(backend_, act, {tokens, hidden}));

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "worker/backend/cpu_backend.h"
+#include "worker/quant/code_tile.h"
 #include "worker/quant/group_math.h"
 #include "worker/quant/quantizer_cpu.h"
 #include "worker/quant/start_device.h"
@@ -51,7 +52,6 @@ UQ_INLINE void ChooseForGroup(UniformStarts allowed, const float* importance, in
   const int64_t g = s->group_size;
   const float* w = s->weight.f32() + group * g;
   const float* m = importance + group * g % s->num_inputs();
-  const uint8_t* codes = s->codes.u8() + group * g;
   const float last_code = static_cast<float>((1 << s->bits) - 1);
   const auto [min, max] = std::minmax_element(w, w + g);
   const float delta0 = MinMaxDelta(*min, *max, s->bits);
@@ -69,11 +69,11 @@ UQ_INLINE void ChooseForGroup(UniformStarts allowed, const float* importance, in
     const int count = static_cast<int>(std::min<int64_t>(kTile, g - begin));
     const int padded = static_cast<int>(RoundUpToLanes(count));
     float w_buffer[kTile], m_buffer[kTile];
-    uint8_t code_buffer[kTile];
+    CodeTile tile;
+    tile.Load(*s, group * g + begin, count);
     const float* w_tile = PadToLanes(w + begin, count, w_buffer);
     const float* m_tile = PadToLanes(m + begin, count, m_buffer);
-    AddOwnError<n>(*s, group, alpha, w_tile, m_tile, PadToLanes(codes + begin, count, code_buffer),
-                   padded, &own);
+    AddOwnError<n>(*s, group, alpha, w_tile, m_tile, tile.codes, padded, &own);
     for (int i = 0; i < num_grids; ++i) {
       AddGridError(grids[i], last_code, w_tile, m_tile, padded, &sums[i]);
     }

@@ -18,7 +18,7 @@ template <typename Act>
 struct ChooseArgs {
   const Act* weight;
   const float* importance;
-  const uint8_t* codes;
+  CodedScales coded;
   float *log_delta, *zero_point, *shift, *alpha;
   int64_t num_groups, num_inputs;
   int group_size;
@@ -38,7 +38,6 @@ __global__ void __launch_bounds__(kThreads) ChooseKernel(const ChooseArgs<Act> a
   const int g = a.group_size;
   const Act* w = a.weight + group * g;
   const float* m = a.importance + group * g % a.num_inputs;
-  const uint8_t* codes = a.codes + group * g;
   float* levels = all_levels[slot];
 
   float negated_min = -INFINITY, max = -INFINITY;
@@ -61,7 +60,8 @@ __global__ void __launch_bounds__(kThreads) ChooseKernel(const ChooseArgs<Act> a
   float own = 0, errors[kGrids] = {};
   for (int k = lane; k < g; k += 32) {
     const float value = ToFloat(w[k]), weight = m[k];
-    const float own_error = value - (levels[codes[k]] + own_offset) * own_delta;
+    const float own_error =
+        value - (levels[a.coded.template Code<n>(group * g + k)] + own_offset) * own_delta;
     own += weight * own_error * own_error;
 #pragma unroll
     for (int i = 0; i < kGrids; ++i) {
@@ -123,7 +123,7 @@ void ChooseStarts(Backend* backend, UniformStarts allowed, const Tensor& importa
     ChooseArgs<Act> args;
     args.weight = Data<Act>(s->weight);
     args.importance = importance.f32();
-    args.codes = s->codes.u8();
+    args.coded = CodedScalesOf(*s);
     args.log_delta = s->log_delta.f32();
     args.zero_point = s->zero_point.f32();
     args.shift = s->shift.f32();

@@ -23,6 +23,11 @@ uint64_t LayerSeed(uint64_t seed, int layer) {
   return static_cast<uint64_t>(words.v[1]) << 32 | words.v[0];
 }
 
+// Of the moments of linear layer l.
+uint32_t RoundingSeed(uint64_t layer_seed, int l) {
+  return PhiloxAt(layer_seed, /*stream=*/0x726F756E64 /* "round" */, l).v[0];
+}
+
 // Means of consecutive steps, so that a curve stays small.
 std::vector<float> Condense(const std::vector<float>& losses, size_t max_points) {
   const size_t stride = (losses.size() + max_points - 1) / max_points;
@@ -88,7 +93,8 @@ absl::Status Initialize(const LayerTask& task, Loaded* loaded, Optimized* optimi
     UQ_ASSIGN_OR_RETURN(w_hat, Tensor::Allocate(backend, task.env.act, linear.shape));
     UQ_ASSIGN_OR_RETURN(optimized->states[l],
                         quant::NewQuantizerState(backend, std::move(weight), settings.bits,
-                                                 group_size, method.trained));
+                                                 group_size, method.trained, spec.optimizer_state));
+    optimized->states[l]->rounding_seed = RoundingSeed(LayerSeed(spec.seed, task.at.layer), l);
     if (spec.initialization == Initialization::kActivationAware) {
       optimized->states[l]->learning_rate_scale = quant::LearningRateScale(settings.bits);
     }

@@ -36,6 +36,7 @@ constexpr Part kParts[] = {
 };
 
 SafetensorsDType DTypeOf(const Tensor& tensor) {
+  if (tensor.dtype() == DType::kBfloat16) return SafetensorsDType::kBF16;
   return tensor.dtype() == DType::kUint8 ? SafetensorsDType::kU8 : SafetensorsDType::kF32;
 }
 
@@ -50,6 +51,7 @@ absl::StatusOr<std::string> SaveLayerState(const std::vector<std::string>& modul
     if (!state.has_value()) continue;
     for (const Part& part : kParts) {
       const Tensor& tensor = (*state).*part.tensor;
+      if (tensor.empty()) continue;
       const std::string name = absl::StrCat(modules[l], part.suffix);
       declarations.push_back({name, DTypeOf(tensor), tensor.shape()});
       tensors[name] = &tensor;
@@ -78,8 +80,9 @@ absl::Status LoadQuantizerState(const SafetensorsFile& file, const std::string& 
                                 QuantizerState* state) {
   std::string bytes;
   for (const Part& part : kParts) {
-    UQ_ASSIGN_OR_RETURN(const TensorInfo info, file.Find(absl::StrCat(module, part.suffix)));
     Tensor& tensor = state->*part.tensor;
+    if (tensor.empty()) continue;
+    UQ_ASSIGN_OR_RETURN(const TensorInfo info, file.Find(absl::StrCat(module, part.suffix)));
     if (info.shape != tensor.shape()) {
       return InvalidInput("TENSOR_SHAPE",
                           absl::StrCat(info.name, " of object ", file.key(), " has shape [",

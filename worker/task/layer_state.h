@@ -3,7 +3,8 @@
 // same inputs give the bits of one run. Internal to worker/task.
 //
 // Tensors are the members of quant::QuantizerState, named MODULE.member: f32, and u8 for the codes.
-// 13 bytes a weight.
+// 13 bytes a weight. With optimizer_state = bf16 the moments of s2 are bf16 and there are no codes
+// (worker/quant/compact_state.h): 8 bytes.
 // Errors: kInvalidArgument (TENSOR_NOT_FOUND, TENSOR_SHAPE, TENSOR_DTYPE) when the object is not
 // the layer's; store errors pass through.
 #ifndef UNIQUANF_WORKER_TASK_LAYER_STATE_H_

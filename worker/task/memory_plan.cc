@@ -7,6 +7,7 @@
 #include "common/base/machine_resources.h"
 #include "common/base/status.h"
 #include "worker/model/checkpoint.h"
+#include "worker/quant/gradient_memory.h"
 #include "worker/quant/quantizer.h"
 #include "worker/quant/reconstruct.h"
 
@@ -28,25 +29,23 @@ LayerMemory EstimateLayerMemory(const Plan& plan, const ModelConfig& config, int
   const uint64_t act_bytes = DTypeBytes(act);
   const bool reconstructs = NeedsReconstruction(spec);
   const int micro_batch = quant::MicroBatchSize(spec.batch_size, plan.sequence_length);
-  // The original, ŵ and, where it is trained, its gradient; a sum of gradients is float32.
-  uint64_t weight_bytes = 2 * act_bytes;
-  if (reconstructs) weight_bytes += act_bytes;
-  if (reconstructs && micro_batch < spec.batch_size && act != DType::kFloat32) {
-    weight_bytes += sizeof(float);
-  }
   LayerMemory memory;
   memory.fixed_bytes = kSmallTensorBytes;
+  if (reconstructs) {
+    memory.fixed_bytes += quant::GradientBytes(block, act, micro_batch < spec.batch_size);
+  }
   for (const TensorSpec& tensor : block.tensors) {
     memory.host_bytes += static_cast<uint64_t>(tensor.num_elements()) * sizeof(float);
   }
   for (int l = 0; l < block.num_linears(); ++l) {
     const auto [num_outputs, num_inputs] = block.LinearShape(l);
     const ModuleSettings settings = SettingsForModule(spec, config.ModuleName(layer, l));
-    memory.fixed_bytes += static_cast<uint64_t>(num_outputs) * num_inputs * weight_bytes;
+    // The original and ŵ.
+    memory.fixed_bytes += static_cast<uint64_t>(num_outputs) * num_inputs * 2 * act_bytes;
     if (settings.full_precision) continue;
     const int64_t group_size = settings.group_size == 0 ? num_inputs : settings.group_size;
-    memory.fixed_bytes +=
-        quant::QuantizerStateBytes(backend, num_outputs, num_inputs, settings.bits, group_size);
+    memory.fixed_bytes += quant::QuantizerStateBytes(
+        backend, num_outputs, num_inputs, settings.bits, group_size, spec.optimizer_state);
     if (reconstructs && spec.initialization == Initialization::kActivationAware) {
       memory.fixed_bytes += quant::StartBytes(num_outputs, num_inputs, settings.bits, group_size);
     }

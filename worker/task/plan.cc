@@ -7,6 +7,7 @@
 #include "common/base/digest.h"
 #include "common/base/json_util.h"
 #include "common/base/status.h"
+#include "worker/quant/compact_state.h"
 
 namespace uniquanf {
 namespace {
@@ -64,6 +65,9 @@ std::string Plan::ToJson() const {
   json["evaluation_sha256"] = evaluation_sha256;
   json["num_evaluation_tokens"] = num_evaluation_tokens;
   if (!warnings.empty()) json["warnings"] = warnings;
+  if (spec.optimizer_state != OptimizerState::kF32) {
+    json["optimizer_state_version"] = quant::kCompactStateVersion;
+  }
   return json.dump();
 }
 
@@ -90,6 +94,12 @@ absl::StatusOr<Plan> Plan::FromJson(absl::string_view text) {
   reader.Read("evaluation_sha256", kRequired, &plan.evaluation_sha256);
   reader.Read("num_evaluation_tokens", kRequired, &plan.num_evaluation_tokens);
   reader.Read("warnings", JsonObjectReader::kOptional, &plan.warnings);
+  int state_version = quant::kCompactStateVersion;
+  reader.Read("optimizer_state_version", JsonObjectReader::kOptional, &state_version);
+  if (reader.ok() && state_version != quant::kCompactStateVersion) {
+    reader.Fail(absl::StrCat("the job's optimizer state has version ", state_version,
+                             "; this one knows ", quant::kCompactStateVersion));
+  }
   UQ_RETURN_IF_ERROR(reader.Finish());
   UQ_ASSIGN_OR_RETURN(plan.spec, QuantizationSpec::FromJson(spec->dump()));
   // A job that was prepared before the field was there goes on as it began.

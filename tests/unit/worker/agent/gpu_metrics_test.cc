@@ -35,6 +35,20 @@ TEST(GpuMetricsTest, SaysWhatTheDriverTellsOfEachSlotsDevice) {
   }
 }
 
+TEST(GpuMonitorTest, ReadsClockAndPower) {
+  const auto monitor =
+      OpenGpuMonitor({"0000:03:00.0", "0000:02:00.0", "0000:01:00.0"}, UNIQUANF_FAKE_NVML);
+  ASSERT_NE(monitor, nullptr);
+  const std::vector<GpuSample> samples = monitor->Read();
+  ASSERT_EQ(samples.size(), 3u);
+  EXPECT_EQ(samples[0].sm_clock_mhz, 1410);
+  EXPECT_EQ(samples[0].power_watts, 697.25);
+  for (const int i : {1, 2}) {
+    EXPECT_EQ(samples[i].sm_clock_mhz, std::nullopt) << i;
+    EXPECT_EQ(samples[i].power_watts, std::nullopt) << i;
+  }
+}
+
 TEST(GpuMetricsTest, WithoutADeviceThereAreNoSeries) {
   prometheus::Registry registry;
   GpuMetrics metrics(&registry, OpenGpuMonitor({}, UNIQUANF_FAKE_NVML));

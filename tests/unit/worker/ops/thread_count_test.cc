@@ -69,5 +69,41 @@ TEST(ThreadCountTest, OpsGiveTheSameBytes) {
   EXPECT_EQ(one, RunOps(3));
 }
 
+// y, dx and dw of a linear layer.
+std::vector<std::vector<float>> RunLinear(int num_threads, int64_t t, int64_t n, int64_t k) {
+  std::unique_ptr<Backend> owner = NewCpuBackend({.num_threads = num_threads});
+  Backend* backend = owner.get();
+  constexpr DType kF32 = DType::kFloat32;
+  const Tensor x = Upload(backend, kF32, {t, k}, RandomFloats(t * k, 1));
+  const Tensor w = Upload(backend, kF32, {n, k}, RandomFloats(n * k, 2));
+  const Tensor dy = Upload(backend, kF32, {t, n}, RandomFloats(t * n, 3));
+  Tensor y = Empty(backend, kF32, {t, n});
+  Tensor dx = Upload(backend, kF32, {t, k}, RandomFloats(t * k, 4));
+  Tensor dw = Empty(backend, kF32, {n, k});
+  ops::LinearForward(backend, x, w, nullptr, &y);
+  ops::LinearBackwardInput(backend, dy, w, /*accumulate=*/true, &dx);
+  ops::LinearBackwardWeight(backend, dy, x, /*accumulate=*/false, &dw);
+  return {*y.ToFloats(), *dx.ToFloats(), *dw.ToFloats()};
+}
+
+// The sizes of the pieces that products are cut into follow the number of threads, so every size is
+// reached by one of these. Ragged sizes, ones with few columns (OpenBLAS's small products) and more
+// columns than a piece has. The kernel is the processor's, or the one that OPENBLAS_CORETYPE names.
+TEST(ThreadCountTest, ProductsGiveTheSameBytesInPiecesOfAnySize) {
+  const struct {
+    int64_t t, n, k;
+  } kShapes[] = {{512, 256, 256}, {512, 704, 256}, {512, 256, 704}, {512, 128, 256},
+                 {333, 700, 333}, {192, 512, 320}, {256, 300, 256}, {769, 129, 65},
+                 {1186, 17, 230}, {850, 7, 591},   {640, 1100, 96}, {2050, 256, 64},
+                 {65, 512, 512},  {1023, 96, 1030}};
+  for (const auto& [t, n, k] : kShapes) {
+    const auto one = RunLinear(1, t, n, k);
+    for (const int num_threads : {2, 3, 4, 8}) {
+      EXPECT_EQ(one, RunLinear(num_threads, t, n, k))
+          << t << " x " << n << " x " << k << ", " << num_threads << " threads";
+    }
+  }
+}
+
 }  // namespace
 }  // namespace uniquanf
