@@ -121,15 +121,34 @@ bool NeedsReconstruction(const QuantizationSpec& spec) {
   return false;
 }
 
+bool Distills(const QuantizationSpec& spec) { return spec.distill_window > 0; }
+
+bool NeedsCalibration(const QuantizationSpec& spec) {
+  return NeedsReconstruction(spec) || Distills(spec);
+}
+
 absl::Status QuantizationSpec::Validate() const {
   FieldChecker checker(*this);
   VisitSpecFields(checker);
   UQ_RETURN_IF_ERROR(checker.status());
   // The rules that join fields.
-  if (NeedsReconstruction(*this) && calibration_uri.empty()) {
-    return Invalid(absl::StrCat("calibration_uri is empty; the method ",
+  if (NeedsCalibration(*this) && calibration_uri.empty()) {
+    return Invalid(
+        absl::StrCat("calibration_uri is empty; ",
+                     Distills(*this) ? "distillation (distill_window)"
+                                     : absl::StrCat("the method ", QuantizationMethodName(method)),
+                     " needs calibration data", Distills(*this) ? "" : " unless epochs is 0"));
+  }
+  if (Distills(*this) &&
+      (method == QuantizationMethod::kRtn || method == QuantizationMethod::kFlexround)) {
+    return Invalid(absl::StrCat("distill_window = ", distill_window,
+                                ": distillation trains levels "
+                                "that the method ",
                                 QuantizationMethodName(method),
-                                " needs calibration data unless epochs is 0"));
+                                " keeps equally spaced; use method uniquanf, or distill_window 0"));
+  }
+  if (!Distills(*this) && !distillation_uri.empty()) {
+    return Invalid("distillation_uri is given, but nothing is distilled; set distill_window");
   }
   if (!evaluation_uri.empty() && evaluation_entry.empty()) {
     return Invalid("evaluation_entry is empty; it is required beside evaluation_uri");

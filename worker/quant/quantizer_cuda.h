@@ -19,7 +19,7 @@ void Backward(Backend* backend, const QuantizerState& state, const Tensor& upstr
 void UpdateAndForward(Backend* backend, const ops::StepParams* params, const Tensor& upstream,
                       QuantizerState* state, Tensor* w_hat);
 
-void WriteStored(Backend* backend, const QuantizerState& state, const Tensor& alpha,
+void WriteStored(Backend* backend, const StoredCodes& stored, const Tensor& alpha,
                  const Tensor& beta, Tensor* out);
 
 }  // namespace uniquanf::quant::cuda

@@ -188,16 +188,16 @@ void Backward(Backend* backend, const QuantizerState& s, const Tensor& upstream,
   cuda->NoteLaunch();
 }
 
-void WriteStored(Backend* backend, const QuantizerState& s, const Tensor& alpha, const Tensor& beta,
+void WriteStored(Backend* backend, const StoredCodes& s, const Tensor& alpha, const Tensor& beta,
                  Tensor* out) {
   CudaBackend* cuda = CudaBackend::From(backend);
-  const int64_t num_weights = s.codes.num_elements();
+  const int64_t num_weights = s.codes->num_elements();
   DispatchAct(out->dtype(), [&](auto act) {
     using Act = decltype(act);
     DispatchBits(s.bits, [&](auto bits) {
       StoredKernel<Act, bits.value>
           <<<static_cast<unsigned>(CeilDiv(num_weights, int64_t{kThreads})), kThreads, 0,
-             cuda->stream()>>>(s.codes.u8(), alpha.f32(), beta.f32(), num_weights,
+             cuda->stream()>>>(s.codes->u8(), alpha.f32(), beta.f32(), num_weights,
                                static_cast<int>(s.group_size), Data<Act>(out));
     });
   });
