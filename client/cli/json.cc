@@ -59,7 +59,8 @@ Json ToJson(const Task& task) {
   Json json;
   json["name"] = task.name;
   json["kind"] = std::string(TaskKindName(task.kind));
-  json["layer"] = task.kind == TaskKind::kLayer ? Json(task.layer) : Json(nullptr);
+  const bool has_layer = task.kind == TaskKind::kLayer || task.kind == TaskKind::kDistill;
+  json["layer"] = has_layer ? Json(task.layer) : Json(nullptr);
   json["round"] = task.kind == TaskKind::kLayer ? Json(task.round) : Json(nullptr);
   json["state"] = std::string(TaskStateName(task.state));
   json["attempt"] = task.attempt;

@@ -25,6 +25,8 @@ std::string TaskLabel(const Task& task) {
     case TaskKind::kLayer:
       return absl::StrCat("layer ", task.layer,
                           task.round == 0 ? "" : absl::StrCat(" round ", task.round + 1));
+    case TaskKind::kDistill:
+      return absl::StrCat("distill ", task.layer);
     case TaskKind::kFinalize:
       return "finalize";
     case TaskKind::kUnknown:

@@ -146,6 +146,39 @@ PackedLinear Pack(const UnifiedLinear& unified) {
   return packed;
 }
 
+UnifiedLinear Unpack(const PackedLinear& packed) {
+  const int n = packed.bits;
+  const int64_t N = packed.num_outputs, K = packed.num_inputs, groups = packed.groups_per_row();
+  UnifiedLinear unified;
+  unified.bits = n;
+  unified.num_outputs = N;
+  unified.num_inputs = K;
+  unified.group_size = packed.group_size;
+  unified.codes.resize(N * K);
+  unified.alpha.resize(N * groups * n);
+  unified.shift.resize(N * groups);
+  ParallelRanges(N, kRowsPerPiece, [&](int64_t first_row, int64_t end_row) {
+    for (int64_t row = first_row; row < end_row; ++row) {
+      for (int64_t k = 0; k < K; ++k) {
+        unsigned code = 0;
+        for (int i = 0; i < n; ++i) {
+          const auto plane = static_cast<uint32_t>(packed.qweight[(k / 32 * n + i) * N + row]);
+          code = code << 1 | (~(plane >> (k % 32)) & 1u);
+        }
+        unified.codes[row * K + k] = static_cast<uint8_t>(code);
+      }
+      for (int64_t group = 0; group < groups; ++group) {
+        const int64_t at = row * groups + group;
+        for (int i = 0; i < n; ++i) {
+          unified.alpha[at * n + i] = Float16ToFloat(packed.alpha[(group * n + i) * N + row]);
+        }
+        unified.shift[at] = Float16ToFloat(packed.beta[group * N + row]);
+      }
+    }
+  });
+  return unified;
+}
+
 void DequantizeRows(const PackedLinear& packed, int64_t first_row, int64_t end_row, float* out) {
   const int n = packed.bits;
   const int64_t N = packed.num_outputs, K = packed.num_inputs, g = packed.group_size;

@@ -41,6 +41,9 @@ struct PackedLinear {
 // UnifiedLinear states, codes below 2^n.
 PackedLinear Pack(const UnifiedLinear& unified);
 
+// The way back: what Pack would pack again to the same.
+UnifiedLinear Unpack(const PackedLinear& packed);
+
 // A scale factor or shift as Pack stores it.
 float StoredScale(float value);
 

@@ -86,7 +86,7 @@ struct TaskFailure {
 
 struct TaskFields {
   TaskKind kind = TaskKind::kUnknown;
-  int32_t layer = 0;  // kLayer only
+  int32_t layer = 0;  // kLayer; kDistill: the window's first
   int32_t round = 0;  // kLayer only: a layer has one task a round
   TaskState state = TaskState::kUnknown;
   int32_t attempt = 0;  // counted when leased; the first is 1

@@ -36,6 +36,14 @@ Json ToJson(const JobReport& report) {
                               {"final_loss", NumberJson(layer.final_loss)},
                               {"duration_seconds", SecondsJson(layer.duration)}});
   }
+  json["windows"] = Json::array();
+  for (const WindowReport& window : report.windows) {
+    json["windows"].push_back({{"first_layer", window.first_layer},
+                               {"num_layers", window.num_layers},
+                               {"initial_divergence", NumberJson(window.initial_divergence)},
+                               {"final_divergence", NumberJson(window.final_divergence)},
+                               {"duration_seconds", SecondsJson(window.duration)}});
+  }
   return json;
 }
 

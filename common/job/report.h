@@ -17,8 +17,17 @@ namespace uniquanf {
 struct LayerReport {
   int layer = 0;
   double initial_loss = 0;  // mean squared error of the block's output before reconstruction
-  double final_loss = 0;    // ... and of the stored artifact
+  double final_loss = 0;    // ... and as stored, before distillation
   int bits = 0;             // the most common in the layer; 0: left in full precision
+  absl::Duration duration;
+};
+
+// A window of layers that was distilled: mean divergence KL(original ‖ quantized) of the next-token
+// distributions over held-back calibration tokens, nats a token.
+struct WindowReport {
+  int first_layer = 0;
+  int num_layers = 0;
+  double initial_divergence = 0, final_divergence = 0;
   absl::Duration duration;
 };
 
@@ -26,7 +35,8 @@ struct JobReport {
   std::optional<double> perplexity_before, perplexity_after;  // none without evaluation tokens
   int64_t num_evaluation_tokens = 0;
   std::vector<LayerReport> layers;
-  int64_t model_size_bytes = 0;  // of the source checkpoint's tensors
+  std::vector<WindowReport> windows;  // empty where nothing was distilled
+  int64_t model_size_bytes = 0;       // of the source checkpoint's tensors
   int64_t artifact_size_bytes = 0;
   double average_bits = 0;  // stored bits a weight over quantized modules, scales included
   absl::Duration duration;  // sum of the tasks' running times

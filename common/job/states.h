@@ -38,11 +38,12 @@ inline bool IsFinal(JobState state) {
          state == JobState::kCancelled;
 }
 
-enum class TaskKind { kUnknown = 0, kPrepare = 1, kLayer = 2, kFinalize = 3 };
+enum class TaskKind { kUnknown = 0, kPrepare = 1, kLayer = 2, kFinalize = 3, kDistill = 4 };
 inline constexpr EnumRow<TaskKind> kTaskKinds[] = {
     {TaskKind::kPrepare, "PREPARE", "checks everything, fixes the calibration tokens, plans"},
     {TaskKind::kLayer, "LAYER", "one decoder layer"},
     {TaskKind::kFinalize, "FINALIZE", "assembles, evaluates, publishes"},
+    {TaskKind::kDistill, "DISTILL", "a window of layers, against the original model's output"},
 };
 
 enum class TaskState {

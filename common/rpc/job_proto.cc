@@ -21,6 +21,7 @@ UQ_SAME_NUMBER(TaskKind::kUnknown, v1::Task::KIND_UNSPECIFIED);
 UQ_SAME_NUMBER(TaskKind::kPrepare, v1::Task::PREPARE);
 UQ_SAME_NUMBER(TaskKind::kLayer, v1::Task::LAYER);
 UQ_SAME_NUMBER(TaskKind::kFinalize, v1::Task::FINALIZE);
+UQ_SAME_NUMBER(TaskKind::kDistill, v1::Task::DISTILL);
 UQ_SAME_NUMBER(kNumTaskKinds, v1::Task::Kind_MAX);
 UQ_SAME_NUMBER(TaskState::kUnknown, v1::Task::STATE_UNSPECIFIED);
 UQ_SAME_NUMBER(TaskState::kBlocked, v1::Task::BLOCKED);
@@ -207,6 +208,14 @@ void ReportToProto(const JobReport& report, v1::JobReport* proto) {
     l->set_bits(layer.bits);
     *l->mutable_duration() = DurationToProto(layer.duration);
   }
+  for (const WindowReport& window : report.windows) {
+    v1::WindowReport* w = proto->add_windows();
+    w->set_first_layer(window.first_layer);
+    w->set_num_layers(window.num_layers);
+    w->set_initial_divergence(window.initial_divergence);
+    w->set_final_divergence(window.final_divergence);
+    *w->mutable_duration() = DurationToProto(window.duration);
+  }
   proto->set_model_size_bytes(report.model_size_bytes);
   proto->set_artifact_size_bytes(report.artifact_size_bytes);
   proto->set_average_bits(report.average_bits);
@@ -222,6 +231,11 @@ JobReport ReportFromProto(const v1::JobReport& proto) {
   for (const v1::LayerReport& layer : proto.layers()) {
     report.layers.push_back({layer.layer(), layer.initial_loss(), layer.final_loss(), layer.bits(),
                              DurationFromProto(layer.duration())});
+  }
+  for (const v1::WindowReport& window : proto.windows()) {
+    report.windows.push_back({window.first_layer(), window.num_layers(),
+                              window.initial_divergence(), window.final_divergence(),
+                              DurationFromProto(window.duration())});
   }
   report.model_size_bytes = proto.model_size_bytes();
   report.artifact_size_bytes = proto.artifact_size_bytes();

@@ -127,16 +127,36 @@ bool NeedsReconstruction(const QuantizationSpec& spec) {
   return false;
 }
 
+bool Distills(const QuantizationSpec& spec) { return spec.distill_window > 0; }
+
+bool NeedsCalibration(const QuantizationSpec& spec) {
+  return NeedsReconstruction(spec) || Distills(spec);
+}
+
 absl::Status QuantizationSpec::Validate() const {
   Violations violations;
   FieldChecker checker(*this, &violations);
   VisitSpecFields(checker);
   // The rules that join fields.
-  if (NeedsReconstruction(*this) && calibration_uri.empty()) {
+  if (NeedsCalibration(*this) && calibration_uri.empty()) {
     violations.Add(
         kReason, "calibration_uri",
-        absl::StrCat("calibration_uri is empty; the method ", QuantizationMethodName(method),
-                     " needs calibration data unless epochs is 0"));
+        absl::StrCat("calibration_uri is empty; ",
+                     Distills(*this) ? "distillation (distill_window)"
+                                     : absl::StrCat("the method ", QuantizationMethodName(method)),
+                     " needs calibration data", Distills(*this) ? "" : " unless epochs is 0"));
+  }
+  if (Distills(*this) &&
+      (method == QuantizationMethod::kRtn || method == QuantizationMethod::kFlexround)) {
+    violations.Add(kReason, "distill_window",
+                   absl::StrCat("distill_window = ", distill_window,
+                                ": distillation trains levels that the method ",
+                                QuantizationMethodName(method),
+                                " keeps equally spaced; use method uniquanf, or distill_window 0"));
+  }
+  if (!Distills(*this) && !distillation_uri.empty()) {
+    violations.Add(kReason, "distillation_uri",
+                   "distillation_uri is given, but nothing is distilled; set distill_window");
   }
   if (!evaluation_uri.empty() && evaluation_entry.empty()) {
     violations.Add(kReason, "evaluation_entry",

@@ -100,12 +100,20 @@ struct QuantizationSpec {
   LayerSchedule schedule = LayerSchedule::kSequential;
   int pipeline_rounds = 4;
   OptimizerState optimizer_state = OptimizerState::kF32;
+  // Distillation after the layers' reconstruction (worker/distill/README.md).
+  int distill_window = 0;        // W, layers a task
+  std::string distillation_uri;  // sequences beside the calibration's
+  int distill_steps = 800;
+  int distill_batch_size = 8;
+  double distill_learning_rate = 2.5e-3;      // of the latent weights, in steps of their grid
+  double distill_scale_learning_rate = 1e-3;  // of scale factors, shifts and norms' gains
 
   bool operator==(const QuantizationSpec&) const = default;
   // Checks every range that needs no model. Group size against layer shapes is checked in prepare.
   absl::Status Validate() const;
-  // Canonical JSON: every field (but for those whose row says that their default is left out),
-  // fixed order, no white space; equal specs give equal bytes.
+  // Canonical JSON: fixed order, no white space; equal specs give equal bytes. Left out where they
+  // have their defaults: fields whose row says so, and those of a distillation that is off
+  // (distill_window 0), so that jobs without keep the bytes that they had before such fields.
   std::string ToJson() const;
   // Strict: unknown fields and wrong types are errors. Missing fields keep their defaults.
   static absl::StatusOr<QuantizationSpec> FromJson(absl::string_view json);
@@ -113,6 +121,11 @@ struct QuantizationSpec {
 
 // Whether `spec` optimizes blocks on calibration data (else a layer needs nothing but its weights).
 bool NeedsReconstruction(const QuantizationSpec& spec);
+
+// Whether windows of layers are distilled after the layers.
+bool Distills(const QuantizationSpec& spec);
+// Whether calibration data is needed.
+bool NeedsCalibration(const QuantizationSpec& spec);
 
 // Settings that hold for one module: the job's, with the first matching override applied.
 struct ModuleSettings {

@@ -22,11 +22,12 @@
 namespace uniquanf {
 
 // A heading of the help and of the reference page.
-enum class SpecSection { kWhat, kHow, kOptimization };
+enum class SpecSection { kWhat, kHow, kOptimization, kDistillation };
 inline constexpr EnumRow<SpecSection> kSpecSections[] = {
     {SpecSection::kWhat, "What to quantize"},
     {SpecSection::kHow, "How"},
     {SpecSection::kOptimization, "Calibration and optimization"},
+    {SpecSection::kDistillation, "Distillation"},
 };
 
 inline constexpr EnumRow<LayerSchedule> kLayerSchedules[] = {
@@ -194,6 +195,26 @@ void VisitSpecFields(Visitor&& v) {
   v(EnumField<EnumRow<OptimizerState>, OptimizerState>{
       "optimizer_state", &S::optimizer_state, kOptimizerStates, Section::kOptimization,
       "the optimizer's moments of the weights' scales", /*omits_default=*/true});
+
+  v(NumberField<int>{"distill_window", &S::distill_window, 0, 100000, "no distillation",
+                     Section::kDistillation,
+                     "layers that are trained together against the original model's output, in a "
+                     "task, after all layers are quantized; as many as the model has, or more: all "
+                     "in one task"});
+  v(TextField{"distillation_uri", &S::distillation_uri, TextField::kUri, false,
+              Section::kDistillation, "FILE",
+              "further sequences to distill on, beside the calibration's, in any form that it may "
+              "have; some 2,000 are worth most of what distillation brings"});
+  v(NumberField<int>{"distill_steps", &S::distill_steps, 1, 1000000, "", Section::kDistillation,
+                     "optimizer steps of each window"});
+  v(NumberField<int>{"distill_batch_size", &S::distill_batch_size, 1, 64, "",
+                     Section::kDistillation, "sequences a step"});
+  v(NumberField<double>{"distill_learning_rate", &S::distill_learning_rate, 0, 1, "",
+                        Section::kDistillation,
+                        "learning rate of the weights' latents, in steps of their grid"});
+  v(NumberField<double>{"distill_scale_learning_rate", &S::distill_scale_learning_rate, 0, 1, "",
+                        Section::kDistillation,
+                        "learning rate of scale factors, shifts and norms' gains"});
 }
 
 template <typename Visitor>

@@ -19,6 +19,11 @@ class FieldWriter {
   FieldWriter(const QuantizationSpec& spec, OrderedJson* json) : spec_(spec), json_(*json) {}
   template <typename Field>
   void operator()(const Field& field) const {
+    static const QuantizationSpec kDefaults;
+    if (field.section == SpecSection::kDistillation && !Distills(spec_) &&
+        spec_.*field.member == kDefaults.*field.member) {
+      return;
+    }
     json_[field.name] = spec_.*field.member;
   }
   template <typename Row, typename E>

@@ -5,16 +5,21 @@
 namespace uniquanf::server {
 namespace {
 
+// Of a window's task, for each layer that its steps go through.
+constexpr double kDistillWork = 2.0;
+
 // Work of a task in units of one layer's: measured on small models, where reading and publishing
 // weigh most.
-double Work(const Task& task, int32_t num_rounds) {
+double Work(const Job& job, const Task& task) {
   switch (task.kind) {
     case TaskKind::kUnknown:
       break;
     case TaskKind::kPrepare:
       return 0.2;
     case TaskKind::kLayer:
-      return 1.0 / num_rounds;
+      return 1.0 / std::max(1, job.num_rounds);
+    case TaskKind::kDistill:  // its steps go through all layers that follow, forward and back
+      return kDistillWork * (job.num_layers - task.layer);
     case TaskKind::kFinalize:
       return 0.5;
   }
@@ -38,7 +43,7 @@ JobProgress ComputeProgress(const Job& job, const std::vector<std::shared_ptr<co
   absl::Duration measured_time;
   int num_running = 0;
   for (const auto& task : tasks) {
-    const double work = Work(*task, std::max(1, job.num_rounds));
+    const double work = Work(job, *task);
     total += work;
     done += work * DoneFraction(*task);
     if (task->state == TaskState::kLeased) ++num_running;

@@ -24,6 +24,10 @@ std::string MalformedOutcome(const Policy& policy, const Job& job, const Task& t
     if (outcome.num_rounds < 1 || outcome.num_rounds > kMaxRounds) {
       return absl::StrCat("num_rounds ", outcome.num_rounds, " is outside 1..", kMaxRounds);
     }
+    if (outcome.distill_window < 0 || outcome.distill_window > outcome.num_layers) {
+      return absl::StrCat("distill_window ", outcome.distill_window, " is outside 0..",
+                          outcome.num_layers);
+    }
     if (outcome.layer_memory_bytes < 0) return "layer_memory_bytes is negative";
     if (outcome.device != "cpu" && outcome.device != "cuda") {
       return absl::StrCat("device \"", outcome.device, "\" is neither cpu nor cuda");
@@ -33,8 +37,9 @@ std::string MalformedOutcome(const Policy& policy, const Job& job, const Task& t
     }
     if (job.num_layers > 0 &&
         (job.num_layers != outcome.num_layers || job.num_rounds != outcome.num_rounds ||
-         job.layers_independent != outcome.layers_independent)) {
-      return "a plan made again has another number of layers or rounds than before";
+         job.layers_independent != outcome.layers_independent ||
+         job.distill_window != outcome.distill_window)) {
+      return "a plan made again has another number of layers, rounds or windows than before";
     }
   }
   if (task.kind == TaskKind::kFinalize && !outcome.artifact.has_value()) {
@@ -191,13 +196,14 @@ void Mutation::Succeed(JobEntry* entry, int32_t index, const TaskOutcome& outcom
   }
   Job& job = entry->job;
   if (task.kind == TaskKind::kPrepare && job.num_layers == 0) {
-    const int64_t num_tasks = NumNodes({outcome.num_layers, outcome.num_rounds, false});
+    const int64_t num_tasks =
+        NumNodes({outcome.num_layers, outcome.num_rounds, false, outcome.distill_window});
     if (num_tasks > state_.policy.max_tasks_per_job) {
       Fail(entry, index,
            {FailureClass::kInvalidInput, "TASKS_EXCEEDED",
             absl::StrCat(outcome.num_layers, " layers in ", outcome.num_rounds, " rounds make ",
                          num_tasks, " tasks; a job may have ", state_.policy.max_tasks_per_job,
-                         "; use fewer pipeline_rounds"),
+                         "; use fewer pipeline_rounds or a larger distill_window"),
             task.attempt, task.worker, now_.wall},
            LeaseStatus::kReported);
       return;
@@ -205,6 +211,7 @@ void Mutation::Succeed(JobEntry* entry, int32_t index, const TaskOutcome& outcom
     job.num_layers = outcome.num_layers;
     job.layers_independent = outcome.layers_independent;
     job.num_rounds = outcome.num_rounds;
+    job.distill_window = outcome.distill_window;
     job.device = outcome.device;
     job.layer_memory_bytes = outcome.layer_memory_bytes;
   }

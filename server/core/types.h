@@ -102,6 +102,7 @@ struct Job : JobFields {
   int32_t num_layers = 0;
   bool layers_independent = false;
   int32_t num_rounds = 1;
+  int32_t distill_window = 0;
   int64_t layer_memory_bytes = 0;
 
   std::string report;  // opaque
@@ -109,7 +110,7 @@ struct Job : JobFields {
 
 // The graph that the job's tasks are, once prepare has run.
 inline GraphShape ShapeOf(const Job& job) {
-  return {job.num_layers, job.num_rounds, job.layers_independent};
+  return {job.num_layers, job.num_rounds, job.layers_independent, job.distill_window};
 }
 
 // A job label with this prefix is a requirement on the worker's labels: "require/zone" = "b" runs
@@ -149,6 +150,7 @@ struct TaskOutcome {
   int32_t num_layers = 0;
   bool layers_independent = false;
   int32_t num_rounds = 1;
+  int32_t distill_window = 0;
   std::string device;
   int64_t layer_memory_bytes = 0;
   std::optional<ArtifactRef> artifact;

@@ -329,6 +329,7 @@ absl::StatusOr<SynchronizeEvent> SynchronizeFromProto(const v1::SynchronizeReque
         r.outcome.num_layers = outcome.num_layers();
         r.outcome.layers_independent = outcome.layers_independent();
         r.outcome.num_rounds = outcome.num_rounds() == 0 ? 1 : outcome.num_rounds();
+        r.outcome.distill_window = outcome.distill_window();
         r.outcome.device = outcome.device();
         r.outcome.layer_memory_bytes = outcome.layer_memory_bytes();
         if (outcome.has_artifact()) r.outcome.artifact = ArtifactFromProto(outcome.artifact());

@@ -90,6 +90,7 @@ std::string EncodeJob(const Job& job) {
   r.set_num_layers(job.num_layers);
   r.set_layers_independent(job.layers_independent);
   r.set_num_rounds(job.num_rounds);
+  r.set_distill_window(job.distill_window);
   r.set_layer_memory_bytes(job.layer_memory_bytes);
   r.set_report(job.report);
   return DeterministicBytes(r);
@@ -114,6 +115,7 @@ absl::StatusOr<Job> DecodeJob(absl::string_view bytes, bool* is_old) {
   job.num_layers = r.num_layers();
   job.layers_independent = r.layers_independent();
   job.num_rounds = std::max(1, r.num_rounds());
+  job.distill_window = std::max(0, r.distill_window());
   job.layer_memory_bytes = r.layer_memory_bytes();
   job.report = r.report();
   return job;

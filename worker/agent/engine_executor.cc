@@ -18,6 +18,7 @@ v1::TaskOutcome PrepareToProto(const PrepareOutcome& outcome, DeviceKind device)
   proto.set_num_layers(outcome.num_layers);
   proto.set_layers_independent(outcome.layers_independent);
   proto.set_num_rounds(outcome.num_rounds);
+  proto.set_distill_window(outcome.distill_window);
   proto.set_device(device == DeviceKind::kCuda ? "cuda" : "cpu");
   proto.set_layer_memory_bytes(static_cast<int64_t>(outcome.layer_memory_bytes));
   return proto;
@@ -113,6 +114,14 @@ absl::StatusOr<v1::TaskOutcome> EngineExecutor::Dispatch(const v1::TaskAssignmen
           const LayerOutcome outcome,
           layers_.Run(spec, assignment.plan_sha256(), {assignment.layer(), assignment.round()},
                       layers, environment));
+      v1::TaskOutcome proto;
+      proto.set_result_sha256(outcome.result_sha256);
+      return proto;
+    }
+    case v1::Task::DISTILL: {
+      UQ_ASSIGN_OR_RETURN(
+          const WindowTaskOutcome outcome,
+          RunWindow(spec, assignment.plan_sha256(), assignment.layer(), layers, environment));
       v1::TaskOutcome proto;
       proto.set_result_sha256(outcome.result_sha256);
       return proto;

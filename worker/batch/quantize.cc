@@ -101,10 +101,12 @@ class QuantizeRun {
                        "; use fewer or shorter calibration sequences "
                        "(--num-samples, --sequence-length)"));
     }
-    shape_ = {prepared_.num_layers, prepared_.num_rounds, prepared_.layers_independent};
+    shape_ = {prepared_.num_layers, prepared_.num_rounds, prepared_.layers_independent,
+              prepared_.distill_window};
     graph_ = BuildTaskGraph(shape_);
     std::vector<std::string> results;
-    UQ_RETURN_IF_ERROR(RunLayers(&results));
+    UQ_RETURN_IF_ERROR(RunLayers());
+    UQ_RETURN_IF_ERROR(RunWindows(&results));
     Watch("finalize", &slots_[0]);
     absl::StatusOr<FinalizeOutcome> outcome =
         RunFinalize(flags_.spec, prepared_.plan_sha256, results, slots_[0]);
@@ -112,8 +114,43 @@ class QuantizeRun {
     return outcome;
   }
 
-  // Hands over what finalize is given.
-  absl::Status RunLayers(std::vector<std::string>* results) {
+  // Windows follow one another, on the first device. Hands over what finalize is given.
+  absl::Status RunWindows(std::vector<std::string>* results) {
+    absl::MutexLock lock(&schedule_mutex_);
+    for (size_t node = 0; node < graph_.size(); ++node) {
+      const TaskKey& task = graph_[node];
+      if (task.kind != TaskKind::kDistill) continue;
+      UQ_ASSIGN_OR_RETURN(results_[node], RunOneWindow(task, InputsFor(task)));
+    }
+    *results = InputsFor(graph_.back());
+    return absl::OkStatus();
+  }
+
+  // The result's digest.
+  absl::StatusOr<std::string> RunOneWindow(const TaskKey& task,
+                                           const std::vector<std::string>& inputs) {
+    const std::string name = absl::StrCat("distill ", task.layer);
+    std::string result = flags_.fresh ? "" : work_->Finished(prepared_.plan_sha256, task);
+    if (!result.empty()) {
+      absl::MutexLock lock(&mutex_);
+      progress_.Print(absl::StrCat(name, ": done by an earlier run"));
+    } else {
+      Watch(name, &slots_[0]);
+      UQ_ASSIGN_OR_RETURN(
+          const WindowTaskOutcome outcome,
+          RunWindow(flags_.spec, prepared_.plan_sha256, task.layer, inputs, slots_[0]));
+      result = outcome.result_sha256;
+      UQ_RETURN_IF_ERROR(work_->RecordFinished(prepared_.plan_sha256, task, result));
+      absl::MutexLock lock(&mutex_);
+      progress_.Print(absl::StrFormat("%s: divergence %.4f -> %.4f nats a token", name,
+                                      outcome.initial_divergence, outcome.final_divergence));
+    }
+    absl::MutexLock lock(&mutex_);
+    ++num_done_;
+    return result;
+  }
+
+  absl::Status RunLayers() {
     const size_t most = prepared_.layers_independent ? prepared_.num_layers : prepared_.num_rounds;
     std::vector<absl::Status> statuses(std::min(slots_.size(), most));
     {
@@ -145,8 +182,6 @@ class QuantizeRun {
       if (!status.ok() && !absl::IsCancelled(status)) return status;
     }
     for (const absl::Status& status : statuses) UQ_RETURN_IF_ERROR(status);
-    absl::MutexLock lock(&schedule_mutex_);
-    *results = InputsFor(graph_.back());
     return absl::OkStatus();
   }
 
@@ -208,18 +243,19 @@ class QuantizeRun {
   // The result's digest.
   absl::StatusOr<std::string> RunOneLayer(LayerRound task, const std::vector<std::string>& inputs,
                                           size_t slot) {
+    const TaskKey key = {TaskKind::kLayer, task.layer, task.round};
     const std::string name = prepared_.num_rounds == 1
                                  ? absl::StrCat("layer ", task.layer)
                                  : absl::StrCat("layer ", task.layer, " round ", task.round + 1,
                                                 "/", prepared_.num_rounds);
-    std::string result = flags_.fresh ? "" : work_->FinishedLayer(prepared_.plan_sha256, task);
+    std::string result = flags_.fresh ? "" : work_->Finished(prepared_.plan_sha256, key);
     if (result.empty()) {
       Watch(name, &slots_[slot]);
       UQ_ASSIGN_OR_RETURN(
           const LayerOutcome outcome,
           runners_[slot]->Run(flags_.spec, prepared_.plan_sha256, task, inputs, slots_[slot]));
       result = outcome.result_sha256;
-      UQ_RETURN_IF_ERROR(work_->RecordFinishedLayer(prepared_.plan_sha256, task, result));
+      UQ_RETURN_IF_ERROR(work_->RecordFinished(prepared_.plan_sha256, key, result));
       absl::MutexLock lock(&mutex_);
       if (outcome.initial_loss > 0) {
         progress_.Print(absl::StrFormat("%s: output error %.3e -> %.3e", name, outcome.initial_loss,
@@ -241,15 +277,19 @@ class QuantizeRun {
       const int num_layers = prepared_.num_layers;
       const double part =
           progress.num_steps > 0 ? static_cast<double>(progress.step) / progress.num_steps : 0;
-      const bool reconstructing = absl::string_view(progress.phase) == "reconstructing";
+      const absl::string_view phase = progress.phase;
+      const bool reconstructing = phase == "reconstructing" || phase == "distilling";
+      // Windows' tasks count like layers'.
+      const double num_tasks = std::max<double>(1, static_cast<double>(graph_.size()) - 2);
       ProgressRow job, row;
       job.label = "job";
       if (num_layers > 0) {
-        job_fraction_ = std::max(job_fraction_, (num_done_ + (reconstructing ? part : 0)) /
-                                                    (num_layers * prepared_.num_rounds));
+        job_fraction_ =
+            std::max(job_fraction_, (num_done_ + (reconstructing ? part : 0)) / num_tasks);
       }
       job.fraction = job_fraction_;
-      job.detail = absl::StrCat(num_done_ / prepared_.num_rounds, "/", num_layers, " layers");
+      job.detail = absl::StrCat(std::min(num_done_ / prepared_.num_rounds, num_layers), "/",
+                                num_layers, " layers");
       row.label = task;
       row.fraction = part;
       row.detail = progress.loss > 0
@@ -307,6 +347,11 @@ void PrintReport(const FinalizeOutcome& outcome) {
     std::printf("Perplexity     %.4f before, %.4f after, on %lld tokens\n",
                 *report.perplexity_before, *report.perplexity_after,
                 static_cast<long long>(report.num_evaluation_tokens));
+  }
+  for (const WindowReport& window : report.windows) {
+    std::printf("Distilled      layers %d to %d: divergence %.4f before, %.4f after\n",
+                window.first_layer, window.first_layer + window.num_layers - 1,
+                window.initial_divergence, window.final_divergence);
   }
   std::printf("Computed for   %.1f s\n", absl::ToDoubleSeconds(report.duration));
   for (const std::string& warning : report.warnings)

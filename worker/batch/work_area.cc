@@ -18,8 +18,9 @@
 namespace uniquanf::batch {
 namespace {
 
-std::string JournalKey(const std::string& plan_sha256, LayerRound layer) {
-  return absl::StrCat("journal/", plan_sha256, "/", layer.layer, "-", layer.round);
+std::string JournalKey(const std::string& plan_sha256, const TaskKey& task) {
+  const char* const kind = task.kind == TaskKind::kDistill ? "distill-" : "";
+  return absl::StrCat("journal/", plan_sha256, "/", kind, task.layer, "-", task.round);
 }
 
 }  // namespace
@@ -71,13 +72,13 @@ WorkArea::~WorkArea() {
   if (lock_fd_ >= 0) close(lock_fd_);
 }
 
-std::string WorkArea::FinishedLayer(const std::string& plan_sha256, LayerRound layer) const {
-  return store_->Read(JournalKey(plan_sha256, layer), 1024).value_or("");
+std::string WorkArea::Finished(const std::string& plan_sha256, const TaskKey& task) const {
+  return store_->Read(JournalKey(plan_sha256, task), 1024).value_or("");
 }
 
-absl::Status WorkArea::RecordFinishedLayer(const std::string& plan_sha256, LayerRound layer,
-                                           const std::string& result_sha256) {
-  return store_->Write(JournalKey(plan_sha256, layer), result_sha256);
+absl::Status WorkArea::RecordFinished(const std::string& plan_sha256, const TaskKey& task,
+                                      const std::string& result_sha256) {
+  return store_->Write(JournalKey(plan_sha256, task), result_sha256);
 }
 
 bool WorkArea::HasProgress() const {

@@ -12,6 +12,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "common/job/task_graph.h"
 #include "common/object_store/object_cache.h"
 #include "common/object_store/object_store.h"
 #include "worker/task/task_runner.h"
@@ -29,11 +30,12 @@ class WorkArea {
   const std::shared_ptr<ObjectStore>& store() const { return store_; }
   const std::string& uri() const { return uri_; }
 
-  // The digest of the finished layer's result in that round, or "" when it has to be run.
-  std::string FinishedLayer(const std::string& plan_sha256, LayerRound layer) const;
-  absl::Status RecordFinishedLayer(const std::string& plan_sha256, LayerRound layer,
-                                   const std::string& result_sha256);
-  // Any layer of any plan is finished: worth keeping.
+  // The digest of the finished task's result (a layer's or a window's), or "" when it has to be
+  // run.
+  std::string Finished(const std::string& plan_sha256, const TaskKey& task) const;
+  absl::Status RecordFinished(const std::string& plan_sha256, const TaskKey& task,
+                              const std::string& result_sha256);
+  // Any task of any plan is finished: worth keeping.
   bool HasProgress() const;
   // Removes everything that lies in it.
   absl::Status Remove();

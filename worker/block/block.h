@@ -37,13 +37,13 @@ using LinearObserver = std::function<void(int l, const Tensor& input)>;
 // Activations and scratch for `batch` sequences of `seq_len` tokens; made once, used every step.
 class BlockRunner {
  public:
-  // `spec` and `rope` are borrowed. with_backward = false allocates much less. Error:
-  // kUnimplemented (UNSUPPORTED_ON_DEVICE) names the op that the backend has not.
-  static absl::StatusOr<std::unique_ptr<BlockRunner>> Create(Backend* backend,
-                                                             const BlockSpec& spec, DType act,
-                                                             int64_t batch, int64_t seq_len,
-                                                             const RopeTables* rope,
-                                                             bool with_backward);
+  // `spec` and `rope` are borrowed. with_backward = false allocates much less. Runners of which one
+  // at a time is between its Forward and the end of its Backward may share an `arena`, a borrowed
+  // kUint8 tensor of at least BlockRunnerBytes; null: one of its own. Error: kUnimplemented
+  // (UNSUPPORTED_ON_DEVICE) names the op that the backend has not.
+  static absl::StatusOr<std::unique_ptr<BlockRunner>> Create(
+      Backend* backend, const BlockSpec& spec, DType act, int64_t batch, int64_t seq_len,
+      const RopeTables* rope, bool with_backward, Tensor* arena = nullptr);
   virtual ~BlockRunner() = default;
 
   // y[T, H] from x[T, H]; keeps what Backward needs (x is borrowed until then).
@@ -59,6 +59,9 @@ class BlockRunner {
   virtual void Backward(const BlockWeights& weights, const Tensor& dy, bool accumulate,
                         BlockGradients* gradients, Tensor* dx,
                         const std::function<void(int)>& on_gradient) = 0;
+  // By tensor: where the backward pass leaves the gradients of norms' weights, f32; empty: nowhere.
+  // Borrowed; null: none is computed. They are computed in a backward pass that gives dx.
+  virtual void set_norm_gradients(std::vector<Tensor>* gradients) = 0;
   // Null: nobody. The observer must not change the tensor.
   virtual void set_observer(LinearObserver observer) = 0;
 };

@@ -33,10 +33,15 @@ class GraphRunner : public BlockRunner, private NodeRun {
     for (int l = 0; l < spec.num_linears(); ++l) linear_of_[spec.linears[l]] = l;
   }
 
-  absl::Status Allocate() {
+  absl::Status Allocate(Tensor* arena) {
     for (const auto& kernel : kernels_) UQ_RETURN_IF_ERROR(kernel->Check(shape_));
-    UQ_ASSIGN_OR_RETURN(arena_, Tensor::Allocate(backend_, DType::kUint8,
-                                                 {static_cast<int64_t>(plan_.arena_bytes())}));
+    const auto bytes = static_cast<int64_t>(plan_.arena_bytes());
+    if (arena != nullptr) {
+      UQ_CHECK(arena->num_elements() >= bytes);
+      arena_ = Tensor::View(backend_, arena->data(), DType::kUint8, {bytes});
+    } else {
+      UQ_ASSIGN_OR_RETURN(arena_, Tensor::Allocate(backend_, DType::kUint8, {bytes}));
+    }
     const int num_slots = static_cast<int>(spec_.slots.size());
     values_.resize(num_slots);
     gradients_.resize(num_slots);
@@ -105,6 +110,7 @@ class GraphRunner : public BlockRunner, private NodeRun {
     ran_forward_ = false;
   }
 
+  void set_norm_gradients(std::vector<Tensor>* gradients) override { norm_gradients_ = gradients; }
   void set_observer(LinearObserver observer) override { observer_ = std::move(observer); }
 
  private:
@@ -151,6 +157,13 @@ class GraphRunner : public BlockRunner, private NodeRun {
     if (l < 0 || (*weight_gradients_)[l].empty() || accumulate_) return;
     Tensor& gradient = (*weight_gradients_)[l];
     backend_->FillZero(gradient.data(), gradient.size_bytes()).IgnoreError();
+  }
+
+  void NormGradient(int tensor, const ops::NormShape& shape, const Tensor& input,
+                    const Tensor& stats) override {
+    if (norm_gradients_ == nullptr || tensor < 0 || (*norm_gradients_)[tensor].empty()) return;
+    ops::NormBackwardWeight(backend_, shape, gradient(), input, stats, accumulate_,
+                            &(*norm_gradients_)[tensor]);
   }
 
   void ReportGradient(int tensor) override {
@@ -216,20 +229,19 @@ class GraphRunner : public BlockRunner, private NodeRun {
   bool ran_forward_ = false, accumulate_ = false, with_dx_ = false;
   const BlockWeights* weights_ = nullptr;
   BlockGradients* weight_gradients_ = nullptr;
+  std::vector<Tensor>* norm_gradients_ = nullptr;
   const std::function<void(int)>* on_gradient_ = nullptr;
   std::vector<bool> filled_;  // slots whose gradient holds something
 };
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<BlockRunner>> BlockRunner::Create(Backend* backend,
-                                                                 const BlockSpec& spec, DType act,
-                                                                 int64_t batch, int64_t seq_len,
-                                                                 const RopeTables* rope,
-                                                                 bool with_backward) {
+absl::StatusOr<std::unique_ptr<BlockRunner>> BlockRunner::Create(
+    Backend* backend, const BlockSpec& spec, DType act, int64_t batch, int64_t seq_len,
+    const RopeTables* rope, bool with_backward, Tensor* arena) {
   const NodeShape shape = {backend, act, batch, seq_len, with_backward};
   auto runner = std::make_unique<GraphRunner>(backend, spec, shape, rope);
-  UQ_RETURN_IF_ERROR(runner->Allocate());
+  UQ_RETURN_IF_ERROR(runner->Allocate(arena));
   return runner;
 }
 

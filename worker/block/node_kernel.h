@@ -78,6 +78,10 @@ class NodeRun {
   // The same of a layer that no token reached.
   virtual void ZeroWeightGradient(int tensor) = 0;
   virtual void ReportGradient(int tensor) = 0;
+  // The gradient of a norm's weight, when somebody wants it: before the node's Target of its input.
+  // stats: as the norm's forward op left them.
+  virtual void NormGradient(int tensor, const ops::NormShape& shape, const Tensor& input,
+                            const Tensor& stats) = 0;
 };
 
 class NodeKernel {

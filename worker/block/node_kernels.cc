@@ -55,6 +55,7 @@ class RmsNormKernel : public NodeKernel {
   }
   void Backward(NodeRun* run) override {
     if (!run->Wants(0)) return;
+    run->NormGradient(node_.weight, node_.shape, *run->value(node_.in), *run->buffer(0));
     bool add = false;
     Tensor* dx = run->Target(0, &add);
     ops::RmsNormBackward(run->backend(), run->gradient(), *run->value(node_.in),
@@ -84,6 +85,7 @@ class NormKernel : public NodeKernel {
   }
   void Backward(NodeRun* run) override {
     if (!run->Wants(0)) return;
+    run->NormGradient(node_.weight, node_.shape, *run->value(node_.in), *run->buffer(0));
     bool add = false;
     Tensor* dx = run->Target(0, &add);
     ops::NormBackward(run->backend(), node_.shape, run->gradient(), *run->value(node_.in),

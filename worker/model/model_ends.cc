@@ -34,20 +34,29 @@ absl::StatusOr<OuterNorm> OuterNorm::Create(Backend* backend, const Checkpoint& 
     UQ_ASSIGN_OR_RETURN(norm.bias_,
                         Tensor::FromFloats(backend, DType::kFloat32, {norm.width_}, values.data()));
   }
-  const bool plain = kind.weight && !kind.bias && !kind.center;
-  UQ_ASSIGN_OR_RETURN(
-      norm.stats_, Tensor::Allocate(backend, DType::kFloat32, {plain ? num_rows : 2 * num_rows}));
+  UQ_ASSIGN_OR_RETURN(norm.stats_, Tensor::Allocate(backend, DType::kFloat32,
+                                                    {norm.plain() ? num_rows : 2 * num_rows}));
   return norm;
 }
 
 void OuterNorm::Apply(const Tensor& x, Tensor* y) {
-  if (kind_.weight && !kind_.bias && !kind_.center) {
+  if (plain()) {
     ops::RmsNormForward(backend_, x, weight_, kind_.eps, y, &stats_);
     return;
   }
   const ops::NormShape shape = {kind_.center, width_, kind_.eps};
   ops::NormForward(backend_, shape, x, weight_.empty() ? nullptr : &weight_,
                    bias_.empty() ? nullptr : &bias_, y, &stats_);
+}
+
+void OuterNorm::Backward(const Tensor& dy, const Tensor& x, Tensor* dx) {
+  if (plain()) {
+    ops::RmsNormBackward(backend_, dy, x, weight_, stats_, /*accumulate=*/false, dx);
+    return;
+  }
+  const ops::NormShape shape = {kind_.center, width_, kind_.eps};
+  ops::NormBackward(backend_, shape, dy, x, weight_.empty() ? nullptr : &weight_, stats_,
+                    /*accumulate=*/false, dx);
 }
 
 absl::StatusOr<std::unique_ptr<EmbeddingEnd>> EmbeddingEnd::Create(Backend* backend,

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "worker/backend/tensor.h"
 #include "worker/model/checkpoint.h"
+#include "worker/ops/op.h"
 
 namespace uniquanf {
 
@@ -24,8 +25,11 @@ class OuterNorm {
                                           int64_t num_rows);
   bool in_use() const { return in_use_; }
   void Apply(const Tensor& x, Tensor* y);
+  // dx = the gradient for x, of the last Apply. REQUIRES: in_use().
+  void Backward(const Tensor& dy, const Tensor& x, Tensor* dx);
 
  private:
+  bool plain() const { return kind_.weight && !kind_.bias && !kind_.center; }
   bool in_use_ = false;
   NormTraits kind_;
   int64_t width_ = 0;
@@ -58,6 +62,12 @@ class HeadEnd {
                                                          int64_t num_rows);
   // logits [num_rows, V] of x [num_rows, H].
   void Apply(const Tensor& x, Tensor* logits);
+
+  // The parts, for who takes the vocabulary in chunks.
+  OuterNorm& norm() { return norm_; }
+  Tensor& head() { return head_; }  // [V, H] act
+  Tensor& bias() { return bias_; }  // [V] f32, or empty
+  ops::LogitShape shape() const { return {scale_, softcap_}; }
 
  private:
   Backend* backend_ = nullptr;

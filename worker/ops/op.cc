@@ -53,7 +53,8 @@ void CheckXielu(const Backend* backend, const XieluParameters& parameters) {
 
 void LinearForward(Backend* backend, const Tensor& x, const Tensor& w, const Tensor* bias,
                    Tensor* y) {
-  CheckActivations(backend, {&x, &w, y});
+  CheckActivations(backend, {&x, &w});
+  CheckActivation(backend, *y, y->dtype() == DType::kFloat32 ? y->dtype() : x.dtype());
   UQ_CHECK(w.shape().size() == 2 && LastDim(x) == w.dim(1) && LastDim(*y) == w.dim(0));
   UQ_CHECK(x.num_elements() / w.dim(1) == y->num_elements() / w.dim(0));
   if (bias != nullptr) CheckFloats(backend, *bias, w.dim(0));
@@ -118,6 +119,19 @@ void NormBackward(Backend* backend, const NormShape& shape, const Tensor& dy, co
   CheckNormShape(backend, shape, x, weight, stats);
   UQ_CHECK(dx->data() != dy.data());
   UQ_DISPATCH(backend, NormBackward(backend, shape, dy, x, weight, stats, accumulate, dx));
+}
+
+void NormBackwardWeight(Backend* backend, const NormShape& shape, const Tensor& dy, const Tensor& x,
+                        const Tensor& stats, bool accumulate, Tensor* dweight) {
+  CheckActivations(backend, {&dy, &x});
+  CheckSameSize({&dy, &x});
+  UQ_CHECK(shape.width > 0 && LastDim(x) % shape.width == 0);
+  const int64_t num_rows = x.num_elements() / shape.width;
+  UQ_CHECK(stats.num_elements() == num_rows || stats.num_elements() == 2 * num_rows);
+  CheckFloats(backend, stats, stats.num_elements());
+  CheckFloats(backend, *dweight, dweight->num_elements());
+  UQ_CHECK(dweight->num_elements() % shape.width == 0 && LastDim(x) % dweight->num_elements() == 0);
+  UQ_DISPATCH(backend, NormBackwardWeight(backend, shape, dy, x, stats, accumulate, dweight));
 }
 
 void Rope(Backend* backend, const Tensor& cos, const Tensor& sin, int num_heads, bool inverse,
@@ -343,6 +357,30 @@ void CrossEntropy(Backend* backend, const Tensor& logits, const Tensor& targets,
   UQ_CHECK(logits.num_elements() == targets.num_elements() * LastDim(logits));
   CheckFloats(backend, *nll, targets.num_elements());
   UQ_DISPATCH(backend, CrossEntropy(backend, logits, targets, nll));
+}
+
+void LogitSums(Backend* backend, const LogitShape& shape, const Tensor& logits, bool first,
+               Tensor* sums) {
+  CheckFloats(backend, logits, logits.num_elements());
+  UQ_CHECK(logits.shape().size() == 2 && shape.softcap >= 0);
+  CheckFloats(backend, *sums, 2 * logits.dim(0));
+  UQ_DISPATCH(backend, LogitSums(backend, shape, logits, first, sums));
+}
+
+void KlDivergence(Backend* backend, const LogitShape& shape, const Tensor& target,
+                  const Tensor& target_sums, const Tensor& logits, const Tensor& sums, float factor,
+                  bool first, Tensor* dlogits, Tensor* kl) {
+  CheckFloats(backend, logits, logits.num_elements());
+  UQ_CHECK(logits.shape().size() == 2 && target.shape() == logits.shape());
+  UQ_CHECK(dlogits->shape() == logits.shape() && shape.softcap >= 0);
+  CheckFloats(backend, target, logits.num_elements());
+  CheckActivations(backend, {dlogits});
+  for (const Tensor* row_sums : {&target_sums, &sums}) {
+    CheckFloats(backend, *row_sums, 2 * logits.dim(0));
+  }
+  CheckFloats(backend, *kl, logits.dim(0));
+  UQ_DISPATCH(backend, KlDivergence(backend, shape, target, target_sums, logits, sums, factor,
+                                    first, dlogits, kl));
 }
 
 void Cast(Backend* backend, const Tensor& src, Tensor* dst) {

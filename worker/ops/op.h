@@ -134,6 +134,12 @@ struct RouterShape {
   const Tensor* scales = nullptr;
 };
 
+// What a model computes of the product of its head: z = scale · logit, or with a soft cap
+// softcap · tanh(scale · logit / softcap).
+struct LogitShape {
+  float scale = 1, softcap = 0;
+};
+
 #include "worker/ops/op_functions.inc"
 
 }  // namespace uniquanf::ops

@@ -188,4 +188,28 @@ void NormBackward(Backend* backend, const NormShape& shape, const Tensor& dy, co
       });
 }
 
+// Columns in pieces, each over all rows in their order.
+void NormBackwardWeight(Backend* backend, const NormShape& shape, const Tensor& dy, const Tensor& x,
+                        const Tensor& stats, bool accumulate, Tensor* dweight) {
+  constexpr int64_t kColumns = 64;
+  const int64_t width = shape.width, num_rows = x.num_elements() / width;
+  const int64_t size = dweight->num_elements(), weight_rows = size / width;
+  const bool has_mean = stats.num_elements() != num_rows;
+  ParallelChunks(CpuBackend::From(backend), size, kColumns, [&](int64_t begin, int64_t end) {
+    double sums[kColumns] = {};
+    for (int64_t row = 0; row < num_rows; row += weight_rows) {  // a weight's rows lie as x's do
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t r = row + i / width, at = row * width + i;
+        const double mean = has_mean ? stats.f32()[2 * r] : 0.0;
+        const double inverse = has_mean ? stats.f32()[2 * r + 1] : stats.f32()[r];
+        sums[i - begin] += dy.f32()[at] * (x.f32()[at] - mean) * inverse;
+      }
+    }
+    for (int64_t i = begin; i < end; ++i) {
+      const auto sum = static_cast<float>(sums[i - begin]);
+      dweight->f32()[i] = accumulate ? dweight->f32()[i] + sum : sum;
+    }
+  });
+}
+
 }  // namespace uniquanf::ops::cpu

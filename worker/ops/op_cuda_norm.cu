@@ -193,6 +193,32 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+// 32 columns of the weight a block, their rows shared by 32 threads each.
+constexpr int kSide = 32;
+template <typename Act>
+__global__ void __launch_bounds__(kSide* kSide)
+    NormWeightKernel(int width, int size, const Act* dy, const Act* x, const float* stats,
+                     bool has_mean, int64_t rows, bool accumulate, float* dweight) {
+  __shared__ float sums[kSide][kSide + 1];
+  const int i = blockIdx.x * kSide + threadIdx.x, weight_rows = size / width;
+  float sum = 0;
+  if (i < size) {
+    const int64_t step = static_cast<int64_t>(weight_rows) * kSide;
+    for (int64_t row = static_cast<int64_t>(weight_rows) * threadIdx.y; row < rows; row += step) {
+      const int64_t r = row + i / width, at = row * width + i;
+      const float mean = has_mean ? stats[2 * r] : 0.f;
+      const float inv = has_mean ? stats[2 * r + 1] : stats[r];
+      sum += ToFloat(dy[at]) * (ToFloat(x[at]) - mean) * inv;
+    }
+  }
+  sums[threadIdx.y][threadIdx.x] = sum;
+  __syncthreads();
+  if (threadIdx.y != 0 || i >= size) return;
+  sum = 0;
+  for (int y = 0; y < kSide; ++y) sum += sums[y][threadIdx.x];
+  dweight[i] = accumulate ? dweight[i] + sum : sum;
+}
+
 int WeightRows(const Tensor* weight, int64_t width) {
   return weight == nullptr ? 1 : static_cast<int>(weight->num_elements() / width);
 }
@@ -292,6 +318,22 @@ void NormBackward(Backend* backend, const NormShape& shape, const Tensor& dy, co
           shape, Data<Act>(dy), Data<Act>(x), weight == nullptr ? nullptr : weight->f32(),
           WeightRows(weight, shape.width), stats.f32(), rows, accumulate, Data<Act>(dx));
     });
+  });
+  cuda->NoteLaunch();
+}
+
+void NormBackwardWeight(Backend* backend, const NormShape& shape, const Tensor& dy, const Tensor& x,
+                        const Tensor& stats, bool accumulate, Tensor* dweight) {
+  CudaBackend* cuda = CudaBackend::From(backend);
+  const int64_t rows = x.num_elements() / shape.width;
+  const auto size = static_cast<int>(dweight->num_elements());
+  if (rows == 0) return;
+  DispatchAct(x.dtype(), [&](auto act) {
+    using Act = decltype(act);
+    NormWeightKernel<Act>
+        <<<static_cast<unsigned>(CeilDiv(size, kSide)), dim3(kSide, kSide), 0, cuda->stream()>>>(
+            static_cast<int>(shape.width), size, Data<Act>(dy), Data<Act>(x), stats.f32(),
+            stats.num_elements() != rows, rows, accumulate, dweight->f32());
   });
   cuda->NoteLaunch();
 }

@@ -21,6 +21,11 @@ UQ_INLINE uint8_t CodeAt(const QuantizerState& s, int64_t k) {
                               CodeMask(s.bits));
 }
 
+UQ_INLINE uint8_t CodeAt(const StoredCodes& s, int64_t k) {
+  if (s.codes->dtype() == DType::kUint8) return s.codes->u8()[k];
+  return static_cast<uint8_t>(static_cast<const uint32_t*>(s.codes->data())[k] & CodeMask(s.bits));
+}
+
 // Of weights [begin, begin + count), count at most kTile, padded with zeros to whole lanes.
 struct CodeTile {
   const float* s2;

@@ -66,7 +66,8 @@ UQ_INLINE void NearestLevels(const float* alpha, int bits, const float* u, int c
                              uint32_t* codes) {
   const int num_levels = 1 << (n <= 4 ? n : bits);
   float levels[1 << n];
-  for (int code = 0; code < num_levels; ++code) levels[code] = Level<n>(alpha, code);
+  levels[0] = Level<n>(alpha, 0);
+  for (int code = 1; code < num_levels; ++code) levels[code] = Level<n>(alpha, code);
   if constexpr (n <= 4) {  // all levels in registers
     for (int k = 0; k < count; ++k) {
       float best = std::fabs(u[k] - levels[0]);

@@ -198,12 +198,13 @@ absl::StatusOr<UnifiedLinear> Unify(Backend* backend, const QuantizerState& stat
   return unified;
 }
 
-void WriteStored(Backend* backend, const QuantizerState& state, const Tensor& alpha,
+void WriteStored(Backend* backend, const StoredCodes& stored, const Tensor& alpha,
                  const Tensor& beta, Tensor* out) {
-  CheckState(*backend, state);
-  CheckLikeWeight(state, *out);
-  UQ_CHECK(alpha.shape() == state.alpha.shape() && beta.shape() == state.shift.shape());
-  UQ_DISPATCH(*backend, WriteStored(backend, state, alpha, beta, out));
+  UQ_CHECK(stored.bits >= kMinBits && stored.bits <= kMaxBits && stored.group_size >= 1);
+  UQ_CHECK(out->shape() == stored.codes->shape());
+  const int64_t num_groups = stored.num_outputs() * stored.groups_per_row();
+  UQ_CHECK(alpha.num_elements() == num_groups * stored.bits && beta.num_elements() == num_groups);
+  UQ_DISPATCH(*backend, WriteStored(backend, stored, alpha, beta, out));
 }
 
 }  // namespace uniquanf::quant

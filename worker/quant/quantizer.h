@@ -130,10 +130,24 @@ void UpdateAndForward(Backend* backend, const ops::StepParams* params, const Ten
 using uniquanf::UnifiedLinear;
 absl::StatusOr<UnifiedLinear> Unify(Backend* backend, const QuantizerState& state);
 
+// A layer's codes on a device, whoever trained them; borrowed.
+struct StoredCodes {
+  const Tensor* codes;  // [N, K] u8; or f32, whose lowest `bits` bits they are (compact_state.h)
+  int bits;
+  int64_t group_size;
+
+  int64_t num_outputs() const { return codes->dim(0); }
+  int64_t num_inputs() const { return codes->dim(1); }
+  int64_t groups_per_row() const { return num_inputs() / group_size; }
+};
+inline StoredCodes CodesOf(const QuantizerState& state) {
+  return {state.packs_codes() ? &state.log_scale_weight : &state.codes, state.bits,
+          state.group_size};
+}
 // The weights as they are stored, on the device: out[N, K] act = ((±α_0) ± α_1 ...) + β by the
-// state's codes, for stored scales alpha [N, Gr, n] and beta [N, Gr], f32. Before rounding to act
-// the same bits as uniquanf::Dequantize gives for the packed layer.
-void WriteStored(Backend* backend, const QuantizerState& state, const Tensor& alpha,
+// codes, for stored scales alpha [N, Gr, n] and beta [N, Gr], f32. Before rounding to act the same
+// bits as uniquanf::Dequantize gives for the packed layer.
+void WriteStored(Backend* backend, const StoredCodes& codes, const Tensor& alpha,
                  const Tensor& beta, Tensor* out);
 
 }  // namespace uniquanf::quant

@@ -7,36 +7,15 @@
 
 #include "common/base/check.h"
 #include "worker/backend/cpu_backend.h"
+#include "worker/quant/adam.h"
 #include "worker/quant/code_tile.h"
 #include "worker/quant/group_math.h"
+#include "worker/quant/row_chunks.h"
 
 namespace uniquanf::quant::cpu {
 namespace {
 
-// Adam (Kingma & Ba 2015) with PyTorch's defaults and formulas.
-constexpr float kBeta2 = 0.999f;
-constexpr float kOneMinusBeta1 = static_cast<float>(1 - 0.9);
-constexpr float kOneMinusBeta2 = static_cast<float>(1 - 0.999);
-constexpr float kEpsilon = 1e-8f;
-
-struct AdamStep {
-  float step_size;                      // learning rate / bias_correction1
-  float inverse_sqrt_bias_correction2;  // a product per weight instead of a division
-};
-
-AdamStep MakeAdamStep(float learning_rate, const ops::StepParams& params) {
-  return {learning_rate / params.bias_correction1, 1.0f / std::sqrt(params.bias_correction2)};
-}
-
-UQ_INLINE void AdamUpdate(const AdamStep& step, float gradient, float* parameter, float* first,
-                          float* second) {
-  const float m = *first + kOneMinusBeta1 * (gradient - *first);
-  const float v = *second * kBeta2 + kOneMinusBeta2 * gradient * gradient;
-  *first = m;
-  *second = v;
-  *parameter -=
-      step.step_size * m / (__builtin_sqrtf(v) * step.inverse_sqrt_bias_correction2 + kEpsilon);
-}
+constexpr double kBeta2 = 0.999;  // PyTorch's default
 
 // The same for weights [begin, begin + count) of a state that packs its codes. Only what is stored
 // is rounded: the step uses the moments as they are computed.
@@ -259,17 +238,6 @@ UQ_VECTOR_CLONES void UpdateGroups(Mapping mapping, const AdamStep& uniform, con
 #undef UQ_BODY
 }
 
-// Calls fn(begin, end) for ranges of groups of whole rows, about 16k weights each.
-template <class Fn>
-void ForRowChunks(Backend* backend, const QuantizerState& s, const Fn& fn) {
-  const int64_t rows_per_chunk = std::max<int64_t>(1, 16384 / s.num_inputs());
-  const int64_t num_chunks = (s.num_outputs() + rows_per_chunk - 1) / rows_per_chunk;
-  CpuBackend::From(backend)->pool().ParallelFor(num_chunks, [&](int64_t chunk) {
-    const int64_t end_row = std::min(s.num_outputs(), (chunk + 1) * rows_per_chunk);
-    fn(chunk * rows_per_chunk * s.groups_per_row(), end_row * s.groups_per_row());
-  });
-}
-
 }  // namespace
 
 uint64_t ScratchBytes(int64_t num_outputs, int64_t num_inputs, int bits, int64_t group_size) {
@@ -291,10 +259,10 @@ void Backward(Backend* backend, const QuantizerState& state, const Tensor& upstr
 
 void UpdateAndForward(Backend* backend, const ops::StepParams* params, const Tensor& upstream,
                       QuantizerState* state, Tensor* w_hat) {
-  const AdamStep uniform =
-      MakeAdamStep(params->uniform_learning_rate * state->learning_rate_scale, *params);
-  const AdamStep binary =
-      MakeAdamStep(params->binary_learning_rate * state->learning_rate_scale, *params);
+  const AdamStep uniform = MakeAdamStep(params->uniform_learning_rate * state->learning_rate_scale,
+                                        params->bias_correction1, params->bias_correction2, kBeta2);
+  const AdamStep binary = MakeAdamStep(params->binary_learning_rate * state->learning_rate_scale,
+                                       params->bias_correction1, params->bias_correction2, kBeta2);
   const uint32_t rounding_key = RoundingKey(state->rounding_seed, params->draw);
   ForRowChunks(backend, *state, [&](int64_t begin, int64_t end) {
     UpdateGroups(static_cast<Mapping>(params->mapping), uniform, binary, rounding_key,
@@ -309,11 +277,11 @@ void UnpackCodes(Backend* backend, const QuantizerState& state, Tensor* codes) {
   });
 }
 
-void WriteStored(Backend* backend, const QuantizerState& state, const Tensor& alpha,
+void WriteStored(Backend* backend, const StoredCodes& stored, const Tensor& alpha,
                  const Tensor& beta, Tensor* out) {
-  const int n = state.bits;
-  const int64_t g = state.group_size;
-  ForRowChunks(backend, state, [&](int64_t begin, int64_t end) {
+  const int n = stored.bits;
+  const int64_t g = stored.group_size;
+  ForRowChunks(backend, stored, [&](int64_t begin, int64_t end) {
     float table[1 << kMaxBits];
     for (int64_t group = begin; group < end; ++group) {
       const float* scales = alpha.f32() + group * n;
@@ -331,7 +299,7 @@ void WriteStored(Backend* backend, const QuantizerState& state, const Tensor& al
         continue;
       }
       for (int code = 0; code < (1 << n); ++code) table[code] = weight_of(code);
-      for (int64_t k = 0; k < g; ++k) to[k] = table[CodeAt(state, group * g + k)];
+      for (int64_t k = 0; k < g; ++k) to[k] = table[CodeAt(stored, group * g + k)];
     }
   });
 }

@@ -23,7 +23,7 @@ void UpdateAndForward(Backend* backend, const ops::StepParams* params, const Ten
 
 // Codes that lie in the bits of s2, as u8 [N, K].
 void UnpackCodes(Backend* backend, const QuantizerState& state, Tensor* codes);
-void WriteStored(Backend* backend, const QuantizerState& state, const Tensor& alpha,
+void WriteStored(Backend* backend, const StoredCodes& stored, const Tensor& alpha,
                  const Tensor& beta, Tensor* out);
 
 }  // namespace uniquanf::quant::cpu

@@ -146,6 +146,12 @@ inline CodedScales CodedScalesOf(const QuantizerState& s) {
           s.packs_codes() ? nullptr : const_cast<uint8_t*>(s.codes.u8())};
 }
 
+inline CodedScales CodedScalesOf(const StoredCodes& s) {
+  Tensor* const codes = const_cast<Tensor*>(s.codes);
+  if (codes->dtype() == DType::kUint8) return {nullptr, codes->u8()};
+  return {codes->f32(), nullptr};
+}
+
 inline int64_t NumGroups(const QuantizerState& s) { return s.num_outputs() * s.groups_per_row(); }
 
 }  // namespace uniquanf::quant::cuda

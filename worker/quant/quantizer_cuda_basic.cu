@@ -203,10 +203,10 @@ void UnpackCodes(Backend* backend, const QuantizerState& s, Tensor* codes) {
   cuda->NoteLaunch();
 }
 
-void WriteStored(Backend* backend, const QuantizerState& s, const Tensor& alpha, const Tensor& beta,
+void WriteStored(Backend* backend, const StoredCodes& s, const Tensor& alpha, const Tensor& beta,
                  Tensor* out) {
   CudaBackend* cuda = CudaBackend::From(backend);
-  const int64_t num_weights = s.weight.num_elements();
+  const int64_t num_weights = s.codes->num_elements();
   DispatchAct(out->dtype(), [&](auto act) {
     using Act = decltype(act);
     DispatchBits(s.bits, [&](auto bits) {

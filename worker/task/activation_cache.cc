@@ -29,9 +29,31 @@ std::optional<LayerInputs> ActivationCacheImpl::Take(const std::string& plan_sha
   std::optional<LayerInputs> taken;
   if (layer_ != kNone && plan_sha256_ == plan_sha256 && layer_ == layer) taken = std::move(inputs_);
   inputs_ = LayerInputs();
+  window_inputs_ = WindowInputs();
+  window_ = -1;
   plan_sha256_.clear();
   layer_ = kNone;
   return taken;
+}
+
+std::optional<WindowInputs> ActivationCacheImpl::TakeWindow(const std::string& plan_sha256,
+                                                            int layer) {
+  std::optional<WindowInputs> taken;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (window_ == layer && plan_sha256_ == plan_sha256) taken = std::move(window_inputs_);
+  }
+  Take("", kNone);
+  return taken;
+}
+
+void ActivationCacheImpl::PutWindow(const std::string& plan_sha256, int layer,
+                                    WindowInputs inputs) {
+  Take("", kNone);
+  absl::MutexLock lock(&mutex_);
+  plan_sha256_ = plan_sha256;
+  window_ = layer;
+  window_inputs_ = std::move(inputs);
 }
 
 void ActivationCacheImpl::Put(const std::string& plan_sha256, LayerRound layer,

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
@@ -27,6 +28,13 @@ struct LayerInputs {
   uint64_t device_bytes() const;
 };
 
+// What the next window's distillation starts from, for those sequences that it uses; on the host.
+struct WindowInputs {
+  std::vector<int64_t> sequences;  // which ones, by row
+  SequenceBuffer x;                // inputs of the window's first layer, in the model as stored
+  SequenceBuffer target;           // the original model's last hidden states
+};
+
 class ActivationCacheImpl : public ActivationCache {
  public:
   std::optional<LayerRound> CachedLayer(const std::string& plan_sha256) const override;
@@ -37,6 +45,10 @@ class ActivationCacheImpl : public ActivationCache {
   std::optional<LayerInputs> Take(const std::string& plan_sha256, LayerRound layer);
   void Put(const std::string& plan_sha256, LayerRound layer, LayerInputs inputs);
 
+  // The same for the window whose first layer is `layer`. Take empties all of the cache.
+  std::optional<WindowInputs> TakeWindow(const std::string& plan_sha256, int layer);
+  void PutWindow(const std::string& plan_sha256, int layer, WindowInputs inputs);
+
   // Touched by the task's thread only.
   NextBlock& next_block() { return next_block_; }
 
@@ -46,6 +58,8 @@ class ActivationCacheImpl : public ActivationCache {
   std::string plan_sha256_ ABSL_GUARDED_BY(mutex_);
   LayerRound layer_ ABSL_GUARDED_BY(mutex_) = kNone;
   LayerInputs inputs_ ABSL_GUARDED_BY(mutex_);
+  int window_ ABSL_GUARDED_BY(mutex_) = -1;  // instead of layer_
+  WindowInputs window_inputs_ ABSL_GUARDED_BY(mutex_);
 
   NextBlock next_block_;
 };

@@ -27,6 +27,7 @@
 #include "worker/task/task_context.h"
 #include "worker/task/task_runner.h"
 #include "worker/task/tokens.h"
+#include "worker/task/window_result.h"
 
 namespace uniquanf {
 namespace {
@@ -77,8 +78,12 @@ class FinalizeRun {
         start_(env.clock->Monotonic()) {}
 
   absl::StatusOr<FinalizeOutcome> Run(const std::vector<std::string>& layers) {
-    UQ_ASSIGN_OR_RETURN(results_,
-                        LoadLayerResults(plan_sha256_, NumRounds(plan_) - 1, layers, env_));
+    if (DistillWindow(plan_) > 0) {
+      UQ_RETURN_IF_ERROR(LoadWindows(layers));
+    } else {
+      UQ_ASSIGN_OR_RETURN(results_,
+                          LoadLayerResults(plan_sha256_, NumRounds(plan_) - 1, layers, env_));
+    }
     if (static_cast<int>(results_.size()) != plan_.num_layers) {
       return InvalidInput("INVALID_LAYER_RESULT",
                           absl::StrCat("finalize was given ", results_.size(), " of ",
@@ -96,6 +101,17 @@ class FinalizeRun {
   }
 
  private:
+  absl::Status LoadWindows(const std::vector<std::string>& digests) {
+    for (const std::string& digest : digests) {
+      UQ_ASSIGN_OR_RETURN(
+          WindowResult window,
+          LoadWindowResult(plan_sha256_, static_cast<int>(results_.size()), digest, env_));
+      results_.insert(results_.end(), window.layers.begin(), window.layers.end());
+      windows_.push_back(std::move(window));
+    }
+    return absl::OkStatus();
+  }
+
   void ListModules() {
     for (const LayerResult& result : results_) {
       for (const ModuleResult& module : result.modules) {
@@ -163,6 +179,7 @@ class FinalizeRun {
     manifest_.software_version = kSoftwareVersion;
     std::set<std::string> environments;
     Sha256 weights;
+    for (const WindowResult& window : windows_) environments.insert(window.environment);
     for (const LayerResult& result : results_) {
       environments.insert(result.environment);
       weights.Update(result.weights_sha256);
@@ -247,6 +264,17 @@ class FinalizeRun {
       report.duration += layer.duration;
       report.layers.push_back(layer);
     }
+    for (const WindowResult& result : windows_) {
+      WindowReport window;
+      window.first_layer = result.first_layer;
+      window.num_layers = static_cast<int>(result.layers.size());
+      window.initial_divergence = result.initial_divergence;
+      window.final_divergence = result.final_divergence;
+      window.duration =
+          absl::Seconds(ReadRunSeconds(env_, TaskId({TaskKind::kDistill, result.first_layer, 0})));
+      report.duration += window.duration;
+      report.windows.push_back(window);
+    }
     report.duration += env_.clock->Monotonic() - start_;
     report.warnings = Warnings(report);
     return outcome;
@@ -272,6 +300,12 @@ class FinalizeRun {
           "quality collapsed: perplexity went from %.4g to %.4g; use more bits, smaller groups or "
           "another method",
           *report.perplexity_before, *report.perplexity_after));
+    }
+    for (const WindowResult& window : windows_) {
+      if (window.best_step > 0) continue;
+      warnings.push_back(absl::StrCat("window at layer ", window.first_layer,
+                                      ": distillation lowered the divergence of no judged state; "
+                                      "its layers are what they were"));
     }
     for (const LayerResult& result : results_) {
       if (!std::isfinite(result.initial_loss) || !std::isfinite(result.final_loss)) {
@@ -332,6 +366,7 @@ class FinalizeRun {
   const absl::Duration start_;
   std::shared_ptr<ObjectStore> output_;
   std::vector<LayerResult> results_;
+  std::vector<WindowResult> windows_;  // empty where nothing was distilled
   Manifest manifest_;
   std::map<std::string, std::string> tensor_to_file_;
   uint64_t tensor_bytes_ = 0;

@@ -22,6 +22,21 @@ absl::Status ForwardHostBlock(const TaskContext& context, int layer, const HostB
   return ForwardBlock(env.backend, spec, rope, weights, *hidden, hidden, env.stop);
 }
 
+// A vector that was trained, as the block computes with it.
+absl::StatusOr<std::vector<float>> ReadVector(const SafetensorsFile& shard, const std::string& name,
+                                              const TensorSpec& tensor) {
+  UQ_ASSIGN_OR_RETURN(const TensorInfo info, shard.Find(name));
+  if (info.num_elements() != tensor.num_elements()) {
+    return InvalidInput("TENSOR_SHAPE",
+                        absl::StrCat("tensor \"", name, "\" has ", info.num_elements(),
+                                     " elements, expected ", tensor.num_elements()));
+  }
+  std::vector<float> values(tensor.num_elements());
+  UQ_RETURN_IF_ERROR(shard.ReadFloat(info, values.data()));
+  for (float& value : values) value += tensor.stored.added;
+  return values;
+}
+
 // The result lists the layer's linear layers with their shapes; it was stored by some other
 // program.
 absl::Status CheckModules(const LayerResult& result, const ModelConfig& config) {
@@ -56,6 +71,16 @@ absl::StatusOr<HostBlock> LoadStoredBlock(const TaskContext& context, const Laye
         *shard, module.name, module.bits, module.num_outputs, module.num_inputs, module.group_size);
     if (!packed.ok()) return NoteWorkObject(packed.status(), result.shard_sha256);
     Dequantize(*packed, block[spec.linears[l]].data());
+  }
+  const std::string prefix = context.checkpoint->config().LayerPrefix(result.layer);
+  for (const std::string& name : result.changed_vectors) {
+    const int tensor = spec.FindTensor(name);
+    if (tensor < 0 || spec.tensors[tensor].role != TensorRole::kVector) {
+      return InvalidInput("INVALID_LAYER_RESULT",
+                          absl::StrCat("the result of layer ", result.layer, " names the vector \"",
+                                       name, "\", which the model does not have"));
+    }
+    UQ_ASSIGN_OR_RETURN(block[tensor], ReadVector(*shard, prefix + name, spec.tensors[tensor]));
   }
   return block;
 }

@@ -28,19 +28,6 @@ uint32_t RoundingSeed(uint64_t layer_seed, int l) {
   return PhiloxAt(layer_seed, /*stream=*/0x726F756E64 /* "round" */, l).v[0];
 }
 
-// Means of consecutive steps, so that a curve stays small.
-std::vector<float> Condense(const std::vector<float>& losses, size_t max_points) {
-  const size_t stride = (losses.size() + max_points - 1) / max_points;
-  std::vector<float> curve;
-  for (size_t start = 0; start < losses.size(); start += stride) {
-    const size_t end = std::min(start + stride, losses.size());
-    double sum = 0;
-    for (size_t i = start; i < end; ++i) sum += losses[i];
-    curve.push_back(static_cast<float>(sum / static_cast<double>(end - start)));
-  }
-  return curve;
-}
-
 // By linear: how much an error of each weight matters. All the same where nothing is known.
 absl::StatusOr<std::vector<Tensor>> Importance(const LayerTask& task, const Loaded& loaded) {
   const BlockSpec& block = task.block();
@@ -161,6 +148,18 @@ absl::Status Reconstruct(const LayerTask& task, Loaded* loaded, Optimized* optim
 }
 
 }  // namespace
+
+std::vector<float> Condense(const std::vector<float>& losses, size_t max_points) {
+  const size_t stride = (losses.size() + max_points - 1) / max_points;
+  std::vector<float> curve;
+  for (size_t start = 0; start < losses.size(); start += stride) {
+    const size_t end = std::min(start + stride, losses.size());
+    double sum = 0;
+    for (size_t i = start; i < end; ++i) sum += losses[i];
+    curve.push_back(static_cast<float>(sum / static_cast<double>(end - start)));
+  }
+  return curve;
+}
 
 absl::StatusOr<Optimized> OptimizeBlock(const LayerTask& task, Loaded* loaded) {
   Optimized optimized;

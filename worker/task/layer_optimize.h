@@ -22,6 +22,9 @@ struct Optimized {
   std::vector<float> loss_curve;
 };
 
+// Means of consecutive steps, at most `max_points` of them, so that a curve stays small.
+std::vector<float> Condense(const std::vector<float>& losses, size_t max_points);
+
 // Takes the weights out of `loaded`; once it has succeeded, so has the memory of those inputs that
 // nobody needs any more.
 absl::StatusOr<Optimized> OptimizeBlock(const LayerTask& task, Loaded* loaded);

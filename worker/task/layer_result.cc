@@ -39,6 +39,7 @@ std::string LayerResult::ToJson() const {
                                {"weight_error", module.weight_error},
                                {"num_saturated", module.num_saturated}});
   }
+  if (!changed_vectors.empty()) json["changed_vectors"] = changed_vectors;
   return json.dump();
 }
 
@@ -80,6 +81,7 @@ absl::StatusOr<LayerResult> LayerResult::FromJson(absl::string_view text) {
     item.Read("num_saturated", kRequired, &module.num_saturated);
     UQ_RETURN_IF_ERROR(item.Finish());
   }
+  reader.Read("changed_vectors", JsonObjectReader::kOptional, &result.changed_vectors);
   UQ_RETURN_IF_ERROR(reader.Finish());
   return result;
 }

@@ -41,6 +41,8 @@ struct LayerResult {
   double initial_loss = 0, final_loss = 0;
   std::vector<float> loss_curve;  // at most 256 means of consecutive steps, of all rounds so far
   std::vector<ModuleResult> modules;
+  // Names inside the layer of the vectors that the shard holds with other values than the source.
+  std::vector<std::string> changed_vectors;
 
   std::string ToJson() const;
   static absl::StatusOr<LayerResult> FromJson(absl::string_view json);

@@ -6,6 +6,7 @@
 
 #include "absl/strings/match.h"
 #include "common/base/status.h"
+#include "common/safetensors/float_conversion.h"
 #include "common/safetensors/safetensors.h"
 #include "worker/model/checkpoint_layout.h"
 #include "worker/task/content_store.h"
@@ -18,9 +19,10 @@ constexpr uint64_t kHeaderRoom = 64 << 10;
 // One tensor of a shard: from the source as it is, or one of a packed layer's.
 struct ShardTensor {
   SafetensorsWriter::Declaration declaration;
-  Checkpoint::RawTensor raw;         // when module is empty
-  const TensorSpec* part = nullptr;  // the part of raw that is meant; null: all of it
-  std::string module;                // else the packed layer it belongs to
+  Checkpoint::RawTensor raw;                   // when module is empty
+  const TensorSpec* part = nullptr;            // the part of raw that is meant; null: all of it
+  const std::vector<float>* values = nullptr;  // in place of raw's
+  std::string module;                          // else the packed layer it belongs to
   const PackedLinear* packed = nullptr;
 };
 
@@ -47,6 +49,19 @@ std::string PartOf(const std::string& bytes, const ShardTensor& tensor) {
   return part;
 }
 
+std::string AsStored(const std::vector<float>& values, SafetensorsDType dtype) {
+  if (dtype == SafetensorsDType::kF32) {
+    return std::string(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float));
+  }
+  std::vector<uint16_t> rounded(values.size());
+  for (size_t i = 0; i < values.size(); ++i) {
+    rounded[i] =
+        dtype == SafetensorsDType::kBF16 ? FloatToBfloat16(values[i]) : FloatToFloat16(values[i]);
+  }
+  return std::string(reinterpret_cast<const char*>(rounded.data()),
+                     rounded.size() * sizeof(uint16_t));
+}
+
 absl::Status WriteShard(const std::vector<ShardTensor>& tensors, ObjectWriter* out) {
   std::vector<SafetensorsWriter::Declaration> declarations;
   for (const ShardTensor& tensor : tensors) declarations.push_back(tensor.declaration);
@@ -61,6 +76,8 @@ absl::Status WriteShard(const std::vector<ShardTensor>& tensors, ObjectWriter* o
     std::string bytes;
     if (tensor.packed != nullptr) {
       bytes = PackedTensorBytes(tensor.module, *tensor.packed, name);
+    } else if (tensor.values != nullptr) {
+      bytes = AsStored(*tensor.values, tensor.raw.info.dtype);
     } else {
       bytes.resize(tensor.raw.info.size_bytes);
       UQ_RETURN_IF_ERROR(tensor.raw.file->ReadBytes(tensor.raw.info, bytes.data()));
@@ -73,8 +90,18 @@ absl::Status WriteShard(const std::vector<ShardTensor>& tensors, ObjectWriter* o
 
 }  // namespace
 
-absl::StatusOr<std::string> BuildLayerShard(const Checkpoint& checkpoint, int layer,
-                                            const std::map<std::string, PackedLinear>& packed) {
+std::vector<float> RoundedTo(const std::vector<float>& values, SafetensorsDType dtype) {
+  std::vector<float> rounded = values;
+  for (float& value : rounded) {
+    if (dtype == SafetensorsDType::kBF16) value = Bfloat16ToFloat(FloatToBfloat16(value));
+    if (dtype == SafetensorsDType::kF16) value = Float16ToFloat(FloatToFloat16(value));
+  }
+  return rounded;
+}
+
+absl::StatusOr<std::string> BuildLayerShard(
+    const Checkpoint& checkpoint, int layer, const std::map<std::string, PackedLinear>& packed,
+    const std::map<std::string, std::vector<float>>& vectors) {
   std::vector<ShardTensor> tensors;
   const ModelConfig& config = checkpoint.config();
   const std::string prefix = config.LayerPrefix(layer);
@@ -93,6 +120,8 @@ absl::StatusOr<std::string> BuildLayerShard(const Checkpoint& checkpoint, int la
   for (const std::string& name : checkpoint.TensorNames()) {
     if (!absl::StartsWith(name, prefix) || replaced.count(name) > 0) continue;
     UQ_RETURN_IF_ERROR(AddRaw(checkpoint, name, &tensors));
+    const auto changed = vectors.find(name.substr(prefix.size()));
+    if (changed != vectors.end()) tensors.back().values = &changed->second;
   }
   for (const TensorSpec& part : config.blocks[layer].tensors) {
     const std::string stored = prefix + part.stored.name;

@@ -14,10 +14,15 @@
 
 namespace uniquanf {
 
+// The values as a tensor of this element type (F32, F16 or BF16) holds them.
+std::vector<float> RoundedTo(const std::vector<float>& values, SafetensorsDType dtype);
+
 // Layer `layer`: the packed tensors of the modules in `packed` (by module name), and the source's
-// tensors of that layer as they are, except the weights that are packed.
-absl::StatusOr<std::string> BuildLayerShard(const Checkpoint& checkpoint, int layer,
-                                            const std::map<std::string, PackedLinear>& packed);
+// tensors of that layer as they are, except the weights that are packed. Those that `vectors` names
+// (by their names inside the layer) have its values instead, rounded to the source's element type.
+absl::StatusOr<std::string> BuildLayerShard(
+    const Checkpoint& checkpoint, int layer, const std::map<std::string, PackedLinear>& packed,
+    const std::map<std::string, std::vector<float>>& vectors = {});
 
 // Embedding, final norm, LM head: every tensor of the source that belongs to no layer, streamed.
 absl::Status WriteOuterShard(const Checkpoint& checkpoint, ObjectWriter* out,

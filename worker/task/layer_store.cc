@@ -52,22 +52,23 @@ double StoredError(const PackedLinear& packed, const std::vector<float>& weight)
   return sum / static_cast<double>(weight.size());
 }
 
-// The stored weights of one layer in place of those it was trained with.
+}  // namespace
+
 absl::Status WriteStored(Backend* backend, const UnifiedLinear& unified,
-                         const QuantizerState& state, Tensor* weight) {
+                         const quant::StoredCodes& codes, Tensor* weight) {
   const auto upload = [backend](const std::vector<float>& values,
                                 const Shape& shape) -> absl::StatusOr<Tensor> {
     std::vector<float> stored(values.size());
     std::transform(values.begin(), values.end(), stored.begin(), StoredScale);
     return Tensor::FromFloats(backend, DType::kFloat32, shape, stored.data());
   };
-  UQ_ASSIGN_OR_RETURN(const Tensor alpha, upload(unified.alpha, state.alpha.shape()));
-  UQ_ASSIGN_OR_RETURN(const Tensor beta, upload(unified.shift, state.shift.shape()));
-  quant::WriteStored(backend, state, alpha, beta, weight);
+  const Shape groups = {codes.num_outputs(), codes.groups_per_row()};
+  UQ_ASSIGN_OR_RETURN(const Tensor alpha,
+                      upload(unified.alpha, {groups[0], groups[1], codes.bits}));
+  UQ_ASSIGN_OR_RETURN(const Tensor beta, upload(unified.shift, groups));
+  quant::WriteStored(backend, codes, alpha, beta, weight);
   return backend->Synchronize();
 }
-
-}  // namespace
 
 StoringShard::StoringShard(std::shared_ptr<const LayerTask> task,
                            std::shared_ptr<const HostBlock> original)
@@ -108,8 +109,8 @@ absl::Status StoringShard::StoreShard() {
     packing_[l].get();
     packed.emplace(task_->modules[l], std::move(packed_[l]));
   }
-  UQ_ASSIGN_OR_RETURN(const std::string bytes,
-                      BuildLayerShard(*task_->context.checkpoint, task_->at.layer, packed));
+  UQ_ASSIGN_OR_RETURN(const std::string bytes, BuildLayerShard(*task_->context.checkpoint,
+                                                               task_->at.layer, packed, vectors_));
   stored_.size_bytes = bytes.size();
   UQ_ASSIGN_OR_RETURN(stored_.sha256, PutContent(task_->env.work.get(), bytes));
   UQ_CRASH_POINT("layer.shard_stored");
@@ -129,8 +130,8 @@ absl::Status StartStoring(const LayerTask& task, Optimized* optimized, StoringSh
     if (!state) continue;
     UQ_ASSIGN_OR_RETURN(UnifiedLinear unified, quant::Unify(task.env.backend, *state));
     if (task.reconstructs) {  // else nobody asks what the block computes
-      UQ_RETURN_IF_ERROR(
-          WriteStored(task.env.backend, unified, *state, &optimized->weights[block.linears[l]]));
+      UQ_RETURN_IF_ERROR(WriteStored(task.env.backend, unified, quant::CodesOf(*state),
+                                     &optimized->weights[block.linears[l]]));
     }
     state.reset();
     storing->Pack(l, std::move(unified));

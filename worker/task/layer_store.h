@@ -4,13 +4,16 @@
 #define UNIQUANF_WORKER_TASK_LAYER_STORE_H_
 
 #include <future>
+#include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/artifact/layout.h"
+#include "worker/quant/quantizer.h"
 #include "worker/task/layer_optimize.h"
 
 namespace uniquanf {
@@ -33,6 +36,11 @@ class StoringShard {
 
   // Starts to pack linear layer l; those that are not given stay in full precision.
   void Pack(int l, UnifiedLinear unified);
+  // The layer's vectors of these stored names (inside the layer) get these values, as they are
+  // stored.
+  void SetVectors(std::map<std::string, std::vector<float>> vectors) {
+    vectors_ = std::move(vectors);
+  }
   // Starts to write, as soon as everything is packed. Call once, after the last Pack.
   void Write();
   // Waits for it. Call once, after Write.
@@ -45,11 +53,17 @@ class StoringShard {
   const std::shared_ptr<const HostBlock> original_;
   StoredShard stored_;
   std::vector<PackedLinear> packed_;  // by linear
+  std::map<std::string, std::vector<float>> vectors_;
   // Last, so that what runs in other threads is waited for before what it uses goes.
   std::future<std::string> weights_sha256_;
   std::vector<std::future<void>> packing_;
   std::future<absl::Status> writing_;
 };
+
+// The stored weights of a linear layer in place of those that it was trained with. Waits for the
+// device.
+absl::Status WriteStored(Backend* backend, const UnifiedLinear& unified,
+                         const quant::StoredCodes& codes, Tensor* weight);
 
 // Unifies every quantized layer and starts to store it; from here on only the stored form counts.
 // Frees the states; where the block is reconstructed `optimized->weights` then hold the stored

@@ -13,6 +13,7 @@
 #include "worker/task/layer_result.h"
 #include "worker/task/plan.h"
 #include "worker/task/task_context.h"
+#include "worker/task/window_result.h"
 
 namespace uniquanf {
 namespace {
@@ -71,11 +72,18 @@ absl::StatusOr<std::optional<std::vector<Named>>> ReadInput(ObjectStore* work,
   UQ_ASSIGN_OR_RETURN(const bool whole, IsWhole(work, sha256));
   if (!whole) return std::nullopt;
   UQ_ASSIGN_OR_RETURN(const std::string json,
-                      GetContent(work, sha256, is_plan ? kMaxPlanBytes : kMaxLayerResultBytes));
+                      GetContent(work, sha256, is_plan ? kMaxPlanBytes : kMaxWindowResultBytes));
   std::vector<Named> named;
   if (is_plan) {
     UQ_ASSIGN_OR_RETURN(const Plan plan, Plan::FromJson(json));
-    named = {{plan.calibration_sha256, std::nullopt}, {plan.evaluation_sha256, std::nullopt}};
+    named = {{plan.calibration_sha256, std::nullopt},
+             {plan.distillation_sha256, std::nullopt},
+             {plan.evaluation_sha256, std::nullopt}};
+  } else if (IsWindowResult(json)) {
+    UQ_ASSIGN_OR_RETURN(const WindowResult result, WindowResult::FromJson(json));
+    for (const LayerResult& layer : result.layers) {
+      named.push_back({layer.shard_sha256, layer.shard_size_bytes});
+    }
   } else {
     UQ_ASSIGN_OR_RETURN(const LayerResult result, LayerResult::FromJson(json));
     named = {{result.shard_sha256, result.shard_size_bytes}};

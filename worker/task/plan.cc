@@ -25,6 +25,7 @@ QuantizationSpec WithoutUris(QuantizationSpec spec) {
   spec.calibration_uri.clear();
   spec.output_uri.clear();
   spec.evaluation_uri.clear();
+  spec.distillation_uri.clear();
   return spec;
 }
 
@@ -38,6 +39,7 @@ absl::Status CheckNumbers(const Plan& plan) {
       {"num_layers", plan.num_layers},
       {"num_samples", plan.num_samples},
       {"sequence_length", plan.sequence_length},
+      {"num_distillation_samples", plan.num_distillation_samples},
       {"num_evaluation_tokens", plan.num_evaluation_tokens}};
   for (const auto& [name, value] : counts) {
     if (value < 0 || value > kMaxCount) {
@@ -62,6 +64,10 @@ std::string Plan::ToJson() const {
   json["calibration_sha256"] = calibration_sha256;
   json["num_samples"] = num_samples;
   json["sequence_length"] = sequence_length;
+  if (!distillation_sha256.empty()) {
+    json["distillation_sha256"] = distillation_sha256;
+    json["num_distillation_samples"] = num_distillation_samples;
+  }
   json["evaluation_sha256"] = evaluation_sha256;
   json["num_evaluation_tokens"] = num_evaluation_tokens;
   if (!warnings.empty()) json["warnings"] = warnings;
@@ -91,6 +97,9 @@ absl::StatusOr<Plan> Plan::FromJson(absl::string_view text) {
   reader.Read("calibration_sha256", kRequired, &plan.calibration_sha256);
   reader.Read("num_samples", kRequired, &plan.num_samples);
   reader.Read("sequence_length", kRequired, &plan.sequence_length);
+  reader.Read("distillation_sha256", JsonObjectReader::kOptional, &plan.distillation_sha256);
+  reader.Read("num_distillation_samples", JsonObjectReader::kOptional,
+              &plan.num_distillation_samples);
   reader.Read("evaluation_sha256", kRequired, &plan.evaluation_sha256);
   reader.Read("num_evaluation_tokens", kRequired, &plan.num_evaluation_tokens);
   reader.Read("warnings", JsonObjectReader::kOptional, &plan.warnings);
@@ -130,6 +139,8 @@ std::pair<int64_t, int64_t> RoundSteps(const Plan& plan, int round) {
   const int64_t end = round + 1 == num_rounds ? num_steps : num_steps * (round + 1) / num_parts;
   return {num_steps * round / num_parts, end};
 }
+
+int DistillWindow(const Plan& plan) { return std::min(plan.spec.distill_window, plan.num_layers); }
 
 double InputProb(const Plan& plan, int round) {
   const int num_rounds = NumRounds(plan);

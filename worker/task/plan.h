@@ -32,6 +32,10 @@ struct Plan {
   std::string calibration_sha256;
   int64_t num_samples = 0;
   int64_t sequence_length = 0;
+  // Further sequences to distill on, int32 [num_distillation_samples, sequence_length]; empty:
+  // none.
+  std::string distillation_sha256;
+  int64_t num_distillation_samples = 0;
   // Evaluation tokens, int32 [num_evaluation_tokens]; empty digest: no evaluation.
   std::string evaluation_sha256;
   int64_t num_evaluation_tokens = 0;
@@ -54,6 +58,8 @@ std::pair<int64_t, int64_t> RoundSteps(const Plan& plan, int round);
 // in the last of several rounds. Only there a layer sees what the artifact will produce, and what
 // it sees replaces what it learnt from the unfinished layers of the earlier rounds.
 double InputProb(const Plan& plan, int round);
+// Layers of a window that is distilled, at most num_layers; 0: none is.
+int DistillWindow(const Plan& plan);
 // Optimizer steps of a layer, over all rounds.
 int64_t NumSteps(const Plan& plan);
 

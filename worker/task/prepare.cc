@@ -15,6 +15,7 @@
 #include "worker/task/task_context.h"
 #include "worker/task/task_runner.h"
 #include "worker/task/tokens.h"
+#include "worker/task/window_memory.h"
 #include "worker/text/text_tokens.h"
 
 namespace uniquanf {
@@ -54,32 +55,32 @@ absl::Status CheckModules(const QuantizationSpec& spec, const ModelConfig& confi
 }
 
 // Text goes through the model's own tokenizer; a file of ids is taken as it is.
-absl::StatusOr<CalibrationTokens> LoadCalibration(const QuantizationSpec& spec,
-                                                  const ModelConfig& config,
-                                                  const TaskEnvironment& env, ObjectStore* model,
-                                                  Plan* plan) {
-  if (IsTokenFile(spec.calibration_uri)) {
-    return ReadCalibrationTokens(spec.calibration_uri, spec.num_samples, spec.sequence_length,
-                                 config.vocab_size, StoreOptionsOf(env));
+absl::StatusOr<CalibrationTokens> LoadSequences(const std::string& uri, int64_t num_samples,
+                                                int64_t sequence_length, const ModelConfig& config,
+                                                const TaskEnvironment& env, ObjectStore* model,
+                                                Plan* plan) {
+  if (IsTokenFile(uri)) {
+    return ReadCalibrationTokens(uri, num_samples, sequence_length, config.vocab_size,
+                                 StoreOptionsOf(env));
   }
   UQ_ASSIGN_OR_RETURN(const std::unique_ptr<TextTokenizer> tokenizer,
                       TextTokenizer::Open(model, TextSettings()));
-  const int64_t length = spec.sequence_length > 0
-                             ? spec.sequence_length
+  const int64_t length = sequence_length > 0
+                             ? sequence_length
                              : std::min<int64_t>(2048, config.max_position_embeddings);
-  UQ_ASSIGN_OR_RETURN(
-      PackedText packed,
-      PackCalibrationText({{spec.calibration_uri, 0}}, tokenizer.get(), spec.num_samples, length,
-                          config.vocab_size, StoreOptionsOf(env)));
-  plan->warnings = std::move(packed.warnings);
+  UQ_ASSIGN_OR_RETURN(PackedText packed,
+                      PackCalibrationText({{uri, 0}}, tokenizer.get(), num_samples, length,
+                                          config.vocab_size, StoreOptionsOf(env)));
+  plan->warnings.insert(plan->warnings.end(), packed.warnings.begin(), packed.warnings.end());
   return CalibrationTokens{packed.num_sequences, packed.sequence_length, std::move(packed.ids)};
 }
 
 absl::Status PrepareCalibration(const QuantizationSpec& spec, const ModelConfig& config,
                                 const TaskEnvironment& env, ObjectStore* model, Plan* plan) {
-  if (!NeedsReconstruction(spec)) return absl::OkStatus();
+  if (!NeedsCalibration(spec)) return absl::OkStatus();
   UQ_ASSIGN_OR_RETURN(const CalibrationTokens tokens,
-                      LoadCalibration(spec, config, env, model, plan));
+                      LoadSequences(spec.calibration_uri, spec.num_samples, spec.sequence_length,
+                                    config, env, model, plan));
   if (tokens.sequence_length > config.max_position_embeddings) {
     return InvalidInput(
         "SEQUENCE_TOO_LONG",
@@ -87,7 +88,7 @@ absl::Status PrepareCalibration(const QuantizationSpec& spec, const ModelConfig&
                      " tokens are longer than the model's ", config.max_position_embeddings,
                      " positions; set --sequence-length lower"));
   }
-  if (spec.batch_size > tokens.num_samples) {
+  if (NeedsReconstruction(spec) && spec.batch_size > tokens.num_samples) {
     return InvalidInput("TOO_FEW_SEQUENCES",
                         absl::StrCat("batch size ", spec.batch_size, " is larger than the ",
                                      tokens.num_samples, " calibration sequences"));
@@ -98,6 +99,19 @@ absl::Status PrepareCalibration(const QuantizationSpec& spec, const ModelConfig&
   plan->num_samples = tokens.num_samples;
   plan->sequence_length = tokens.sequence_length;
   UQ_ASSIGN_OR_RETURN(plan->calibration_sha256,
+                      PutContent(env.work.get(), TokensToBytes(tokens.ids)));
+  return absl::OkStatus();
+}
+
+// Further sequences, as long as the calibration's.
+absl::Status PrepareDistillation(const QuantizationSpec& spec, const ModelConfig& config,
+                                 const TaskEnvironment& env, ObjectStore* model, Plan* plan) {
+  if (!Distills(spec) || spec.distillation_uri.empty()) return absl::OkStatus();
+  UQ_ASSIGN_OR_RETURN(const CalibrationTokens tokens,
+                      LoadSequences(spec.distillation_uri, /*num_samples=*/0, plan->sequence_length,
+                                    config, env, model, plan));
+  plan->num_distillation_samples = tokens.num_samples;
+  UQ_ASSIGN_OR_RETURN(plan->distillation_sha256,
                       PutContent(env.work.get(), TokensToBytes(tokens.ids)));
   return absl::OkStatus();
 }
@@ -145,13 +159,16 @@ absl::StatusOr<PrepareOutcome> RunPrepare(const QuantizationSpec& spec,
   plan.config_sha256 = Sha256Hex(checkpoint->config_json());
   plan.tensors_sha256 = TensorsDigest(*checkpoint, &plan.model_size_bytes);
   UQ_RETURN_IF_ERROR(PrepareCalibration(spec, config, env, store.get(), &plan));
+  UQ_RETURN_IF_ERROR(PrepareDistillation(spec, config, env, store.get(), &plan));
   UQ_RETURN_IF_ERROR(PrepareEvaluation(spec, config, env, store.get(), &plan));
 
   PrepareOutcome outcome;
   outcome.num_layers = plan.num_layers;
   outcome.layers_independent = !NeedsQuantizedInputs(spec);
   outcome.num_rounds = NumRounds(plan);
-  outcome.layer_memory_bytes = LayerMemoryBytes(plan, config, env);
+  outcome.distill_window = DistillWindow(plan);
+  outcome.layer_memory_bytes =
+      std::max(LayerMemoryBytes(plan, config, env), WindowMemoryBytes(plan, config, env));
   const std::string plan_json = plan.ToJson();
   // The output is claimed last, when everything else is known to be good.
   UQ_RETURN_IF_ERROR(CheckOutputIsFree(spec.output_uri, Sha256Hex(plan_json), StoreOptionsOf(env)));

@@ -20,7 +20,7 @@ inline constexpr uint64_t kMaxLayerResultBytes = 16 << 20;
 
 struct TaskContext {
   Plan plan;
-  std::unique_ptr<Checkpoint> checkpoint;
+  std::shared_ptr<Checkpoint> checkpoint;
 };
 
 // Loads and checks both. Errors: FAILED_PRECONDITION with reason MODEL_CHANGED (the model differs

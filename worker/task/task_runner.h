@@ -1,4 +1,5 @@
-// Runs one task of a job: prepare, one decoder layer, or finalize. The batch program calls these in
+// Runs one task of a job: prepare, one decoder layer, one window of layers that is distilled, or
+// finalize. The batch program calls these in
 // a loop, the worker's agent once for every lease; both give the same bytes.
 //
 // Tasks are stateless: everything comes from object storage (the model by ranged reads, the plan
@@ -84,7 +85,8 @@ struct PrepareOutcome {
   int num_layers = 0;
   bool layers_independent = false;  // input_prob is 0, or the method needs no quantized inputs
   int num_rounds = 1;               // layer tasks of each layer
-  uint64_t layer_memory_bytes = 0;  // device memory that a layer task needs
+  int distill_window = 0;           // layers of a window's task; 0: there are none
+  uint64_t layer_memory_bytes = 0;  // device memory that a layer's or a window's task needs
   std::vector<std::string> notes;   // for people: what is left unquantized and why
 };
 absl::StatusOr<PrepareOutcome> RunPrepare(const QuantizationSpec& spec, const TaskEnvironment& env);
@@ -127,11 +129,23 @@ class LayerRunner {
   std::unique_ptr<AheadLayer> ahead_;  // null: none
 };
 
+struct WindowTaskOutcome {
+  std::string result_sha256;
+  double initial_divergence = 0, final_divergence = 0;  // as in WindowReport
+};
+// Distils the window whose first layer is `first_layer`. `inputs` are the results of the windows
+// before it, then of the layers from its first on in the last round, in order.
+absl::StatusOr<WindowTaskOutcome> RunWindow(const QuantizationSpec& spec,
+                                            const std::string& plan_sha256, int first_layer,
+                                            const std::vector<std::string>& inputs,
+                                            const TaskEnvironment& env);
+
 struct FinalizeOutcome {
   ArtifactInfo artifact;
   JobReport report;
 };
-// `layers` are the results of all layers in the last round, in order.
+// `layers` are the results of all windows, or, where none are distilled, of all layers in the last
+// round, in order.
 absl::StatusOr<FinalizeOutcome> RunFinalize(const QuantizationSpec& spec,
                                             const std::string& plan_sha256,
                                             const std::vector<std::string>& layers,

@@ -423,7 +423,7 @@ TEST_P(DeviceAgreementTest, StoredWeightsAreTheBitsOfThePackedLayer) {
   const Tensor device_beta =
       *Tensor::FromFloats(cuda_.get(), DType::kFloat32, state.shift.shape(), beta.data());
   Tensor stored = Upload(cuda_.get(), state.weight.shape(), weights);
-  WriteStored(cuda_.get(), state, device_alpha, device_beta, &stored);
+  WriteStored(cuda_.get(), CodesOf(state), device_alpha, device_beta, &stored);
   std::vector<float> expected(weights.size());
   Dequantize(Pack(unified), expected.data());
   if (act() == DType::kBfloat16) {

@@ -460,7 +460,7 @@ TEST_F(QuantizerTest, StoredWeightsAreTheBitsOfThePackedLayer) {
     Forward(backend_.get(), Mapping::kDirect, &state, &stored);
     const UnifiedLinear unified = *Unify(backend_.get(), state);
     const auto [alpha, beta] = StoredScales(backend_.get(), state, unified);
-    WriteStored(backend_.get(), state, alpha, beta, &stored);
+    WriteStored(backend_.get(), CodesOf(state), alpha, beta, &stored);
     std::vector<float> expected(w.size());
     Dequantize(Pack(unified), expected.data());
     EXPECT_EQ(Floats(stored), expected) << c.bits << " bits, groups of " << c.group_size;
