@@ -13,7 +13,7 @@ forbid common 'server/|worker/|client/|tests/'
 forbid server 'worker/|client/|tests/'
 forbid client 'worker/|server/|tests/'
 forbid worker 'server/|client/|tests/'
-for folder in worker/backend worker/ops worker/packed worker/block worker/model worker/quant worker/export worker/task worker/batch \
+for folder in worker/backend worker/ops worker/packed worker/block worker/model worker/generate worker/quant worker/export worker/task worker/batch \
               common/base common/object_store common/safetensors common/spec common/artifact; do
   forbid "$folder" 'grpc|google/protobuf|uniquanf/v1/|common/rpc|common/telemetry|sqlite3|libpq'
 done
@@ -21,7 +21,8 @@ forbid worker/backend 'worker/(ops|packed|block|model|quant|task|batch|agent)/'
 forbid worker/ops 'worker/(packed|block|model|quant|task|batch|agent)/'
 forbid worker/packed 'worker/(block|model|quant|task|batch|agent)/'
 forbid worker/block 'worker/(model|quant|task|batch|agent)/'
-forbid worker/model 'worker/(quant|task|batch|agent)/'
+forbid worker/model 'worker/(generate|quant|task|batch|agent)/'
+forbid worker/generate 'worker/(quant|text|export|task|batch|agent)/'
 forbid worker/quant 'worker/(model|task|batch|agent)/'
 forbid worker/export 'worker/(backend|ops|packed|quant|task|batch|agent)/'
 forbid worker/task 'worker/(batch|agent)/'
