@@ -20,6 +20,7 @@ constexpr char kUsage[] =
     "Commands:\n"
     "  quantize   quantize a Hugging Face checkpoint into a unified artifact\n"
     "  eval       perplexity of a checkpoint or an artifact\n"
+    "  generate   text from a checkpoint or an artifact\n"
     "  inspect    what is in an artifact\n"
     "  verify     check every digest and every tensor of an artifact\n"
     "  export     write an artifact in a form that another runtime loads\n"
@@ -35,7 +36,7 @@ int main(int argc, char** argv) {
       {"quantize", uniquanf::batch::Quantize}, {"eval", uniquanf::batch::Evaluate},
       {"inspect", uniquanf::batch::Inspect},   {"verify", uniquanf::batch::Verify},
       {"export", uniquanf::batch::Export},     {"spec", uniquanf::batch::PrintSpec},
-      {"tokens", uniquanf::batch::Tokens},
+      {"tokens", uniquanf::batch::Tokens},     {"generate", uniquanf::batch::Generate},
   };
   std::vector<std::string> arguments(argv + 1, argv + argc);
   if (arguments.empty() || arguments[0] == "--help" || arguments[0] == "-h" ||
