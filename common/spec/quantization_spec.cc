@@ -126,10 +126,21 @@ absl::Status QuantizationSpec::Validate() const {
   VisitSpecFields(checker);
   UQ_RETURN_IF_ERROR(checker.status());
   // The rules that join fields.
-  if (NeedsReconstruction(*this) && calibration_uri.empty()) {
+  if (NeedsReconstruction(*this) && calibration_uri.empty() && self_samples == 0) {
     return Invalid(absl::StrCat("calibration_uri is empty; the method ",
                                 QuantizationMethodName(method),
-                                " needs calibration data unless epochs is 0"));
+                                " needs calibration data unless epochs is 0; the model can write "
+                                "its own (self_samples)"));
+  }
+  if (max_perplexity_increase > 0 && evaluation_uri.empty()) {
+    return Invalid(
+        "max_perplexity_increase is set, but evaluation_uri is empty; give the tokens "
+        "that the perplexity is of");
+  }
+  if (evaluation_baseline != EvaluationBaseline::kNone && evaluation_uri.empty()) {
+    return Invalid(
+        "evaluation_baseline is set, but evaluation_uri is empty; give the tokens to "
+        "evaluate it on");
   }
   if (!evaluation_uri.empty() && evaluation_entry.empty()) {
     return Invalid("evaluation_entry is empty; it is required beside evaluation_uri");

@@ -42,6 +42,12 @@ inline constexpr EnumRow<Initialization> kInitializations[] = {
     {Initialization::kPlain, "plain", "the method's own start"},
 };
 
+inline constexpr EnumRow<EvaluationBaseline> kEvaluationBaselines[] = {
+    {EvaluationBaseline::kNone, "no_baseline", "nothing"},
+    {EvaluationBaseline::kRtn, "round_to_nearest",
+     "that at the same bits and groups, quantized and evaluated for it"},
+};
+
 // In every row: `name` is the field's in JSON and in the proto (where an enum's values are the
 // names in capitals); the flag is FlagName(name). `help` completes "FIELD: ...".
 
@@ -66,6 +72,7 @@ struct NumberField {
   const char* zero;  // what 0 means where that is no plain number, or ""
   SpecSection section;
   const char* help;
+  bool later = false;  // left out of the JSON where it has its default
 };
 
 template <typename Row, typename E>
@@ -75,6 +82,7 @@ struct EnumField {
   absl::Span<const Row> rows;
   SpecSection section;
   const char* help;
+  bool later = false;  // as in NumberField
 };
 
 // The list of overrides; each one's fields: VisitOverrideFields.
@@ -127,7 +135,7 @@ void VisitSpecFields(Visitor&& v) {
   v(TextField{"calibration_uri", &S::calibration_uri, TextField::kUri, false, Section::kWhat,
               "FILE",
               "safetensors file with an integer tensor input_ids [num_samples, sequence_length]; "
-              "required unless the method needs none"});
+              "required unless the method needs none, or the model writes its own (self_samples)"});
   v(TextField{"output_uri", &S::output_uri, TextField::kUri, true, Section::kWhat, "DIR",
               "where the artifact goes; must not hold anything yet"});
   v(TextField{"evaluation_uri", &S::evaluation_uri, TextField::kUri, false, Section::kWhat, "FILE",
@@ -139,6 +147,14 @@ void VisitSpecFields(Visitor&& v) {
                          Section::kWhat, "tokens in an evaluation window"});
   v(NumberField<int64_t>{"evaluation_max_windows", &S::evaluation_max_windows, 0, 1000000000, "all",
                          Section::kWhat, "evaluation windows used"});
+  v(EnumField<EnumRow<EvaluationBaseline>, EvaluationBaseline>{
+      "evaluation_baseline", &S::evaluation_baseline, kEvaluationBaselines, Section::kWhat,
+      "what the result is compared with besides the original", /*later=*/true});
+  v(NumberField<double>{"max_perplexity_increase", &S::max_perplexity_increase, 0, 1e6, "no limit",
+                        Section::kWhat,
+                        "the job fails (QUALITY_TARGET) when perplexity grows by more than this "
+                        "part of the original's: 0.05 is 5%; needs evaluation_uri",
+                        /*later=*/true});
 
   v(EnumField<MethodRow, QuantizationMethod>{"method", &S::method, kQuantizationMethods,
                                              Section::kHow, "how weights are quantized"});
@@ -149,6 +165,11 @@ void VisitSpecFields(Visitor&& v) {
   v(OverridesField{"overrides", &S::overrides, 10000, Section::kHow, "override",
                    "other settings for the modules whose full name matches the pattern"});
 
+  v(NumberField<int64_t>{"self_samples", &S::self_samples, 0, 1000000, "none",
+                         Section::kOptimization,
+                         "sequences that the original model writes itself: from beginnings of the "
+                         "calibration's, or where no calibration is given alone and as that",
+                         /*later=*/true});
   v(NumberField<int64_t>{"num_samples", &S::num_samples, 0, 1000000, "all in the file",
                          Section::kOptimization, "calibration sequences used"});
   v(NumberField<int64_t>{"sequence_length", &S::sequence_length, 0, kMaxTokens, "the file's width",

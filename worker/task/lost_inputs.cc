@@ -75,7 +75,9 @@ absl::StatusOr<std::optional<std::vector<Named>>> ReadInput(ObjectStore* work,
   std::vector<Named> named;
   if (is_plan) {
     UQ_ASSIGN_OR_RETURN(const Plan plan, Plan::FromJson(json));
-    named = {{plan.calibration_sha256, std::nullopt}, {plan.evaluation_sha256, std::nullopt}};
+    named = {{plan.calibration_sha256, std::nullopt},
+             {plan.self_tokens_sha256, std::nullopt},
+             {plan.evaluation_sha256, std::nullopt}};
   } else {
     UQ_ASSIGN_OR_RETURN(const LayerResult result, LayerResult::FromJson(json));
     named = {{result.shard_sha256, result.shard_size_bytes}};

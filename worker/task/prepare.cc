@@ -12,6 +12,7 @@
 #include "worker/task/memory_plan.h"
 #include "worker/task/output.h"
 #include "worker/task/plan.h"
+#include "worker/task/self_tokens.h"
 #include "worker/task/task_context.h"
 #include "worker/task/task_runner.h"
 #include "worker/task/tokens.h"
@@ -53,6 +54,12 @@ absl::Status CheckModules(const QuantizationSpec& spec, const ModelConfig& confi
   return absl::OkStatus();
 }
 
+// Of sequences that are made, not read.
+int64_t SequenceLength(const QuantizationSpec& spec, const ModelConfig& config) {
+  return spec.sequence_length > 0 ? spec.sequence_length
+                                  : std::min<int64_t>(2048, config.max_position_embeddings);
+}
+
 // Text goes through the model's own tokenizer; a file of ids is taken as it is.
 absl::StatusOr<CalibrationTokens> LoadCalibration(const QuantizationSpec& spec,
                                                   const ModelConfig& config,
@@ -64,9 +71,7 @@ absl::StatusOr<CalibrationTokens> LoadCalibration(const QuantizationSpec& spec,
   }
   UQ_ASSIGN_OR_RETURN(const std::unique_ptr<TextTokenizer> tokenizer,
                       TextTokenizer::Open(model, TextSettings()));
-  const int64_t length = spec.sequence_length > 0
-                             ? spec.sequence_length
-                             : std::min<int64_t>(2048, config.max_position_embeddings);
+  const int64_t length = SequenceLength(spec, config);
   UQ_ASSIGN_OR_RETURN(
       PackedText packed,
       PackCalibrationText({{spec.calibration_uri, 0}}, tokenizer.get(), spec.num_samples, length,
@@ -75,11 +80,39 @@ absl::StatusOr<CalibrationTokens> LoadCalibration(const QuantizationSpec& spec,
   return CalibrationTokens{packed.num_sequences, packed.sequence_length, std::move(packed.ids)};
 }
 
-absl::Status PrepareCalibration(const QuantizationSpec& spec, const ModelConfig& config,
+// Text that the model writes itself. Without tokens of the user's its first sequences are the
+// calibration.
+absl::Status PrepareSelfTokens(const Checkpoint& checkpoint, const TaskEnvironment& env,
+                               CalibrationTokens* tokens, Plan* plan) {
+  const QuantizationSpec& spec = plan->spec;
+  if (spec.self_samples == 0) return absl::OkStatus();
+  const bool alone = tokens->ids.empty();
+  const int64_t length =
+      alone ? SequenceLength(spec, checkpoint.config()) : tokens->sequence_length;
+  const absl::StatusOr<std::vector<int32_t>> written =
+      WriteSelfTokens(*plan, checkpoint, *tokens, length, env);
+  if (absl::IsCancelled(written.status())) return CancelledError();
+  UQ_RETURN_IF_ERROR(written.status());
+  const std::vector<int32_t>& ids = *written;
+  plan->num_self_samples = spec.self_samples;
+  UQ_ASSIGN_OR_RETURN(plan->self_tokens_sha256, PutContent(env.work.get(), TokensToBytes(ids)));
+  if (!alone) return absl::OkStatus();
+  tokens->sequence_length = length;
+  tokens->num_samples =
+      spec.num_samples == 0 ? spec.self_samples : std::min(spec.num_samples, spec.self_samples);
+  tokens->ids.assign(ids.begin(), ids.begin() + tokens->num_samples * length);
+  return absl::OkStatus();
+}
+
+absl::Status PrepareCalibration(const QuantizationSpec& spec, const Checkpoint& checkpoint,
                                 const TaskEnvironment& env, ObjectStore* model, Plan* plan) {
   if (!NeedsReconstruction(spec)) return absl::OkStatus();
-  UQ_ASSIGN_OR_RETURN(const CalibrationTokens tokens,
-                      LoadCalibration(spec, config, env, model, plan));
+  const ModelConfig& config = checkpoint.config();
+  CalibrationTokens tokens;
+  if (!spec.calibration_uri.empty()) {
+    UQ_ASSIGN_OR_RETURN(tokens, LoadCalibration(spec, config, env, model, plan));
+  }
+  UQ_RETURN_IF_ERROR(PrepareSelfTokens(checkpoint, env, &tokens, plan));
   if (tokens.sequence_length > config.max_position_embeddings) {
     return InvalidInput(
         "SEQUENCE_TOO_LONG",
@@ -144,7 +177,7 @@ absl::StatusOr<PrepareOutcome> RunPrepare(const QuantizationSpec& spec,
   plan.num_layers = config.num_layers;
   plan.config_sha256 = Sha256Hex(checkpoint->config_json());
   plan.tensors_sha256 = TensorsDigest(*checkpoint, &plan.model_size_bytes);
-  UQ_RETURN_IF_ERROR(PrepareCalibration(spec, config, env, store.get(), &plan));
+  UQ_RETURN_IF_ERROR(PrepareCalibration(spec, *checkpoint, env, store.get(), &plan));
   UQ_RETURN_IF_ERROR(PrepareEvaluation(spec, config, env, store.get(), &plan));
 
   PrepareOutcome outcome;
