@@ -115,6 +115,7 @@ void PrintReport(const Job& job) {
   if (job.report.has_value()) {
     const JobReport& report = *job.report;
     Field("perplexity", Perplexities(report));
+    if (report.quality.has_value()) Field("quality", report.quality->verdict);
     Field("size", Sizes(report));
     if (report.average_bits > 0) {
       Field("average bits",

@@ -17,13 +17,13 @@ inline constexpr char kCrashPointVariable[] = "UNIQUANF_CRASH_POINT";
 
 // Every point there is, named component.event: a name that is not here does not compile.
 inline constexpr std::string_view kCrashPoints[] = {
-    "distill.result_stored",     "finalize.after_manifest",  "finalize.before_manifest",
-    "finalize.claimed",          "finalize.shard_copied",    "layer.result_stored",
-    "layer.shard_stored",        "local_store.after_rename", "local_store.before_rename",
-    "runtime.after_reply",       "runtime.before_reply",     "s3_writer.after_part",
-    "s3_writer.before_complete", "store.after_commit",       "store.before_begin",
-    "store.before_commit",       "worker.after_report",      "worker.after_result_stored",
-    "worker.before_report",      "worker.before_task",
+    "distill.result_stored",      "finalize.after_manifest",   "finalize.before_manifest",
+    "finalize.claimed",           "finalize.shard_copied",     "layer.result_stored",
+    "layer.shard_stored",         "local_store.after_rename",  "local_store.before_rename",
+    "prepare.text_stored",        "runtime.after_reply",       "runtime.before_reply",
+    "s3_writer.after_part",       "s3_writer.before_complete", "store.after_commit",
+    "store.before_begin",         "store.before_commit",       "worker.after_report",
+    "worker.after_result_stored", "worker.before_report",      "worker.before_task",
 };
 
 constexpr bool IsCrashPoint(std::string_view name) {

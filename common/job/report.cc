@@ -16,6 +16,22 @@ Json OptionalJson(const std::optional<double>& value) {
 
 Json SecondsJson(absl::Duration duration) { return NumberJson(absl::ToDoubleSeconds(duration)); }
 
+Json QualityJson(const std::optional<QualityReport>& quality) {
+  if (!quality.has_value()) return nullptr;
+  Json json;
+  json["verdict"] = quality->verdict;
+  json["divergence"] = NumberJson(quality->divergence);
+  json["same_top_token"] = NumberJson(quality->same_top_token);
+  json["num_compared_tokens"] = quality->num_compared_tokens;
+  json["baseline_perplexity"] = OptionalJson(quality->baseline_perplexity);
+  json["texts"] = Json::array();
+  for (const TextSample& text : quality->texts) {
+    json["texts"].push_back(
+        {{"prompt", text.prompt}, {"before", text.before}, {"after", text.after}});
+  }
+  return json;
+}
+
 }  // namespace
 
 Json ToJson(const JobReport& report) {
@@ -23,6 +39,7 @@ Json ToJson(const JobReport& report) {
   json["perplexity_before"] = OptionalJson(report.perplexity_before);
   json["perplexity_after"] = OptionalJson(report.perplexity_after);
   json["num_evaluation_tokens"] = report.num_evaluation_tokens;
+  json["quality"] = QualityJson(report.quality);
   json["model_size_bytes"] = report.model_size_bytes;
   json["artifact_size_bytes"] = report.artifact_size_bytes;
   json["average_bits"] = NumberJson(report.average_bits);

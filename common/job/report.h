@@ -31,9 +31,26 @@ struct WindowReport {
   absl::Duration duration;
 };
 
+// What the original and the artifact write after the same beginning, the most probable token each
+// time.
+struct TextSample {
+  std::string prompt, before, after;
+};
+
+// How far the artifact is from the original on evaluation tokens.
+struct QualityReport {
+  double divergence = 0;      // mean KL(original ‖ artifact) of the next token, nats a token
+  double same_top_token = 0;  // part of the tokens at which both find the same one most probable
+  int64_t num_compared_tokens = 0;
+  std::optional<double> baseline_perplexity;  // of EvaluationBaseline
+  std::string verdict;                        // all of it in a sentence
+  std::vector<TextSample> texts;              // none without a tokenizer, or where memory is short
+};
+
 struct JobReport {
   std::optional<double> perplexity_before, perplexity_after;  // none without evaluation tokens
   int64_t num_evaluation_tokens = 0;
+  std::optional<QualityReport> quality;  // none without evaluation tokens
   std::vector<LayerReport> layers;
   std::vector<WindowReport> windows;  // empty where nothing was distilled
   int64_t model_size_bytes = 0;       // of the source checkpoint's tensors

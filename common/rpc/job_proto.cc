@@ -196,10 +196,38 @@ ArtifactInfo ArtifactFromProto(const v1::Artifact& proto) {
   return {proto.uri(), proto.manifest_sha256(), proto.size_bytes()};
 }
 
+void QualityToProto(const QualityReport& quality, v1::QualityReport* proto) {
+  proto->set_divergence(quality.divergence);
+  proto->set_same_top_token(quality.same_top_token);
+  proto->set_num_compared_tokens(quality.num_compared_tokens);
+  if (quality.baseline_perplexity) proto->set_baseline_perplexity(*quality.baseline_perplexity);
+  proto->set_verdict(quality.verdict);
+  for (const TextSample& text : quality.texts) {
+    v1::TextSample* sample = proto->add_texts();
+    sample->set_prompt(text.prompt);
+    sample->set_before(text.before);
+    sample->set_after(text.after);
+  }
+}
+
+QualityReport QualityFromProto(const v1::QualityReport& proto) {
+  QualityReport quality;
+  quality.divergence = proto.divergence();
+  quality.same_top_token = proto.same_top_token();
+  quality.num_compared_tokens = proto.num_compared_tokens();
+  if (proto.has_baseline_perplexity()) quality.baseline_perplexity = proto.baseline_perplexity();
+  quality.verdict = proto.verdict();
+  for (const v1::TextSample& text : proto.texts()) {
+    quality.texts.push_back({text.prompt(), text.before(), text.after()});
+  }
+  return quality;
+}
+
 void ReportToProto(const JobReport& report, v1::JobReport* proto) {
   if (report.perplexity_before) proto->set_perplexity_before(*report.perplexity_before);
   if (report.perplexity_after) proto->set_perplexity_after(*report.perplexity_after);
   proto->set_num_evaluation_tokens(report.num_evaluation_tokens);
+  if (report.quality) QualityToProto(*report.quality, proto->mutable_quality());
   for (const LayerReport& layer : report.layers) {
     v1::LayerReport* l = proto->add_layers();
     l->set_layer(layer.layer);
@@ -228,6 +256,7 @@ JobReport ReportFromProto(const v1::JobReport& proto) {
   if (proto.has_perplexity_before()) report.perplexity_before = proto.perplexity_before();
   if (proto.has_perplexity_after()) report.perplexity_after = proto.perplexity_after();
   report.num_evaluation_tokens = proto.num_evaluation_tokens();
+  if (proto.has_quality()) report.quality = QualityFromProto(proto.quality());
   for (const v1::LayerReport& layer : proto.layers()) {
     report.layers.push_back({layer.layer(), layer.initial_loss(), layer.final_loss(), layer.bits(),
                              DurationFromProto(layer.duration())});

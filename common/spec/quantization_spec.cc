@@ -138,13 +138,14 @@ absl::Status QuantizationSpec::Validate() const {
   FieldChecker checker(*this, &violations);
   VisitSpecFields(checker);
   // The rules that join fields.
-  if (NeedsCalibration(*this) && calibration_uri.empty()) {
+  if (NeedsCalibration(*this) && calibration_uri.empty() && self_samples == 0) {
     violations.Add(
         kReason, "calibration_uri",
         absl::StrCat("calibration_uri is empty; ",
                      Distills(*this) ? "distillation (distill_window)"
                                      : absl::StrCat("the method ", QuantizationMethodName(method)),
-                     " needs calibration data", Distills(*this) ? "" : " unless epochs is 0"));
+                     " needs calibration data", Distills(*this) ? "" : " unless epochs is 0",
+                     "; the model can write its own (self_samples)"));
   }
   if (Distills(*this) &&
       (method == QuantizationMethod::kRtn || method == QuantizationMethod::kFlexround)) {
@@ -157,6 +158,16 @@ absl::Status QuantizationSpec::Validate() const {
   if (!Distills(*this) && !distillation_uri.empty()) {
     violations.Add(kReason, "distillation_uri",
                    "distillation_uri is given, but nothing is distilled; set distill_window");
+  }
+  if (max_perplexity_increase > 0 && evaluation_uri.empty()) {
+    violations.Add(kReason, "max_perplexity_increase",
+                   "max_perplexity_increase is set, but evaluation_uri is empty; give the tokens "
+                   "that the perplexity is of");
+  }
+  if (evaluation_baseline != EvaluationBaseline::kNone && evaluation_uri.empty()) {
+    violations.Add(kReason, "evaluation_baseline",
+                   "evaluation_baseline is set, but evaluation_uri is empty; give the tokens to "
+                   "evaluate it on");
   }
   if (!evaluation_uri.empty() && evaluation_entry.empty()) {
     violations.Add(kReason, "evaluation_entry",

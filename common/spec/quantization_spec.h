@@ -53,6 +53,12 @@ enum class OptimizerState {
   kBf16,
 };
 
+// What the artifact's evaluation is compared with, besides the original.
+enum class EvaluationBaseline {
+  kNone,
+  kRtn,  // round to nearest with the same bits and groups, which is evaluated too
+};
+
 // Settings for the modules whose name matches `pattern`; the first override that matches wins.
 struct ModuleOverride {
   static constexpr int kJobsBits = 0;
@@ -79,12 +85,17 @@ struct QuantizationSpec {
   std::string evaluation_entry = "valid";
   int64_t evaluation_window = 1024;
   int64_t evaluation_max_windows = 200;
+  EvaluationBaseline evaluation_baseline = EvaluationBaseline::kNone;
+  // The job fails when the perplexity grows by more than this part of the original's; 0: it does
+  // not.
+  double max_perplexity_increase = 0;
 
   QuantizationMethod method = QuantizationMethod::kUniquanf;
   int bits = 4;
   int64_t group_size = 0;
   std::vector<ModuleOverride> overrides;
 
+  int64_t self_samples = 0;  // sequences that the original model writes itself
   int64_t num_samples = 128;
   int64_t sequence_length = 2048;
   int epochs = 20;
@@ -111,9 +122,9 @@ struct QuantizationSpec {
   bool operator==(const QuantizationSpec&) const = default;
   // Checks every range that needs no model. Group size against layer shapes is checked in prepare.
   absl::Status Validate() const;
-  // Canonical JSON: fixed order, no white space; equal specs give equal bytes. Left out where they
-  // have their defaults: fields whose row says so, and those of a distillation that is off
-  // (distill_window 0), so that jobs without keep the bytes that they had before such fields.
+  // Canonical JSON: fixed order, no white space; equal specs give equal bytes. Every field, but for
+  // those that came later (spec_fields.h) and have their defaults: specs without them keep the
+  // bytes that they had.
   std::string ToJson() const;
   // Strict: unknown fields and wrong types are errors. Missing fields keep their defaults.
   static absl::StatusOr<QuantizationSpec> FromJson(absl::string_view json);

@@ -49,6 +49,12 @@ inline constexpr EnumRow<OptimizerState> kOptimizerStates[] = {
      "16 bits, rounded at random: a quarter less device memory and shorter steps on a GPU"},
 };
 
+inline constexpr EnumRow<EvaluationBaseline> kEvaluationBaselines[] = {
+    {EvaluationBaseline::kNone, "no_baseline", "nothing"},
+    {EvaluationBaseline::kRtn, "round_to_nearest",
+     "that at the same bits and groups, quantized and evaluated for it"},
+};
+
 // In every row: `name` is the field's in JSON and in the proto (where an enum's values are the
 // names in capitals); the flag is FlagName(name). `help` completes "FIELD: ...".
 
@@ -62,6 +68,7 @@ struct TextField {
   SpecSection section;
   const char* metavar;
   const char* help;
+  bool later = false;  // as in NumberField
 };
 
 // T: int, int64_t, uint64_t or double. Allowed: min to max, both too.
@@ -73,6 +80,7 @@ struct NumberField {
   const char* zero;  // what 0 means where that is no plain number, or ""
   SpecSection section;
   const char* help;
+  bool later = false;  // left out of the JSON where it has its default
 };
 
 template <typename Row, typename E>
@@ -82,9 +90,7 @@ struct EnumField {
   absl::Span<const Row> rows;
   SpecSection section;
   const char* help;
-  // Not written in JSON where it is the default: documents from before the field was there keep
-  // their bytes. Such a default stays what it is.
-  bool omits_default = false;
+  bool later = false;  // as in NumberField
 };
 
 // The list of overrides; each one's fields: VisitOverrideFields.
@@ -137,7 +143,7 @@ void VisitSpecFields(Visitor&& v) {
   v(TextField{"calibration_uri", &S::calibration_uri, TextField::kUri, false, Section::kWhat,
               "FILE",
               "safetensors file with an integer tensor input_ids [num_samples, sequence_length]; "
-              "required unless the method needs none"});
+              "required unless the method needs none, or the model writes its own (self_samples)"});
   v(TextField{"output_uri", &S::output_uri, TextField::kUri, true, Section::kWhat, "DIR",
               "where the artifact goes; must not hold anything yet"});
   v(TextField{"evaluation_uri", &S::evaluation_uri, TextField::kUri, false, Section::kWhat, "FILE",
@@ -149,6 +155,14 @@ void VisitSpecFields(Visitor&& v) {
                          Section::kWhat, "tokens in an evaluation window"});
   v(NumberField<int64_t>{"evaluation_max_windows", &S::evaluation_max_windows, 0, 1000000000, "all",
                          Section::kWhat, "evaluation windows used"});
+  v(EnumField<EnumRow<EvaluationBaseline>, EvaluationBaseline>{
+      "evaluation_baseline", &S::evaluation_baseline, kEvaluationBaselines, Section::kWhat,
+      "what the result is compared with besides the original", /*later=*/true});
+  v(NumberField<double>{"max_perplexity_increase", &S::max_perplexity_increase, 0, 1e6, "no limit",
+                        Section::kWhat,
+                        "the job fails (QUALITY_TARGET) when perplexity grows by more than this "
+                        "part of the original's: 0.05 is 5%; needs evaluation_uri",
+                        /*later=*/true});
 
   v(EnumField<MethodRow, QuantizationMethod>{"method", &S::method, kQuantizationMethods,
                                              Section::kHow, "how weights are quantized"});
@@ -159,6 +173,11 @@ void VisitSpecFields(Visitor&& v) {
   v(OverridesField{"overrides", &S::overrides, 10000, Section::kHow, "override",
                    "other settings for the modules whose full name matches the pattern"});
 
+  v(NumberField<int64_t>{"self_samples", &S::self_samples, 0, 1000000, "none",
+                         Section::kOptimization,
+                         "sequences that the original model writes itself: from beginnings of the "
+                         "calibration's, or where no calibration is given alone and as that",
+                         /*later=*/true});
   v(NumberField<int64_t>{"num_samples", &S::num_samples, 0, 1000000, "all in the file",
                          Section::kOptimization, "calibration sequences used"});
   v(NumberField<int64_t>{"sequence_length", &S::sequence_length, 0, kMaxTokens, "the file's width",
@@ -194,27 +213,33 @@ void VisitSpecFields(Visitor&& v) {
                      "at once"});
   v(EnumField<EnumRow<OptimizerState>, OptimizerState>{
       "optimizer_state", &S::optimizer_state, kOptimizerStates, Section::kOptimization,
-      "the optimizer's moments of the weights' scales", /*omits_default=*/true});
+      "the optimizer's moments of the weights' scales", /*later=*/true});
 
   v(NumberField<int>{"distill_window", &S::distill_window, 0, 100000, "no distillation",
                      Section::kDistillation,
                      "layers that are trained together against the original model's output, in a "
                      "task, after all layers are quantized; as many as the model has, or more: all "
-                     "in one task"});
+                     "in one task",
+                     /*later=*/true});
   v(TextField{"distillation_uri", &S::distillation_uri, TextField::kUri, false,
               Section::kDistillation, "FILE",
               "further sequences to distill on, beside the calibration's, in any form that it may "
-              "have; some 2,000 are worth most of what distillation brings"});
+              "have; some 2,000 are worth most of what distillation brings",
+              /*later=*/true});
   v(NumberField<int>{"distill_steps", &S::distill_steps, 1, 1000000, "", Section::kDistillation,
-                     "optimizer steps of each window"});
+                     "optimizer steps of each window",
+                     /*later=*/true});
   v(NumberField<int>{"distill_batch_size", &S::distill_batch_size, 1, 64, "",
-                     Section::kDistillation, "sequences a step"});
+                     Section::kDistillation, "sequences a step",
+                     /*later=*/true});
   v(NumberField<double>{"distill_learning_rate", &S::distill_learning_rate, 0, 1, "",
                         Section::kDistillation,
-                        "learning rate of the weights' latents, in steps of their grid"});
+                        "learning rate of the weights' latents, in steps of their grid",
+                        /*later=*/true});
   v(NumberField<double>{"distill_scale_learning_rate", &S::distill_scale_learning_rate, 0, 1, "",
                         Section::kDistillation,
-                        "learning rate of scale factors, shifts and norms' gains"});
+                        "learning rate of scale factors, shifts and norms' gains",
+                        /*later=*/true});
 }
 
 template <typename Visitor>

@@ -20,6 +20,8 @@ namespace uniquanf {
 namespace {
 
 constexpr char kReason[] = "INVALID_FLAG";
+// Of --calibration self.
+constexpr int64_t kSelfSamples = 2048;
 
 absl::StatusOr<std::string> ReadSpecFile(absl::string_view path) {
   absl::StatusOr<std::string> json = ReadSmallFile(std::string(path));
@@ -77,6 +79,7 @@ class FlagAdder {
 
   void operator()(const TextField& field) const {
     if (field.section != section_) return;
+    if (field.member == &QuantizationSpec::calibration_uri) return AddCalibration(field);
     flags_->String(FlagName(field.name), field.metavar, &(spec_->*field.member), field.help);
   }
   void operator()(const NumberField<int>& field) const { AddNumber(field, &FlagSet::Int); }
@@ -113,6 +116,30 @@ class FlagAdder {
   }
 
  private:
+  // A file, or "self" for text that the model writes; given twice, both.
+  void AddCalibration(const TextField& field) const {
+    QuantizationSpec* const spec = spec_;
+    flags_->Custom(
+        FlagName(field.name), absl::StrCat(field.metavar, "|self[:N]"), spec->*field.member,
+        absl::StrCat(field.help, "; self: N sequences (", kSelfSamples,
+                     ") that the model writes; may be given beside a file"),
+        [spec](absl::string_view text) {
+          absl::string_view count = text;
+          if (!absl::ConsumePrefix(&count, "self") || (!count.empty() && count[0] != ':')) {
+            spec->calibration_uri = std::string(text);
+            return absl::OkStatus();
+          }
+          int64_t value = kSelfSamples;
+          if (!count.empty() && (!absl::SimpleAtoi(count.substr(1), &value) || value < 1)) {
+            return InvalidInput(kReason,
+                                "allowed: a file, self, or self:N with N from 1; a file "
+                                "whose name begins so is ./self:...");
+          }
+          spec->self_samples = value;
+          return absl::OkStatus();
+        });
+  }
+
   template <typename T>
   void AddNumber(const NumberField<T>& field,
                  void (FlagSet::*add)(absl::string_view, T*, T, T, absl::string_view)) const {

@@ -19,17 +19,12 @@ class FieldWriter {
   FieldWriter(const QuantizationSpec& spec, OrderedJson* json) : spec_(spec), json_(*json) {}
   template <typename Field>
   void operator()(const Field& field) const {
-    static const QuantizationSpec kDefaults;
-    if (field.section == SpecSection::kDistillation && !Distills(spec_) &&
-        spec_.*field.member == kDefaults.*field.member) {
-      return;
-    }
+    if (IsLeftOut(field)) return;
     json_[field.name] = spec_.*field.member;
   }
   template <typename Row, typename E>
   void operator()(const EnumField<Row, E>& field) const {
-    const bool is_default = spec_.*field.member == QuantizationSpec().*field.member;
-    if (field.omits_default && is_default) return;
+    if (IsLeftOut(field)) return;
     json_[field.name] = std::string(EnumName(field.rows, spec_.*field.member));
   }
   void operator()(const OverridesField& field) const {
@@ -42,6 +37,15 @@ class FieldWriter {
   }
 
  private:
+  template <typename Field>
+  bool IsLeftOut(const Field& field) const {
+    static const QuantizationSpec kDefaults;
+    if constexpr (requires { field.later; }) {
+      return field.later && spec_.*field.member == kDefaults.*field.member;
+    }
+    return false;
+  }
+
   const QuantizationSpec& spec_;
   OrderedJson& json_;
 };

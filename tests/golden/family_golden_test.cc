@@ -18,6 +18,7 @@
 #include "absl/strings/str_split.h"
 #include "common/artifact/artifact_reader.h"
 #include "common/safetensors/safetensors.h"
+#include "tests/golden/family_folders.h"
 #include "tests/golden/golden_file.h"
 #include "tests/unit/worker/task/task_fixture.h"
 #include "worker/export/export.h"
@@ -26,75 +27,7 @@
 namespace uniquanf::golden {
 namespace {
 
-constexpr const char* kFolders[] = {
-    "apertus",
-    "arcee",
-    "bloom",
-    "cohere",
-    "cohere2",
-    "deepseek_v2",
-    "deepseek_v3",
-    "dots1",
-    "ernie4_5",
-    "falcon",
-    "falcon_h1",
-    "gemma",
-    "gemma2",
-    "gemma3",
-    "glm",
-    "glm4",
-    "glm4_moe",
-    "gpt2",
-    "gpt_neox",
-    "gpt_oss",
-    "granite",
-    "granitemoe",
-    "granitemoeshared",
-    "hunyuan_dense",
-    "lfm2",
-    "llama",
-    "llama4",
-    "llama_yarn",
-    "mamba2",
-    "mimo",
-    "ministral",
-    "ministral3",
-    "mistral",
-    "mixtral",
-    "nemotron",
-    "olmo",
-    "olmo3",
-    "olmoe",
-    "opt",
-    "phi",
-    "phi3",
-    "phi3_longrope",
-    "qwen2",
-    "qwen2_moe",
-    "qwen3",
-    "qwen3_moe",
-    "qwen3_next",
-    "smollm3",
-    "stablelm",
-    "starcoder2",
-};
-
 constexpr double kNllBound = 1e-5, kOutputBound = 1e-4, kGradientBound = 1e-3;
-
-std::string FolderPath(const std::string& folder) {
-  return absl::StrCat(UNIQUANF_FAMILY_GOLDENS, "/", folder);
-}
-
-struct Case {
-  std::string folder, device;
-};
-std::vector<Case> Cases() {
-  std::vector<Case> cases;
-  for (const std::string& device : DeviceNames()) {
-    for (const char* folder : kFolders) cases.push_back({folder, device});
-  }
-  return cases;
-}
 
 // An expert's matrices have names of their own in the file and are stacked in memory: the place of
 // a linear layer's rows in the memory's tensor, or false.
@@ -127,7 +60,7 @@ std::string NameInMemory(const std::string& stored) {
   return stored;
 }
 
-class FamilyGoldenTest : public testing::TestWithParam<Case> {
+class FamilyGoldenTest : public testing::TestWithParam<FamilyCase> {
  protected:
   void SetUp() override {
     backend_ = MakeBackend(GetParam().device);
@@ -279,7 +212,7 @@ TEST_P(FamilyGoldenTest, NegativeLogLikelihoodMatches) {
             << ", off by " << result->mean_nll - expected << "\n";
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, FamilyGoldenTest, testing::ValuesIn(Cases()),
+INSTANTIATE_TEST_SUITE_P(Families, FamilyGoldenTest, testing::ValuesIn(FamilyCases()),
                          [](const auto& info) {
                            return absl::StrCat(info.param.folder, "_", info.param.device);
                          });

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/base/clock.h"
+#include "common/base/format_bytes.h"
 #include "common/base/status.h"
 #include "common/base/terminal_progress.h"
 #include "common/object_store/caching_store.h"
@@ -23,7 +24,7 @@ struct EvalFlags {
   int64_t window = 1024, max_windows = 200;
   DeviceFlags device;
   CacheFlags cache;
-  bool json = false;
+  bool json = false, packed = true;
 };
 
 absl::StatusOr<Perplexity> RunEval(const EvalFlags& flags) {
@@ -50,6 +51,7 @@ absl::StatusOr<Perplexity> RunEval(const EvalFlags& flags) {
   TerminalProgress progress(STDERR_FILENO, DetectTerminal(STDERR_FILENO), SystemClock());
   options.window = flags.window;
   options.max_windows = flags.max_windows;
+  options.keep_packed = flags.packed;
   options.stop = [] { return Interrupted(); };
   options.progress = [&progress](int64_t done, int64_t total) {
     ProgressRow row;
@@ -73,6 +75,9 @@ int Evaluate(const std::vector<std::string>& arguments) {
   flag_set.String("entry", "NAME", &flags.entry, "which tensor of the file");
   flag_set.Int64("window", &flags.window, 2, 1 << 20, "tokens a window");
   flag_set.Int64("max-windows", &flags.max_windows, 0, 1 << 30, "windows at most; 0: all");
+  flag_set.Bool("packed", &flags.packed,
+                "an artifact's quantized layers multiply from their packed form; --no-packed: they "
+                "are dequantized first");
   flag_set.Bool("json", &flags.json, "print JSON");
   flags.device.AddTo(&flag_set);
   flags.cache.AddTo(&flag_set);
@@ -95,10 +100,15 @@ int Evaluate(const std::vector<std::string>& arguments) {
     json["perplexity"] = result->perplexity;
     json["num_tokens"] = result->num_tokens;
     json["mean_nll"] = result->mean_nll;
+    json["peak_weight_bytes"] = result->peak_weight_bytes;
+    json["total_weight_bytes"] = result->total_weight_bytes;
     PrintJsonLine(json);
   } else {
     std::printf("perplexity %.4f on %lld tokens\n", result->perplexity,
                 static_cast<long long>(result->num_tokens));
+    std::printf("weights held %s at a time, %s in all\n",
+                FormatBytes(static_cast<int64_t>(result->peak_weight_bytes)).c_str(),
+                FormatBytes(static_cast<int64_t>(result->total_weight_bytes)).c_str());
   }
   return kOk;
 }

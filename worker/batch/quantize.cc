@@ -353,6 +353,14 @@ void PrintReport(const FinalizeOutcome& outcome) {
                 window.first_layer, window.first_layer + window.num_layers - 1,
                 window.initial_divergence, window.final_divergence);
   }
+  if (report.quality.has_value()) {
+    std::printf("Quality        %s\n", PrintableText(report.quality->verdict).c_str());
+    if (report.quality->num_compared_tokens > 0) {
+      std::printf("Divergence     %.4f nats a token from the original, on %lld tokens\n",
+                  report.quality->divergence,
+                  static_cast<long long>(report.quality->num_compared_tokens));
+    }
+  }
   std::printf("Computed for   %.1f s\n", absl::ToDoubleSeconds(report.duration));
   for (const std::string& warning : report.warnings)
     std::printf("Warning        %s\n", PrintableText(warning).c_str());

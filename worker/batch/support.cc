@@ -113,6 +113,8 @@ int Fail(const absl::Status& status, bool json) {
     PrintJsonLine(error);
   }
   std::fprintf(stderr, "error: %s\n", PrintableText(status.message()).c_str());
+  // The settings are right, what they bring is not good enough.
+  if (ErrorReason(status) == "QUALITY_TARGET") return kFailed;
   switch (status.code()) {
     case absl::StatusCode::kCancelled:
       return kInterrupted;

@@ -15,7 +15,9 @@ namespace {
 std::vector<std::unique_ptr<NodeKernel>> MakeKernels(const BlockSpec& spec,
                                                      const NodeShape& shape) {
   std::vector<std::unique_ptr<NodeKernel>> kernels;
-  for (const Node& node : spec.nodes) kernels.push_back(MakeNodeKernel(spec, node, shape));
+  for (int i = 0; i < static_cast<int>(spec.nodes.size()); ++i) {
+    kernels.push_back(MakeNodeKernel(spec, i, shape));
+  }
   return kernels;
 }
 
@@ -36,6 +38,7 @@ class GraphRunner : public BlockRunner, private NodeRun {
   absl::Status Allocate(Tensor* arena) {
     for (const auto& kernel : kernels_) UQ_RETURN_IF_ERROR(kernel->Check(shape_));
     const auto bytes = static_cast<int64_t>(plan_.arena_bytes());
+    if (shape_.incremental != nullptr) arena = shape_.incremental->scratch;
     if (arena != nullptr) {
       UQ_CHECK(arena->num_elements() >= bytes);
       arena_ = Tensor::View(backend_, arena->data(), DType::kUint8, {bytes});
@@ -78,6 +81,7 @@ class GraphRunner : public BlockRunner, private NodeRun {
         AddAndNorm();
         continue;
       }
+      if (packed_ != nullptr && MultiplyTogether()) continue;
       if (kernels_[node_]->in_place()) {
         CopyInto(values_[inputs_[node_][0].slot], &values_[kernels_[node_]->output()]);
       }
@@ -112,6 +116,11 @@ class GraphRunner : public BlockRunner, private NodeRun {
 
   void set_norm_gradients(std::vector<Tensor>* gradients) override { norm_gradients_ = gradients; }
   void set_observer(LinearObserver observer) override { observer_ = std::move(observer); }
+  void set_packed(const PackedBlock* packed, packed::Workspace* workspace) override {
+    UQ_CHECK(!shape_.with_backward);
+    packed_ = packed == nullptr || packed->empty() ? nullptr : packed;
+    workspace_ = workspace;
+  }
 
  private:
   int num_nodes() const { return static_cast<int>(kernels_.size()); }
@@ -119,6 +128,14 @@ class GraphRunner : public BlockRunner, private NodeRun {
   // NodeRun.
   Backend* backend() const override { return backend_; }
   const Tensor& weight(int tensor) const override { return (*weights_)[tensor]; }
+  void Multiply(const Tensor& x, int weight, int bias, Tensor* y) override {
+    if (IsPacked(weight)) {
+      const packed::Product product = {&(*packed_)[weight], weight_or_null(bias), y};
+      packed::LinearForward(backend_, x, {&product, 1}, workspace_);
+    } else {
+      ops::LinearForward(backend_, x, this->weight(weight), weight_or_null(bias), y);
+    }
+  }
   const RopeTable& rope(int table) const override { return (*rope_)[table]; }
   Tensor* value(int slot) override { return &values_[slot]; }
   Tensor* buffer(int index) override { return &buffers_[node_][index]; }
@@ -184,6 +201,28 @@ class GraphRunner : public BlockRunner, private NodeRun {
     filled_[slot] = true;
   }
 
+  bool IsPacked(int tensor) const { return packed_ != nullptr && (*packed_)[tensor].bits > 0; }
+
+  // Runs packed linear layers that follow each other and read the same slot as one product, which
+  // the device may make with one launch. None of them writes over what another one reads: all that
+  // lives at the first one's event, but not at the last one's, is of the nodes between. False: the
+  // node is no such layer.
+  bool MultiplyTogether() {
+    std::vector<packed::Product> products;
+    const auto* first = std::get_if<LinearNode>(&spec_.nodes[node_]);
+    if (observer_ || first == nullptr || !IsPacked(first->weight)) return false;
+    int end = node_;
+    for (; end < num_nodes() && end - node_ < packed::kMaxProducts; ++end) {
+      const auto* linear = std::get_if<LinearNode>(&spec_.nodes[end]);
+      if (linear == nullptr || linear->in != first->in || !IsPacked(linear->weight)) break;
+      products.push_back(
+          {&(*packed_)[linear->weight], weight_or_null(linear->bias), &values_[linear->out]});
+    }
+    packed::LinearForward(backend_, values_[first->in], products, workspace_);
+    node_ = end - 1;
+    return true;
+  }
+
   void AddAndNorm() {
     const auto& add = std::get<AddNode>(spec_.nodes[node_]);
     const auto& norm = std::get<NormNode>(spec_.nodes[++node_]);
@@ -228,6 +267,8 @@ class GraphRunner : public BlockRunner, private NodeRun {
   int node_ = 0;
   bool ran_forward_ = false, accumulate_ = false, with_dx_ = false;
   const BlockWeights* weights_ = nullptr;
+  const PackedBlock* packed_ = nullptr;  // null: nothing is packed
+  packed::Workspace* workspace_ = nullptr;
   BlockGradients* weight_gradients_ = nullptr;
   std::vector<Tensor>* norm_gradients_ = nullptr;
   const std::function<void(int)>* on_gradient_ = nullptr;
@@ -243,6 +284,24 @@ absl::StatusOr<std::unique_ptr<BlockRunner>> BlockRunner::Create(
   auto runner = std::make_unique<GraphRunner>(backend, spec, shape, rope);
   UQ_RETURN_IF_ERROR(runner->Allocate(arena));
   return runner;
+}
+
+absl::StatusOr<std::unique_ptr<BlockRunner>> BlockRunner::CreateIncremental(
+    Backend* backend, const BlockSpec& spec, DType act, int64_t batch, int64_t seq_len,
+    const RopeTables* rope, const Incremental& incremental) {
+  UQ_CHECK(batch == incremental.state->batch() &&
+           (incremental.position == nullptr || seq_len == 1));
+  const NodeShape shape = {backend, act, batch, seq_len, /*with_backward=*/false, &incremental};
+  auto runner = std::make_unique<GraphRunner>(backend, spec, shape, rope);
+  UQ_RETURN_IF_ERROR(runner->Allocate());
+  return runner;
+}
+
+uint64_t IncrementalBytes(Backend* backend, const BlockSpec& spec, DType act, int64_t batch,
+                          int64_t seq_len, const Incremental& incremental) {
+  const NodeShape shape = {backend, act, batch, seq_len, /*with_backward=*/false, &incremental};
+  const std::vector<std::unique_ptr<NodeKernel>> kernels = MakeKernels(spec, shape);
+  return GraphPlan(spec, kernels, shape).arena_bytes();
 }
 
 uint64_t BlockRunnerBytes(const Backend& backend, const BlockSpec& spec, DType act, int64_t batch,

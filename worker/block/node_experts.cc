@@ -88,18 +88,15 @@ class ExpertsKernel : public NodeKernel {
       Tensor gate = Rows(run, kGate, first, count), up = Rows(run, kUp, first, count);
       Tensor activated = Rows(run, kActivated, first, count), out = Rows(run, kOut, first, count);
       run->Observe(expert.gate, rows);
-      ops::LinearForward(backend, rows, run->weight(expert.gate),
-                         run->weight_or_null(expert.gate_bias), &gate);
+      run->Multiply(rows, expert.gate, expert.gate_bias, &gate);
       if (expert.up >= 0) {
         run->Observe(expert.up, rows);
-        ops::LinearForward(backend, rows, run->weight(expert.up),
-                           run->weight_or_null(expert.up_bias), &up);
+        run->Multiply(rows, expert.up, expert.up_bias, &up);
       }
       ops::ActivationForward(backend, node_.activation, gate, expert.up < 0 ? nullptr : &up,
                              &activated);
       run->Observe(expert.down, activated);
-      ops::LinearForward(backend, activated, run->weight(expert.down),
-                         run->weight_or_null(expert.down_bias), &out);
+      run->Multiply(activated, expert.down, expert.down_bias, &out);
     }
     ops::CombineRows(backend, all, *run->buffer(kPositions), OutputWeights(run),
                      /*accumulate=*/false, run->value(node_.out));

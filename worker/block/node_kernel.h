@@ -44,6 +44,7 @@ struct NodeShape {
   DType act;
   int64_t batch, seq_len;
   bool with_backward;
+  const Incremental* incremental = nullptr;  // null: whole sequences at once
   int64_t num_tokens() const { return batch * seq_len; }
 };
 
@@ -57,6 +58,8 @@ class NodeRun {
   virtual Backend* backend() const = 0;
   virtual const Tensor& weight(int tensor) const = 0;
   const Tensor* weight_or_null(int tensor) const { return tensor < 0 ? nullptr : &weight(tensor); }
+  // y = x · weightᵀ + bias, from whatever form the weight has.
+  virtual void Multiply(const Tensor& x, int weight, int bias, Tensor* y) = 0;
   virtual const RopeTable& rope(int table) const = 0;
   virtual Tensor* value(int slot) = 0;
   virtual Tensor* buffer(int index) = 0;  // of this node's buffers
@@ -101,7 +104,8 @@ class NodeKernel {
   virtual void Backward(NodeRun* run) = 0;
 };
 
-std::unique_ptr<NodeKernel> MakeNodeKernel(const BlockSpec& spec, const Node& node,
+// Of node `index`.
+std::unique_ptr<NodeKernel> MakeNodeKernel(const BlockSpec& spec, int index,
                                            const NodeShape& shape);
 // In node_parts.cc.
 std::unique_ptr<NodeKernel> MakeXieluKernel(const XieluNode& node);
@@ -112,8 +116,19 @@ std::unique_ptr<NodeKernel> MakeJoinKernel(const JoinNode& node);
 std::unique_ptr<NodeKernel> MakeConvKernel(const ConvNode& node, const NodeShape& shape);
 std::unique_ptr<NodeKernel> MakeRecurrenceKernel(const RecurrenceNode& node,
                                                  const NodeShape& shape);
+// In node_incremental.cc: of a node that looks at other tokens than its own, where
+// shape.incremental is not null.
+std::unique_ptr<NodeKernel> MakeIncrementalKernel(const AttentionNode& node, int index,
+                                                  const NodeShape& shape);
+std::unique_ptr<NodeKernel> MakeIncrementalKernel(const ConvNode& node, int index,
+                                                  const NodeShape& shape);
+std::unique_ptr<NodeKernel> MakeIncrementalKernel(const RecurrenceNode& node, int index,
+                                                  const NodeShape& shape);
 // In node_experts.cc.
 std::unique_ptr<NodeKernel> MakeExpertsKernel(const BlockSpec& spec, const ExpertsNode& node);
+
+// kUnimplemented where the device cannot hold a recurrence's state.
+absl::Status CheckRecurrence(const ops::RecurrenceShape& recurrence, const NodeShape& shape);
 
 // An RMS norm with one row of weights and nothing else: it has ops of its own, alone and with an
 // addition before it.

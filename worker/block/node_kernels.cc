@@ -20,8 +20,7 @@ class LinearKernel : public NodeKernel {
   bool trains() const override { return true; }
   void Forward(NodeRun* run) override {
     run->Observe(node_.weight, *run->value(node_.in));
-    ops::LinearForward(run->backend(), *run->value(node_.in), run->weight(node_.weight),
-                       run->weight_or_null(node_.bias), run->value(node_.out));
+    run->Multiply(*run->value(node_.in), node_.weight, node_.bias, run->value(node_.out));
   }
   void Backward(NodeRun* run) override {
     if (run->Wants(0)) {
@@ -310,6 +309,7 @@ class SigmoidGateKernel : public NodeKernel {
 struct Maker {
   const BlockSpec& spec;
   const NodeShape& shape;
+  int index;
   using Kernel = std::unique_ptr<NodeKernel>;
   Kernel operator()(const LinearNode& node) const { return std::make_unique<LinearKernel>(node); }
   Kernel operator()(const NormNode& node) const {
@@ -319,6 +319,7 @@ struct Maker {
   }
   Kernel operator()(const RopeNode& node) const { return std::make_unique<RopeKernel>(node); }
   Kernel operator()(const AttentionNode& node) const {
+    if (shape.incremental != nullptr) return MakeIncrementalKernel(node, index, shape);
     return std::make_unique<AttentionKernel>(node, shape);
   }
   Kernel operator()(const ActivationNode& node) const {
@@ -328,8 +329,14 @@ struct Maker {
   Kernel operator()(const ScaleByNode& node) const { return MakeScaleByKernel(node); }
   Kernel operator()(const SliceNode& node) const { return MakeSliceKernel(node); }
   Kernel operator()(const JoinNode& node) const { return MakeJoinKernel(node); }
-  Kernel operator()(const ConvNode& node) const { return MakeConvKernel(node, shape); }
-  Kernel operator()(const RecurrenceNode& node) const { return MakeRecurrenceKernel(node, shape); }
+  Kernel operator()(const ConvNode& node) const {
+    if (shape.incremental != nullptr) return MakeIncrementalKernel(node, index, shape);
+    return MakeConvKernel(node, shape);
+  }
+  Kernel operator()(const RecurrenceNode& node) const {
+    if (shape.incremental != nullptr) return MakeIncrementalKernel(node, index, shape);
+    return MakeRecurrenceKernel(node, shape);
+  }
   Kernel operator()(const AddNode& node) const { return std::make_unique<AddKernel>(node); }
   Kernel operator()(const ScaleNode& node) const { return std::make_unique<ScaleKernel>(node); }
   Kernel operator()(const ClipNode& node) const { return std::make_unique<ClipKernel>(node); }
@@ -351,9 +358,9 @@ bool IsPlainRmsNorm(const BlockSpec& spec, const NormNode& node) {
          spec.tensors[node.weight].num_elements() == node.shape.width;
 }
 
-std::unique_ptr<NodeKernel> MakeNodeKernel(const BlockSpec& spec, const Node& node,
+std::unique_ptr<NodeKernel> MakeNodeKernel(const BlockSpec& spec, int index,
                                            const NodeShape& shape) {
-  return std::visit(Maker{spec, shape}, node);
+  return std::visit(Maker{spec, shape, index}, spec.nodes[index]);
 }
 
 }  // namespace uniquanf

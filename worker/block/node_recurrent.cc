@@ -55,10 +55,7 @@ class RecurrenceKernel : public NodeKernel {
     return {{DType::kUint8, {bytes}, NodeBuffer::Life::kBackward}};
   }
   absl::Status Check(const NodeShape& shape) const override {
-    if (shape.backend->kind() == DeviceKind::kCpu || shape_.state() <= kMaxStateOnCuda) {
-      return absl::OkStatus();
-    }
-    return UnsupportedOnCuda("a recurrence with so large a state");
+    return CheckRecurrence(shape_, shape);
   }
   void Forward(NodeRun* run) override {
     Borrow(run);
@@ -93,6 +90,13 @@ class RecurrenceKernel : public NodeKernel {
 };
 
 }  // namespace
+
+absl::Status CheckRecurrence(const ops::RecurrenceShape& recurrence, const NodeShape& shape) {
+  if (shape.backend->kind() == DeviceKind::kCpu || recurrence.state() <= kMaxStateOnCuda) {
+    return absl::OkStatus();
+  }
+  return UnsupportedOnCuda("a recurrence with so large a state");
+}
 
 std::unique_ptr<NodeKernel> MakeConvKernel(const ConvNode& node, const NodeShape& shape) {
   return std::make_unique<ConvKernel>(node, shape.seq_len);

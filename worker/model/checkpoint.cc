@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
@@ -65,21 +66,30 @@ class CheckpointImpl : public Checkpoint {
   const std::shared_ptr<ObjectStore>& store() const override { return store_; }
 
   absl::StatusOr<HostBlock> LoadBlock(int layer) const override {
-    if (layer < 0 || layer >= config_.num_layers) {
-      return InvalidInput("LAYER_OUT_OF_RANGE", absl::StrCat("the model has no layer ", layer, " (",
-                                                             config_.num_layers, " layers)"));
-    }
+    UQ_RETURN_IF_ERROR(CheckLayer(layer));
     const BlockSpec& spec = config_.blocks[layer];
-    const auto num_tensors = static_cast<int64_t>(spec.tensors.size());
-    HostBlock block(num_tensors);
-    // Side by side: reading, converting and checking are work of the CPU.
-    std::vector<absl::Status> statuses(num_tensors);
-    ParallelRanges(num_tensors, 1, [&](int64_t t, int64_t) {
-      absl::StatusOr<std::vector<float>> values = LoadTensor(layer, spec.tensors[t]);
-      statuses[t] = values.status();
-      if (values.ok()) block[t] = *std::move(values);
-    });
-    for (const absl::Status& status : statuses) UQ_RETURN_IF_ERROR(status);
+    HostBlock block(spec.tensors.size());
+    UQ_RETURN_IF_ERROR(ForEachTensor(spec, [&](int64_t t) -> absl::Status {
+      UQ_ASSIGN_OR_RETURN(block[t], LoadTensor(layer, spec.tensors[t]));
+      return absl::OkStatus();
+    }));
+    return block;
+  }
+
+  absl::StatusOr<StoredBlock> LoadStoredBlock(int layer) const override {
+    UQ_RETURN_IF_ERROR(CheckLayer(layer));
+    const BlockSpec& spec = config_.blocks[layer];
+    StoredBlock block = {HostBlock(spec.tensors.size()),
+                         std::vector<PackedLinear>(spec.tensors.size())};
+    UQ_RETURN_IF_ERROR(ForEachTensor(spec, [&](int64_t t) -> absl::Status {
+      const std::string module = PackedModule(layer, spec.tensors[t]);
+      if (module.empty()) {
+        UQ_ASSIGN_OR_RETURN(block.values[t], LoadTensor(layer, spec.tensors[t]));
+      } else {
+        UQ_ASSIGN_OR_RETURN(block.packed[t], artifact_->ReadPacked(module));
+      }
+      return absl::OkStatus();
+    }));
     return block;
   }
 
@@ -127,19 +137,39 @@ class CheckpointImpl : public Checkpoint {
   }
 
  private:
+  absl::Status CheckLayer(int layer) const {
+    if (layer >= 0 && layer < config_.num_layers) return absl::OkStatus();
+    return InvalidInput("LAYER_OUT_OF_RANGE", absl::StrCat("the model has no layer ", layer, " (",
+                                                           config_.num_layers, " layers)"));
+  }
+
+  // Side by side: reading, converting and checking are work of the CPU.
+  static absl::Status ForEachTensor(const BlockSpec& spec,
+                                    const std::function<absl::Status(int64_t)>& load) {
+    const auto num_tensors = static_cast<int64_t>(spec.tensors.size());
+    std::vector<absl::Status> statuses(num_tensors);
+    ParallelRanges(num_tensors, 1, [&](int64_t t, int64_t) { statuses[t] = load(t); });
+    for (const absl::Status& status : statuses) UQ_RETURN_IF_ERROR(status);
+    return absl::OkStatus();
+  }
+
+  // The full name of the module that stores the tensor packed; "": it is not packed.
+  std::string PackedModule(int layer, const TensorSpec& spec) const {
+    if (spec.role != TensorRole::kLinear || artifact_ == nullptr) return "";
+    std::string module = config_.LayerPrefix(layer) + spec.module;
+    const ManifestModule* entry = artifact_->manifest().FindModule(module);
+    return entry != nullptr && entry->quantized ? module : "";
+  }
+
   // A tensor of a block, out of whatever stores it.
   absl::StatusOr<std::vector<float>> LoadTensor(int layer, const TensorSpec& spec) const {
     if (!spec.stored.constant.empty()) return spec.stored.constant;
     const std::string prefix = config_.LayerPrefix(layer);
-    if (spec.role == TensorRole::kLinear && artifact_ != nullptr) {
-      const std::string module = prefix + spec.module;
-      const ManifestModule* entry = artifact_->manifest().FindModule(module);
-      if (entry != nullptr && entry->quantized) {
-        UQ_ASSIGN_OR_RETURN(const PackedLinear packed, artifact_->ReadPacked(module));
-        std::vector<float> values(packed.num_outputs * packed.num_inputs);
-        Dequantize(packed, values.data());
-        return values;
-      }
+    if (const std::string module = PackedModule(layer, spec); !module.empty()) {
+      UQ_ASSIGN_OR_RETURN(const PackedLinear packed, artifact_->ReadPacked(module));
+      std::vector<float> values(packed.num_outputs * packed.num_inputs);
+      Dequantize(packed, values.data());
+      return values;
     }
     const std::string name = prefix + spec.stored.name;
     std::vector<float> values;
@@ -345,6 +375,23 @@ absl::StatusOr<BlockWeights> UploadBlock(Backend* backend, const BlockSpec& spec
     const TensorSpec& tensor = spec.tensors[t];
     UQ_ASSIGN_OR_RETURN(weights[t], Tensor::FromFloats(backend, DeviceDType(tensor.role, act),
                                                        tensor.shape, block[t].data()));
+  }
+  return weights;
+}
+
+absl::StatusOr<BlockWeights> UploadStoredBlock(Backend* backend, const BlockSpec& spec, DType act,
+                                               const StoredBlock& block, PackedBlock* packed) {
+  BlockWeights weights(spec.tensors.size());
+  packed->clear();
+  for (size_t t = 0; t < weights.size(); ++t) {
+    const TensorSpec& tensor = spec.tensors[t];
+    if (t < block.packed.size() && block.packed[t].bits > 0) {
+      packed->resize(weights.size());
+      UQ_ASSIGN_OR_RETURN((*packed)[t], packed::Upload(backend, block.packed[t]));
+      continue;
+    }
+    UQ_ASSIGN_OR_RETURN(weights[t], Tensor::FromFloats(backend, DeviceDType(tensor.role, act),
+                                                       tensor.shape, block.values[t].data()));
   }
   return weights;
 }

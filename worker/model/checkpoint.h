@@ -12,10 +12,13 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "common/artifact/layout.h"
+#include "common/base/status.h"
 #include "common/object_store/object_store.h"
 #include "common/safetensors/safetensors.h"
 #include "worker/block/block.h"
@@ -25,6 +28,13 @@ namespace uniquanf {
 
 // Host copies of one block's tensors, f32, by their index in BlockSpec::tensors.
 using HostBlock = std::vector<std::vector<float>>;
+
+// One block as it is stored: `packed` [tensor] holds the quantized linear layers, whose `values`
+// are empty; those of 0 bits are not packed.
+struct StoredBlock {
+  HostBlock values;
+  std::vector<PackedLinear> packed;
+};
 
 // How many of a block's large tensors a device's reader has in flight at once, for sizing caches.
 inline constexpr int kTensorsReadAtOnce = 7;
@@ -41,6 +51,10 @@ class Checkpoint {
   virtual const std::shared_ptr<ObjectStore>& store() const = 0;
 
   virtual absl::StatusOr<HostBlock> LoadBlock(int layer) const = 0;
+  virtual absl::StatusOr<StoredBlock> LoadStoredBlock(int layer) const {
+    UQ_ASSIGN_OR_RETURN(HostBlock values, LoadBlock(layer));
+    return StoredBlock{std::move(values), {}};
+  }
   // The embedding's rows `ids`, which ascend, [ids.size(), H]. Reads little else.
   virtual absl::Status LoadEmbeddingRows(absl::Span<const int32_t> ids, float* out) const = 0;
   virtual absl::StatusOr<std::vector<float>> LoadLmHead() const = 0;  // [V, H]; tied: the embedding
@@ -61,6 +75,10 @@ DType DeviceDType(TensorRole role, DType act);
 // and not empty there are on it already.
 absl::StatusOr<BlockWeights> UploadBlock(Backend* backend, const BlockSpec& spec, DType act,
                                          const HostBlock& block, std::vector<Tensor> linear = {});
+
+// The same of a stored block; its packed layers go to `packed` (empty where there are none).
+absl::StatusOr<BlockWeights> UploadStoredBlock(Backend* backend, const BlockSpec& spec, DType act,
+                                               const StoredBlock& block, PackedBlock* packed);
 
 }  // namespace uniquanf
 

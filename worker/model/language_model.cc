@@ -39,7 +39,13 @@ absl::StatusOr<EmbeddingPart> UploadEmbedding(Backend* backend, const Checkpoint
   for (int32_t token : tokens) part.ids.push_back(row_of[token]);
 
   const auto num_rows = static_cast<int64_t>(distinct.size());
-  UQ_ASSIGN_OR_RETURN(part.rows, Tensor::Allocate(backend, act, {num_rows, hidden_size}));
+  // The CPU looks bf16 up as it is.
+  UQ_ASSIGN_OR_RETURN(const Checkpoint::RawTensor stored,
+                      checkpoint.FindRaw(checkpoint.config().ends.embedding + ".weight"));
+  const bool narrow =
+      backend->kind() == DeviceKind::kCpu && stored.info.dtype == SafetensorsDType::kBF16;
+  UQ_ASSIGN_OR_RETURN(part.rows, Tensor::Allocate(backend, narrow ? DType::kBfloat16 : act,
+                                                  {num_rows, hidden_size}));
   const int64_t at_once =
       std::min(num_rows, std::max<int64_t>(1, kRowsAtOnceBytes / (hidden_size * sizeof(float))));
   std::vector<float> values(at_once * hidden_size);
@@ -123,12 +129,37 @@ StoreSequence StoreTo(Backend* backend, Tensor* hidden) {
   };
 }
 
+absl::StatusOr<DeviceBlock> LoadDeviceBlock(Backend* backend, const Checkpoint& checkpoint,
+                                            int layer, DType act, bool keep_packed) {
+  StoredBlock stored;
+  if (keep_packed) {
+    UQ_ASSIGN_OR_RETURN(stored, checkpoint.LoadStoredBlock(layer));
+  } else {
+    UQ_ASSIGN_OR_RETURN(stored.values, checkpoint.LoadBlock(layer));
+  }
+  DeviceBlock block;
+  UQ_ASSIGN_OR_RETURN(block.weights, UploadStoredBlock(backend, checkpoint.config().blocks[layer],
+                                                       act, stored, &block.packed));
+  int64_t max_outputs = 0, max_inputs = 0;
+  for (const packed::PackedWeights& linear : block.packed) {
+    max_outputs = std::max(max_outputs, linear.num_outputs);
+    max_inputs = std::max(max_inputs, linear.num_inputs);
+  }
+  if (max_outputs > 0) {
+    UQ_ASSIGN_OR_RETURN(block.workspace,
+                        packed::Workspace::Create(backend, act, max_outputs, max_inputs));
+  }
+  return block;
+}
+
 absl::Status ForwardSequences(Backend* backend, const BlockSpec& spec, DType act,
                               const RopeTables& rope, const BlockWeights& weights,
                               int64_t num_sequences, int64_t seq_len, const LoadSequence& load,
-                              const StoreSequence& store) {
+                              const StoreSequence& store, const PackedBlock* packed,
+                              packed::Workspace* workspace) {
   UQ_ASSIGN_OR_RETURN(std::unique_ptr<BlockRunner> runner,
                       BlockRunner::Create(backend, spec, act, 1, seq_len, &rope, false));
+  runner->set_packed(packed, workspace);
   UQ_ASSIGN_OR_RETURN(Tensor x, Tensor::Allocate(backend, act, {seq_len, spec.hidden_size}));
   UQ_ASSIGN_OR_RETURN(Tensor y, Tensor::Allocate(backend, act, {seq_len, spec.hidden_size}));
   for (int64_t s = 0; s < num_sequences; ++s) {

@@ -46,20 +46,39 @@ struct PerplexityOptions {
   int64_t window = 1024;      // tokens; windows do not overlap, a shorter tail is dropped
   int64_t max_windows = 200;  // 0: all
   DType act = DType::kFloat32;
+  bool keep_packed = false;  // quantized layers multiply from their packed form
   std::function<void(int64_t done, int64_t total)>
       progress;  // in units of (block, window); may be empty
   StopToken stop;
+  // The last block's output of the first `max_kept` windows goes there, [windows, L, H] act; null:
+  // nowhere.
+  Tensor* kept = nullptr;
+  int64_t max_kept = 0;
 };
 struct Perplexity {
   double perplexity = 0;   // exp(mean negative log likelihood)
   double mean_nll = 0;     // nats a token
   int64_t num_tokens = 0;  // predicted tokens: (window − 1) · windows
+  // Most device memory that weights held at a time (the model is read layer by layer), and what all
+  // blocks and the head would hold together.
+  uint64_t peak_weight_bytes = 0, total_weight_bytes = 0;
 };
 // Layer by layer over all windows. Errors: TOO_FEW_TOKENS when there is no whole window;
 // TOKEN_OUT_OF_RANGE; kCancelled.
 absl::StatusOr<Perplexity> EvaluatePerplexity(Backend* backend, const Checkpoint& checkpoint,
                                               const std::vector<int32_t>& tokens,
                                               const PerplexityOptions& options);
+
+// How far a model's predictions are from the original's, on the same tokens.
+struct Agreement {
+  double divergence = 0;   // mean KL(original ‖ other), nats a token
+  double same_top = 0;     // part of the tokens at which both find the same token most probable
+  int64_t num_tokens = 0;  // predictions compared
+};
+// From what EvaluatePerplexity kept of both. Error: kCancelled; LOGITS_NOT_FINITE.
+absl::StatusOr<Agreement> ComparePredictions(Backend* backend, const Checkpoint& original,
+                                             const Tensor& kept_original, const Checkpoint& other,
+                                             const Tensor& kept_other, const StopToken& stop);
 
 }  // namespace uniquanf
 

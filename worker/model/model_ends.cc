@@ -1,16 +1,33 @@
 #include "worker/model/model_ends.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/check.h"
 #include "common/base/status.h"
 #include "common/safetensors/float_conversion.h"
 #include "worker/ops/op.h"
 
 namespace uniquanf {
+namespace {
+
+// The first of `tensor`'s elements, in the shape of `like`.
+Tensor ViewOf(const Tensor& tensor, const Tensor& like) {
+  UQ_CHECK(tensor.num_elements() >= like.num_elements() && tensor.dtype() == like.dtype());
+  return Tensor::View(tensor.backend(), const_cast<void*>(tensor.data()), tensor.dtype(),
+                      like.shape());
+}
+
+bool FitsBfloat16(const std::vector<float>& values) {
+  return std::all_of(values.begin(), values.end(),
+                     [](float x) { return (std::bit_cast<uint32_t>(x) & 0xFFFFu) == 0; });
+}
+
+}  // namespace
 
 absl::StatusOr<OuterNorm> OuterNorm::Create(Backend* backend, const Checkpoint& checkpoint,
                                             const std::string& module, const NormTraits& kind,
@@ -40,13 +57,17 @@ absl::StatusOr<OuterNorm> OuterNorm::Create(Backend* backend, const Checkpoint& 
 }
 
 void OuterNorm::Apply(const Tensor& x, Tensor* y) {
+  const int64_t num_rows = x.num_elements() / width_;
+  Tensor stats =
+      Tensor::View(backend_, stats_.data(), DType::kFloat32, {plain() ? num_rows : 2 * num_rows});
+  UQ_CHECK(stats.num_elements() <= stats_.num_elements());
   if (plain()) {
-    ops::RmsNormForward(backend_, x, weight_, kind_.eps, y, &stats_);
+    ops::RmsNormForward(backend_, x, weight_, kind_.eps, y, &stats);
     return;
   }
   const ops::NormShape shape = {kind_.center, width_, kind_.eps};
   ops::NormForward(backend_, shape, x, weight_.empty() ? nullptr : &weight_,
-                   bias_.empty() ? nullptr : &bias_, y, &stats_);
+                   bias_.empty() ? nullptr : &bias_, y, &stats);
 }
 
 void OuterNorm::Backward(const Tensor& dy, const Tensor& x, Tensor* dx) {
@@ -61,7 +82,8 @@ void OuterNorm::Backward(const Tensor& dy, const Tensor& x, Tensor* dx) {
 
 absl::StatusOr<std::unique_ptr<EmbeddingEnd>> EmbeddingEnd::Create(Backend* backend,
                                                                    const Checkpoint& checkpoint,
-                                                                   DType act, int64_t seq_len) {
+                                                                   DType act, int64_t seq_len,
+                                                                   int64_t max_rows) {
   const ModelConfig& config = checkpoint.config();
   const ModelEnds& ends = config.ends;
   auto end = std::make_unique<EmbeddingEnd>();
@@ -71,6 +93,7 @@ absl::StatusOr<std::unique_ptr<EmbeddingEnd>> EmbeddingEnd::Create(Backend* back
     end->scale_ = Bfloat16ToFloat(FloatToBfloat16(ends.embedding_scale));
   }
   const Shape shape = {seq_len, config.hidden_size};
+  const Shape scratch = {std::max(seq_len, max_rows), config.hidden_size};
   if (!ends.positions.empty()) {
     if (ends.position_offset + seq_len > ends.num_positions) {
       return InvalidInput("SEQUENCE_TOO_LONG",
@@ -84,21 +107,42 @@ absl::StatusOr<std::unique_ptr<EmbeddingEnd>> EmbeddingEnd::Create(Backend* back
         end->positions_,
         Tensor::FromFloats(backend, act, shape,
                            values.data() + ends.position_offset * config.hidden_size));
+    if (max_rows > 0) {
+      UQ_ASSIGN_OR_RETURN(end->gathered_,
+                          Tensor::Allocate(backend, act, {max_rows, config.hidden_size}));
+    }
   }
   UQ_ASSIGN_OR_RETURN(end->norm_, OuterNorm::Create(backend, checkpoint, ends.embedding_norm,
-                                                    ends.embedding_norm_kind, seq_len));
+                                                    ends.embedding_norm_kind, scratch[0]));
   if (end->norm_.in_use()) {
-    UQ_ASSIGN_OR_RETURN(end->unnormed_, Tensor::Allocate(backend, act, shape));
+    UQ_ASSIGN_OR_RETURN(end->unnormed_, Tensor::Allocate(backend, act, scratch));
   }
   return end;
 }
 
 absl::Status EmbeddingEnd::Apply(Tensor* x) {
   if (scale_ != 1) ops::Scale(backend_, *x, scale_, x);
-  if (!positions_.empty()) ops::Add(backend_, *x, positions_, x);
+  if (!positions_.empty()) {
+    ops::Add(backend_, *x, ViewOf(positions_, *x), x);
+  }
+  return ApplyNorm(x);
+}
+
+absl::Status EmbeddingEnd::ApplyAt(const Tensor& positions, Tensor* x) {
+  if (scale_ != 1) ops::Scale(backend_, *x, scale_, x);
+  if (!positions_.empty()) {
+    Tensor rows = ViewOf(gathered_, *x);
+    ops::Embedding(backend_, positions, positions_, &rows);
+    ops::Add(backend_, *x, rows, x);
+  }
+  return ApplyNorm(x);
+}
+
+absl::Status EmbeddingEnd::ApplyNorm(Tensor* x) {
   if (!norm_.in_use()) return absl::OkStatus();
-  UQ_RETURN_IF_ERROR(backend_->CopyOnDevice(unnormed_.data(), x->data(), x->size_bytes()));
-  norm_.Apply(unnormed_, x);
+  Tensor unnormed = ViewOf(unnormed_, *x);
+  UQ_RETURN_IF_ERROR(backend_->CopyOnDevice(unnormed.data(), x->data(), x->size_bytes()));
+  norm_.Apply(unnormed, x);
   return absl::OkStatus();
 }
 
@@ -133,9 +177,11 @@ absl::StatusOr<std::unique_ptr<HeadEnd>> HeadEnd::Create(Backend* backend,
   {
     UQ_ASSIGN_OR_RETURN(std::vector<float> values, checkpoint.LoadLmHead());
     if (ends.head_rows_normalized) NormalizeRows(config.hidden_size, &values);
-    UQ_ASSIGN_OR_RETURN(
-        end->head_,
-        Tensor::FromFloats(backend, act, {config.vocab_size, config.hidden_size}, values.data()));
+    // The CPU multiplies by it as it is: half the memory, the same bits.
+    const bool narrow = backend->kind() == DeviceKind::kCpu && FitsBfloat16(values);
+    UQ_ASSIGN_OR_RETURN(end->head_,
+                        Tensor::FromFloats(backend, narrow ? DType::kBfloat16 : act,
+                                           {config.vocab_size, config.hidden_size}, values.data()));
   }
   if (ends.head_bias) {
     UQ_ASSIGN_OR_RETURN(const std::vector<float> values,
@@ -151,9 +197,13 @@ absl::StatusOr<std::unique_ptr<HeadEnd>> HeadEnd::Create(Backend* backend,
 }
 
 void HeadEnd::Apply(const Tensor& x, Tensor* logits) {
-  if (norm_.in_use()) norm_.Apply(x, &normed_);
-  ops::LinearForward(backend_, norm_.in_use() ? normed_ : x, head_,
-                     bias_.empty() ? nullptr : &bias_, logits);
+  Tensor normed;
+  if (norm_.in_use()) {
+    normed = ViewOf(normed_, x);
+    norm_.Apply(x, &normed);
+  }
+  ops::LinearForward(backend_, norm_.in_use() ? normed : x, head_, bias_.empty() ? nullptr : &bias_,
+                     logits);
   if (scale_ != 1) ops::Scale(backend_, *logits, scale_, logits);
   if (softcap_ != 0) ops::SoftCap(backend_, *logits, softcap_, logits);
 }

@@ -24,7 +24,7 @@ class OuterNorm {
                                           const std::string& module, const NormTraits& kind,
                                           int64_t num_rows);
   bool in_use() const { return in_use_; }
-  void Apply(const Tensor& x, Tensor* y);
+  void Apply(const Tensor& x, Tensor* y);  // as many rows as x has
   // dx = the gradient for x, of the last Apply. REQUIRES: in_use().
   void Backward(const Tensor& dy, const Tensor& x, Tensor* dx);
 
@@ -42,15 +42,21 @@ class EmbeddingEnd {
  public:
   static absl::StatusOr<std::unique_ptr<EmbeddingEnd>> Create(Backend* backend,
                                                               const Checkpoint& checkpoint,
-                                                              DType act, int64_t seq_len);
-  // In place on one sequence [seq_len, H].
+                                                              DType act, int64_t seq_len,
+                                                              int64_t max_rows = 0);
+  // In place on one sequence [L, H] from position 0 on, L <= seq_len.
   absl::Status Apply(Tensor* x);
+  // In place on rows [R, H] of these positions ([R] i32 on the device, below seq_len); R <=
+  // max_rows.
+  absl::Status ApplyAt(const Tensor& positions, Tensor* x);
 
  private:
+  absl::Status ApplyNorm(Tensor* x);
+
   Backend* backend_ = nullptr;
   float scale_ = 1;
-  Tensor positions_;  // [seq_len, H]
-  Tensor unnormed_;
+  Tensor positions_;            // [seq_len, H]
+  Tensor unnormed_, gathered_;  // scratch
   OuterNorm norm_;
 };
 
@@ -60,8 +66,10 @@ class HeadEnd {
   static absl::StatusOr<std::unique_ptr<HeadEnd>> Create(Backend* backend,
                                                          const Checkpoint& checkpoint, DType act,
                                                          int64_t num_rows);
-  // logits [num_rows, V] of x [num_rows, H].
+  // logits [R, V] of x [R, H], R <= num_rows.
   void Apply(const Tensor& x, Tensor* logits);
+  // The head's matrix [V, H], act or on the CPU bf16 where that holds all its values.
+  const Tensor& matrix() const { return head_; }
 
   // The parts, for who takes the vocabulary in chunks.
   OuterNorm& norm() { return norm_; }

@@ -36,13 +36,15 @@ class Ticker {
 // likelihoods of ids[s][1..L) given what comes before.
 absl::StatusOr<double> SumNegativeLogLikelihood(Backend* backend, const Checkpoint& checkpoint,
                                                 const Tensor& hidden,
-                                                const std::vector<int32_t>& ids, Ticker* ticker) {
+                                                const std::vector<int32_t>& ids, Ticker* ticker,
+                                                uint64_t* head_bytes) {
   const ModelConfig& config = checkpoint.config();
   const DType act = hidden.dtype();
   const int64_t window = hidden.dim(1), width = hidden.dim(2), vocab_size = config.vocab_size;
   const int64_t chunk = std::clamp<int64_t>(kLogitsElements / vocab_size, 1, window);
   UQ_ASSIGN_OR_RETURN(const std::unique_ptr<HeadEnd> head,
                       HeadEnd::Create(backend, checkpoint, act, chunk));
+  *head_bytes = head->matrix().size_bytes();
   UQ_ASSIGN_OR_RETURN(Tensor x, Tensor::Allocate(backend, act, {chunk, width}));
   UQ_ASSIGN_OR_RETURN(Tensor logits, Tensor::Allocate(backend, act, {chunk, vocab_size}));
   UQ_ASSIGN_OR_RETURN(Tensor targets, Tensor::Allocate(backend, DType::kInt32, {chunk}));
@@ -95,24 +97,38 @@ absl::StatusOr<Perplexity> EvaluatePerplexity(Backend* backend, const Checkpoint
   UQ_ASSIGN_OR_RETURN(Tensor hidden, EmbedTokens(backend, checkpoint, options.act, ids, num_windows,
                                                  options.window));
   UQ_ASSIGN_OR_RETURN(const RopeTables rope, MakeRopeTables(backend, config.ropes, options.window));
+  Perplexity result;
+  const auto count_weights = [&result](uint64_t bytes) {
+    result.peak_weight_bytes = std::max(result.peak_weight_bytes, bytes);
+    result.total_weight_bytes += bytes;
+  };
   Ticker ticker(options, (config.num_layers + 1) * num_windows);
   for (int layer = 0; layer < config.num_layers; ++layer) {
-    BlockWeights weights;
-    {
-      UQ_ASSIGN_OR_RETURN(const HostBlock block, checkpoint.LoadBlock(layer));
-      UQ_ASSIGN_OR_RETURN(weights, UploadBlock(backend, config.blocks[layer], options.act, block));
-    }
+    const uint64_t before = backend->memory().allocated_bytes;
+    UQ_ASSIGN_OR_RETURN(DeviceBlock block, LoadDeviceBlock(backend, checkpoint, layer, options.act,
+                                                           options.keep_packed));
+    count_weights(backend->memory().allocated_bytes - before);
     const StoreSequence store = StoreTo(backend, &hidden);
-    UQ_RETURN_IF_ERROR(ForwardSequences(backend, config.blocks[layer], options.act, rope, weights,
-                                        num_windows, options.window, LoadFrom(backend, hidden),
-                                        [&](int64_t s, const Tensor& y) -> absl::Status {
-                                          UQ_RETURN_IF_ERROR(store(s, y));
-                                          return ticker.Tick();
-                                        }));
+    UQ_RETURN_IF_ERROR(ForwardSequences(
+        backend, config.blocks[layer], options.act, rope, block.weights, num_windows,
+        options.window, LoadFrom(backend, hidden),
+        [&](int64_t s, const Tensor& y) -> absl::Status {
+          UQ_RETURN_IF_ERROR(store(s, y));
+          return ticker.Tick();
+        },
+        &block.packed, &block.workspace));
   }
-  UQ_ASSIGN_OR_RETURN(const double total,
-                      SumNegativeLogLikelihood(backend, checkpoint, hidden, ids, &ticker));
-  Perplexity result;
+  if (options.kept != nullptr) {
+    const int64_t count = std::min(options.max_kept, num_windows);
+    UQ_ASSIGN_OR_RETURN(*options.kept, Tensor::Allocate(backend, options.act,
+                                                        {count, options.window, hidden.dim(2)}));
+    UQ_RETURN_IF_ERROR(
+        backend->CopyOnDevice(options.kept->data(), hidden.data(), options.kept->size_bytes()));
+  }
+  uint64_t head_bytes = 0;
+  UQ_ASSIGN_OR_RETURN(const double total, SumNegativeLogLikelihood(backend, checkpoint, hidden, ids,
+                                                                   &ticker, &head_bytes));
+  count_weights(head_bytes);
   result.num_tokens = (options.window - 1) * num_windows;
   result.mean_nll = total / static_cast<double>(result.num_tokens);
   result.perplexity = std::exp(result.mean_nll);

@@ -8,6 +8,12 @@
 namespace uniquanf::ops {
 namespace {
 
+// Act, or bf16 on the CPU.
+void CheckMatrix(const Backend* backend, const Tensor& matrix, DType act) {
+  const bool narrow = backend->kind() == DeviceKind::kCpu && matrix.dtype() == DType::kBfloat16;
+  CheckActivation(backend, matrix, narrow ? DType::kBfloat16 : act);
+}
+
 // Rows of width weight.num_elements(), each inside the last dimension of x.
 void CheckNorm(const Backend* backend, const Tensor& x, const Tensor& weight,
                const Tensor& inv_rms) {
@@ -27,8 +33,8 @@ void CheckNormShape(const Backend* backend, const NormShape& shape, const Tensor
   CheckFloats(backend, *weight, weight->num_elements());
 }
 
-void CheckAttention(const Backend* backend, const AttentionShape& shape, const Tensor& q,
-                    const Tensor& k, const Tensor& v, const Tensor& lse) {
+void CheckHeads(const Backend* backend, const AttentionShape& shape, const Tensor& q,
+                const Tensor& k, const Tensor& v) {
   UQ_CHECK(shape.batch > 0 && shape.seq_len > 0 && shape.head_dim > 0 && shape.window >= 0);
   UQ_CHECK(shape.num_kv_heads > 0 && shape.num_heads % shape.num_kv_heads == 0);
   const int64_t num_tokens = shape.batch * shape.seq_len;
@@ -39,7 +45,12 @@ void CheckAttention(const Backend* backend, const AttentionShape& shape, const T
   for (const Tensor* heads : {shape.sinks, shape.slopes}) {
     if (heads != nullptr) CheckFloats(backend, *heads, shape.num_heads);
   }
-  CheckFloats(backend, lse, num_tokens * shape.num_heads);
+}
+
+void CheckAttention(const Backend* backend, const AttentionShape& shape, const Tensor& q,
+                    const Tensor& k, const Tensor& v, const Tensor& lse) {
+  CheckHeads(backend, shape, q, k, v);
+  CheckFloats(backend, lse, shape.batch * shape.seq_len * shape.num_heads);
 }
 
 void CheckXielu(const Backend* backend, const XieluParameters& parameters) {
@@ -53,8 +64,9 @@ void CheckXielu(const Backend* backend, const XieluParameters& parameters) {
 
 void LinearForward(Backend* backend, const Tensor& x, const Tensor& w, const Tensor* bias,
                    Tensor* y) {
-  CheckActivations(backend, {&x, &w});
+  CheckActivations(backend, {&x});
   CheckActivation(backend, *y, y->dtype() == DType::kFloat32 ? y->dtype() : x.dtype());
+  CheckMatrix(backend, w, x.dtype());
   UQ_CHECK(w.shape().size() == 2 && LastDim(x) == w.dim(1) && LastDim(*y) == w.dim(0));
   UQ_CHECK(x.num_elements() / w.dim(1) == y->num_elements() / w.dim(0));
   if (bias != nullptr) CheckFloats(backend, *bias, w.dim(0));
@@ -163,6 +175,24 @@ void AttentionForward(Backend* backend, const AttentionShape& shape, const Tenso
   CheckAttention(backend, shape, q, k, v, *lse);
   UQ_CHECK(out->num_elements() / shape.values() == q.num_elements() / shape.head_dim);
   UQ_DISPATCH(backend, AttentionForward(backend, shape, q, k, v, out, lse));
+}
+
+void AttentionStep(Backend* backend, const AttentionShape& shape, const Tensor& q, const Tensor& k,
+                   const Tensor& v, const Tensor& position, Tensor* key_cache, Tensor* value_cache,
+                   Tensor* out) {
+  CheckActivations(backend, {&q, &k, &v, key_cache, value_cache, out});
+  CheckActivation(backend, position, DType::kInt32);
+  AttentionShape step = shape;
+  step.seq_len = 1;
+  CheckHeads(backend, step, q, k, v);
+  UQ_CHECK(position.num_elements() == 1 && key_cache->shape().size() == 3);
+  const int64_t capacity = key_cache->dim(1);
+  UQ_CHECK(capacity > 0);
+  UQ_CHECK(key_cache->num_elements() == k.num_elements() * capacity);
+  UQ_CHECK(value_cache->num_elements() == v.num_elements() * capacity);
+  UQ_CHECK(out->num_elements() / shape.values() == q.num_elements() / shape.head_dim);
+  UQ_DISPATCH(backend,
+              AttentionStep(backend, step, q, k, v, position, key_cache, value_cache, out));
 }
 
 size_t AttentionBackwardScratchBytes(const Backend& backend, const AttentionShape& shape) {
@@ -344,7 +374,8 @@ void MseLoss(Backend* backend, const StepParams* params, const Tensor& y, const 
 }
 
 void Embedding(Backend* backend, const Tensor& ids, const Tensor& table, Tensor* out) {
-  CheckActivations(backend, {&table, out});
+  CheckActivations(backend, {out});
+  CheckMatrix(backend, table, out->dtype());
   CheckActivation(backend, ids, DType::kInt32);
   UQ_CHECK(table.shape().size() == 2);
   UQ_CHECK(out->num_elements() == ids.num_elements() * table.dim(1));

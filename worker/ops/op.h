@@ -110,6 +110,9 @@ struct RecurrenceShape {
   float low = 0, high = 3.4e38f;
   const Tensor *a_log = nullptr, *bias = nullptr;  // [num_heads] f32, borrowed
   const Tensor* skip = nullptr;                    // the same; null: none
+  // Forward only: S before the first token and, when it returns, after the last, [batch, num_heads,
+  // K, V] f32, borrowed; null: zeros before, and not kept.
+  Tensor* states = nullptr;
 
   int64_t state() const { return static_cast<int64_t>(key_dim) * value_dim; }
 };

@@ -9,13 +9,14 @@
 
 #include "worker/backend/vector_math.h"
 #include "worker/ops/op_cpu.h"
+#include "worker/ops/op_cpu_attention.h"
 #include "worker/ops/op_cpu_gemm.h"
 
 namespace uniquanf::ops::cpu {
 namespace {
 
 using FloatLanes = float __attribute__((vector_size(64)));
-constexpr int64_t kLanes = 16;
+constexpr int64_t kLanes = kScoreLanes;
 
 int64_t RoundUp(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
@@ -27,13 +28,8 @@ inline __attribute__((always_inline)) FloatLanes LoadLanes(const float* x) {
   return lanes;
 }
 
-// A row of a panel holds scores of keys [first, first + span); the query sees columns [low, high).
-struct RowBounds {
-  int64_t low, high;
-};
+}  // namespace
 
-// Turns scores into exp(score − max) on [low, high) and zero elsewhere on [0, width), width a
-// multiple of kLanes; sets the maximum and the sum.
 UQ_VECTOR_CLONES void ExponentiateRow(float* row, int64_t low, int64_t high, int64_t width,
                                       float* maximum, float* sum) {
   const int64_t begin = low / kLanes * kLanes, end = RoundUp(high, kLanes);
@@ -57,20 +53,6 @@ UQ_VECTOR_CLONES void ExponentiateRow(float* row, int64_t low, int64_t high, int
   *sum = scalar;
 }
 
-// scores → probabilities exp(score − lse), and dp → dscores = p·(dp − delta)·scale; zero outside.
-UQ_VECTOR_CLONES void GradientRow(float* scores, float* dp, int64_t low, int64_t high,
-                                  int64_t width, float lse, float delta, float scale) {
-  for (int64_t i = 0; i < low; ++i) scores[i] = dp[i] = 0;
-  for (int64_t i = low; i < high; ++i) {
-    const float p = PortableExp(scores[i] - lse);
-    scores[i] = p;
-    dp[i] = p * (dp[i] - delta) * scale;
-  }
-  for (int64_t i = high; i < width; ++i) scores[i] = dp[i] = 0;
-}
-
-// Raw scores → capped and biased ones on [low, high). The bias of column i is slope·(i − last),
-// last the query's own column. With `slopes_of_cap` also the derivative of the cap.
 UQ_VECTOR_CLONES void CapRow(float* row, int64_t low, int64_t high, float cap, float slope,
                              int64_t last, float* slopes_of_cap) {
   if (cap > 0) {
@@ -86,10 +68,6 @@ UQ_VECTOR_CLONES void CapRow(float* row, int64_t low, int64_t high, float cap, f
   }
 }
 
-UQ_VECTOR_CLONES void MultiplyInto(const float* x, int64_t n, float* out) {
-  for (int64_t i = 0; i < n; ++i) out[i] *= x[i];
-}
-
 UQ_VECTOR_CLONES float Dot(const float* a, const float* b, int64_t n) {
   double total = 0;
   int64_t i = 0;
@@ -98,6 +76,36 @@ UQ_VECTOR_CLONES float Dot(const float* a, const float* b, int64_t n) {
   for (int lane = 0; lane < kLanes; ++lane) total += sum[lane];
   for (; i < n; ++i) total += a[i] * b[i];
   return static_cast<float>(total);
+}
+
+float AddSink(float sink, float* maximum, float* sum) {
+  const float top = std::max(*maximum, sink), shrink = PortableExp(*maximum - top);
+  *sum = *sum * shrink + PortableExp(sink - top);
+  *maximum = top;
+  return shrink;
+}
+
+namespace {
+
+// A row of a panel holds scores of keys [first, first + span); the query sees columns [low, high).
+struct RowBounds {
+  int64_t low, high;
+};
+
+// scores → probabilities exp(score − lse), and dp → dscores = p·(dp − delta)·scale; zero outside.
+UQ_VECTOR_CLONES void GradientRow(float* scores, float* dp, int64_t low, int64_t high,
+                                  int64_t width, float lse, float delta, float scale) {
+  for (int64_t i = 0; i < low; ++i) scores[i] = dp[i] = 0;
+  for (int64_t i = low; i < high; ++i) {
+    const float p = PortableExp(scores[i] - lse);
+    scores[i] = p;
+    dp[i] = p * (dp[i] - delta) * scale;
+  }
+  for (int64_t i = high; i < width; ++i) scores[i] = dp[i] = 0;
+}
+
+UQ_VECTOR_CLONES void MultiplyInto(const float* x, int64_t n, float* out) {
+  for (int64_t i = 0; i < n; ++i) out[i] *= x[i];
 }
 
 UQ_VECTOR_CLONES void ScaleInto(const float* x, float factor, int64_t n, float* out) {
@@ -129,11 +137,6 @@ struct Plan {
   // Widths of rows of heads of `d` elements: keys' and queries', or values'.
   int64_t kv_width(int64_t d) const { return shape.num_kv_heads * d; }
   int64_t q_width(int64_t d) const { return shape.num_heads * d; }
-  // Scores are more than scaled products.
-  bool transforms() const { return shape.softcap > 0 || shape.slopes != nullptr; }
-  float slope(int64_t head) const {
-    return shape.slopes == nullptr ? 0.0f : shape.slopes->f32()[head];
-  }
 
   AttentionShape shape;
   int64_t group;  // query heads that share a key/value head
@@ -257,19 +260,16 @@ void AttentionForward(Backend* backend, const AttentionShape& shape, const Tenso
         const int64_t row = h * block.num_queries + i;
         const RowBounds bounds = block.bounds(i);
         float maximum, sum;
-        if (plan.transforms()) {
+        if (TransformsScores(shape)) {
           CapRow(panel + row * block.width, bounds.low, bounds.high, shape.softcap,
-                 plan.slope(block.head(h)), bounds.high - 1, nullptr);
+                 SlopeOf(shape, block.head(h)), bounds.high - 1, nullptr);
         }
         ExponentiateRow(panel + row * block.width, bounds.low, bounds.high, block.width, &maximum,
                         &sum);
         inverse_sums[row] = 1.0f / sum;
         if (shape.sinks != nullptr) {
-          const float sink = shape.sinks->f32()[block.head(h)], top = std::max(maximum, sink);
-          const float shrink = PortableExp(maximum - top);
-          sum = sum * shrink + PortableExp(sink - top);
+          const float shrink = AddSink(shape.sinks->f32()[block.head(h)], &maximum, &sum);
           inverse_sums[row] = shrink / sum;
-          maximum = top;
         }
         lse->f32()[block.lse_offset(h, i)] = maximum + PortableLog(sum);
       }
@@ -343,9 +343,9 @@ void AttentionBackward(Backend* backend, const AttentionShape& shape, const Tens
           const RowBounds bounds = block.bounds(i);
           const float delta =
               Dot(packed_dout + row * dvalue, out.f32() + block.q_offset(h, i, dvalue), dvalue);
-          if (plan.transforms()) {
+          if (TransformsScores(shape)) {
             CapRow(panel + row * block.width, bounds.low, bounds.high, shape.softcap,
-                   plan.slope(block.head(h)), bounds.high - 1, cap_slopes);
+                   SlopeOf(shape, block.head(h)), bounds.high - 1, cap_slopes);
           }
           GradientRow(panel + row * block.width, dpanel + row * block.width, bounds.low,
                       bounds.high, block.width, lse.f32()[block.lse_offset(h, i)], delta,

@@ -53,6 +53,13 @@ void Embedding(Backend* backend, const Tensor& ids, const Tensor& table, Tensor*
                    for (int64_t t = begin; t < end; ++t) {
                      const int64_t id = ids.i32()[t];
                      UQ_CHECK(id >= 0 && id < table.dim(0));
+                     if (table.dtype() == DType::kBfloat16) {
+                       const auto* row = static_cast<const uint16_t*>(table.data()) + id * width;
+                       for (int64_t i = 0; i < width; ++i) {
+                         out->f32()[t * width + i] = Bfloat16ToFloat(row[i]);
+                       }
+                       continue;
+                     }
                      std::memcpy(out->f32() + t * width, table.f32() + id * width,
                                  width * sizeof(float));
                    }

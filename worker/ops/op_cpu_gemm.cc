@@ -2,6 +2,7 @@
 
 #include <cblas.h>
 
+#include <bit>
 #include <chrono>
 #include <cstdlib>
 #include <memory>
@@ -59,7 +60,24 @@ void Sgemm(CpuBackend* backend, const GemmArgs& args) {
       std::chrono::duration_cast<std::chrono::nanoseconds>(elapsed).count());
 }
 
+namespace {
+
+// `rows` rows of `width` elements, in this thread's scratch.
+const float* WidenRows(const uint16_t* source, int64_t rows, int64_t width, int64_t stride) {
+  float* out = ThreadScratch(rows * width);
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t i = 0; i < width; ++i) {
+      out[r * width + i] =
+          std::bit_cast<float>(static_cast<uint32_t>(source[r * stride + i]) << 16);
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
 void Gemm(CpuBackend* backend, const GemmArgs& args) {
+  UQ_CHECK(args.b_bf16 == nullptr || args.transpose_b);
   const int64_t rows = PieceRows(args.m);
   const int64_t num_column_pieces = (args.n + kPieceColumns - 1) / kPieceColumns;
   // The last rows, where they are no whole piece, stay a piece of their own: a kernel may treat few
@@ -79,7 +97,12 @@ void Gemm(CpuBackend* backend, const GemmArgs& args) {
     part.m = end - row;
     part.n = std::min(kPieceColumns, args.n - column);
     part.a += args.transpose_a ? row : row * args.lda;
-    part.b += args.transpose_b ? column * args.ldb : column;
+    if (args.b_bf16 != nullptr) {
+      part.b = WidenRows(args.b_bf16 + column * args.ldb, part.n, args.k, args.ldb);
+      part.ldb = args.k;
+    } else {
+      part.b += args.transpose_b ? column * args.ldb : column;
+    }
     part.c += row * args.ldc + column;
     Sgemm(backend, part);
   });

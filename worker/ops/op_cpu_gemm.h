@@ -22,6 +22,8 @@ struct GemmArgs {
   int64_t lda = 0;
   const float* b = nullptr;
   int64_t ldb = 0;
+  // Gemm with transpose_b: op(B) as bf16 instead of `b`, with the same bits as if it were f32.
+  const uint16_t* b_bf16 = nullptr;
   float beta = 0.0f;
   float* c = nullptr;
   int64_t ldc = 0;

@@ -15,7 +15,11 @@ void LinearForward(Backend* backend, const Tensor& x, const Tensor& w, const Ten
   args.m = x.num_elements() / args.k;
   args.a = x.f32();
   args.lda = args.k;
-  args.b = w.f32();
+  if (w.dtype() == DType::kBfloat16) {
+    args.b_bf16 = static_cast<const uint16_t*>(w.data());
+  } else {
+    args.b = w.f32();
+  }
   args.ldb = args.k;
   args.c = y->f32();
   args.ldc = args.n;

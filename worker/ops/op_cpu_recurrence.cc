@@ -111,6 +111,29 @@ void CausalConvForward(Backend* backend, int64_t seq_len, const Tensor& x, const
                  });
 }
 
+void CausalConvStep(Backend* backend, const Tensor& x, const Tensor& weight, const Tensor* bias,
+                    Tensor* state, Tensor* y) {
+  const int64_t channels = weight.dim(0), taps = weight.dim(1), kept = taps - 1;
+  ParallelChunks(CpuBackend::From(backend), x.num_elements() / channels, RowChunk(channels * taps),
+                 [&](int64_t begin, int64_t end) {
+                   for (int64_t s = begin; s < end; ++s) {
+                     const float* in = x.f32() + s * channels;
+                     float* out = y->f32() + s * channels;
+                     float* before = kept == 0 ? nullptr : state->f32() + s * kept * channels;
+                     for (int64_t c = 0; c < channels; ++c)
+                       out[c] = bias == nullptr ? 0 : bias->f32()[c];
+                     for (int64_t j = 0; j < taps; ++j) {
+                       const float* row = j < kept ? before + j * channels : in;
+                       for (int64_t c = 0; c < channels; ++c)
+                         out[c] += weight.f32()[c * taps + j] * row[c];
+                     }
+                     if (kept == 0) continue;
+                     std::memmove(before, before + channels, (kept - 1) * channels * sizeof(float));
+                     std::memcpy(before + (kept - 1) * channels, in, channels * sizeof(float));
+                   }
+                 });
+}
+
 void CausalConvBackward(Backend* backend, int64_t seq_len, const Tensor& dy, const Tensor& weight,
                         bool accumulate, Tensor* dx) {
   const int64_t channels = weight.dim(0), taps = weight.dim(1);
@@ -137,9 +160,13 @@ void RecurrenceForward(Backend* backend, const RecurrenceShape& shape, const Ten
   cpu->pool().ParallelFor(shape.batch * shape.num_heads, [&](int64_t chunk) {
     const Head head(shape, chunk / shape.num_heads, static_cast<int>(chunk % shape.num_heads), q, k,
                     v, a, b);
-    float* state = ThreadScratch(shape.state() + 2 * values);
-    float *read = state + shape.state(), *u = read + values;
-    std::memset(state, 0, shape.state() * sizeof(float));
+    float* read = ThreadScratch(shape.state() + 2 * values);
+    float *u = read + values, *state = u + values;
+    if (shape.states != nullptr) {
+      state = shape.states->f32() + chunk * shape.state();
+    } else {
+      std::memset(state, 0, shape.state() * sizeof(float));
+    }
     for (int64_t t = 0; t < shape.seq_len; ++t) {
       head.Decay(t, head.gates(t), state, read, u);
       head.Write(t, u, state);

@@ -102,12 +102,14 @@ __device__ float Decay(const Layout& s, const Gates& gates, const float* key, fl
 
 template <typename Act>
 __global__ void RecurrenceForwardKernel(Layout s, const Act* q, const Act* k, const Act* v,
-                                        const Act* a, const Act* b, Act* out) {
+                                        const Act* a, const Act* b, float* states, Act* out) {
   extern __shared__ float memory[];
   float *state = memory, *key = state + s.keys * s.values, *query = key + s.keys;
   const int head = blockIdx.x % s.num_heads, j = threadIdx.x;
   const int64_t sequence = blockIdx.x / s.num_heads;
-  for (int i = j; i < s.keys * s.values; i += blockDim.x) state[i] = 0;
+  const int size = s.keys * s.values;
+  if (states != nullptr) states += static_cast<int64_t>(blockIdx.x) * size;
+  for (int i = j; i < size; i += blockDim.x) state[i] = states == nullptr ? 0.f : states[i];
   for (int64_t t = 0; t < s.seq_len; ++t) {
     const int64_t gate_at = s.GateAt(sequence, t, head), key_at = s.KeyAt(sequence, t, head);
     __syncthreads();
@@ -130,6 +132,9 @@ __global__ void RecurrenceForwardKernel(Layout s, const Act* q, const Act* k, co
     }
     out[gate_at * s.values + j] = FromFloat<Act>(sum);
   }
+  if (states == nullptr) return;
+  __syncthreads();
+  for (int i = j; i < size; i += blockDim.x) states[i] = state[i];
 }
 
 // `starts` and `states` are this head's scratch; dq and dk [T, heads, K] f32 are not summed yet.
@@ -310,10 +315,11 @@ void RecurrenceForward(Backend* backend, const RecurrenceShape& shape, const Ten
     using Act = decltype(act);
     cuda->Note(cudaFuncSetAttribute(&RecurrenceForwardKernel<Act>,
                                     cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-    RecurrenceForwardKernel<Act>
-        <<<static_cast<unsigned>(shape.batch * shape.num_heads), ColumnThreads(shape), bytes,
-           cuda->stream()>>>(LayoutOf(shape), Data<Act>(q), Data<Act>(k), Data<Act>(v),
-                             Data<Act>(a), b == nullptr ? nullptr : Data<Act>(*b), Data<Act>(out));
+    RecurrenceForwardKernel<Act><<<static_cast<unsigned>(shape.batch * shape.num_heads),
+                                   ColumnThreads(shape), bytes, cuda->stream()>>>(
+        LayoutOf(shape), Data<Act>(q), Data<Act>(k), Data<Act>(v), Data<Act>(a),
+        b == nullptr ? nullptr : Data<Act>(*b),
+        shape.states == nullptr ? nullptr : shape.states->f32(), Data<Act>(out));
   });
   cuda->NoteLaunch();
 }

@@ -45,6 +45,15 @@ void CausalConvForward(Backend* backend, int64_t seq_len, const Tensor& x, const
   UQ_DISPATCH(backend, CausalConvForward(backend, seq_len, x, weight, bias, y));
 }
 
+void CausalConvStep(Backend* backend, const Tensor& x, const Tensor& weight, const Tensor* bias,
+                    Tensor* state, Tensor* y) {
+  CheckConv(backend, /*seq_len=*/1, x, weight, bias, *y);
+  const int64_t kept = weight.dim(1) - 1;
+  if (kept > 0) CheckActivations(backend, {&x, state});
+  UQ_CHECK(state->num_elements() == x.num_elements() * kept);
+  UQ_DISPATCH(backend, CausalConvStep(backend, x, weight, bias, state, y));
+}
+
 void CausalConvBackward(Backend* backend, int64_t seq_len, const Tensor& dy, const Tensor& weight,
                         bool accumulate, Tensor* dx) {
   CheckConv(backend, seq_len, dy, weight, nullptr, *dx);
@@ -58,6 +67,9 @@ void RecurrenceForward(Backend* backend, const RecurrenceShape& shape, const Ten
   CheckRecurrence(backend, shape, q, k, v, a, b);
   CheckActivations(backend, {&v, out});
   CheckSameSize({&v, out});
+  if (shape.states != nullptr) {
+    CheckFloats(backend, *shape.states, shape.batch * shape.num_heads * shape.state());
+  }
   UQ_DISPATCH(backend, RecurrenceForward(backend, shape, q, k, v, a, b, out));
 }
 

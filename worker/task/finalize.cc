@@ -4,6 +4,7 @@
 #include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -16,12 +17,12 @@
 #include "common/base/digest.h"
 #include "common/base/status.h"
 #include "common/base/version.h"
-#include "worker/model/language_model.h"
 #include "worker/task/content_store.h"
 #include "worker/task/copied_files.h"
 #include "worker/task/layer_shard.h"
 #include "worker/task/lost_inputs.h"
 #include "worker/task/output.h"
+#include "worker/task/quality.h"
 #include "worker/task/report_html.h"
 #include "worker/task/run_facts.h"
 #include "worker/task/task_context.h"
@@ -96,7 +97,12 @@ class FinalizeRun {
     UQ_CRASH_POINT("finalize.claimed");
     ListModules();
     UQ_RETURN_IF_ERROR(WriteFiles());
-    UQ_RETURN_IF_ERROR(Evaluate());
+    const absl::Status evaluated = Evaluate();
+    if (ErrorReason(evaluated) == "QUALITY_TARGET") {
+      // The place is free again, for a job with other settings.
+      UQ_RETURN_IF_ERROR(AbandonOutput(spec_.output_uri, plan_sha256_));
+    }
+    UQ_RETURN_IF_ERROR(evaluated);
     return Publish();
   }
 
@@ -200,30 +206,17 @@ class FinalizeRun {
   absl::Status Evaluate() {
     if (plan_.evaluation_sha256.empty()) return absl::OkStatus();
     UQ_ASSIGN_OR_RETURN(const std::string bytes,
-                        GetContent(env_.work.get(), plan_.evaluation_sha256, uint64_t{1} << 34));
+                        GetContent(env_.work.get(), plan_.evaluation_sha256, kMaxTokenBytes));
     const std::vector<int32_t> tokens = TokensFromBytes(bytes);
     // The reader sees the artifact as it will be, but for the attachments, which it does not read.
     const std::shared_ptr<ObjectStore> view =
         NewOverlayStore(output_, {{kManifestKey, manifest_.ToJson()}});
     UQ_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> artifact,
                         Checkpoint::Open(view, /*allow_quantized=*/true));
-    UQ_ASSIGN_OR_RETURN(const Perplexity before, EvaluateOne(*context_.checkpoint, tokens, 0));
-    UQ_ASSIGN_OR_RETURN(const Perplexity after, EvaluateOne(*artifact, tokens, 1));
-    manifest_.evaluation = {before.perplexity, after.perplexity, after.num_tokens};
+    UQ_ASSIGN_OR_RETURN(evaluation_, EvaluateQuality(plan_, *context_.checkpoint, *artifact,
+                                                     manifest_.modules, tokens, env_));
+    manifest_.evaluation = evaluation_->perplexity;
     return absl::OkStatus();
-  }
-
-  absl::StatusOr<Perplexity> EvaluateOne(const Checkpoint& checkpoint,
-                                         const std::vector<int32_t>& tokens, int part) {
-    PerplexityOptions options;
-    options.window = plan_.spec.evaluation_window;
-    options.max_windows = plan_.spec.evaluation_max_windows;
-    options.act = env_.act;
-    options.progress = [this, part](int64_t done, int64_t total) {
-      ReportProgress(env_, "evaluating", part * total + done, 2 * total);
-    };
-    options.stop = env_.stop;
-    return EvaluatePerplexity(env_.backend, checkpoint, tokens, options);
   }
 
   absl::StatusOr<FinalizeOutcome> Publish() {
@@ -250,6 +243,7 @@ class FinalizeRun {
       report.perplexity_before = manifest_.evaluation->perplexity_before;
       report.perplexity_after = manifest_.evaluation->perplexity_after;
       report.num_evaluation_tokens = manifest_.evaluation->num_tokens;
+      report.quality = evaluation_->report;
     }
     for (const LayerResult& result : results_) {
       LayerReport layer;
@@ -294,6 +288,9 @@ class FinalizeRun {
 
   std::vector<std::string> Warnings(const JobReport& report) const {
     std::vector<std::string> warnings = plan_.warnings;
+    if (evaluation_.has_value()) {
+      warnings.insert(warnings.end(), evaluation_->warnings.begin(), evaluation_->warnings.end());
+    }
     if (report.perplexity_after.has_value() &&
         !(*report.perplexity_after <= kCollapseFactor * *report.perplexity_before)) {
       warnings.push_back(absl::StrFormat(
@@ -368,6 +365,7 @@ class FinalizeRun {
   std::vector<LayerResult> results_;
   std::vector<WindowResult> windows_;  // empty where nothing was distilled
   Manifest manifest_;
+  std::optional<Evaluation> evaluation_;
   std::map<std::string, std::string> tensor_to_file_;
   uint64_t tensor_bytes_ = 0;
 };

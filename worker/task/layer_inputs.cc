@@ -104,7 +104,7 @@ absl::StatusOr<LayerInputs> RecomputeLayerInputs(
     }
   }
   UQ_ASSIGN_OR_RETURN(const std::string token_bytes,
-                      GetContent(env.work.get(), plan.calibration_sha256, uint64_t{1} << 34));
+                      GetContent(env.work.get(), plan.calibration_sha256, kMaxTokenBytes));
   LayerInputs inputs;
   UQ_ASSIGN_OR_RETURN(inputs.x_fp, EmbedSequences(env.backend, *context.checkpoint, env.act,
                                                   placement, TokensFromBytes(token_bytes),

@@ -78,6 +78,7 @@ absl::StatusOr<std::optional<std::vector<Named>>> ReadInput(ObjectStore* work,
     UQ_ASSIGN_OR_RETURN(const Plan plan, Plan::FromJson(json));
     named = {{plan.calibration_sha256, std::nullopt},
              {plan.distillation_sha256, std::nullopt},
+             {plan.self_tokens_sha256, std::nullopt},
              {plan.evaluation_sha256, std::nullopt}};
   } else if (IsWindowResult(json)) {
     UQ_ASSIGN_OR_RETURN(const WindowResult result, WindowResult::FromJson(json));

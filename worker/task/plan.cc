@@ -32,7 +32,8 @@ QuantizationSpec WithoutUris(QuantizationSpec spec) {
 // What steps and rounds are computed from.
 absl::Status CheckNumbers(const Plan& plan) {
   QuantizationSpec complete = plan.spec;
-  complete.model_uri = complete.calibration_uri = complete.output_uri = "file:///left-out";
+  complete.model_uri = complete.calibration_uri = complete.output_uri = complete.evaluation_uri =
+      "file:///left-out";
   const absl::Status valid = complete.Validate();
   if (!valid.ok()) return InvalidInput(kReason, absl::StrCat("the plan's spec: ", valid.message()));
   const std::pair<const char*, int64_t> counts[] = {
@@ -40,6 +41,7 @@ absl::Status CheckNumbers(const Plan& plan) {
       {"num_samples", plan.num_samples},
       {"sequence_length", plan.sequence_length},
       {"num_distillation_samples", plan.num_distillation_samples},
+      {"num_self_samples", plan.num_self_samples},
       {"num_evaluation_tokens", plan.num_evaluation_tokens}};
   for (const auto& [name, value] : counts) {
     if (value < 0 || value > kMaxCount) {
@@ -67,6 +69,10 @@ std::string Plan::ToJson() const {
   if (!distillation_sha256.empty()) {
     json["distillation_sha256"] = distillation_sha256;
     json["num_distillation_samples"] = num_distillation_samples;
+  }
+  if (!self_tokens_sha256.empty()) {
+    json["self_tokens_sha256"] = self_tokens_sha256;
+    json["num_self_samples"] = num_self_samples;
   }
   json["evaluation_sha256"] = evaluation_sha256;
   json["num_evaluation_tokens"] = num_evaluation_tokens;
@@ -100,6 +106,8 @@ absl::StatusOr<Plan> Plan::FromJson(absl::string_view text) {
   reader.Read("distillation_sha256", JsonObjectReader::kOptional, &plan.distillation_sha256);
   reader.Read("num_distillation_samples", JsonObjectReader::kOptional,
               &plan.num_distillation_samples);
+  reader.Read("self_tokens_sha256", JsonObjectReader::kOptional, &plan.self_tokens_sha256);
+  reader.Read("num_self_samples", JsonObjectReader::kOptional, &plan.num_self_samples);
   reader.Read("evaluation_sha256", kRequired, &plan.evaluation_sha256);
   reader.Read("num_evaluation_tokens", kRequired, &plan.num_evaluation_tokens);
   reader.Read("warnings", JsonObjectReader::kOptional, &plan.warnings);

@@ -36,6 +36,10 @@ struct Plan {
   // none.
   std::string distillation_sha256;
   int64_t num_distillation_samples = 0;
+  // Sequences that the model wrote itself, int32 [num_self_samples, sequence_length]; an empty
+  // digest: none were asked for. Without a calibration of the user's the first of them are that.
+  std::string self_tokens_sha256;
+  int64_t num_self_samples = 0;
   // Evaluation tokens, int32 [num_evaluation_tokens]; empty digest: no evaluation.
   std::string evaluation_sha256;
   int64_t num_evaluation_tokens = 0;

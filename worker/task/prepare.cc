@@ -12,6 +12,7 @@
 #include "worker/task/memory_plan.h"
 #include "worker/task/output.h"
 #include "worker/task/plan.h"
+#include "worker/task/self_tokens.h"
 #include "worker/task/task_context.h"
 #include "worker/task/task_runner.h"
 #include "worker/task/tokens.h"
@@ -54,6 +55,11 @@ absl::Status CheckModules(const QuantizationSpec& spec, const ModelConfig& confi
   return absl::OkStatus();
 }
 
+// Of sequences that are made, not read; 0: the longest that is usual.
+int64_t SequenceLength(int64_t wanted, const ModelConfig& config) {
+  return wanted > 0 ? wanted : std::min<int64_t>(2048, config.max_position_embeddings);
+}
+
 // Text goes through the model's own tokenizer; a file of ids is taken as it is.
 absl::StatusOr<CalibrationTokens> LoadSequences(const std::string& uri, int64_t num_samples,
                                                 int64_t sequence_length, const ModelConfig& config,
@@ -65,9 +71,7 @@ absl::StatusOr<CalibrationTokens> LoadSequences(const std::string& uri, int64_t 
   }
   UQ_ASSIGN_OR_RETURN(const std::unique_ptr<TextTokenizer> tokenizer,
                       TextTokenizer::Open(model, TextSettings()));
-  const int64_t length = sequence_length > 0
-                             ? sequence_length
-                             : std::min<int64_t>(2048, config.max_position_embeddings);
+  const int64_t length = SequenceLength(sequence_length, config);
   UQ_ASSIGN_OR_RETURN(PackedText packed,
                       PackCalibrationText({{uri, 0}}, tokenizer.get(), num_samples, length,
                                           config.vocab_size, StoreOptionsOf(env)));
@@ -75,12 +79,40 @@ absl::StatusOr<CalibrationTokens> LoadSequences(const std::string& uri, int64_t 
   return CalibrationTokens{packed.num_sequences, packed.sequence_length, std::move(packed.ids)};
 }
 
-absl::Status PrepareCalibration(const QuantizationSpec& spec, const ModelConfig& config,
+// Text that the model writes itself. Without tokens of the user's its first sequences are the
+// calibration.
+absl::Status PrepareSelfTokens(const Checkpoint& checkpoint, const TaskEnvironment& env,
+                               CalibrationTokens* tokens, Plan* plan) {
+  const QuantizationSpec& spec = plan->spec;
+  if (spec.self_samples == 0) return absl::OkStatus();
+  const bool alone = tokens->ids.empty();
+  const int64_t length =
+      alone ? SequenceLength(spec.sequence_length, checkpoint.config()) : tokens->sequence_length;
+  const absl::StatusOr<std::vector<int32_t>> written =
+      WriteSelfTokens(*plan, checkpoint, *tokens, length, env);
+  if (absl::IsCancelled(written.status())) return CancelledError();
+  UQ_RETURN_IF_ERROR(written.status());
+  const std::vector<int32_t>& ids = *written;
+  plan->num_self_samples = spec.self_samples;
+  UQ_ASSIGN_OR_RETURN(plan->self_tokens_sha256, PutContent(env.work.get(), TokensToBytes(ids)));
+  if (!alone) return absl::OkStatus();
+  tokens->sequence_length = length;
+  tokens->num_samples =
+      spec.num_samples == 0 ? spec.self_samples : std::min(spec.num_samples, spec.self_samples);
+  tokens->ids.assign(ids.begin(), ids.begin() + tokens->num_samples * length);
+  return absl::OkStatus();
+}
+
+absl::Status PrepareCalibration(const QuantizationSpec& spec, const Checkpoint& checkpoint,
                                 const TaskEnvironment& env, ObjectStore* model, Plan* plan) {
   if (!NeedsCalibration(spec)) return absl::OkStatus();
-  UQ_ASSIGN_OR_RETURN(const CalibrationTokens tokens,
-                      LoadSequences(spec.calibration_uri, spec.num_samples, spec.sequence_length,
-                                    config, env, model, plan));
+  const ModelConfig& config = checkpoint.config();
+  CalibrationTokens tokens;
+  if (!spec.calibration_uri.empty()) {
+    UQ_ASSIGN_OR_RETURN(tokens, LoadSequences(spec.calibration_uri, spec.num_samples,
+                                              spec.sequence_length, config, env, model, plan));
+  }
+  UQ_RETURN_IF_ERROR(PrepareSelfTokens(checkpoint, env, &tokens, plan));
   if (tokens.sequence_length > config.max_position_embeddings) {
     return InvalidInput(
         "SEQUENCE_TOO_LONG",
@@ -103,16 +135,28 @@ absl::Status PrepareCalibration(const QuantizationSpec& spec, const ModelConfig&
   return absl::OkStatus();
 }
 
-// Further sequences, as long as the calibration's.
+// Further sequences, as long as the calibration's: the user's, and what the model wrote itself but
+// for what of it is the calibration.
 absl::Status PrepareDistillation(const QuantizationSpec& spec, const ModelConfig& config,
                                  const TaskEnvironment& env, ObjectStore* model, Plan* plan) {
-  if (!Distills(spec) || spec.distillation_uri.empty()) return absl::OkStatus();
-  UQ_ASSIGN_OR_RETURN(const CalibrationTokens tokens,
-                      LoadSequences(spec.distillation_uri, /*num_samples=*/0, plan->sequence_length,
-                                    config, env, model, plan));
-  plan->num_distillation_samples = tokens.num_samples;
-  UQ_ASSIGN_OR_RETURN(plan->distillation_sha256,
-                      PutContent(env.work.get(), TokensToBytes(tokens.ids)));
+  if (!Distills(spec)) return absl::OkStatus();
+  std::vector<int32_t> ids;
+  if (!spec.distillation_uri.empty()) {
+    UQ_ASSIGN_OR_RETURN(CalibrationTokens tokens,
+                        LoadSequences(spec.distillation_uri, /*num_samples=*/0,
+                                      plan->sequence_length, config, env, model, plan));
+    ids = std::move(tokens.ids);
+  }
+  if (!plan->self_tokens_sha256.empty()) {
+    UQ_ASSIGN_OR_RETURN(const std::string bytes,
+                        GetContent(env.work.get(), plan->self_tokens_sha256, kMaxTokenBytes));
+    const std::vector<int32_t> written = TokensFromBytes(bytes);
+    const int64_t used = spec.calibration_uri.empty() ? plan->num_samples : 0;
+    ids.insert(ids.end(), written.begin() + used * plan->sequence_length, written.end());
+  }
+  if (ids.empty()) return absl::OkStatus();
+  plan->num_distillation_samples = static_cast<int64_t>(ids.size()) / plan->sequence_length;
+  UQ_ASSIGN_OR_RETURN(plan->distillation_sha256, PutContent(env.work.get(), TokensToBytes(ids)));
   return absl::OkStatus();
 }
 
@@ -158,7 +202,7 @@ absl::StatusOr<PrepareOutcome> RunPrepare(const QuantizationSpec& spec,
   plan.num_layers = config.num_layers;
   plan.config_sha256 = Sha256Hex(checkpoint->config_json());
   plan.tensors_sha256 = TensorsDigest(*checkpoint, &plan.model_size_bytes);
-  UQ_RETURN_IF_ERROR(PrepareCalibration(spec, config, env, store.get(), &plan));
+  UQ_RETURN_IF_ERROR(PrepareCalibration(spec, *checkpoint, env, store.get(), &plan));
   UQ_RETURN_IF_ERROR(PrepareDistillation(spec, config, env, store.get(), &plan));
   UQ_RETURN_IF_ERROR(PrepareEvaluation(spec, config, env, store.get(), &plan));
 

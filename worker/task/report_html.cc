@@ -171,6 +171,35 @@ std::string Summary(const Plan& plan, const FinalizeOutcome& outcome) {
   return html + "</table>";
 }
 
+std::string Quality(const std::optional<QualityReport>& quality) {
+  if (!quality.has_value()) return "";
+  std::string html =
+      absl::StrCat("<h2>Quality</h2><p><b>", Escape(quality->verdict), "</b></p><table>");
+  if (quality->num_compared_tokens > 0) {
+    absl::StrAppend(
+        &html,
+        Row("Divergence from the original",
+            absl::StrFormat("%.4f nats a token", quality->divergence)),
+        Row("Same most probable token", absl::StrFormat("%.2f%%", 100 * quality->same_top_token)),
+        Row("Compared tokens", absl::StrCat(quality->num_compared_tokens)));
+  }
+  if (quality->baseline_perplexity.has_value()) {
+    absl::StrAppend(&html, Row("Perplexity of round to nearest",
+                               absl::StrFormat("%.4f", *quality->baseline_perplexity)));
+  }
+  absl::StrAppend(&html, "</table>");
+  if (quality->texts.empty()) return html;
+  absl::StrAppend(&html,
+                  "<h2>What both write</h2><p>After the same beginning, the most probable token "
+                  "each time.</p><table><tr><th>Beginning</th><th>Original</th><th>Artifact</th>"
+                  "</tr>");
+  for (const TextSample& text : quality->texts) {
+    absl::StrAppend(&html, "<tr><td>", Escape(text.prompt), "</td><td>", Escape(text.before),
+                    "</td><td>", Escape(text.after), "</td></tr>");
+  }
+  return html + "</table>";
+}
+
 std::string LayerTable(const FinalizeOutcome& outcome) {
   std::string html =
       "<h2>Layers</h2><div class=\"scroll\"><table><tr><th>Layer</th><th>Bits</th><th>Initial "
@@ -198,8 +227,8 @@ std::string RenderReportHtml(const Plan& plan, const FinalizeOutcome& outcome,
   for (const std::string& warning : outcome.report.warnings) {
     absl::StrAppend(&html, "<p class=\"warn\">Warning: ", Escape(warning), "</p>");
   }
-  absl::StrAppend(&html, Summary(plan, outcome), LossCurves(layers), LayerErrors(layers),
-                  LayerTable(outcome), "</body></html>\n");
+  absl::StrAppend(&html, Summary(plan, outcome), Quality(outcome.report.quality),
+                  LossCurves(layers), LayerErrors(layers), LayerTable(outcome), "</body></html>\n");
   return html;
 }
 

@@ -14,8 +14,6 @@
 namespace uniquanf {
 namespace {
 
-constexpr uint64_t kMaxTokenBytes = uint64_t{1} << 34;
-
 uint64_t DistillationSeed(uint64_t seed) {
   const Philox4 words = PhiloxAt(seed, /*stream=*/0x64697374696C6C /* "distill" */, 0);
   return static_cast<uint64_t>(words.v[1]) << 32 | words.v[0];

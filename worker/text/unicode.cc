@@ -209,6 +209,14 @@ void AppendLowercase(char32_t c, std::string* out) {
   AppendCodePoint(utf8proc_tolower(static_cast<utf8proc_int32_t>(c)), out);
 }
 
+void AppendUppercase(char32_t c, std::string* out) {
+  if (c == 0xDF) {
+    *out += "SS";
+    return;
+  }
+  AppendCodePoint(utf8proc_toupper(static_cast<utf8proc_int32_t>(c)), out);
+}
+
 std::string ToNormalForm(absl::string_view text, NormalForm form) {
   int options = UTF8PROC_STABLE;
   options |=

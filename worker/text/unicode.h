@@ -33,6 +33,7 @@ bool IsMark(char32_t c);            // M*
 bool IsNonspacingMark(char32_t c);  // Mn
 bool IsControl(char32_t c);         // Cc, Cf, Cs, Co, but tab and line ends
 void AppendLowercase(char32_t c, std::string* out);
+void AppendUppercase(char32_t c, std::string* out);  // one character but for "ß"
 
 enum class NormalForm { kNfc, kNfd, kNfkc, kNfkd };
 std::string ToNormalForm(absl::string_view text, NormalForm form);
