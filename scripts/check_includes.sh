@@ -25,8 +25,9 @@ forbid worker/model 'worker/(quant|task|batch|agent)/'
 forbid worker/quant 'worker/(model|task|batch|agent)/'
 forbid worker/export 'worker/(backend|ops|packed|quant|task|batch|agent)/'
 forbid worker/task 'worker/(batch|agent)/'
-forbid server/core 'server/(store|runtime|service)/|grpc|uniquanf/v1/|sqlite3'
+forbid server/core 'server/(store|runtime|access|service)/|grpc|uniquanf/v1/|sqlite3'
 forbid server/store 'server/(runtime|service)/|grpc'
-forbid server/runtime 'server/service/|grpc'
+forbid server/runtime 'server/(access|service)/|grpc'
+forbid server/access 'server/(store|runtime|service)/|grpc|uniquanf/v1/'
 [ $bad = 0 ] || die "include directions are violated, see above"
 say "include directions: ok"

@@ -41,12 +41,14 @@ CommandLine::CommandLine(absl::string_view usage, absl::string_view summary)
   options_.tls_ca_file = EnvironmentVariable("UNIQUANF_TLS_CA", "");
   options_.tls_certificate_file = EnvironmentVariable("UNIQUANF_TLS_CERT", "");
   options_.tls_key_file = EnvironmentVariable("UNIQUANF_TLS_KEY", "");
+  options_.tls_server_name = EnvironmentVariable("UNIQUANF_TLS_SERVER_NAME", "");
+  options_.token_file = EnvironmentVariable("UNIQUANF_TOKEN_FILE", "");
   options_.traceparent = EnvironmentVariable("TRACEPARENT", "");
 }
 
 bool IsGlobalFlagWithValue(absl::string_view name) {
   return name == "server" || name == "timeout" || name == "tls-ca" || name == "tls-cert" ||
-         name == "tls-key" || name == "tls-server-name";
+         name == "tls-key" || name == "tls-server-name" || name == "token-file";
 }
 
 std::optional<int> CommandLine::Parse(const Arguments& arguments) {
@@ -66,7 +68,11 @@ std::optional<int> CommandLine::Parse(const Arguments& arguments) {
   flags_.String("tls-key", "FILE", &options_.tls_key_file,
                 "key of the client certificate (PEM); UNIQUANF_TLS_KEY");
   flags_.String("tls-server-name", "NAME", &options_.tls_server_name,
-                "name expected in the server's certificate");
+                "name expected in the server's certificate; UNIQUANF_TLS_SERVER_NAME");
+  flags_.String(
+      "token-file", "FILE", &options_.token_file,
+      "holds the token that says who you are, for a server that asks; read again for each "
+      "call; UNIQUANF_TOKEN_FILE");
   const absl::Status parsed = flags_.Parse(arguments);
   if (!parsed.ok()) return FailUsage(parsed);
   if (flags_.help_requested()) {

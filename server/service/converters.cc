@@ -66,6 +66,17 @@ void ParseChecked(const std::string& bytes, google::protobuf::Message* proto) {
 
 }  // namespace
 
+std::string ObjectLayout::ArtifactUri(const std::string& tenant, const std::string& job,
+                                      const std::string& job_uid) const {
+  constexpr size_t kUidCharacters = 8;
+  const std::string random = job_uid.substr(job_uid.find('-') + 1).substr(0, kUidCharacters);
+  return absl::StrCat(root, "/tenants/", tenant, "/artifacts/", job, "-", random);
+}
+
+std::string NameOf(const Job& job, NameForm form) {
+  return JobName(job.id, form == NameForm::kWithTenant ? job.tenant : "");
+}
+
 absl::Status CheckStoredJob(const Job& job) {
   v1::QuantizationSpec spec;
   v1::JobReport report;
@@ -90,13 +101,13 @@ void TaskToProto(const std::string& job, const Task& task, v1::Task* proto) {
   }
 }
 
-void JobToProto(const JobView& view, v1::Job* proto) {
+void JobToProto(const JobView& view, NameForm form, v1::Job* proto) {
   const Job& job = *view.job;
   JobFieldsToProto(job, proto);
-  proto->set_name(JobName(job.id));
+  proto->set_name(NameOf(job, form));
   ParseChecked(job.spec, proto->mutable_spec());
   if (job.error && !job.error->task.empty()) {
-    proto->mutable_error()->set_task(TaskNameOf(job.id, job.error->task));
+    proto->mutable_error()->set_task(TaskNameOf(proto->name(), job.error->task));
   }
   ProgressToProto(ComputeProgress(job, view.tasks), proto->mutable_progress());
   if (job.state == JobState::kSucceeded && job.artifact) {
@@ -114,7 +125,8 @@ void DrainedNameToProto(const std::string& worker, v1::Worker* proto) {
       "takes the drain back");
 }
 
-void WorkerToProto(const State& state, const Session& session, const Now& now, v1::Worker* proto) {
+void WorkerToProto(const State& state, const Session& session, const Now& now, NameForm form,
+                   v1::Worker* proto) {
   proto->set_name(WorkerName(session.worker));
   proto->set_session_id(session.id);
   const bool lost =
@@ -148,11 +160,11 @@ void WorkerToProto(const State& state, const Session& session, const Now& now, v
   *proto->mutable_start_time() = TimeToProto(session.start_time);
   for (const TaskRef& ref : session.leases) {
     const JobEntry& entry = state.jobs.at(ref.job);
-    proto->add_tasks(TaskNameOf(entry.job.id, entry.tasks[ref.index].id));
+    proto->add_tasks(TaskNameOf(NameOf(entry.job, form), entry.tasks[ref.index].id));
   }
 }
 
-void ReplyToProto(const SynchronizeReply& reply, const ObjectLayout& layout,
+void ReplyToProto(const SynchronizeReply& reply, const ObjectLayout& layout, NameForm form,
                   v1::SynchronizeResponse* proto) {
   for (const LeaseDirective& directive : reply.directives) {
     v1::LeaseDirective* d = proto->add_directives();
@@ -176,7 +188,8 @@ void ReplyToProto(const SynchronizeReply& reply, const ObjectLayout& layout,
     v1::TaskAssignment* a = proto->add_assignments();
     a->set_lease_id(assignment.lease_id);
     a->set_attempt(assignment.attempt);
-    a->set_task(TaskNameOf(assignment.job, assignment.task));
+    const std::string tenant = form == NameForm::kWithTenant ? assignment.tenant : "";
+    a->set_task(TaskNameOf(JobName(assignment.job, tenant), assignment.task));
     a->set_kind(TaskKindToProto(assignment.kind));
     a->set_layer(assignment.layer);
     a->set_round(assignment.round);
@@ -198,8 +211,10 @@ void ReplyToProto(const SynchronizeReply& reply, const ObjectLayout& layout,
 absl::StatusOr<CreateJobEvent> CreateJobFromProto(const v1::CreateJobRequest& request,
                                                   const std::string& fallback_id,
                                                   const std::string& uid,
-                                                  const ObjectLayout& layout) {
+                                                  const ObjectLayout& layout,
+                                                  const std::string* tenant) {
   CreateJobEvent event;
+  event.id_is_global = tenant == nullptr;
   Job& job = event.job;
   event.validate_only = request.validate_only();
   if (!request.has_job() || !request.job().has_spec()) {
@@ -223,7 +238,10 @@ absl::StatusOr<CreateJobEvent> CreateJobFromProto(const v1::CreateJobRequest& re
   job.request_digest = Sha256Hex(DeterministicBytes(content));
 
   UQ_ASSIGN_OR_RETURN(QuantizationSpec spec, SpecFromProto(wish.spec()));
-  if (spec.output_uri.empty()) spec.output_uri = layout.ArtifactUri(job.id);
+  if (spec.output_uri.empty()) {
+    spec.output_uri =
+        tenant == nullptr ? layout.ArtifactUri(job.id) : layout.ArtifactUri(*tenant, job.id, uid);
+  }
   UQ_RETURN_IF_ERROR(spec.Validate());
   UQ_RETURN_IF_ERROR(CheckUri("model_uri", spec.model_uri, true));
   UQ_RETURN_IF_ERROR(CheckUri("calibration_uri", spec.calibration_uri, false));
@@ -234,6 +252,7 @@ absl::StatusOr<CreateJobEvent> CreateJobFromProto(const v1::CreateJobRequest& re
       2 + int64_t{spec.schedule == LayerSchedule::kPipelined ? spec.pipeline_rounds : 1};
 
   WishFromProto(wish, &job);
+  if (tenant != nullptr) job.tenant = *tenant;
   if (job.tenant.empty()) job.tenant = "default";
   if (!ParseWorkerName("job.tenant", WorkerName(job.tenant)).ok() || job.tenant.size() > 63) {
     return Invalid(absl::StrCat("job.tenant ", Quoted(job.tenant),
@@ -293,8 +312,8 @@ absl::StatusOr<SynchronizeEvent> SynchronizeFromProto(const v1::SynchronizeReque
   event.draining = request.draining();
   event.num_free_slots = request.num_free_slots();
   for (const v1::CachedActivations& cached : request.cached()) {
-    UQ_ASSIGN_OR_RETURN(std::string job, ParseJobName("cached.job", cached.job()));
-    event.cached.push_back({std::move(job), cached.layer(), cached.round()});
+    UQ_ASSIGN_OR_RETURN(JobRef job, ParseJobName("cached.job", cached.job()));
+    event.cached.push_back({std::move(job.id), cached.layer(), cached.round()});
   }
   for (const v1::LeaseReport& report : request.leases()) {
     LeaseReport& r = event.leases.emplace_back();
