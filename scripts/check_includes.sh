@@ -27,8 +27,9 @@ forbid worker/quant 'worker/(model|generate|distill|task|batch|agent)/'
 forbid worker/distill 'worker/(generate|task|batch|agent)/'
 forbid worker/export 'worker/(backend|ops|packed|generate|quant|distill|task|batch|agent)/'
 forbid worker/task 'worker/(batch|agent)/'
-forbid server/core 'server/(store|runtime|service)/|grpc|uniquanf/v1/|sqlite3'
+forbid server/core 'server/(store|runtime|access|service)/|grpc|uniquanf/v1/|sqlite3'
 forbid server/store 'server/(runtime|service)/|grpc'
-forbid server/runtime 'server/service/|grpc'
+forbid server/runtime 'server/(access|service)/|grpc'
+forbid server/access 'server/(store|runtime|service)/|grpc|uniquanf/v1/'
 [ $bad = 0 ] || die "include directions are violated, see above"
 say "include directions: ok"

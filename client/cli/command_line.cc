@@ -103,6 +103,11 @@ std::optional<int> CommandLine::Parse(const Arguments& arguments) {
   flags_.Environment("UNIQUANF_TLS_KEY");
   flags_.String("tls-server-name", "NAME", &options_.tls_server_name,
                 "name expected in the server's certificate");
+  flags_.Environment("UNIQUANF_TLS_SERVER_NAME");
+  flags_.String("token-file", "FILE", &options_.token_file,
+                "holds the token that says who you are, for a server that asks; read again for "
+                "each call");
+  flags_.Environment("UNIQUANF_TOKEN_FILE");
   if (arguments == Arguments{"__none"}) return kOk;
   const absl::Status context = ApplyContext(arguments, &flags_);
   const absl::Status parsed = context.ok() ? flags_.Parse(arguments) : context;

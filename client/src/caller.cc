@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/base/backoff.h"
+#include "common/rpc/call_token.h"
 #include "common/rpc/status_proto.h"
 
 namespace uniquanf {
@@ -48,8 +49,9 @@ void Caller::Pause(absl::Duration pause) {
   }
 }
 
-void Caller::PrepareContext(grpc::ClientContext* context) const {
+absl::Status Caller::PrepareContext(grpc::ClientContext* context) const {
   if (!options_.traceparent.empty()) context->AddMetadata("traceparent", options_.traceparent);
+  return AddToken(options_.token_file, context);
 }
 
 absl::Duration Caller::Backoff(int attempt) {
@@ -88,7 +90,7 @@ absl::Status Caller::Run(
   for (int i = 1;; ++i) {
     grpc::ClientContext context;
     context.set_deadline(absl::ToChronoTime(deadline));
-    PrepareContext(&context);
+    UQ_RETURN_IF_ERROR(PrepareContext(&context));
     const grpc::Status status = Judge(attempt(channels_->Get(deadline - absl::Now()), &context));
     if (num_attempts != nullptr) *num_attempts = i;
     if (status.ok()) return absl::OkStatus();

@@ -66,7 +66,8 @@ class Caller {
   // thread waits in gRPC, so a plain sleep would find them as they were.
   void Pause(absl::Duration pause);
 
-  void PrepareContext(grpc::ClientContext* context) const;
+  // Metadata that every call has. Errors: those of AddToken.
+  absl::Status PrepareContext(grpc::ClientContext* context) const;
   // The pause before attempt `attempt` + 1 (attempt >= 1): doubling, capped, times 0.5..1.
   absl::Duration Backoff(int attempt);
   // `status` with the server's name and a reason, where gRPC itself made it.

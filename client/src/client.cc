@@ -7,6 +7,7 @@
 #include "client/src/client_impl.h"
 #include "client/src/convert.h"
 #include "common/base/ids.h"
+#include "common/rpc/call_token.h"
 #include "common/rpc/channel_source.h"
 #include "common/rpc/health_check.h"
 
@@ -44,6 +45,7 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Connect(const ClientOptions& opt
       if (level == NoteLevel::kWarning) warn(text);
     };
   }
+  UQ_RETURN_IF_ERROR(CheckToken(options.token_file, options.server, tls));
   UQ_ASSIGN_OR_RETURN(auto channels, ChannelSource::Make(options.server, source));
   auto impl = std::make_shared<Impl>();
   impl->caller = std::make_shared<Caller>(options, std::move(channels));

@@ -14,6 +14,7 @@
 #include "client/src/caller.h"
 #include "client/src/client_impl.h"
 #include "client/src/convert.h"
+#include "common/rpc/status_proto.h"
 
 namespace uniquanf {
 namespace {
@@ -27,8 +28,8 @@ struct JobWatcher::Impl {
   absl::StatusOr<std::optional<JobUpdate>> Next();
   void Cancel();
 
-  // The stream, opened after the last version seen. False after Cancel.
-  bool Open();
+  // Opens the stream after the last version seen. WATCH_CANCELLED after Cancel.
+  absl::Status Open();
   // Ends the stream and gives its status.
   grpc::Status Close();
   // Merges a message; nullopt when it holds nothing new.
@@ -59,20 +60,20 @@ struct JobWatcher::Impl {
   std::unique_ptr<grpc::ClientContext> context ABSL_GUARDED_BY(mutex);
 };
 
-bool JobWatcher::Impl::Open() {
+absl::Status JobWatcher::Impl::Open() {
   v1::WatchJobRequest request;
   request.set_name(name);
   request.set_after_version(version);
   auto fresh = std::make_unique<grpc::ClientContext>();
-  caller->PrepareContext(fresh.get());
+  UQ_RETURN_IF_ERROR(caller->PrepareContext(fresh.get()));
   grpc::ClientContext* const raw = fresh.get();
   {
     absl::MutexLock lock(&mutex);
-    if (cancelled) return false;
+    if (cancelled) return CancelledError();
     context = std::move(fresh);
   }
   reader = v1::JobService::Stub(caller->channel()).WatchJob(raw, request);
-  return true;
+  return absl::OkStatus();
 }
 
 grpc::Status JobWatcher::Impl::Close() {
@@ -133,6 +134,11 @@ absl::Status JobWatcher::Impl::Recover(const grpc::Status& ended_with) {
   const grpc::Status status = caller->Judge(ended_with);
   const RetryOptions& retry = caller->options().retry;
   ++num_failures;
+  // A watch outlives its token; the file may hold a fresh one by now.
+  const bool expired = ErrorReason(FromGrpcStatus(status)) == "TOKEN_EXPIRED";
+  if (expired && seen && num_failures == 1 && !caller->options().token_file.empty()) {
+    return absl::OkStatus();
+  }
   // OK without a final state: the server is going away, or renews its connections.
   if (!status.ok() && status.error_code() != grpc::StatusCode::UNAVAILABLE) {
     return caller->Explain(status, num_failures);
@@ -168,7 +174,7 @@ absl::StatusOr<std::optional<JobUpdate>> JobWatcher::Impl::Next() {
       }
       return std::nullopt;
     }
-    if (reader == nullptr && !Open()) return CancelledError();
+    if (reader == nullptr) UQ_RETURN_IF_ERROR(Open());
     v1::WatchJobResponse response;
     if (reader->Read(&response)) {
       auto update = Take(response);

@@ -65,6 +65,41 @@ absl::StatusOr<ListenSockets> ListenOnEveryAddress(int port, absl::string_view l
   return result;
 }
 
+struct ListenName {
+  std::string host;
+  int port = 0;
+  bool every = false;  // every address of the machine
+};
+
+absl::StatusOr<ListenName> ParseListen(absl::string_view listen) {
+  const size_t colon = listen.rfind(':');
+  ListenName result;
+  if (colon == absl::string_view::npos ||
+      !absl::SimpleAtoi(listen.substr(colon + 1), &result.port) || result.port < 0 ||
+      result.port > 65535) {
+    return InvalidInput("INVALID_LISTEN",
+                        absl::StrCat("\"", listen, "\" is not of the form HOST:PORT"));
+  }
+  absl::string_view name = listen.substr(0, colon);
+  if (absl::ConsumePrefix(&name, "[")) absl::ConsumeSuffix(&name, "]");
+  result.host = std::string(name);
+  result.every = name.empty() || name == "0.0.0.0" || name == "::";
+  return result;
+}
+
+using Addresses = std::unique_ptr<addrinfo, FreeAddrInfo>;
+
+absl::StatusOr<Addresses> AddressesOf(const ListenName& name, absl::string_view listen) {
+  addrinfo hints = {};
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* list = nullptr;
+  if (const int error = getaddrinfo(name.host.c_str(), nullptr, &hints, &list); error != 0) {
+    return Unavailable("LISTEN_FAILED",
+                       absl::StrCat("cannot listen on ", listen, ": ", gai_strerror(error)));
+  }
+  return Addresses(list);
+}
+
 }  // namespace
 
 UniqueFd& UniqueFd::operator=(UniqueFd&& other) noexcept {
@@ -80,31 +115,31 @@ UniqueFd::~UniqueFd() {
 
 int UniqueFd::Release() { return std::exchange(fd_, -1); }
 
-absl::StatusOr<ListenSockets> ListenOn(absl::string_view listen) {
-  const size_t colon = listen.rfind(':');
-  int port = -1;
-  if (colon == absl::string_view::npos || !absl::SimpleAtoi(listen.substr(colon + 1), &port) ||
-      port < 0 || port > 65535) {
-    return InvalidInput("INVALID_LISTEN",
-                        absl::StrCat("\"", listen, "\" is not of the form HOST:PORT"));
+absl::StatusOr<bool> IsLoopbackOnly(absl::string_view listen) {
+  UQ_ASSIGN_OR_RETURN(const ListenName name, ParseListen(listen));
+  if (name.every) return false;
+  UQ_ASSIGN_OR_RETURN(const Addresses addresses, AddressesOf(name, listen));
+  for (const addrinfo* entry = addresses.get(); entry != nullptr; entry = entry->ai_next) {
+    if (entry->ai_family == AF_INET) {
+      const auto* v4 = reinterpret_cast<const sockaddr_in*>(entry->ai_addr);
+      if ((ntohl(v4->sin_addr.s_addr) >> 24) != IN_LOOPBACKNET) return false;
+    } else if (entry->ai_family != AF_INET6 ||
+               !IN6_IS_ADDR_LOOPBACK(
+                   &reinterpret_cast<const sockaddr_in6*>(entry->ai_addr)->sin6_addr)) {
+      return false;
+    }
   }
-  absl::string_view name = listen.substr(0, colon);
-  if (absl::ConsumePrefix(&name, "[")) absl::ConsumeSuffix(&name, "]");
-  const std::string host(name);
-  if (host.empty() || host == "0.0.0.0" || host == "::") return ListenOnEveryAddress(port, listen);
+  return true;
+}
 
-  addrinfo hints = {};
-  hints.ai_socktype = SOCK_STREAM;
-  addrinfo* list = nullptr;
-  if (const int error = getaddrinfo(host.c_str(), nullptr, &hints, &list); error != 0) {
-    return Unavailable("LISTEN_FAILED",
-                       absl::StrCat("cannot listen on ", listen, ": ", gai_strerror(error)));
-  }
-  const std::unique_ptr<addrinfo, FreeAddrInfo> addresses(list);
+absl::StatusOr<ListenSockets> ListenOn(absl::string_view listen) {
+  UQ_ASSIGN_OR_RETURN(const ListenName name, ParseListen(listen));
+  if (name.every) return ListenOnEveryAddress(name.port, listen);
+  UQ_ASSIGN_OR_RETURN(const Addresses addresses, AddressesOf(name, listen));
   ListenSockets result;
-  result.port = port;
+  result.port = name.port;
   int error = 0;
-  for (addrinfo* entry = list; entry != nullptr; entry = entry->ai_next) {
+  for (addrinfo* entry = addresses.get(); entry != nullptr; entry = entry->ai_next) {
     const uint16_t network_port = htons(static_cast<uint16_t>(result.port));
     if (entry->ai_family == AF_INET) {
       reinterpret_cast<sockaddr_in*>(entry->ai_addr)->sin_port = network_port;

@@ -39,6 +39,8 @@ struct ListenSockets {
 // `listen` is HOST:PORT or [IPV6]:PORT; port 0 takes a free one. An empty host, 0.0.0.0 and [::]
 // mean every address of the machine, of both families where it has both.
 absl::StatusOr<ListenSockets> ListenOn(absl::string_view listen);
+// Whether nobody but this machine reaches what listens there.
+absl::StatusOr<bool> IsLoopbackOnly(absl::string_view listen);
 
 // The peer's address without its port, as text; IPv4 inside of IPv6 as IPv4.
 std::string HostOf(const sockaddr_storage& address);

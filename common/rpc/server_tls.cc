@@ -37,8 +37,8 @@ grpc_ssl_certificate_config_reload_status FetchCertificates(
 // fit together and then refuses every handshake; its C interface has what is needed.
 class RenewedCredentials final : public grpc::ServerCredentials {
  public:
-  RenewedCredentials(const TlsWatch* files, bool clients_prove_themselves)
-      : files_(files), clients_prove_themselves_(clients_prove_themselves) {}
+  RenewedCredentials(const TlsWatch* files, grpc_ssl_client_certificate_request_type request)
+      : files_(files), request_(request) {}
 
   void SetAuthMetadataProcessor(const std::shared_ptr<grpc::AuthMetadataProcessor>&) override {
     UQ_CHECK(false);  // nobody has one
@@ -49,17 +49,15 @@ class RenewedCredentials final : public grpc::ServerCredentials {
     PortState& port = ports_.emplace_back();
     port.files = files_;
     grpc_server_credentials* const credentials = grpc_ssl_server_credentials_create_with_options(
-        grpc_ssl_server_credentials_create_options_using_config_fetcher(
-            clients_prove_themselves_ ? GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY
-                                      : GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE,
-            FetchCertificates, &port));
+        grpc_ssl_server_credentials_create_options_using_config_fetcher(request_, FetchCertificates,
+                                                                        &port));
     const int bound = grpc_server_add_http2_port(server, address.c_str(), credentials);
     grpc_server_credentials_release(credentials);
     return bound;
   }
 
   const TlsWatch* const files_;
-  const bool clients_prove_themselves_;
+  const grpc_ssl_client_certificate_request_type request_;
   std::list<PortState> ports_;
 };
 
@@ -79,8 +77,12 @@ absl::StatusOr<std::unique_ptr<ServerTls>> ServerTls::Open(const ServerTlsOption
   UQ_ASSIGN_OR_RETURN(
       tls->files_,
       TlsWatch::Start({options.client_ca_file, options.certificate_file, options.key_file}, watch));
-  tls->credentials_ =
-      std::make_shared<RenewedCredentials>(tls->files_.get(), !options.client_ca_file.empty());
+  const grpc_ssl_client_certificate_request_type request =
+      options.client_ca_file.empty() ? GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE
+      : options.client_certificate_optional
+          ? GRPC_SSL_REQUEST_CLIENT_CERTIFICATE_AND_VERIFY
+          : GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY;
+  tls->credentials_ = std::make_shared<RenewedCredentials>(tls->files_.get(), request);
   return tls;
 }
 

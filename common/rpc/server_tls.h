@@ -23,6 +23,8 @@ struct ServerTlsOptions {
   std::string key_file;
   // Clients must then prove themselves with a certificate of these authorities.
   std::string client_ca_file;
+  // One that shows no certificate is let in all the same: it may prove itself by a token.
+  bool client_certificate_optional = false;
   bool enabled() const { return !certificate_file.empty(); }
 };
 

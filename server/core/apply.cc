@@ -11,9 +11,9 @@ struct Dispatch {
   Edits* edits;
 
   Outcome operator()(const CreateJobEvent& e) { return m.CreateJob(e); }
-  Outcome operator()(const CancelJobEvent& e) { return m.CancelJob(e.id); }
-  Outcome operator()(const PauseJobEvent& e) { return m.PauseJob(e.id); }
-  Outcome operator()(const ResumeJobEvent& e) { return m.ResumeJob(e.id); }
+  Outcome operator()(const CancelJobEvent& e) { return m.CancelJob(e); }
+  Outcome operator()(const PauseJobEvent& e) { return m.PauseJob(e); }
+  Outcome operator()(const ResumeJobEvent& e) { return m.ResumeJob(e); }
   Outcome operator()(const RetryJobEvent& e) { return m.RetryJob(e); }
   Outcome operator()(const DeleteJobEvent& e) { return m.DeleteJob(e); }
   Outcome operator()(const SynchronizeEvent& e) { return m.Synchronize(e); }

@@ -52,6 +52,7 @@ struct Assignment {
   std::string lease_id;
   int32_t attempt = 0;
   std::string job;  // {job}
+  std::string tenant;
   std::string job_uid;
   std::string task;  // {task}
   TaskKind kind = TaskKind::kPrepare;

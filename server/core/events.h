@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "server/core/tenant_scope.h"
 #include "server/core/types.h"
 
 namespace uniquanf::server {
@@ -19,24 +20,33 @@ struct CreateJobEvent {
   // request_digest are taken.
   Job job;
   bool validate_only = false;  // only say whether it would be refused
+  // Its id must be free among all tenants' jobs, not its own tenant's alone: where nobody is asked
+  // who he is, a name says no tenant.
+  bool id_is_global = true;
 };
+// Requests about a job: of those of `access`, the one of this id.
 struct CancelJobEvent {
   std::string id;
+  JobAccess access = {};
 };
 struct PauseJobEvent {
   std::string id;
+  JobAccess access = {};
 };
 struct ResumeJobEvent {
   std::string id;
+  JobAccess access = {};
 };
 struct RetryJobEvent {
   std::string id;
   // Results of finished tasks that the object store does not hold any more: they run again.
   std::set<std::string> missing = {};
+  JobAccess access = {};
 };
 struct DeleteJobEvent {
   std::string id;
   bool allow_missing = false;
+  JobAccess access = {};
 };
 
 // What a worker says of one lease.
@@ -60,7 +70,8 @@ struct CachedActivations {
 };
 struct SynchronizeEvent {
   std::string session;
-  std::string worker;  // {worker}
+  std::string worker;    // {worker}
+  std::string identity;  // of its principal; "" where nobody is asked
   std::string software_version;
   int64_t sequence = 0;
   WorkerCapabilities capabilities;

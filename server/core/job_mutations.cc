@@ -15,6 +15,11 @@ absl::Status NoSuchJob(const std::string& id) {
   return NotFound("JOB_NOT_FOUND",
                   absl::StrCat("no job \"jobs/", id, "\"; `list` shows the jobs there are"));
 }
+absl::Status JobExists(const std::string& id) {
+  return MakeError(
+      absl::StatusCode::kAlreadyExists, "JOB_EXISTS",
+      absl::StrCat("job \"jobs/", id, "\" exists; choose another job_id or delete it first"));
+}
 
 }  // namespace
 
@@ -80,7 +85,7 @@ void Mutation::SetJobState(JobEntry* entry, JobEvent event) {
 
 Outcome Mutation::CreateJob(const CreateJobEvent& event) {
   if (!event.job.request_id.empty()) {
-    const auto it = state_.job_of_request_id.find(event.job.request_id);
+    const auto it = state_.job_of_request_id.find({event.job.tenant, event.job.request_id});
     if (it != state_.job_of_request_id.end()) {
       const JobEntry& existing = state_.jobs.at(it->second);
       if (existing.job.request_digest == event.job.request_digest) return Done(existing);
@@ -90,10 +95,10 @@ Outcome Mutation::CreateJob(const CreateJobEvent& event) {
                        existing.job.id, "\" with other content; use a fresh request_id")));
     }
   }
-  if (state_.job_of_id.count(event.job.id) > 0) {
-    return Refused(MakeError(absl::StatusCode::kAlreadyExists, "JOB_EXISTS",
-                             absl::StrCat("job \"jobs/", event.job.id,
-                                          "\" exists; choose another job_id or delete it first")));
+  const TenantScope rivals =
+      event.id_is_global ? TenantScope() : TenantScope().Only(event.job.tenant);
+  if (!state_.job_of_id.Find(event.job.id, rivals).empty()) {
+    return Refused(JobExists(event.job.id));
   }
   const Tenant& tenant = state_.tenants[event.job.tenant];
   const int limit = state_.policy.max_queued_jobs_per_tenant;
@@ -149,8 +154,8 @@ Outcome Mutation::CreateJob(const CreateJobEvent& event) {
   if (!job.time_to_live.has_value() && state_.policy.default_time_to_live > absl::ZeroDuration()) {
     job.time_to_live = state_.policy.default_time_to_live;
   }
-  state_.job_of_id[job.id] = seq;
-  if (!job.request_id.empty()) state_.job_of_request_id[job.request_id] = seq;
+  state_.job_of_id.Add(job.id, job.tenant, seq);
+  if (!job.request_id.empty()) state_.job_of_request_id[{job.tenant, job.request_id}] = seq;
   if (job.deadline.has_value()) {
     state_.job_timers.insert({*job.deadline, JobTimerKind::kDeadline, seq});
   }
@@ -164,9 +169,22 @@ Outcome Mutation::CreateJob(const CreateJobEvent& event) {
   return Done(entry);
 }
 
-Outcome Mutation::CancelJob(const std::string& id) {
-  JobEntry* entry = state_.FindJob(id);
-  if (entry == nullptr) return Refused(NoSuchJob(id));
+absl::StatusOr<JobEntry*> Mutation::Reach(const std::string& id, const JobAccess& access) {
+  const std::vector<uint64_t> found = state_.job_of_id.Find(id, access.visible);
+  if (found.empty()) return NoSuchJob(id);
+  if (found.size() > 1) return AmbiguousJobName(id);
+  JobEntry* const entry = &state_.jobs.at(found[0]);
+  if (!access.allowed.Has(entry->job.tenant)) {
+    return MakeError(absl::StatusCode::kPermissionDenied, "PERMISSION_DENIED",
+                     absl::StrCat("the caller may look at job \"jobs/", id, "\" and no more"));
+  }
+  return entry;
+}
+
+Outcome Mutation::CancelJob(const CancelJobEvent& event) {
+  const absl::StatusOr<JobEntry*> reached = Reach(event.id, event.access);
+  if (!reached.ok()) return Refused(reached.status());
+  JobEntry* const entry = *reached;
   if (IsFinal(entry->job.state) || entry->job.state == JobState::kCancelling) return Done(*entry);
   SetJobState(entry, JobEvent::kCancel);
   if (entry->num_leased > 0) {
@@ -179,9 +197,11 @@ Outcome Mutation::CancelJob(const std::string& id) {
   return Done(*entry);
 }
 
-Outcome Mutation::PauseJob(const std::string& id) {
-  JobEntry* entry = state_.FindJob(id);
-  if (entry == nullptr) return Refused(NoSuchJob(id));
+Outcome Mutation::PauseJob(const PauseJobEvent& event) {
+  const std::string& id = event.id;
+  const absl::StatusOr<JobEntry*> reached = Reach(id, event.access);
+  if (!reached.ok()) return Refused(reached.status());
+  JobEntry* const entry = *reached;
   if (!NextState(entry->job.state, JobEvent::kPause).has_value()) {
     return Refused(FailedPrecondition(
         "JOB_FINAL", absl::StrCat("job \"jobs/", id, "\" is ", JobStateName(entry->job.state),
@@ -191,9 +211,11 @@ Outcome Mutation::PauseJob(const std::string& id) {
   return Done(*entry);
 }
 
-Outcome Mutation::ResumeJob(const std::string& id) {
-  JobEntry* entry = state_.FindJob(id);
-  if (entry == nullptr) return Refused(NoSuchJob(id));
+Outcome Mutation::ResumeJob(const ResumeJobEvent& event) {
+  const std::string& id = event.id;
+  const absl::StatusOr<JobEntry*> reached = Reach(id, event.access);
+  if (!reached.ok()) return Refused(reached.status());
+  JobEntry* const entry = *reached;
   if (entry->job.state != JobState::kPaused) {
     return Refused(FailedPrecondition(
         "JOB_NOT_PAUSED", absl::StrCat("job \"jobs/", id, "\" is ", JobStateName(entry->job.state),
@@ -206,8 +228,9 @@ Outcome Mutation::ResumeJob(const std::string& id) {
 
 Outcome Mutation::RetryJob(const RetryJobEvent& event) {
   const std::string& id = event.id;
-  JobEntry* entry = state_.FindJob(id);
-  if (entry == nullptr) return Refused(NoSuchJob(id));
+  const absl::StatusOr<JobEntry*> reached = Reach(id, event.access);
+  if (!reached.ok()) return Refused(reached.status());
+  JobEntry* const entry = *reached;
   Job& job = entry->job;
   if (!NextState(job.state, JobEvent::kRetry).has_value()) {
     return Refused(FailedPrecondition(
@@ -235,10 +258,12 @@ Outcome Mutation::RetryJob(const RetryJobEvent& event) {
 }
 
 Outcome Mutation::DeleteJob(const DeleteJobEvent& event) {
-  JobEntry* entry = state_.FindJob(event.id);
-  if (entry == nullptr) {
-    return event.allow_missing ? Outcome{} : Refused(NoSuchJob(event.id));
+  const absl::StatusOr<JobEntry*> reached = Reach(event.id, event.access);
+  if (!reached.ok()) {
+    const bool missing = absl::IsNotFound(reached.status());
+    return missing && event.allow_missing ? Outcome{} : Refused(reached.status());
   }
+  JobEntry* const entry = *reached;
   if (!IsFinal(entry->job.state)) {
     return Refused(FailedPrecondition(
         "JOB_NOT_FINAL", absl::StrCat("job \"jobs/", event.id, "\" is ",
@@ -265,8 +290,8 @@ void Mutation::EraseJob(JobEntry* entry) {
     state_.job_timers.erase(
         {*job.end_time + *job.time_to_live, JobTimerKind::kTimeToLive, job.seq});
   }
-  state_.job_of_id.erase(job.id);
-  if (!job.request_id.empty()) state_.job_of_request_id.erase(job.request_id);
+  state_.job_of_id.Remove(job.id, job.tenant);
+  if (!job.request_id.empty()) state_.job_of_request_id.erase({job.tenant, job.request_id});
   state_.jobs.erase(job.seq);
   // Edits of the same batch to what is now gone must not bring it back.
   edits_.jobs.erase(job.seq);

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "server/core/apply.h"
 #include "server/core/state.h"
 
@@ -20,9 +21,9 @@ class Mutation {
 
   // Jobs (job_mutations.cc).
   Outcome CreateJob(const CreateJobEvent& event);
-  Outcome CancelJob(const std::string& id);
-  Outcome PauseJob(const std::string& id);
-  Outcome ResumeJob(const std::string& id);
+  Outcome CancelJob(const CancelJobEvent& event);
+  Outcome PauseJob(const PauseJobEvent& event);
+  Outcome ResumeJob(const ResumeJobEvent& event);
   Outcome RetryJob(const RetryJobEvent& event);
   Outcome DeleteJob(const DeleteJobEvent& event);
   void FailJob(JobEntry* entry, JobError error);
@@ -55,6 +56,8 @@ class Mutation {
 
   // Sick workers (worker_health.cc).
   void NoteFailure(Session* session, const JobEntry& entry, const TaskFailure& failure);
+  // Unless it is. For longer each time.
+  void Quarantine(Session* session, std::string reason);
   void NoteSuccess(Session* session);
   void LiftQuarantine(Session* session);
   void EndQuarantines();
@@ -91,6 +94,9 @@ class Mutation {
   void SetStatusMessage(JobEntry* entry, std::string message);
 
  private:
+  // The job of this id that `access` reaches. JOB_NOT_FOUND, whether there is none or it is not for
+  // the caller to know of; AMBIGUOUS_NAME; PERMISSION_DENIED: one to be seen, and no more.
+  absl::StatusOr<JobEntry*> Reach(const std::string& id, const JobAccess& access);
   void EndLease(JobEntry* entry, int32_t index, LeaseStatus end);
   void RecordFailure(JobEntry* entry, int32_t index, const TaskFailure& failure);
   void BumpVersion(JobEntry* entry);

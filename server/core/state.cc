@@ -39,13 +39,19 @@ absl::Status CheckStoredTasks(const JobEntry& entry) {
 
 }  // namespace
 
+absl::Status AmbiguousJobName(absl::string_view id) {
+  return InvalidInput("AMBIGUOUS_NAME",
+                      absl::StrCat("several tenants have a job \"jobs/", id,
+                                   "\"; say which: \"tenants/{tenant}/jobs/", id, "\""));
+}
+
 JobEntry* State::FindJob(const std::string& id) {
-  const auto it = job_of_id.find(id);
-  return it == job_of_id.end() ? nullptr : &jobs.at(it->second);
+  const std::vector<uint64_t> found = job_of_id.Find(id);
+  return found.empty() ? nullptr : &jobs.at(found[0]);
 }
 const JobEntry* State::FindJob(const std::string& id) const {
-  const auto it = job_of_id.find(id);
-  return it == job_of_id.end() ? nullptr : &jobs.at(it->second);
+  const std::vector<uint64_t> found = job_of_id.Find(id);
+  return found.empty() ? nullptr : &jobs.at(found[0]);
 }
 Task* State::FindTask(const TaskRef& ref) {
   const auto it = jobs.find(ref.job);
@@ -80,8 +86,10 @@ absl::StatusOr<State> Rebuild(const Policy& policy, const StoredState& stored, u
     JobEntry& entry = state.jobs[job.seq];
     entry.job = job;
     state.next_seq = std::max(state.next_seq, job.seq + 1);
-    if (!state.job_of_id.emplace(job.id, job.seq).second) return Corrupt(job, "stored twice");
-    if (!job.request_id.empty()) state.job_of_request_id[job.request_id] = job.seq;
+    if (!state.job_of_id.Add(job.id, job.tenant, job.seq)) return Corrupt(job, "stored twice");
+    if (!job.request_id.empty()) {
+      state.job_of_request_id[{job.tenant, job.request_id}] = job.seq;
+    }
     if (!IsFinal(job.state)) {
       // Progress since the last durable change was seen under higher versions than the stored one.
       entry.job.version = std::max(job.version, static_cast<int64_t>(epoch << 32));

@@ -13,7 +13,6 @@
 #include <set>
 #include <string>
 #include <tuple>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -77,6 +76,7 @@ struct Session {
   std::string id;
   bool has_called = false;  // false: restored with its leases, waits for its first call
   std::string worker;
+  std::string identity;  // of who called first: nobody else may go on with it
   std::string software_version;
   int64_t sequence = -1;
   WorkerCapabilities capabilities;
@@ -151,8 +151,8 @@ struct State {
   uint64_t next_seq = 1;
 
   std::map<uint64_t, JobEntry> jobs;
-  std::unordered_map<std::string, uint64_t> job_of_id;
-  std::unordered_map<std::string, uint64_t> job_of_request_id;
+  JobIndex job_of_id;
+  std::map<std::pair<std::string, std::string>, uint64_t> job_of_request_id;  // (tenant, id)
   std::map<std::string, Session> sessions;
   std::map<std::string, std::set<std::string>> sessions_of_worker;
   absl::Duration rebuilt_at;
@@ -178,11 +178,15 @@ struct State {
   absl::Duration last_unschedulable_check;
   absl::Duration last_usage_decay;
 
+  // The first one, by tenant, of those that have this id; null: none has.
   JobEntry* FindJob(const std::string& id);
   const JobEntry* FindJob(const std::string& id) const;
   Task* FindTask(const TaskRef& ref);
   const Task* FindTask(const TaskRef& ref) const;
 };
+
+// kInvalidArgument (AMBIGUOUS_NAME): several tenants' jobs that a caller reaches have this id.
+absl::Status AmbiguousJobName(absl::string_view id);
 
 // How long, at the last tick, the task has been ready that waits for the longest of those that a
 // worker may be given: jobs that are paused do not count. Zero when none waits.

@@ -13,17 +13,19 @@ constexpr int64_t kMaxSequenceStep = int64_t{1} << 20;
 // The task of the lease that `report` is about, when that is still its task's latest lease.
 const Task* LatestLease(const State& state, const std::string& session, const LeaseReport& report,
                         TaskRef* ref) {
-  const JobEntry* entry = state.FindJob(report.job);
-  if (entry == nullptr) return nullptr;
-  const auto it = entry->task_of_id.find(report.task);
-  if (it == entry->task_of_id.end()) return nullptr;
-  const Task& task = entry->tasks[it->second];
-  if (task.lease_id != report.lease_id || task.attempt != report.attempt ||
-      task.session != session) {
-    return nullptr;
+  for (const uint64_t seq : state.job_of_id.Find(report.job)) {
+    const JobEntry& entry = state.jobs.at(seq);
+    const auto it = entry.task_of_id.find(report.task);
+    if (it == entry.task_of_id.end()) continue;
+    const Task& task = entry.tasks[it->second];
+    if (task.lease_id != report.lease_id || task.attempt != report.attempt ||
+        task.session != session) {
+      continue;
+    }
+    *ref = {seq, it->second};
+    return &task;
   }
-  *ref = {entry->job.seq, it->second};
-  return &task;
+  return nullptr;
 }
 
 LeaseAction ActionFor(const State& state, const std::string& session, const LeaseReport& report) {
@@ -51,6 +53,7 @@ Assignment MakeAssignment(const JobEntry& entry, const Task& task) {
   assignment.lease_id = task.lease_id;
   assignment.attempt = task.attempt;
   assignment.job = entry.job.id;
+  assignment.tenant = entry.job.tenant;
   assignment.job_uid = entry.job.uid;
   assignment.task = task.id;
   assignment.kind = task.kind;
@@ -74,6 +77,13 @@ Assignment MakeAssignment(const JobEntry& entry, const Task& task) {
 Outcome Mutation::Synchronize(const SynchronizeEvent& event) {
   const auto [it, created] = state_.sessions.try_emplace(event.session);
   Session& session = it->second;
+  if (session.has_called && session.identity != event.identity) {
+    return {MakeError(absl::StatusCode::kPermissionDenied, "SESSION_NOT_YOURS",
+                      absl::StrCat(event.identity,
+                                   " did not begin this session; a worker goes on "
+                                   "with sessions of its own alone")),
+            0, false};
+  }
   if (!created && event.sequence < session.sequence) {
     return {MakeError(absl::StatusCode::kAborted, "STALE_REQUEST",
                       absl::StrCat("request ", event.sequence, " of session ", event.session,
@@ -90,6 +100,7 @@ Outcome Mutation::Synchronize(const SynchronizeEvent& event) {
   if (!session.has_called) {
     session.id = event.session;
     session.has_called = true;
+    session.identity = event.identity;
     session.start_time = now_.wall;
     session.first_seen = now_.mono;
     session.first_sequence = event.sequence;

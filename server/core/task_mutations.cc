@@ -16,6 +16,7 @@ constexpr int32_t kMaxRounds = 64;
 // What is wrong with an outcome that a worker reported, or "".
 std::string MalformedOutcome(const Policy& policy, const Job& job, const Task& task,
                              const TaskOutcome& outcome) {
+  if (!outcome.fault.empty()) return outcome.fault;
   if (!IsSha256Hex(outcome.result_sha256)) return "result_sha256 is not 64 hex digits";
   if (task.kind == TaskKind::kPrepare) {
     if (outcome.num_layers < 1 || outcome.num_layers > policy.max_layers) {
@@ -190,6 +191,8 @@ void Mutation::Succeed(JobEntry* entry, int32_t index, const TaskOutcome& outcom
         now_.wall};
     if (const auto it = state_.sessions.find(task.session); it != state_.sessions.end()) {
       NoteFailure(&it->second, *entry, failure);
+      // Not bad luck, but an untruth.
+      if (!outcome.fault.empty()) Quarantine(&it->second, failure.message);
     }
     Fail(entry, index, failure, LeaseStatus::kReported);
     return;

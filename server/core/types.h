@@ -11,12 +11,14 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "common/job/job.h"
 #include "common/job/task_graph.h"
+#include "server/core/tenant_scope.h"
 
 namespace uniquanf::server {
 
@@ -117,6 +119,28 @@ inline GraphShape ShapeOf(const Job& job) {
 // only on workers whose label "zone" is "b".
 inline constexpr char kRequireLabelPrefix[] = "require/";
 
+// Jobs by (id, tenant): ids are a tenant's own.
+class JobIndex {
+ public:
+  // False: it is there already.
+  bool Add(const std::string& id, const std::string& tenant, uint64_t seq) {
+    return seqs_.emplace(std::pair(id, tenant), seq).second;
+  }
+  void Remove(const std::string& id, const std::string& tenant) { seqs_.erase({id, tenant}); }
+  void Clear() { seqs_.clear(); }
+  // Those with this id of the tenants of `scope`, by tenant.
+  std::vector<uint64_t> Find(const std::string& id, const TenantScope& scope = {}) const {
+    std::vector<uint64_t> found;
+    for (auto it = seqs_.lower_bound({id, ""}); it != seqs_.end() && it->first.first == id; ++it) {
+      if (scope.Has(it->first.second)) found.push_back(it->second);
+    }
+    return found;
+  }
+
+ private:
+  std::map<std::pair<std::string, std::string>, uint64_t> seqs_;
+};
+
 // Names one task in state and store.
 struct TaskRef {
   uint64_t job = 0;
@@ -155,6 +179,7 @@ struct TaskOutcome {
   int64_t layer_memory_bytes = 0;
   std::optional<ArtifactRef> artifact;
   std::string report;  // opaque
+  std::string fault;   // what the service found to be false about it; ephemeral
 };
 
 // Everything a store holds.

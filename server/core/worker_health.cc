@@ -4,6 +4,7 @@
 // either.
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
@@ -62,15 +63,20 @@ void Mutation::NoteFailure(Session* session, const JobEntry& entry, const TaskFa
   }
   if (shared) return;
   session->suspect_jobs.insert(entry.job.seq);
-  if (static_cast<int>(session->suspect_jobs.size()) < limit || session->quarantined()) return;
+  if (static_cast<int>(session->suspect_jobs.size()) < limit) return;
+  Quarantine(session, absl::StrCat(session->suspect_jobs.size(),
+                                   " jobs in a row failed on it, the last with ", failure.reason,
+                                   ": ", failure.message));
+}
+
+void Mutation::Quarantine(Session* session, std::string reason) {
+  if (session->quarantined()) return;
   const double growth = std::exp2(std::min(session->num_quarantines, 30));
   ++session->num_quarantines;
   ++state_.num_quarantined;
   session->quarantined_until =
       now_.mono + std::min(state_.policy.quarantine_initial * growth, state_.policy.quarantine_max);
-  session->quarantine_reason =
-      absl::StrCat(session->suspect_jobs.size(), " jobs in a row failed on it, the last with ",
-                   failure.reason, ": ", failure.message);
+  session->quarantine_reason = std::move(reason);
   edits_.quarantined.push_back(session->id);
 }
 
@@ -93,7 +99,7 @@ void Mutation::EndQuarantines() {
   if (state_.num_quarantined == 0) return;
   for (auto& [id, session] : state_.sessions) {
     if (!session.quarantined() || session.quarantined_until > now_.mono) continue;
-    session.suspect_jobs.erase(session.suspect_jobs.begin());
+    if (!session.suspect_jobs.empty()) session.suspect_jobs.erase(session.suspect_jobs.begin());
     LiftQuarantine(&session);
   }
 }

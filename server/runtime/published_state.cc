@@ -8,7 +8,7 @@ void PublishedState::PublishJob(const State& state, uint64_t seq, Changes* chang
   std::optional<JobState> before;
   if (view.job != nullptr) before = view.job->state;
   view.job = std::make_shared<const Job>(entry.job);
-  job_of_id_[entry.job.id] = seq;
+  job_of_id_.Add(entry.job.id, entry.job.tenant, seq);
   for (size_t i = view.tasks.size(); i < entry.tasks.size(); ++i) {
     view.tasks.push_back(std::make_shared<const Task>(entry.tasks[i]));
   }
@@ -22,8 +22,7 @@ PublishedState::Changes PublishedState::Publish(const State& state, const Edits&
   for (const uint64_t seq : edits.deleted_jobs) {
     const auto it = jobs_.find(seq);
     if (it == jobs_.end()) continue;
-    const auto name = job_of_id_.find(it->second.job->id);
-    if (name != job_of_id_.end() && name->second == seq) job_of_id_.erase(name);
+    job_of_id_.Remove(it->second.job->id, it->second.job->tenant);
     jobs_.erase(it);
     changes.jobs.insert(seq);
   }
@@ -48,7 +47,7 @@ PublishedState::Changes PublishedState::PublishAll(const State& state) {
   for (const auto& [seq, view] : jobs_) changes.jobs.insert(seq);
   std::map<uint64_t, JobView> old;
   old.swap(jobs_);
-  job_of_id_.clear();
+  job_of_id_.Clear();
   for (const auto& [seq, entry] : state.jobs) {
     const auto it = old.find(seq);
     if (it != old.end()) jobs_[seq].job = it->second.job;
@@ -58,11 +57,18 @@ PublishedState::Changes PublishedState::PublishAll(const State& state) {
   return changes;
 }
 
-std::optional<JobView> PublishedState::Find(const std::string& id) const {
+std::vector<JobView> PublishedState::FindAll(const std::string& id,
+                                             const TenantScope& scope) const {
   absl::MutexLock lock(&mutex_);
-  const auto it = job_of_id_.find(id);
-  if (it == job_of_id_.end()) return std::nullopt;
-  return jobs_.at(it->second);
+  std::vector<JobView> found;
+  for (const uint64_t seq : job_of_id_.Find(id, scope)) found.push_back(jobs_.at(seq));
+  return found;
+}
+
+std::optional<JobView> PublishedState::Find(const std::string& id, const TenantScope& scope) const {
+  std::vector<JobView> found = FindAll(id, scope);
+  if (found.empty()) return std::nullopt;
+  return std::move(found[0]);
 }
 
 std::optional<JobView> PublishedState::Find(uint64_t seq) const {

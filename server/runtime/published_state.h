@@ -10,7 +10,6 @@
 #include <optional>
 #include <set>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -37,7 +36,10 @@ class PublishedState {
   // Takes over everything.
   Changes PublishAll(const State& state);
 
-  std::optional<JobView> Find(const std::string& id) const;
+  // Those of this id that tenants of `scope` have; several where ids are not global.
+  std::vector<JobView> FindAll(const std::string& id, const TenantScope& scope) const;
+  // The first of them; nullopt: there is none.
+  std::optional<JobView> Find(const std::string& id, const TenantScope& scope = {}) const;
   std::optional<JobView> Find(uint64_t seq) const;
   // The job alone, which costs the same for a job of any size; null when there is none.
   std::shared_ptr<const Job> FindJob(uint64_t seq) const;
@@ -51,7 +53,7 @@ class PublishedState {
 
   mutable absl::Mutex mutex_;
   std::map<uint64_t, JobView> jobs_ ABSL_GUARDED_BY(mutex_);
-  std::unordered_map<std::string, uint64_t> job_of_id_ ABSL_GUARDED_BY(mutex_);
+  JobIndex job_of_id_ ABSL_GUARDED_BY(mutex_);
   std::set<std::string> garbage_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -46,6 +46,11 @@ void WatchHub::JobsChanged(const std::set<uint64_t>& jobs) {
   }
 }
 
+void WatchHub::AllChanged() {
+  absl::MutexLock lock(&mutex_);
+  for (const auto& [job, watchers] : watchers_) changed_.insert(job);
+}
+
 void WatchHub::Shutdown() {
   {
     absl::MutexLock lock(&mutex_);

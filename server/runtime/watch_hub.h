@@ -36,6 +36,8 @@ class WatchHub {
   void Add(uint64_t job, std::shared_ptr<JobWatcher> watcher);
   void Remove(uint64_t job, JobWatcher* watcher);
   void JobsChanged(const std::set<uint64_t>& jobs);
+  // Every watched job may have changed, or who may watch it.
+  void AllChanged();
   // Ends all present streams.
   void EndStreams();
   // Ends all streams, present and future.

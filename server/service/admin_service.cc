@@ -80,8 +80,10 @@ grpc::ServerUnaryReactor* AdminServiceImpl::ListWorkers(grpc::CallbackServerCont
                                                         const v1::ListWorkersRequest* request,
                                                         v1::ListWorkersResponse* response) {
   return UnaryCall::Serve(
-      Admit(context_, rpc, MethodRow("ListWorkers")), [&](UnaryCall* call, const Caller&) {
-        context_.runtime->Read([call, request, response, context = &context_](const State* state) {
+      Admit(context_, rpc, MethodRow("ListWorkers"), "workers"),
+      [&](UnaryCall* call, const Principal& principal) {
+        context_.runtime->Read([call, request, response, context = &context_,
+                                form = NameFormFor(principal)](const State* state) {
           const auto list = [&]() -> absl::Status {
             if (state == nullptr) return NoState(*context->runtime);
             UQ_ASSIGN_OR_RETURN(const int32_t size, CheckPageSize(request->page_size()));
@@ -105,7 +107,7 @@ grpc::ServerUnaryReactor* AdminServiceImpl::ListWorkers(grpc::CallbackServerCont
               last = *name;
               if (sessions.empty()) DrainedNameToProto(*name, response->add_workers());
               for (const Session* session : sessions) {
-                WorkerToProto(*state, *session, now, response->add_workers());
+                WorkerToProto(*state, *session, now, form, response->add_workers());
               }
             }
             return absl::OkStatus();
@@ -117,49 +119,51 @@ grpc::ServerUnaryReactor* AdminServiceImpl::ListWorkers(grpc::CallbackServerCont
 
 grpc::ServerUnaryReactor* AdminServiceImpl::SetDrain(Admission admission, const std::string& name,
                                                      bool drain, v1::Worker* response) {
-  return UnaryCall::Serve(std::move(admission), [&](UnaryCall* call, const Caller&) {
+  return UnaryCall::Serve(std::move(admission), [&](UnaryCall* call, const Principal& principal) {
     const absl::StatusOr<DrainWorkerEvent> event = DrainFromName(name, drain);
     if (!event.ok()) {
       return call->Done(event.status());
     }
-    context_.runtime->Post(
-        *event, [call, response, event = *event, context = &context_](const absl::Status& status) {
-          if (!status.ok()) return call->Done(status);
-          context->runtime->Read([call, response, event, context](const State* state) {
-            const Now now{context->clock->Now(), context->clock->Monotonic()};
-            if (state == nullptr) return call->Done(NoState(*context->runtime));
-            const Session* session = FindSession(*state, event, now.mono);
-            if (session == nullptr) {
-              // The drain of a name that no process has was taken back, or the process is gone by
-              // now.
-              response->set_name(WorkerName(event.worker));
-              response->set_state(v1::Worker::LOST);
-            } else {
-              WorkerToProto(*state, *session, now, response);
-            }
-            call->Done(absl::OkStatus());
-          });
-        });
+    context_.runtime->Post(*event, [call, response, event = *event, context = &context_,
+                                    form = NameFormFor(principal)](const absl::Status& status) {
+      if (!status.ok()) return call->Done(status);
+      context->runtime->Read([call, response, event, context, form](const State* state) {
+        const Now now{context->clock->Now(), context->clock->Monotonic()};
+        if (state == nullptr) return call->Done(NoState(*context->runtime));
+        const Session* session = FindSession(*state, event, now.mono);
+        if (session == nullptr) {
+          // The drain of a name that no process has was taken back, or the process is gone by
+          // now.
+          response->set_name(WorkerName(event.worker));
+          response->set_state(v1::Worker::LOST);
+        } else {
+          WorkerToProto(*state, *session, now, form, response);
+        }
+        call->Done(absl::OkStatus());
+      });
+    });
   });
 }
 
 grpc::ServerUnaryReactor* AdminServiceImpl::DrainWorker(grpc::CallbackServerContext* rpc,
                                                         const v1::DrainWorkerRequest* request,
                                                         v1::Worker* response) {
-  return SetDrain(Admit(context_, rpc, MethodRow("DrainWorker")), request->name(), true, response);
+  return SetDrain(Admit(context_, rpc, MethodRow("DrainWorker"), request->name()), request->name(),
+                  true, response);
 }
 grpc::ServerUnaryReactor* AdminServiceImpl::UndrainWorker(grpc::CallbackServerContext* rpc,
                                                           const v1::UndrainWorkerRequest* request,
                                                           v1::Worker* response) {
-  return SetDrain(Admit(context_, rpc, MethodRow("UndrainWorker")), request->name(), false,
-                  response);
+  return SetDrain(Admit(context_, rpc, MethodRow("UndrainWorker"), request->name()),
+                  request->name(), false, response);
 }
 
 grpc::ServerUnaryReactor* AdminServiceImpl::GetServerInfo(grpc::CallbackServerContext* rpc,
                                                           const v1::GetServerInfoRequest*,
                                                           v1::ServerInfo* response) {
   return UnaryCall::Serve(
-      Admit(context_, rpc, MethodRow("GetServerInfo")), [&](UnaryCall* call, const Caller&) {
+      Admit(context_, rpc, MethodRow("GetServerInfo"), "server"),
+      [&](UnaryCall* call, const Principal&) {
         context_.runtime->Read([call, response, context = &context_](const State* state) {
           FillInfo(*context, state, response);
           call->Done(absl::OkStatus());
@@ -170,18 +174,19 @@ grpc::ServerUnaryReactor* AdminServiceImpl::GetServerInfo(grpc::CallbackServerCo
 grpc::ServerUnaryReactor* AdminServiceImpl::ConfirmWallClock(grpc::CallbackServerContext* rpc,
                                                              const v1::ConfirmWallClockRequest*,
                                                              v1::ServerInfo* response) {
-  return UnaryCall::Serve(Admit(context_, rpc, MethodRow("ConfirmWallClock")), [&](UnaryCall* call,
-                                                                                   const Caller&) {
-    context_.runtime->Post(ConfirmWallClockEvent{},
-                           [call, response, context = &context_](const absl::Status& status) {
-                             if (!status.ok()) return call->Done(status);
-                             context->runtime->Read([call, response, context](const State* state) {
-                               if (state == nullptr) return call->Done(NoState(*context->runtime));
-                               FillInfo(*context, state, response);
-                               call->Done(absl::OkStatus());
-                             });
-                           });
-  });
+  return UnaryCall::Serve(
+      Admit(context_, rpc, MethodRow("ConfirmWallClock"), "server"),
+      [&](UnaryCall* call, const Principal&) {
+        context_.runtime->Post(ConfirmWallClockEvent{}, [call, response, context = &context_](
+                                                            const absl::Status& status) {
+          if (!status.ok()) return call->Done(status);
+          context->runtime->Read([call, response, context](const State* state) {
+            if (state == nullptr) return call->Done(NoState(*context->runtime));
+            FillInfo(*context, state, response);
+            call->Done(absl::OkStatus());
+          });
+        });
+      });
 }
 
 }  // namespace uniquanf::server

@@ -1,5 +1,9 @@
 #include "server/service/call.h"
 
+#include <grpc/grpc_security_constants.h>
+
+#include <vector>
+
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 #include "common/rpc/status_proto.h"
@@ -7,36 +11,69 @@
 namespace uniquanf::server {
 namespace {
 
-// Everybody who reaches the port may be anything: callers are not told apart yet.
-Caller CallerOf(const grpc::ServerContextBase& rpc) {
-  return {rpc.peer(), static_cast<unsigned>(Role::kUser) | static_cast<unsigned>(Role::kOperator) |
-                          static_cast<unsigned>(Role::kWorker)};
+absl::string_view View(std::string_view text) { return {text.data(), text.size()}; }
+
+// What the connection's certificate says, which gRPC has verified. The principal is not put beside
+// it: gRPC 1.51 has one context for all calls of a connection, and each may bring its own token.
+PeerNames CertificateOf(const grpc::ServerContextBase& rpc) {
+  PeerNames names;
+  const std::shared_ptr<const grpc::AuthContext> context = rpc.auth_context();
+  if (context == nullptr) return names;
+  const auto values = [&](const char* property) {
+    std::vector<std::string> found;
+    for (const grpc::string_ref& value : context->FindPropertyValues(property)) {
+      found.emplace_back(value.data(), value.size());
+    }
+    return found;
+  };
+  names.uris = values(GRPC_PEER_URI_PROPERTY_NAME);
+  names.dns_names = values(GRPC_PEER_DNS_PROPERTY_NAME);
+  for (std::string& name : values(GRPC_X509_CN_PROPERTY_NAME)) names.common_name = std::move(name);
+  return names;
+}
+
+std::vector<std::string> AuthorizationOf(const grpc::ServerContextBase& rpc) {
+  std::vector<std::string> values;
+  const auto range = rpc.client_metadata().equal_range("authorization");
+  for (auto it = range.first; it != range.second; ++it) {
+    values.emplace_back(it->second.data(), it->second.size());
+  }
+  return values;
 }
 
 }  // namespace
 
-absl::Status CheckAccess(const Caller& caller, const Method& method) {
-  if (caller.Has(method.role)) return absl::OkStatus();
-  return MakeError(absl::StatusCode::kPermissionDenied, "PERMISSION_DENIED",
-                   absl::StrCat("the caller may not call ",
-                                absl::string_view(method.service.data(), method.service.size()),
-                                "/", absl::string_view(method.name.data(), method.name.size())));
+absl::Status CheckAccess(const Principal& principal, const Method& method) {
+  if (!ScopeOf(principal, method.verb, method.resource).empty()) return absl::OkStatus();
+  return MakeError(
+      absl::StatusCode::kPermissionDenied, "PERMISSION_DENIED",
+      absl::StrCat(principal.name, " may not call ", View(method.service), "/", View(method.name),
+                   ": the server's policy gives it no role that may ", VerbName(method.verb), " a ",
+                   ResourceName(method.resource)));
 }
 
-Admission Admission::Admit(const grpc::ServerContextBase& rpc, const Method& method,
-                           const Clock* clock, RpcObserver* observer,
-                           std::shared_ptr<const void> open) {
-  Admission admission(method, clock, observer);
-  admission.open_ = std::move(open);
-  admission.caller_ = CallerOf(rpc);
-  admission.status_ = CheckAccess(admission.caller_, method);
+Admission Admission::Admit(const Door& door, const grpc::ServerContextBase& rpc,
+                           const Method& method, std::string resource) {
+  Admission admission(door, method, std::move(resource));
+  if (door.access == nullptr) {
+    admission.principal_ = door.anonymous;
+    return admission;
+  }
+  absl::StatusOr<Principal> principal =
+      door.access->Authenticate(CertificateOf(rpc), AuthorizationOf(rpc));
+  admission.status_ = principal.ok() ? CheckAccess(*principal, method) : principal.status();
+  admission.principal_ =
+      std::make_shared<const Principal>(principal.ok() ? *std::move(principal) : Principal());
   return admission;
 }
 
 grpc::Status Admission::End(const absl::Status& status) const {
   const grpc::Status result = ToGrpcStatus(status);
-  if (observer_ != nullptr) {
-    observer_->OnCallDone(method_->name, result, clock_->Monotonic() - start_);
+  if (door_->observer != nullptr) {
+    door_->observer->OnCallDone(method_->name, result, door_->clock->Monotonic() - start_);
+    if (absl::IsUnauthenticated(status) || absl::IsPermissionDenied(status)) {
+      door_->observer->OnDenied(ErrorReason(status));
+    }
   }
   return result;
 }

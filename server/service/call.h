@@ -1,9 +1,9 @@
-// The one door for calls: every call becomes an Admission, which knows its method's row, its caller
+// The one door for calls: every call becomes an Admission, which knows its method's row, who calls
 // and when it began, and without which no reactor can be made. It says whether the caller may go
-// on, converts absl::Status in one place, and counts the call when it ends.
+// on, converts absl::Status in one place, and counts and records the call when it ends.
 //
-// Thread safety: Done may be called from any thread, once. Lifetime: what is borrowed from the
-// ServiceContext outlives the calls.
+// Thread safety: Done may be called from any thread, once. Lifetime: what is borrowed by the Door
+// outlives the calls.
 #ifndef UNIQUANF_SERVER_SERVICE_CALL_H_
 #define UNIQUANF_SERVER_SERVICE_CALL_H_
 
@@ -18,6 +18,8 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "common/base/clock.h"
+#include "server/access/access_control.h"
+#include "server/access/principal.h"
 #include "server/service/methods.h"
 
 namespace uniquanf::server {
@@ -28,55 +30,66 @@ class RpcObserver {
   virtual ~RpcObserver() = default;
   virtual void OnCallDone(std::string_view method, const grpc::Status& status,
                           absl::Duration latency) {}
+  // A call was refused to who made it; `reason` is one of a bounded number.
+  virtual void OnDenied(const std::string& reason) {}
 };
 
-// Whoever makes a call.
-struct Caller {
-  std::string peer;    // address, as gRPC says it
-  unsigned roles = 0;  // of Role
-  bool Has(Role role) const { return (roles & static_cast<unsigned>(role)) != 0; }
+// What all calls share.
+struct Door {
+  const Clock* clock = nullptr;
+  RpcObserver* observer = nullptr;  // may be null
+  // Null: nobody is asked who he is, and everybody may do everything.
+  const AccessControl* access = nullptr;
+  std::shared_ptr<const Principal> anonymous = std::make_shared<const Principal>(Anonymous());
+  std::shared_ptr<const void> open_calls = std::make_shared<char>();  // each has a share in it
 };
-// OK, or kPermissionDenied (PERMISSION_DENIED) naming the method.
-absl::Status CheckAccess(const Caller& caller, const Method& method);
+
+// OK, or kPermissionDenied (PERMISSION_DENIED): nothing gives the principal the method's right, on
+// whatever.
+absl::Status CheckAccess(const Principal& principal, const Method& method);
 
 class Admission {
  public:
-  // Copies what it needs of `rpc`. `observer` may be null. `open` is kept until gRPC is done with
-  // the call: its owners are the open calls.
-  static Admission Admit(const grpc::ServerContextBase& rpc, const Method& method,
-                         const Clock* clock, RpcObserver* observer,
-                         std::shared_ptr<const void> open = nullptr);
+  // Copies what it needs of `rpc`. `resource`: the name that the request says.
+  static Admission Admit(const Door& door, const grpc::ServerContextBase& rpc, const Method& method,
+                         std::string resource);
 
   // Not OK: the call must end with it.
   const absl::Status& status() const { return status_; }
-  const Caller& caller() const { return caller_; }
+  // Who calls; of a call whose status is not OK, nobody with any right.
+  const std::shared_ptr<const Principal>& principal() const { return principal_; }
+  const Method& method() const { return *method_; }
   // What the call ends with, counted.
   grpc::Status End(const absl::Status& status) const;
 
  private:
-  Admission(const Method& method, const Clock* clock, RpcObserver* observer)
-      : method_(&method), clock_(clock), observer_(observer), start_(clock->Monotonic()) {}
+  Admission(const Door& door, const Method& method, std::string resource)
+      : door_(&door),
+        method_(&method),
+        resource_(std::move(resource)),
+        start_(door.clock->Monotonic()),
+        open_(door.open_calls) {}
 
+  const Door* door_;
   const Method* method_;
-  const Clock* clock_;
-  RpcObserver* observer_;
+  std::string resource_;
   absl::Duration start_;
   std::shared_ptr<const void> open_;
-  Caller caller_;
+  std::shared_ptr<const Principal> principal_;
   absl::Status status_;
 };
 
 // The reactor of every unary call; deletes itself when gRPC is done with it.
 class UnaryCall : public grpc::ServerUnaryReactor {
  public:
-  // Runs `handler` with the call and its caller, who may make it; else the call is done. The
+  // Runs `handler` with the call and who makes it, who may do so; else the call is done. The
   // handler, or what it hands the call to, calls Done once.
   static grpc::ServerUnaryReactor* Serve(
-      Admission admission, const std::function<void(UnaryCall*, const Caller&)>& handler) {
+      Admission admission, const std::function<void(UnaryCall*, const Principal&)>& handler) {
     auto* call = new UnaryCall(std::move(admission));
     if (call->admission_.status().ok()) {
-      const Caller caller = call->admission_.caller();  // the call may be deleted meanwhile
-      handler(call, caller);
+      const auto principal = call->admission_.principal();  // the call may be deleted meanwhile
+      handler(call, *principal);
     } else {
       call->Done(call->admission_.status());
     }

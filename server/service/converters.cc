@@ -60,17 +60,18 @@ void CheckUri(absl::string_view field, absl::string_view uri, Violations* violat
 }
 
 // The spec of a request, complete, and its canonical bytes in `job`.
-void ReadSpec(const v1::QuantizationSpec& proto, const ObjectLayout& layout, CreateJobEvent* event,
-              Violations* violations) {
+void ReadSpec(const v1::QuantizationSpec& proto, const std::string& default_output,
+              CreateJobEvent* event, Violations* violations) {
   constexpr char kPrefix[] = "job.spec.";
   absl::StatusOr<QuantizationSpec> spec = SpecFromProto(proto);
   if (!spec.ok()) return violations->Merge(spec.status(), kPrefix);
-  if (spec->output_uri.empty()) spec->output_uri = layout.ArtifactUri(event->job.id);
+  if (spec->output_uri.empty()) spec->output_uri = default_output;
   violations->Merge(spec->Validate(), kPrefix);
   CheckUri("model_uri", spec->model_uri, violations);
   CheckUri("calibration_uri", spec->calibration_uri, violations);
   CheckUri("output_uri", spec->output_uri, violations);
   CheckUri("evaluation_uri", spec->evaluation_uri, violations);
+  CheckUri("distillation_uri", spec->distillation_uri, violations);
   event->job.spec = DeterministicBytes(SpecToProto(*spec));
   event->min_num_tasks =
       2 + int64_t{spec->schedule == LayerSchedule::kPipelined ? spec->pipeline_rounds : 1};
@@ -82,6 +83,17 @@ void ParseChecked(const std::string& bytes, google::protobuf::Message* proto) {
 }
 
 }  // namespace
+
+std::string ObjectLayout::ArtifactUri(const std::string& tenant, const std::string& job,
+                                      const std::string& job_uid) const {
+  constexpr size_t kUidCharacters = 8;
+  const std::string random = job_uid.substr(job_uid.find('-') + 1).substr(0, kUidCharacters);
+  return absl::StrCat(root, "/tenants/", tenant, "/artifacts/", job, "-", random);
+}
+
+std::string NameOf(const Job& job, NameForm form) {
+  return JobName(job.id, form == NameForm::kWithTenant ? job.tenant : "");
+}
 
 absl::Status CheckStoredJob(const Job& job) {
   v1::QuantizationSpec spec;
@@ -107,13 +119,13 @@ void TaskToProto(const std::string& job, const Task& task, v1::Task* proto) {
   }
 }
 
-void JobToProto(const JobView& view, v1::Job* proto) {
+void JobToProto(const JobView& view, NameForm form, v1::Job* proto) {
   const Job& job = *view.job;
   JobFieldsToProto(job, proto);
-  proto->set_name(JobName(job.id));
+  proto->set_name(NameOf(job, form));
   ParseChecked(job.spec, proto->mutable_spec());
   if (job.error && !job.error->task.empty()) {
-    proto->mutable_error()->set_task(TaskNameOf(job.id, job.error->task));
+    proto->mutable_error()->set_task(TaskNameOf(proto->name(), job.error->task));
   }
   ProgressToProto(ComputeProgress(job, view.tasks), proto->mutable_progress());
   if (job.state == JobState::kSucceeded && job.artifact) {
@@ -131,7 +143,8 @@ void DrainedNameToProto(const std::string& worker, v1::Worker* proto) {
       "takes the drain back");
 }
 
-void WorkerToProto(const State& state, const Session& session, const Now& now, v1::Worker* proto) {
+void WorkerToProto(const State& state, const Session& session, const Now& now, NameForm form,
+                   v1::Worker* proto) {
   proto->set_name(WorkerName(session.worker));
   proto->set_session_id(session.id);
   const bool lost =
@@ -165,11 +178,11 @@ void WorkerToProto(const State& state, const Session& session, const Now& now, v
   *proto->mutable_start_time() = TimeToProto(session.start_time);
   for (const TaskRef& ref : session.leases) {
     const JobEntry& entry = state.jobs.at(ref.job);
-    proto->add_tasks(TaskNameOf(entry.job.id, entry.tasks[ref.index].id));
+    proto->add_tasks(TaskNameOf(NameOf(entry.job, form), entry.tasks[ref.index].id));
   }
 }
 
-void ReplyToProto(const SynchronizeReply& reply, const ObjectLayout& layout,
+void ReplyToProto(const SynchronizeReply& reply, const ObjectLayout& layout, NameForm form,
                   v1::SynchronizeResponse* proto) {
   for (const LeaseDirective& directive : reply.directives) {
     v1::LeaseDirective* d = proto->add_directives();
@@ -193,7 +206,8 @@ void ReplyToProto(const SynchronizeReply& reply, const ObjectLayout& layout,
     v1::TaskAssignment* a = proto->add_assignments();
     a->set_lease_id(assignment.lease_id);
     a->set_attempt(assignment.attempt);
-    a->set_task(TaskNameOf(assignment.job, assignment.task));
+    const std::string tenant = form == NameForm::kWithTenant ? assignment.tenant : "";
+    a->set_task(TaskNameOf(JobName(assignment.job, tenant), assignment.task));
     a->set_kind(TaskKindToProto(assignment.kind));
     a->set_layer(assignment.layer);
     a->set_round(assignment.round);
@@ -215,8 +229,10 @@ void ReplyToProto(const SynchronizeReply& reply, const ObjectLayout& layout,
 absl::StatusOr<CreateJobEvent> CreateJobFromProto(const v1::CreateJobRequest& request,
                                                   const std::string& fallback_id,
                                                   const std::string& uid,
-                                                  const ObjectLayout& layout) {
+                                                  const ObjectLayout& layout,
+                                                  const std::string* tenant) {
   CreateJobEvent event;
+  event.id_is_global = tenant == nullptr;
   Job& job = event.job;
   event.validate_only = request.validate_only();
   if (!request.has_job() || !request.job().has_spec()) {
@@ -243,9 +259,13 @@ absl::StatusOr<CreateJobEvent> CreateJobFromProto(const v1::CreateJobRequest& re
   content.clear_validate_only();
   job.request_digest = Sha256Hex(DeterministicBytes(content));
 
-  ReadSpec(wish.spec(), layout, &event, &violations);
+  ReadSpec(
+      wish.spec(),
+      tenant == nullptr ? layout.ArtifactUri(job.id) : layout.ArtifactUri(*tenant, job.id, uid),
+      &event, &violations);
 
   WishFromProto(wish, &job);
+  if (tenant != nullptr) job.tenant = *tenant;
   if (job.tenant.empty()) job.tenant = "default";
   if (!ParseWorkerName("job.tenant", WorkerName(job.tenant)).ok() || job.tenant.size() > 63) {
     wrong("job.tenant", absl::StrCat("job.tenant ", Quoted(job.tenant),
@@ -306,8 +326,8 @@ absl::StatusOr<SynchronizeEvent> SynchronizeFromProto(const v1::SynchronizeReque
   event.draining = request.draining();
   event.num_free_slots = request.num_free_slots();
   for (const v1::CachedActivations& cached : request.cached()) {
-    UQ_ASSIGN_OR_RETURN(std::string job, ParseJobName("cached.job", cached.job()));
-    event.cached.push_back({std::move(job), cached.layer(), cached.round()});
+    UQ_ASSIGN_OR_RETURN(JobRef job, ParseJobName("cached.job", cached.job()));
+    event.cached.push_back({std::move(job.id), cached.layer(), cached.round()});
   }
   for (const v1::LeaseReport& report : request.leases()) {
     LeaseReport& r = event.leases.emplace_back();

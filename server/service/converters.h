@@ -23,26 +23,36 @@ struct ObjectLayout {
   std::string root;
   std::string WorkUri(const std::string& job_uid) const { return root + "/work/" + job_uid; }
   std::string ArtifactUri(const std::string& job) const { return root + "/artifacts/" + job; }
+  // In the tenant's own place; another job of the name, later, has another one.
+  std::string ArtifactUri(const std::string& tenant, const std::string& job,
+                          const std::string& job_uid) const;
 };
 
 // Whether a job that was read from a store can be shown: its opaque parts are what they should be.
 // Errors: kDataLoss (STATE_CORRUPT).
 absl::Status CheckStoredJob(const Job& job);
+// How a caller is told names of jobs.
+enum class NameForm { kShort, kWithTenant };
+std::string NameOf(const Job& job, NameForm form);
 // REQUIRES: CheckStoredJob is OK, as for every job of a Runtime that has it as check_job.
-void JobToProto(const JobView& view, v1::Job* proto);
+void JobToProto(const JobView& view, NameForm form, v1::Job* proto);
+// `job`: the job's name as it is to be told.
 void TaskToProto(const std::string& job, const Task& task, v1::Task* proto);
-void WorkerToProto(const State& state, const Session& session, const Now& now, v1::Worker* proto);
+void WorkerToProto(const State& state, const Session& session, const Now& now, NameForm form,
+                   v1::Worker* proto);
 // A name that is drained and that no process has.
 void DrainedNameToProto(const std::string& worker, v1::Worker* proto);
-void ReplyToProto(const SynchronizeReply& reply, const ObjectLayout& layout,
+void ReplyToProto(const SynchronizeReply& reply, const ObjectLayout& layout, NameForm form,
                   v1::SynchronizeResponse* proto);
 
 // The job as it is to be created, every default of its spec filled in. `fallback_id` names it when
-// the request does not.
+// the request does not. `tenant`: whose it is to be, as the caller's identity says; null: as the
+// request says.
 absl::StatusOr<CreateJobEvent> CreateJobFromProto(const v1::CreateJobRequest& request,
                                                   const std::string& fallback_id,
                                                   const std::string& uid,
-                                                  const ObjectLayout& layout);
+                                                  const ObjectLayout& layout,
+                                                  const std::string* tenant = nullptr);
 absl::StatusOr<SynchronizeEvent> SynchronizeFromProto(const v1::SynchronizeRequest& request);
 
 }  // namespace uniquanf::server

@@ -209,7 +209,8 @@ absl::StatusOr<std::string> ParsePageToken(absl::string_view scope, absl::string
   }
   if (text.substr(0, 16) != Sha256Hex(scope).substr(0, 16)) {
     return InvalidField("INVALID_PAGE_TOKEN", "page_token",
-                        "page_token belongs to a request with another filter, order or parent; "
+                        "page_token belongs to a request of another caller, or with another "
+                        "filter, order or parent; "
                         "repeat that request's, or start without a token");
   }
   return text.substr(17);
@@ -217,7 +218,8 @@ absl::StatusOr<std::string> ParsePageToken(absl::string_view scope, absl::string
 
 absl::StatusOr<Page> ListPage(std::vector<std::shared_ptr<const Job>> jobs,
                               absl::string_view filter_text, absl::string_view order_by,
-                              int32_t page_size, absl::string_view page_token) {
+                              int32_t page_size, absl::string_view page_token,
+                              absl::string_view whose) {
   UQ_ASSIGN_OR_RETURN(const JobFilter filter, JobFilter::Parse(filter_text));
   UQ_ASSIGN_OR_RETURN(const int32_t size, CheckPageSize(page_size));
   // A position is (primary, seq or id); every order is total.
@@ -242,7 +244,8 @@ absl::StatusOr<Page> ListPage(std::vector<std::shared_ptr<const Job>> jobs,
                                      " is not \"create_time desc\", \"create_time\", "
                                      "\"priority desc\" or \"name\""));
   }
-  const std::string scope = absl::StrCat("jobs\n", filter_text, "\n", order);
+  const std::string scope =
+      absl::StrCat("jobs\n", filter_text, "\n", order, whose.empty() ? "" : "\n", whose);
   std::optional<Key> after;
   if (!page_token.empty()) {
     UQ_ASSIGN_OR_RETURN(const std::string position, ParsePageToken(scope, page_token));

@@ -40,10 +40,12 @@ struct Page {
   std::vector<std::shared_ptr<const Job>> jobs;
   std::string next_page_token;
 };
-// `page_size` 0: 50. `jobs` in any order.
+// `page_size` 0: 50. `jobs` in any order: all that the caller may know of, which `whose` tells from
+// those of others; pages of one are none of another.
 absl::StatusOr<Page> ListPage(std::vector<std::shared_ptr<const Job>> jobs,
                               absl::string_view filter, absl::string_view order_by,
-                              int32_t page_size, absl::string_view page_token);
+                              int32_t page_size, absl::string_view page_token,
+                              absl::string_view whose = "");
 
 // Pages of anything that has an order of its own: tokens carry the last key. `scope` is what must
 // not change between pages.

@@ -1,5 +1,6 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "common/base/status.h"
 #include "server/service/job_listing.h"
 #include "server/service/resource_names.h"
@@ -11,23 +12,50 @@ namespace {
 // A page ends when it is this large, however few it holds: clients refuse replies beyond 4 MiB.
 constexpr size_t kMaxPageBytes = 2 << 20;
 
-absl::Status NoSuchJob(absl::string_view name) {
-  return NotFound("JOB_NOT_FOUND", absl::StrCat("no job ", Quoted(name)));
+absl::StatusOr<JobView> FindNamed(const PublishedState& published, absl::string_view field,
+                                  const std::string& name, const JobAccess& access) {
+  UQ_ASSIGN_OR_RETURN(const JobRef job, ParseJobName(field, name));
+  return FindJob(published, job, access);
 }
 
-absl::StatusOr<JobView> FindJob(const PublishedState& published, absl::string_view field,
-                                const std::string& name) {
-  UQ_ASSIGN_OR_RETURN(const std::string id, ParseJobName(field, name));
-  std::optional<JobView> view = published.Find(id);
-  if (!view.has_value()) return NoSuchJob(name);
-  return *std::move(view);
-}
-
-absl::Status FillJob(const absl::StatusOr<JobView>& view, v1::Job* response) {
+absl::Status FillJob(const absl::StatusOr<JobView>& view, NameForm form, v1::Job* response) {
   if (!view.ok()) return view.status();
   if (view->job == nullptr) return NotFound("JOB_NOT_FOUND", "the job was deleted meanwhile");
-  JobToProto(*view, response);
+  JobToProto(*view, form, response);
   return absl::OkStatus();
+}
+
+// Whose job it is to be: `wish` is one among the caller's own tenants.
+absl::StatusOr<std::string> ChooseTenant(const Principal& principal, const std::string& wish) {
+  const TenantScope scope = ScopeOf(principal, Verb::kCreate, Resource::kJob);
+  if (wish.empty() && !scope.all && scope.tenants.size() == 1) return *scope.tenants.begin();
+  if (wish.empty() || !scope.Has(wish)) {
+    return MakeError(
+        absl::StatusCode::kPermissionDenied, "TENANT_NOT_ALLOWED",
+        wish.empty()
+            ? absl::StrCat(principal.name,
+                           " has several tenants; say in job.tenant for which the job is")
+            : absl::StrCat(principal.name, " may not create jobs of the tenant ", Quoted(wish)));
+  }
+  if (!IsTenantName(wish)) {
+    return InvalidInput(
+        "INVALID_REQUEST",
+        absl::StrCat("job.tenant ", Quoted(wish), " is not of the form [a-z0-9][a-z0-9-]{0,62}"));
+  }
+  return wish;
+}
+
+absl::Status CheckPriority(const TenantLimits& limits, const Job& job) {
+  if (job.priority <= limits.max_priority) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kPermissionDenied, "PRIORITY_NOT_ALLOWED",
+                   absl::StrCat("job.priority ", job.priority, " is above ", limits.max_priority,
+                                ", the highest that the server's policy allows the tenant ",
+                                Quoted(job.tenant)));
+}
+
+// What tells the caller's pages of a listing from others'.
+std::string WhoseJobs(const TenantScope& scope) {
+  return scope.all ? "" : absl::StrJoin(scope.tenants, ",");
 }
 
 // Ends the call with what `read` makes of the published state, once that is current.
@@ -40,13 +68,42 @@ void FinishRead(Runtime* runtime, UnaryCall* call,
 
 }  // namespace
 
+NameForm NameFormFor(const Principal& principal) {
+  const TenantScope scope = AccessTo(principal, Verb::kRead).visible;
+  const bool one = !scope.all && scope.tenants.size() <= 1;
+  return one || principal.authenticator == "none" ? NameForm::kShort : NameForm::kWithTenant;
+}
+
+absl::StatusOr<JobView> FindJob(const PublishedState& published, const JobRef& job,
+                                const JobAccess& access) {
+  std::vector<JobView> found = published.FindAll(job.id, access.In(job.tenant).visible);
+  if (found.empty()) {
+    return NotFound("JOB_NOT_FOUND", absl::StrCat("no job ", Quoted(JobName(job.id, job.tenant))));
+  }
+  if (found.size() > 1) return AmbiguousJobName(job.id);
+  return std::move(found[0]);
+}
+
+absl::StatusOr<CreateJobEvent> JobServiceImpl::NewJob(const v1::CreateJobRequest& request,
+                                                      const Principal& principal) {
+  const std::string id = context_.ids->NewId("job"), uid = context_.ids->NewId("uid");
+  if (context_.door.access == nullptr) {
+    return CreateJobFromProto(request, id, uid, context_.layout);
+  }
+  UQ_ASSIGN_OR_RETURN(const std::string tenant, ChooseTenant(principal, request.job().tenant()));
+  UQ_ASSIGN_OR_RETURN(CreateJobEvent event,
+                      CreateJobFromProto(request, id, uid, context_.layout, &tenant));
+  UQ_RETURN_IF_ERROR(CheckPriority(context_.door.access->policy()->LimitsOf(tenant), event.job));
+  return event;
+}
+
 grpc::ServerUnaryReactor* JobServiceImpl::CreateJob(grpc::CallbackServerContext* rpc,
                                                     const v1::CreateJobRequest* request,
                                                     v1::Job* response) {
-  return UnaryCall::Serve(Admit(context_, rpc, MethodRow("CreateJob")), [&](UnaryCall* call,
-                                                                            const Caller&) {
-    absl::StatusOr<CreateJobEvent> event = CreateJobFromProto(
-        *request, context_.ids->NewId("job"), context_.ids->NewId("uid"), context_.layout);
+  Admission admission = Admit(context_, rpc, MethodRow("CreateJob"), JobName(request->job_id()));
+  return UnaryCall::Serve(std::move(admission), [&](UnaryCall* call, const Principal& principal) {
+    absl::StatusOr<CreateJobEvent> event = NewJob(*request, principal);
+    const NameForm form = NameFormFor(principal);
     if (!event.ok()) {
       return call->Done(event.status());
     }
@@ -54,7 +111,7 @@ grpc::ServerUnaryReactor* JobServiceImpl::CreateJob(grpc::CallbackServerContext*
       Job preview = event->job;
       preview.create_time = preview.update_time = context_.clock->Now();
       context_.runtime->ChangeJob(*std::move(event),
-                                  [call, response, preview](absl::StatusOr<JobView> view) {
+                                  [call, response, preview, form](absl::StatusOr<JobView> view) {
                                     if (view.ok()) {
                                       // A request id that is known shows the job that it made.
                                       if (view->job == nullptr) {
@@ -62,15 +119,16 @@ grpc::ServerUnaryReactor* JobServiceImpl::CreateJob(grpc::CallbackServerContext*
                                         Task prepare;
                                         view->tasks = {std::make_shared<const Task>(prepare)};
                                       }
-                                      JobToProto(*view, response);
+                                      JobToProto(*view, form, response);
                                     }
                                     call->Done(view.status());
                                   });
       return;
     }
-    context_.runtime->ChangeJob(*std::move(event), [call, response](absl::StatusOr<JobView> view) {
-      call->Done(FillJob(view, response));
-    });
+    context_.runtime->ChangeJob(*std::move(event),
+                                [call, response, form](absl::StatusOr<JobView> view) {
+                                  call->Done(FillJob(view, form, response));
+                                });
   });
 }
 
@@ -78,10 +136,14 @@ grpc::ServerUnaryReactor* JobServiceImpl::GetJob(grpc::CallbackServerContext* rp
                                                  const v1::GetJobRequest* request,
                                                  v1::Job* response) {
   return UnaryCall::Serve(
-      Admit(context_, rpc, MethodRow("GetJob")), [&](UnaryCall* call, const Caller&) {
-        FinishRead(context_.runtime, call, [request, response](const PublishedState& published) {
-          return FillJob(FindJob(published, "name", request->name()), response);
-        });
+      Admit(context_, rpc, MethodRow("GetJob"), request->name()),
+      [&](UnaryCall* call, const Principal& principal) {
+        FinishRead(context_.runtime, call,
+                   [request, response, access = AccessTo(principal, Verb::kRead),
+                    form = NameFormFor(principal)](const PublishedState& published) {
+                     return FillJob(FindNamed(published, "name", request->name(), access), form,
+                                    response);
+                   });
       });
 }
 
@@ -89,14 +151,19 @@ grpc::ServerUnaryReactor* JobServiceImpl::ListJobs(grpc::CallbackServerContext* 
                                                    const v1::ListJobsRequest* request,
                                                    v1::ListJobsResponse* response) {
   return UnaryCall::Serve(
-      Admit(context_, rpc, MethodRow("ListJobs")), [&](UnaryCall* call, const Caller&) {
-        const auto list = [request, response](const PublishedState& published) -> absl::Status {
-          UQ_ASSIGN_OR_RETURN(Page page,
-                              ListPage(published.Jobs(), request->filter(), request->order_by(),
-                                       request->page_size(), request->page_token()));
+      Admit(context_, rpc, MethodRow("ListJobs"), "jobs"),
+      [&](UnaryCall* call, const Principal& principal) {
+        const auto list =
+            [request, response, scope = AccessTo(principal, Verb::kRead).visible,
+             form = NameFormFor(principal)](const PublishedState& published) -> absl::Status {
+          std::vector<std::shared_ptr<const Job>> jobs = published.Jobs();
+          if (!scope.all) std::erase_if(jobs, [&](auto& job) { return !scope.Has(job->tenant); });
+          UQ_ASSIGN_OR_RETURN(
+              Page page, ListPage(std::move(jobs), request->filter(), request->order_by(),
+                                  request->page_size(), request->page_token(), WhoseJobs(scope)));
           for (const auto& job : page.jobs) {
             const std::optional<JobView> view = published.Find(job->seq);
-            JobToProto(view.has_value() ? *view : JobView{job, {}}, response->add_jobs());
+            JobToProto(view.has_value() ? *view : JobView{job, {}}, form, response->add_jobs());
           }
           response->set_next_page_token(page.next_page_token);
           return absl::OkStatus();
@@ -108,72 +175,83 @@ grpc::ServerUnaryReactor* JobServiceImpl::ListJobs(grpc::CallbackServerContext* 
 template <typename Event>
 grpc::ServerUnaryReactor* JobServiceImpl::ChangeJob(Admission admission, const std::string& name,
                                                     v1::Job* response) {
-  return UnaryCall::Serve(std::move(admission), [&](UnaryCall* call, const Caller&) {
-    absl::StatusOr<std::string> id = ParseJobName("name", name);
-    if (!id.ok()) {
-      return call->Done(id.status());
+  const Verb verb = admission.method().verb;
+  return UnaryCall::Serve(std::move(admission), [&](UnaryCall* call, const Principal& principal) {
+    const absl::StatusOr<JobRef> job = ParseJobName("name", name);
+    if (!job.ok()) {
+      return call->Done(job.status());
     }
     context_.runtime->ChangeJob(
-        Event{*std::move(id)},
-        [call, response](absl::StatusOr<JobView> view) { call->Done(FillJob(view, response)); });
+        Event{job->id, AccessTo(principal, verb).In(job->tenant)},
+        [call, response, form = NameFormFor(principal)](absl::StatusOr<JobView> view) {
+          call->Done(FillJob(view, form, response));
+        });
   });
 }
 
 grpc::ServerUnaryReactor* JobServiceImpl::CancelJob(grpc::CallbackServerContext* rpc,
                                                     const v1::CancelJobRequest* request,
                                                     v1::Job* response) {
-  return ChangeJob<CancelJobEvent>(Admit(context_, rpc, MethodRow("CancelJob")), request->name(),
-                                   response);
+  return ChangeJob<CancelJobEvent>(Admit(context_, rpc, MethodRow("CancelJob"), request->name()),
+                                   request->name(), response);
 }
 grpc::ServerUnaryReactor* JobServiceImpl::RetryJob(grpc::CallbackServerContext* rpc,
                                                    const v1::RetryJobRequest* request,
                                                    v1::Job* response) {
-  const absl::StatusOr<std::string> id = ParseJobName("name", request->name());
-  std::optional<JobView> view;
-  if (id.ok()) view = context_.runtime->published().Find(*id);
-  if (context_.stored_results == nullptr || !view.has_value()) {
-    return ChangeJob<RetryJobEvent>(Admit(context_, rpc, MethodRow("RetryJob")), request->name(),
-                                    response);
-  }
-  return UnaryCall::Serve(Admit(context_, rpc, MethodRow("RetryJob")), [&](UnaryCall* call,
-                                                                           const Caller&) {
+  Admission admission = Admit(context_, rpc, MethodRow("RetryJob"), request->name());
+  return UnaryCall::Serve(std::move(admission), [&](UnaryCall* call, const Principal& principal) {
+    const absl::StatusOr<JobRef> job = ParseJobName("name", request->name());
+    if (!job.ok()) {
+      return call->Done(job.status());
+    }
+    RetryJobEvent event;
+    event.id = job->id;
+    event.access = AccessTo(principal, Verb::kRetry).In(job->tenant);
+    const auto done = [call, response,
+                       form = NameFormFor(principal)](const absl::StatusOr<JobView>& changed) {
+      call->Done(FillJob(changed, form, response));
+    };
+    absl::StatusOr<JobView> view = FindJob(context_.runtime->published(), *job, event.access);
+    const bool may = view.ok() && event.access.allowed.Has(view->job->tenant);
+    if (context_.stored_results == nullptr || !may) {
+      return context_.runtime->ChangeJob(std::move(event), done);
+    }
     context_.stored_results->FindMissing(
-        *std::move(view), [call, response, id = *id, runtime = context_.runtime](
-                              absl::StatusOr<std::set<std::string>> missing) {
+        *std::move(view), [event = std::move(event), done, runtime = context_.runtime](
+                              absl::StatusOr<std::set<std::string>> missing) mutable {
           // A store that cannot be asked does not hold the retry up: whoever misses a result later
           // says so.
-          RetryJobEvent event{id, {}};
           if (missing.ok()) event.missing = *std::move(missing);
-          runtime->ChangeJob(std::move(event), [call, response](absl::StatusOr<JobView> changed) {
-            call->Done(FillJob(changed, response));
-          });
+          runtime->ChangeJob(std::move(event), done);
         });
   });
 }
 grpc::ServerUnaryReactor* JobServiceImpl::PauseJob(grpc::CallbackServerContext* rpc,
                                                    const v1::PauseJobRequest* request,
                                                    v1::Job* response) {
-  return ChangeJob<PauseJobEvent>(Admit(context_, rpc, MethodRow("PauseJob")), request->name(),
-                                  response);
+  return ChangeJob<PauseJobEvent>(Admit(context_, rpc, MethodRow("PauseJob"), request->name()),
+                                  request->name(), response);
 }
 grpc::ServerUnaryReactor* JobServiceImpl::ResumeJob(grpc::CallbackServerContext* rpc,
                                                     const v1::ResumeJobRequest* request,
                                                     v1::Job* response) {
-  return ChangeJob<ResumeJobEvent>(Admit(context_, rpc, MethodRow("ResumeJob")), request->name(),
-                                   response);
+  return ChangeJob<ResumeJobEvent>(Admit(context_, rpc, MethodRow("ResumeJob"), request->name()),
+                                   request->name(), response);
 }
 
 grpc::ServerUnaryReactor* JobServiceImpl::DeleteJob(grpc::CallbackServerContext* rpc,
                                                     const v1::DeleteJobRequest* request,
                                                     google::protobuf::Empty*) {
   return UnaryCall::Serve(
-      Admit(context_, rpc, MethodRow("DeleteJob")), [&](UnaryCall* call, const Caller&) {
-        absl::StatusOr<std::string> id = ParseJobName("name", request->name());
-        if (!id.ok()) {
-          return call->Done(id.status());
+      Admit(context_, rpc, MethodRow("DeleteJob"), request->name()),
+      [&](UnaryCall* call, const Principal& principal) {
+        const absl::StatusOr<JobRef> job = ParseJobName("name", request->name());
+        if (!job.ok()) {
+          return call->Done(job.status());
         }
         context_.runtime->ChangeJob(
-            DeleteJobEvent{*std::move(id), request->allow_missing()},
+            DeleteJobEvent{job->id, request->allow_missing(),
+                           AccessTo(principal, Verb::kDelete).In(job->tenant)},
             [call](absl::StatusOr<JobView> view) { call->Done(view.status()); });
       });
 }
@@ -182,16 +260,21 @@ grpc::ServerUnaryReactor* JobServiceImpl::GetTask(grpc::CallbackServerContext* r
                                                   const v1::GetTaskRequest* request,
                                                   v1::Task* response) {
   return UnaryCall::Serve(
-      Admit(context_, rpc, MethodRow("GetTask")), [&](UnaryCall* call, const Caller&) {
-        const auto get = [request, response](const PublishedState& published) -> absl::Status {
+      Admit(context_, rpc, MethodRow("GetTask"), request->name()),
+      [&](UnaryCall* call, const Principal& principal) {
+        const auto get =
+            [request, response, access = AccessTo(principal, Verb::kRead),
+             form = NameFormFor(principal)](const PublishedState& published) -> absl::Status {
           UQ_ASSIGN_OR_RETURN(const TaskName name, ParseTaskName("name", request->name()));
-          const std::optional<JobView> view = published.Find(name.job);
-          if (view.has_value()) {
+          const absl::StatusOr<JobView> view = FindJob(published, {name.tenant, name.job}, access);
+          if (view.ok()) {
             for (const auto& task : view->tasks) {
               if (task->id != name.task) continue;
-              TaskToProto(name.job, *task, response);
+              TaskToProto(NameOf(*view->job, form), *task, response);
               return absl::OkStatus();
             }
+          } else if (!absl::IsNotFound(view.status())) {
+            return view.status();
           }
           return NotFound("TASK_NOT_FOUND", absl::StrCat("no task ", Quoted(request->name())));
         };
@@ -202,10 +285,13 @@ grpc::ServerUnaryReactor* JobServiceImpl::GetTask(grpc::CallbackServerContext* r
 grpc::ServerUnaryReactor* JobServiceImpl::ListTasks(grpc::CallbackServerContext* rpc,
                                                     const v1::ListTasksRequest* request,
                                                     v1::ListTasksResponse* response) {
-  return UnaryCall::Serve(Admit(context_, rpc, MethodRow("ListTasks")), [&](UnaryCall* call,
-                                                                            const Caller&) {
-    const auto list = [request, response](const PublishedState& published) -> absl::Status {
-      UQ_ASSIGN_OR_RETURN(const JobView view, FindJob(published, "parent", request->parent()));
+  Admission admission = Admit(context_, rpc, MethodRow("ListTasks"), request->parent());
+  return UnaryCall::Serve(std::move(admission), [&](UnaryCall* call, const Principal& principal) {
+    const auto list =
+        [request, response, access = AccessTo(principal, Verb::kRead),
+         form = NameFormFor(principal)](const PublishedState& published) -> absl::Status {
+      UQ_ASSIGN_OR_RETURN(const JobView view,
+                          FindNamed(published, "parent", request->parent(), access));
       UQ_ASSIGN_OR_RETURN(const int32_t size, CheckPageSize(request->page_size()));
       const std::string scope = absl::StrCat("tasks\n", view.job->uid);
       size_t begin = 0;
@@ -221,7 +307,7 @@ grpc::ServerUnaryReactor* JobServiceImpl::ListTasks(grpc::CallbackServerContext*
       size_t num_bytes = 0;
       for (size_t i = begin; i < end; ++i) {
         v1::Task* task = response->add_tasks();
-        TaskToProto(view.job->id, *view.tasks[i], task);
+        TaskToProto(NameOf(*view.job, form), *view.tasks[i], task);
         num_bytes += task->ByteSizeLong();
         if (num_bytes > kMaxPageBytes) end = i + 1;
       }

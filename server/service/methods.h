@@ -1,4 +1,5 @@
-// Every method of the services, and who may call it: the one table that the door (call.h) asks.
+// Every method of the services, and what it does with what: the one table that the door (call.h)
+// asks. Which role may do that is in server/access/principal.h.
 //
 // A handler names its row by MethodRow, which does not compile for a method that has none; a test
 // walks the protos' descriptors and compares.
@@ -8,39 +9,35 @@
 
 #include <string_view>
 
-namespace uniquanf::server {
+#include "server/access/principal.h"
 
-// What a caller may be; a caller may be several.
-enum class Role : unsigned {
-  kUser = 1,      // has jobs
-  kOperator = 2,  // looks after server and workers
-  kWorker = 4,    // runs tasks
-};
+namespace uniquanf::server {
 
 struct Method {
   std::string_view service;
   std::string_view name;
-  Role role;  // that a caller must have
+  Verb verb;
+  Resource resource;
 };
 
 inline constexpr Method kMethods[] = {
-    {"JobService", "CreateJob", Role::kUser},
-    {"JobService", "GetJob", Role::kUser},
-    {"JobService", "ListJobs", Role::kUser},
-    {"JobService", "WatchJob", Role::kUser},
-    {"JobService", "CancelJob", Role::kUser},
-    {"JobService", "RetryJob", Role::kUser},
-    {"JobService", "PauseJob", Role::kUser},
-    {"JobService", "ResumeJob", Role::kUser},
-    {"JobService", "DeleteJob", Role::kUser},
-    {"JobService", "GetTask", Role::kUser},
-    {"JobService", "ListTasks", Role::kUser},
-    {"WorkerService", "Synchronize", Role::kWorker},
-    {"AdminService", "ListWorkers", Role::kOperator},
-    {"AdminService", "DrainWorker", Role::kOperator},
-    {"AdminService", "UndrainWorker", Role::kOperator},
-    {"AdminService", "GetServerInfo", Role::kOperator},
-    {"AdminService", "ConfirmWallClock", Role::kOperator},
+    {"JobService", "CreateJob", Verb::kCreate, Resource::kJob},
+    {"JobService", "GetJob", Verb::kRead, Resource::kJob},
+    {"JobService", "ListJobs", Verb::kRead, Resource::kJob},
+    {"JobService", "WatchJob", Verb::kRead, Resource::kJob},
+    {"JobService", "CancelJob", Verb::kCancel, Resource::kJob},
+    {"JobService", "RetryJob", Verb::kRetry, Resource::kJob},
+    {"JobService", "PauseJob", Verb::kPause, Resource::kJob},
+    {"JobService", "ResumeJob", Verb::kResume, Resource::kJob},
+    {"JobService", "DeleteJob", Verb::kDelete, Resource::kJob},
+    {"JobService", "GetTask", Verb::kRead, Resource::kJob},
+    {"JobService", "ListTasks", Verb::kRead, Resource::kJob},
+    {"WorkerService", "Synchronize", Verb::kWork, Resource::kWorker},
+    {"AdminService", "ListWorkers", Verb::kRead, Resource::kWorker},
+    {"AdminService", "DrainWorker", Verb::kDrain, Resource::kWorker},
+    {"AdminService", "UndrainWorker", Verb::kDrain, Resource::kWorker},
+    {"AdminService", "GetServerInfo", Verb::kRead, Resource::kServer},
+    {"AdminService", "ConfirmWallClock", Verb::kSet, Resource::kServer},
 };
 
 // The row of the method of this name; names are unique over the services.

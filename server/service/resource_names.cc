@@ -28,6 +28,17 @@ bool IsWorkerId(absl::string_view text) {
   return true;
 }
 
+// Takes "tenants/{tenant}/" off, if it is there. False: it is there, and no good. Tenants of
+// version 0.1 had the characters of a worker's name.
+bool ConsumeTenant(absl::string_view* name, std::string* tenant) {
+  if (!absl::ConsumePrefix(name, "tenants/")) return true;
+  const absl::string_view found = name->substr(0, name->find('/'));
+  if (found.size() > 63 || !IsWorkerId(found) || found.size() == name->size()) return false;
+  *tenant = std::string(found);
+  name->remove_prefix(found.size() + 1);
+  return true;
+}
+
 }  // namespace
 
 std::string Quoted(absl::string_view value) {
@@ -43,24 +54,31 @@ absl::Status CheckJobId(absl::string_view field, absl::string_view id) {
       absl::StrCat(field, " ", Quoted(id), " is not 1..63 characters of [a-z0-9-]"));
 }
 
-absl::StatusOr<std::string> ParseJobName(absl::string_view field, absl::string_view name) {
+absl::StatusOr<JobRef> ParseJobName(absl::string_view field, absl::string_view name) {
   absl::string_view id = name;
-  if (absl::ConsumePrefix(&id, "jobs/") && IsId(id)) return std::string(id);
+  JobRef job;
+  if (ConsumeTenant(&id, &job.tenant) && absl::ConsumePrefix(&id, "jobs/") && IsId(id)) {
+    job.id = std::string(id);
+    return job;
+  }
   return InvalidField(kReason, field,
                       absl::StrCat(field, " ", Quoted(name),
-                                   " is not of the form jobs/{job}, where {job} is 1..63 "
-                                   "characters of [a-z0-9-]"));
+                                   " is not of the form jobs/{job} or tenants/{tenant}/jobs/{job}, "
+                                   "where {job} is 1..63 characters of [a-z0-9-]"));
 }
 
 absl::StatusOr<TaskName> ParseTaskName(absl::string_view field, absl::string_view name) {
   absl::string_view rest = name;
-  if (absl::ConsumePrefix(&rest, "jobs/")) {
+  TaskName result;
+  if (ConsumeTenant(&rest, &result.tenant) && absl::ConsumePrefix(&rest, "jobs/")) {
     const size_t slash = rest.find('/');
     if (slash != absl::string_view::npos) {
       const absl::string_view job = rest.substr(0, slash);
       absl::string_view task = rest.substr(slash + 1);
       if (absl::ConsumePrefix(&task, "tasks/") && IsId(job) && IsId(task)) {
-        return TaskName{std::string(job), std::string(task)};
+        result.job = std::string(job);
+        result.task = std::string(task);
+        return result;
       }
     }
   }
@@ -78,9 +96,12 @@ absl::StatusOr<std::string> ParseWorkerName(absl::string_view field, absl::strin
                                    "1..128 characters of [A-Za-z0-9._:-]"));
 }
 
-std::string JobName(absl::string_view job) { return absl::StrCat("jobs/", job); }
+std::string JobName(absl::string_view job, absl::string_view tenant) {
+  if (tenant.empty()) return absl::StrCat("jobs/", job);
+  return absl::StrCat("tenants/", tenant, "/jobs/", job);
+}
 std::string TaskNameOf(absl::string_view job, absl::string_view task) {
-  return absl::StrCat("jobs/", job, "/tasks/", task);
+  return absl::StrCat(job, "/tasks/", task);
 }
 std::string WorkerName(absl::string_view worker) { return absl::StrCat("workers/", worker); }
 

@@ -36,6 +36,7 @@ absl::StatusOr<ServerFlags> ParseServerFlags(const std::vector<std::string>& arg
                                              const std::string& state_from_env) {
   ServerFlags flags;
   std::string state_file;
+  std::string check_policy;  // for the help: it is the first argument or none
   Policy& policy = flags.policy;
   // One tenant must not be able to fill the server by default.
   policy.max_queued_jobs_per_tenant = 1000;
@@ -51,6 +52,8 @@ absl::StatusOr<ServerFlags> ParseServerFlags(const std::vector<std::string>& arg
       "One of several servers on one state; workers anywhere.");
   set.Section("Network");
   set.String("listen", "HOST:PORT", &flags.listen, "gRPC address; port 0 takes a free one");
+  set.String("worker-listen", "HOST:PORT", &flags.worker_listen,
+             "gRPC address for workers alone, who then are not served at --listen");
   set.String("metrics-listen", "HOST:PORT", &flags.metrics_listen,
              "HTTP address of /metrics, /healthz, /readyz and /readyz?standby=ok; empty: off");
   set.Int("max-connections", &flags.max_connections, 0, 1000000,
@@ -65,6 +68,21 @@ absl::StatusOr<ServerFlags> ParseServerFlags(const std::vector<std::string>& arg
   set.String("tls-key", "FILE", &flags.tls.key_file, "PEM key of that certificate");
   set.String("tls-ca", "FILE", &flags.tls.client_ca_file,
              "PEM; clients and workers must prove themselves with a certificate of this authority");
+  set.String(
+      "worker-tls-ca", "FILE", &flags.worker_ca_file,
+      "PEM; at --worker-listen workers prove themselves with a certificate of this authority "
+      "instead of that of --tls-ca");
+  set.String("policy", "FILE", &flags.policy_file,
+             "who may do what (server/access/README.md); callers then prove who they are by "
+             "certificate or token; read again when it changes; without it everybody may do "
+             "everything");
+  set.Bool("insecure-allow-anonymous", &flags.insecure_allow_anonymous,
+           "listen beyond this machine although callers need not prove who they are");
+  set.String(
+      "check-policy", "FILE PRINCIPAL METHOD RESOURCE", &check_policy,
+      "say whether that policy allows it, and why, and end: with 0 when it does, 1 when not; "
+      "such as tenant/a/user/alice CancelJob tenants/a/jobs/j");
+  set.Bool("reflection", &flags.reflection, "describe the services to whoever asks");
   set.Duration("shutdown-timeout", &flags.shutdown_timeout, absl::ZeroDuration(),
                "open calls are cancelled this long after SIGTERM");
   set.Section("State and objects");
@@ -126,6 +144,15 @@ absl::StatusOr<ServerFlags> ParseServerFlags(const std::vector<std::string>& arg
   if (set.help_requested()) {
     flags.help = set.Help();
     return flags;
+  }
+  if (!check_policy.empty()) {
+    return InvalidInput(
+        "INVALID_FLAG",
+        "--check-policy comes first: --check-policy FILE PRINCIPAL METHOD RESOURCE");
+  }
+  if (!flags.worker_ca_file.empty() && (flags.worker_listen.empty() || !flags.tls.enabled())) {
+    return InvalidInput("INVALID_FLAG",
+                        "--worker-tls-ca is for --worker-listen with TLS (--tls-cert, --tls-key)");
   }
   std::error_code error;
   const auto absolute = [&error](const std::string& path) {

@@ -21,6 +21,7 @@
 #include "common/base/environment.h"
 #include "common/base/file_limit.h"
 #include "common/base/ids.h"
+#include "common/base/listen_socket.h"
 #include "common/base/ready_file.h"
 #include "common/base/standard_output.h"
 #include "common/base/status.h"
@@ -33,6 +34,7 @@
 #include "common/telemetry/store_metrics.h"
 #include "common/telemetry/telemetry_server.h"
 #include "server/runtime/janitor.h"
+#include "server/service/check_policy.h"
 #include "server/service/server_flags.h"
 #include "server/service/server_metrics.h"
 #include "server/service/server_process.h"
@@ -69,16 +71,16 @@ constexpr absl::Duration kFatalShutdownGrace = absl::Seconds(5);
 enum class Phase { kStarting, kServing, kStopping };
 
 // Null where it is off. `running`: OK from the end of the start to the begin of the shutdown.
-absl::StatusOr<std::unique_ptr<TelemetryServer>> StartTelemetry(const ServerFlags& flags,
-                                                                ServerMetrics* metrics,
-                                                                ProcessMetrics* process_metrics,
-                                                                ServerProcess* server,
-                                                                TelemetryCheck running) {
+absl::StatusOr<std::unique_ptr<TelemetryServer>> StartTelemetry(
+    const ServerFlags& flags, ServerMetrics* metrics, ProcessMetrics* process_metrics,
+    ServerProcess* server, const AccessControl* access, bool insecure, TelemetryCheck running) {
   if (flags.metrics_listen.empty()) return nullptr;
   TelemetryServerOptions options;
   options.listen = flags.metrics_listen;
   options.registry = metrics->registry();
-  options.before_scrape = [metrics, process_metrics, server] {
+  options.before_scrape = [metrics, process_metrics, server, access, insecure] {
+    if (access != nullptr) metrics->SetAccess(access->health());
+    metrics->SetInsecure(insecure);
     process_metrics->Update();
     metrics->SetWatchStreams(server->runtime()->watch_hub().num_watchers());
     metrics->SetConnections(server->connections());
@@ -98,7 +100,65 @@ absl::StatusOr<std::unique_ptr<TelemetryServer>> StartTelemetry(const ServerFlag
   return TelemetryServer::Start(std::move(options));
 }
 
+// Whether everybody who reaches the port over a network may do everything. Errors: kInvalidArgument
+// (INSECURE_LISTEN) where that was not asked for.
+absl::StatusOr<bool> IsOpenToAll(const ServerFlags& flags) {
+  const bool closed = flags.tls.enabled() && !flags.policy_file.empty();
+  if (closed) return false;
+  std::string open_flag;
+  for (const auto& [flag, listen] :
+       {std::pair{"--listen=", flags.listen}, std::pair{"--worker-listen=", flags.worker_listen}}) {
+    if (listen.empty()) continue;
+    const absl::StatusOr<bool> loopback = IsLoopbackOnly(listen);
+    if (!loopback.ok()) return Annotate(loopback.status(), flag);
+    if (!*loopback && open_flag.empty()) open_flag = absl::StrCat(flag, listen);
+  }
+  if (open_flag.empty()) return false;
+  if (flags.insecure_allow_anonymous) return true;
+  return InvalidInput(
+      "INSECURE_LISTEN",
+      absl::StrCat(open_flag, " can be reached from other machines, and ",
+                   flags.tls.enabled() ? "no --policy says who may do what"
+                                       : "there is no TLS (--tls-cert, --tls-key)",
+                   "; give both, listen on 127.0.0.1, or let everybody who reaches it do "
+                   "everything with --insecure-allow-anonymous"));
+}
+
+// Says so again and again.
+class InsecureWarning {
+ public:
+  InsecureWarning(bool insecure, const std::string& listen, Logger* logger) {
+    if (!insecure) return;
+    thread_ = std::thread([this, listen, logger] {
+      absl::MutexLock lock(&mutex_);
+      do {
+        logger->Warning(
+            "everybody who reaches the gRPC port may do everything: it is open to other machines "
+            "without TLS and a policy",
+            {{"listen", listen}});
+      } while (!mutex_.AwaitWithTimeout(absl::Condition(&stop_), absl::Hours(1)));
+    });
+  }
+  ~InsecureWarning() {
+    {
+      absl::MutexLock lock(&mutex_);
+      stop_ = true;
+    }
+    if (thread_.joinable()) thread_.join();
+  }
+
+ private:
+  absl::Mutex mutex_;
+  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
+  std::thread thread_;
+};
+
 int Run(const ServerFlags& flags) {
+  const absl::StatusOr<bool> insecure = IsOpenToAll(flags);
+  if (!insecure.ok()) {
+    std::fprintf(stderr, "uniquanf-server: %s\n", std::string(insecure.status().message()).c_str());
+    return absl::IsInvalidArgument(insecure.status()) ? 2 : 1;
+  }
   // Debian builds Abseil with it on: a process-wide lock, and a search, at every lock of a Mutex.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   // Every thread inherits this mask, so signals come to sigwait alone.
@@ -106,7 +166,8 @@ int Run(const ServerFlags& flags) {
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
-  if (flags.tls.enabled()) sigaddset(&signals, SIGHUP);  // reads its files now
+  // Reads its files now.
+  if (flags.tls.enabled() || !flags.policy_file.empty()) sigaddset(&signals, SIGHUP);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);
 
@@ -132,7 +193,8 @@ int Run(const ServerFlags& flags) {
                 ParseLogLevel(flags.log_level).value_or(LogLevel::kInfo));
   const FileLimit files = RaiseFileLimit();
   const ConnectionLimits connections =
-      ResolveConnectionLimits(flags.max_connections, flags.max_connections_per_peer, files.now);
+      ResolveConnectionLimits(flags.max_connections, flags.max_connections_per_peer,
+                              flags.worker_listen.empty() ? files.now : files.now / 2);
   logger.Info("limits", {{"open_files_before", files.before},
                          {"open_files", files.now},
                          {"max_connections", connections.max_connections},
@@ -142,12 +204,36 @@ int Run(const ServerFlags& flags) {
   StoreOptions store_options;
   store_options.observer = std::make_shared<StoreMetrics>(metrics.registry().get());
   const std::unique_ptr<IdGenerator> ids = NewRandomIdGenerator();
+  const InsecureWarning warning(*insecure, flags.listen, &logger);
+  std::unique_ptr<AccessControl> access;
+  if (!flags.policy_file.empty()) {
+    AccessOptions access_options;
+    access_options.policy_file = flags.policy_file;
+    access_options.note = [&logger](NoteLevel level, const std::string& text) {
+      logger.Log(level == NoteLevel::kWarning ? LogLevel::kWarning : LogLevel::kInfo, "access",
+                 {{"message", text}});
+    };
+    auto started = AccessControl::Start(std::move(access_options), &SystemClock());
+    if (!started.ok()) {
+      std::fprintf(stderr, "uniquanf-server: --policy: %s\n",
+                   std::string(started.status().message()).c_str());
+      return 2;
+    }
+    access = *std::move(started);
+  }
   std::atomic<bool> fatal{false};
   ServerProcessOptions options;
   options.listen = flags.listen;
   options.object_root = flags.object_root;
   options.store = store_options;
   options.tls = flags.tls;
+  options.tls.client_certificate_optional =
+      access != nullptr && !access->policy()->issuers().empty();
+  options.access = access.get();
+  options.worker_listen = flags.worker_listen;
+  options.worker_tls = options.tls;
+  if (!flags.worker_ca_file.empty()) options.worker_tls.client_ca_file = flags.worker_ca_file;
+  options.reflection = flags.reflection;
   options.tls_watch.note = [&logger](NoteLevel level, const std::string& text) {
     logger.Log(level == NoteLevel::kWarning ? LogLevel::kWarning : LogLevel::kInfo, "TLS",
                {{"message", text}});
@@ -182,8 +268,8 @@ int Run(const ServerFlags& flags) {
                        &metrics);
   std::atomic<Phase> phase{Phase::kStarting};
   // Before the state is read, which may take long: probes must find the process alive meanwhile.
-  absl::StatusOr<std::unique_ptr<TelemetryServer>> telemetry =
-      StartTelemetry(flags, &metrics, &process_metrics, &server, [&phase, &fatal] {
+  absl::StatusOr<std::unique_ptr<TelemetryServer>> telemetry = StartTelemetry(
+      flags, &metrics, &process_metrics, &server, access.get(), *insecure, [&phase, &fatal] {
         if (fatal || phase == Phase::kStopping) {
           return Unavailable("SHUTTING_DOWN", "the server shuts down");
         }
@@ -201,6 +287,9 @@ int Run(const ServerFlags& flags) {
   }
   phase = Phase::kServing;
   logger.Info("listening on", {{"address", address}});
+  if (!flags.worker_listen.empty()) {
+    logger.Info("listening for workers", {{"port", server.worker_port()}});
+  }
   logger.Info("serving", {{"address", address},
                           {"version", kSoftwareVersion},
                           {"state", DisplayState(flags.state)},
@@ -235,7 +324,10 @@ int Run(const ServerFlags& flags) {
   auto janitor = std::make_unique<Janitor>(janitor_options, server.runtime());
 
   int received = 0;
-  while (sigwait(&signals, &received) == 0 && received == SIGHUP) server.ReloadTls();
+  while (sigwait(&signals, &received) == 0 && received == SIGHUP) {
+    server.ReloadTls();
+    if (access != nullptr) access->ReloadNow();
+  }
   std::thread([signals] {
     int again = 0;
     while (sigwait(&signals, &again) == 0 && again == SIGHUP) continue;
@@ -261,6 +353,9 @@ int Run(const ServerFlags& flags) {
 
 int ServerMain(int argc, char** argv) {
   QuietGrpc();
+  if (argc > 1 && std::string(argv[1]) == "--check-policy") {
+    return RunCheckPolicy(std::vector<std::string>(argv + 2, argv + argc));
+  }
   const absl::StatusOr<ServerFlags> flags = ParseServerFlags(
       std::vector<std::string>(argv + 1, argv + argc), EnvironmentVariable("UNIQUANF_STATE"));
   if (!flags.ok()) {

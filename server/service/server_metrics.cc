@@ -310,4 +310,29 @@ void ServerMetrics::OnCallDone(std::string_view name, const grpc::Status& status
   rpc_latency_.Add({{"method", method}}, kLatency).Observe(absl::ToDoubleSeconds(latency));
 }
 
+void ServerMetrics::OnDenied(const std::string& reason) {
+  CounterFamily(registry_.get(), "uniquanf_auth_denied_total",
+                "Calls refused to who made them, by reason")
+      .Add({{"reason", reason}})
+      .Increment();
+}
+
+void ServerMetrics::SetAccess(const AccessControl::Health& health) {
+  GaugeFamily(registry_.get(), "uniquanf_policy_rejected",
+              "1 while the policy file is bad and the one before it is in use")
+      .Add({})
+      .Set(health.policy_rejected ? 1 : 0);
+  GaugeFamily(registry_.get(), "uniquanf_token_key_failures",
+              "Issuers of tokens whose keys could not be read the last time")
+      .Add({})
+      .Set(health.num_key_failures);
+}
+
+void ServerMetrics::SetInsecure(bool insecure) {
+  GaugeFamily(registry_.get(), "uniquanf_insecure",
+              "1 where everybody who reaches the gRPC port may do everything")
+      .Add({})
+      .Set(insecure ? 1 : 0);
+}
+
 }  // namespace uniquanf::server

@@ -47,6 +47,11 @@ class ServerMetrics : public RuntimeObserver, public RpcObserver {
   void OnJobState(const Job& job, std::optional<JobState> before) override;
   void OnCallDone(std::string_view method, const grpc::Status& status,
                   absl::Duration latency) override;
+  void OnDenied(const std::string& reason) override;
+  // Of a server that asks for identities.
+  void SetAccess(const AccessControl::Health& health);
+  // Whether everybody on the network may do everything.
+  void SetInsecure(bool insecure);
 
  private:
   void SetGauges(const State& state);

@@ -38,7 +38,9 @@ ServerProcess::ServerProcess(ServerProcessOptions options, std::unique_ptr<JobSt
   context_.runtime = runtime_.get();
   context_.ids = ids;
   context_.clock = clock;
-  context_.observer = rpc_observer;
+  context_.door.clock = clock;
+  context_.door.observer = rpc_observer;
+  context_.door.access = options_.access;
   context_.layout.root = options_.object_root;
   while (!context_.layout.root.empty() && context_.layout.root.back() == '/') {
     context_.layout.root.pop_back();
@@ -48,6 +50,10 @@ ServerProcess::ServerProcess(ServerProcessOptions options, std::unique_ptr<JobSt
     stored_results_ = std::make_unique<StoredResults>(context_.layout.root, options_.store);
     context_.stored_results = stored_results_.get();
   }
+  if (options_.access != nullptr) {
+    outcome_proof_ = std::make_unique<OutcomeProof>(context_.layout.root, options_.store);
+    context_.outcome_proof = outcome_proof_.get();
+  }
   job_service_ = std::make_unique<JobServiceImpl>(&context_);
   worker_service_ = std::make_unique<WorkerServiceImpl>(&context_);
   admin_service_ = std::make_unique<AdminServiceImpl>(&context_);
@@ -55,44 +61,64 @@ ServerProcess::ServerProcess(ServerProcessOptions options, std::unique_ptr<JobSt
 
 ServerProcess::~ServerProcess() { Shutdown(); }
 
-absl::Status ServerProcess::Start() {
-  UQ_ASSIGN_OR_RETURN(tls_, ServerTls::Open(options_.tls, options_.tls_watch));
-  UQ_RETURN_IF_ERROR(runtime_->Start());
-  context_.start_time = clock_->Now();
-  grpc::EnableDefaultHealthCheckService(true);
-  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+absl::Status ServerProcess::Open(Port* port, const std::string& listen, const std::string& flag,
+                                 const std::vector<grpc::Service*>& services) {
   grpc::ServerBuilder builder;
   ConfigureServerTransport({}, &builder);
   std::unique_ptr<GuardedListener> listener;
-  if (!options_.listen.empty()) {
+  if (!listen.empty()) {
     absl::StatusOr<std::unique_ptr<GuardedListener>> bound =
-        GuardedListener::Bind(options_.listen, options_.connections);
+        GuardedListener::Bind(listen, options_.connections);
+    if (absl::IsInvalidArgument(bound.status())) return bound.status();
     if (!bound.ok()) {
-      runtime_->Stop();
-      if (absl::IsInvalidArgument(bound.status())) return bound.status();
-      return Unavailable(
-          "LISTEN_FAILED",
-          absl::StrCat(bound.status().message(),
-                       "; is another server running there? Choose another --listen"));
+      return Unavailable("LISTEN_FAILED",
+                         absl::StrCat(bound.status().message(),
+                                      "; is another server running there? Choose another ", flag));
     }
     listener = *std::move(bound);
-    listener->AddTo(&builder, tls_->credentials());
+    listener->AddTo(&builder, port->tls->credentials());
   }
-  builder.RegisterService(job_service_.get());
-  builder.RegisterService(worker_service_.get());
-  builder.RegisterService(admin_service_.get());
-  server_ = builder.BuildAndStart();
-  if (server_ == nullptr) {
-    runtime_->Stop();
+  for (grpc::Service* service : services) builder.RegisterService(service);
+  port->server = builder.BuildAndStart();
+  if (port->server == nullptr) {
     return Unavailable("LISTEN_FAILED", "gRPC cannot serve; its log says why");
   }
   if (listener != nullptr) listener->Start();
-  listener_ = std::move(listener);
+  port->listener = std::move(listener);
+  return absl::OkStatus();
+}
+
+absl::Status ServerProcess::Start() {
+  const bool for_workers = !options_.worker_listen.empty();
+  UQ_ASSIGN_OR_RETURN(main_.tls, ServerTls::Open(options_.tls, options_.tls_watch));
+  if (for_workers) {
+    UQ_ASSIGN_OR_RETURN(workers_.tls, ServerTls::Open(options_.worker_tls, options_.tls_watch));
+  }
+  UQ_RETURN_IF_ERROR(runtime_->Start());
+  context_.start_time = clock_->Now();
+  grpc::EnableDefaultHealthCheckService(true);
+  if (options_.reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  if (options_.access != nullptr) {
+    options_.access->set_on_recheck([this] { runtime_->watch_hub().AllChanged(); });
+  }
+  std::vector<grpc::Service*> services = {job_service_.get(), admin_service_.get()};
+  absl::Status opened;
+  if (for_workers) {
+    opened = Open(&workers_, options_.worker_listen, "--worker-listen", {worker_service_.get()});
+  } else {
+    services.push_back(worker_service_.get());
+  }
+  if (opened.ok()) opened = Open(&main_, options_.listen, "--listen", services);
+  if (!opened.ok()) {
+    Shutdown();
+    return opened;
+  }
   {
     absl::MutexLock lock(&health_mutex_);
     listening_ = true;
-    if (listener_ != nullptr) {
-      watch_ = std::make_unique<ListenerWatch>(options_.listener_watch, listener_.get());
+    for (Port* port : {&main_, &workers_}) {
+      if (port->listener == nullptr) continue;
+      port->watch = std::make_unique<ListenerWatch>(options_.listener_watch, port->listener.get());
     }
   }
   SetHealth();
@@ -101,46 +127,64 @@ absl::Status ServerProcess::Start() {
 
 absl::Status ServerProcess::listener_health() const {
   absl::MutexLock lock(&health_mutex_);
-  return watch_ == nullptr ? absl::OkStatus() : watch_->health();
+  for (const Port* port : {&main_, &workers_}) {
+    if (port->watch != nullptr) UQ_RETURN_IF_ERROR(port->watch->health());
+  }
+  return absl::OkStatus();
 }
 
 ConnectionCounts ServerProcess::connections() const {
   absl::MutexLock lock(&health_mutex_);
-  return watch_ == nullptr ? ConnectionCounts() : listener_->counts();
+  ConnectionCounts sum;
+  for (const Port* port : {&main_, &workers_}) {
+    if (port->watch == nullptr) continue;
+    const ConnectionCounts counts = port->listener->counts();
+    sum.num_open += counts.num_open;
+    sum.num_accepted += counts.num_accepted;
+    sum.num_refused_total += counts.num_refused_total;
+    sum.num_refused_peer += counts.num_refused_peer;
+    sum.num_failed_accepts += counts.num_failed_accepts;
+  }
+  return sum;
 }
 
 void ServerProcess::ReloadTls() {
-  if (tls_->files() != nullptr) tls_->files()->ReloadNow();
+  for (const Port* port : {&main_, &workers_}) {
+    if (port->tls != nullptr && port->tls->files() != nullptr) port->tls->files()->ReloadNow();
+  }
 }
 
 absl::Time ServerProcess::tls_not_after() const {
   absl::MutexLock lock(&health_mutex_);
-  const bool has_certificate = watch_ != nullptr && tls_->files() != nullptr;
-  return has_certificate ? tls_->files()->contents()->not_after : absl::InfiniteFuture();
+  const bool has_certificate = main_.watch != nullptr && main_.tls->files() != nullptr;
+  return has_certificate ? main_.tls->files()->contents()->not_after : absl::InfiniteFuture();
 }
 
 void ServerProcess::SetHealth() {
   absl::MutexLock lock(&health_mutex_);
-  if (listening_) server_->GetHealthCheckService()->SetServingStatus(active_);
+  if (!listening_) return;
+  for (const Port* port : {&main_, &workers_}) {
+    if (port->server != nullptr) port->server->GetHealthCheckService()->SetServingStatus(active_);
+  }
 }
 
 std::shared_ptr<grpc::Channel> ServerProcess::InProcessChannel() {
-  return server_->InProcessChannel({});
+  return main_.server->InProcessChannel({});
 }
 
 // gRPC waits until every client has taken notice, and one that makes no calls looks after its
 // connection every few seconds only. A standby must not wait for that: connections without calls
 // are cut.
-void ServerProcess::EndCalls() {
+void ServerProcess::EndCalls(grpc::Server* server) {
   absl::Notification ended;
-  std::thread graceful([this, &ended] {
-    server_->Shutdown(std::chrono::system_clock::now() +
-                      absl::ToChronoMilliseconds(options_.shutdown_timeout));
+  std::thread graceful([this, server, &ended] {
+    server->Shutdown(std::chrono::system_clock::now() +
+                     absl::ToChronoMilliseconds(options_.shutdown_timeout));
     ended.Notify();
   });
   while (!ended.WaitForNotificationWithTimeout(kLookForOpenCalls)) {
-    const bool none_is_open = context_.open_calls.use_count() == 1;
-    if (none_is_open) grpc_server_cancel_all_calls(server_->c_server());
+    const bool none_is_open = context_.door.open_calls.use_count() == 1;
+    if (none_is_open) grpc_server_cancel_all_calls(server->c_server());
   }
   graceful.join();
 }
@@ -148,19 +192,27 @@ void ServerProcess::EndCalls() {
 void ServerProcess::Shutdown() {
   if (shut_down_) return;
   shut_down_ = true;
-  if (server_ == nullptr) return;
-  std::unique_ptr<ListenerWatch> watch;
+  if (options_.access != nullptr) options_.access->set_on_recheck(nullptr);
+  std::vector<std::unique_ptr<ListenerWatch>> watches;
   {
     absl::MutexLock lock(&health_mutex_);
     active_ = listening_ = false;
-    watch = std::move(watch_);
+    for (Port* port : {&main_, &workers_}) watches.push_back(std::move(port->watch));
   }
-  watch.reset();
-  if (listener_ != nullptr) listener_->Stop();
-  server_->GetHealthCheckService()->SetServingStatus(false);
+  watches.clear();
+  std::vector<grpc::Server*> servers;
+  for (const Port* port : {&main_, &workers_}) {
+    if (port->listener != nullptr) port->listener->Stop();
+    if (port->server == nullptr) continue;
+    port->server->GetHealthCheckService()->SetServingStatus(false);
+    servers.push_back(port->server.get());
+  }
+  if (servers.empty()) return runtime_->Stop();
   runtime_->StopLeasing();
   runtime_->watch_hub().Shutdown();
-  EndCalls();
+  std::vector<std::thread> ending;
+  for (grpc::Server* server : servers) ending.emplace_back([this, server] { EndCalls(server); });
+  for (std::thread& thread : ending) thread.join();
   runtime_->Stop();
 }
 

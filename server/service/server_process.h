@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -32,7 +33,14 @@ struct ServerProcessOptions {
   std::string object_root;  // URI
   StoreOptions store;       // how it is opened
   ServerTlsOptions tls;
+  // A port of their own for workers, who then are not served on the other one; like `listen`.
+  // Empty: they share it.
+  std::string worker_listen;
+  ServerTlsOptions worker_tls;
   TlsWatchOptions tls_watch;
+  // Who may call; borrowed. Null: everybody.
+  AccessControl* access = nullptr;
+  bool reflection = false;
   ConnectionLimits connections;
   ListenerWatchOptions listener_watch;
   RuntimeOptions runtime;
@@ -55,8 +63,9 @@ class ServerProcess {
   // at the deadline are cancelled) → writer and store closed.
   void Shutdown();
 
-  int port() const { return listener_ == nullptr ? 0 : listener_->port(); }
-  // OK, or why the gRPC port does not answer. Also before Start has returned, from any thread.
+  int port() const { return main_.port(); }
+  int worker_port() const { return workers_.port(); }
+  // OK, or why a gRPC port does not answer. Also before Start has returned, from any thread.
   absl::Status listener_health() const ABSL_LOCKS_EXCLUDED(health_mutex_);
   ConnectionCounts connections() const ABSL_LOCKS_EXCLUDED(health_mutex_);
   // Reads the files of TLS now; without them nothing.
@@ -67,7 +76,18 @@ class ServerProcess {
   std::shared_ptr<grpc::Channel> InProcessChannel();
 
  private:
-  void EndCalls();
+  // One port and what serves it.
+  struct Port {
+    std::unique_ptr<GuardedListener> listener;  // null without a socket
+    std::unique_ptr<ServerTls> tls;             // outlives the server
+    std::unique_ptr<grpc::Server> server;       // null: there is no such port
+    std::unique_ptr<ListenerWatch> watch;       // guarded by health_mutex_
+    int port() const { return listener == nullptr ? 0 : listener->port(); }
+  };
+  // Without a socket where `listen` is empty. `flag` is its name in errors.
+  absl::Status Open(Port* port, const std::string& listen, const std::string& flag,
+                    const std::vector<grpc::Service*>& services);
+  void EndCalls(grpc::Server* server);
   void SetHealth() ABSL_LOCKS_EXCLUDED(health_mutex_);
 
   ServerProcessOptions options_;
@@ -75,15 +95,13 @@ class ServerProcess {
   const Clock* const clock_;
   std::unique_ptr<Runtime> runtime_;
   std::unique_ptr<StoredResults> stored_results_;
+  std::unique_ptr<OutcomeProof> outcome_proof_;
   ServiceContext context_;
   std::unique_ptr<JobServiceImpl> job_service_;
   std::unique_ptr<WorkerServiceImpl> worker_service_;
   std::unique_ptr<AdminServiceImpl> admin_service_;
-  std::unique_ptr<GuardedListener> listener_;
-  std::unique_ptr<ServerTls> tls_;  // outlives the server
-  std::unique_ptr<grpc::Server> server_;
+  Port main_, workers_;
   mutable absl::Mutex health_mutex_;
-  std::unique_ptr<ListenerWatch> watch_ ABSL_GUARDED_BY(health_mutex_);
   bool active_ ABSL_GUARDED_BY(health_mutex_) = false;
   bool listening_ ABSL_GUARDED_BY(health_mutex_) = false;
   bool shut_down_ = false;

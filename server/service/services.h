@@ -10,10 +10,12 @@
 
 #include "common/base/clock.h"
 #include "common/base/ids.h"
+#include "server/runtime/outcome_proof.h"
 #include "server/runtime/runtime.h"
 #include "server/runtime/stored_results.h"
 #include "server/service/call.h"
 #include "server/service/converters.h"
+#include "server/service/resource_names.h"
 #include "server/service/watch_updates.h"
 #include "uniquanf/v1/admin_service.grpc.pb.h"
 #include "uniquanf/v1/job_service.grpc.pb.h"
@@ -22,22 +24,29 @@
 namespace uniquanf::server {
 
 struct ServiceContext {
+  Door door;
   Runtime* runtime = nullptr;
   IdGenerator* ids = nullptr;
   const Clock* clock = nullptr;
-  RpcObserver* observer = nullptr;  // may be null
   ObjectLayout layout;
   std::string state_backend;
   absl::Time start_time;
-  std::shared_ptr<const void> open_calls = std::make_shared<char>();  // each has a share in it
   const StoredResults* stored_results = nullptr;  // null: RetryJob does not look for results
+  const OutcomeProof* outcome_proof = nullptr;    // null: workers are believed
 };
 
 // The only way to an Admission in these services.
 inline Admission Admit(const ServiceContext& context, grpc::CallbackServerContext* rpc,
-                       const Method& method) {
-  return Admission::Admit(*rpc, method, context.clock, context.observer, context.open_calls);
+                       const Method& method, const std::string& resource) {
+  return Admission::Admit(context.door, *rpc, method, resource);
 }
+// Who may see several tenants' jobs is told their tenants; where nobody is asked who he is, names
+// are everybody's.
+NameForm NameFormFor(const Principal& principal);
+// The job of this name, as the field of a request says it, that `access` reaches. JOB_NOT_FOUND,
+// AMBIGUOUS_NAME.
+absl::StatusOr<JobView> FindJob(const PublishedState& published, const JobRef& job,
+                                const JobAccess& access);
 
 class JobServiceImpl final : public v1::JobService::CallbackService {
  public:
@@ -68,6 +77,8 @@ class JobServiceImpl final : public v1::JobService::CallbackService {
                                       v1::ListTasksResponse*) override;
 
  private:
+  absl::StatusOr<CreateJobEvent> NewJob(const v1::CreateJobRequest& request,
+                                        const Principal& principal);
   template <typename Event>
   grpc::ServerUnaryReactor* ChangeJob(Admission admission, const std::string& name,
                                       v1::Job* response);
@@ -84,6 +95,9 @@ class WorkerServiceImpl final : public v1::WorkerService::CallbackService {
                                         v1::SynchronizeResponse*) override;
 
  private:
+  void Believe(UnaryCall* call, SynchronizeEvent event, absl::Duration max_wait,
+               v1::SynchronizeResponse* response);
+
   const ServiceContext& context_;
 };
 

@@ -1,5 +1,7 @@
 // WatchJob: a stream that follows the published state. One write is under way at a time; changes
 // meanwhile are merged into the next, which carries whatever is newest then.
+#include <functional>
+
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
@@ -15,8 +17,17 @@ class WatchCall;
 // Outlives the call for as long as the hub may still notify it.
 class WatchStream : public JobWatcher {
  public:
-  WatchStream(WatchCall* call, uint64_t job, int64_t after_version, WatchUpdates* updates)
-      : job_(job), updates_(updates), call_(call), sent_version_(after_version) {}
+  // Asked again and again: OK while the caller has the right.
+  using StillAllowed = std::function<absl::Status()>;
+
+  WatchStream(WatchCall* call, uint64_t job, int64_t after_version, NameForm form,
+              StillAllowed still_allowed, WatchUpdates* updates)
+      : job_(job),
+        form_(form),
+        still_allowed_(std::move(still_allowed)),
+        updates_(updates),
+        call_(call),
+        sent_version_(after_version) {}
 
   uint64_t job() const { return job_; }
 
@@ -58,6 +69,8 @@ class WatchStream : public JobWatcher {
   void Write() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const uint64_t job_;
+  const NameForm form_;
+  const StillAllowed still_allowed_;
   WatchUpdates* const updates_;
   absl::Mutex mutex_;
   WatchCall* call_ ABSL_GUARDED_BY(mutex_);
@@ -82,15 +95,15 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::WatchJobResponse> {
       FinishWith(admission_.status());
       return;
     }
-    const absl::StatusOr<std::string> id = ParseJobName("name", request.name());
-    if (!id.ok()) {
-      FinishWith(id.status());
+    const absl::StatusOr<JobRef> job = ParseJobName("name", request.name());
+    if (!job.ok()) {
+      FinishWith(job.status());
       return;
     }
     context.runtime->WhenCurrent(
-        [this, id = *id, after = request.after_version(), updates](const absl::Status& current) {
+        [this, job = *job, after = request.after_version(), updates](const absl::Status& current) {
           if (current.ok()) {
-            Start(id, after, updates);
+            Start(job, after, updates);
           } else {
             FinishWith(current);
           }
@@ -100,7 +113,8 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::WatchJobResponse> {
   void FinishWith(const absl::Status& status) { Finish(admission_.End(status)); }
 
  private:
-  void Start(const std::string& id, int64_t after_version, WatchUpdates* updates);
+  void Start(const JobRef& job, int64_t after_version, WatchUpdates* updates);
+  WatchStream::StillAllowed StillAllowed(const Job& job) const;
   void OnWriteDone(bool ok) override { stream()->OnWriteDone(ok); }
   void OnCancel() override {
     std::shared_ptr<WatchStream> stream;
@@ -131,14 +145,18 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::WatchJobResponse> {
 };
 
 // Once a stream has been given to the hub, the call may end and be deleted at any time.
-void WatchCall::Start(const std::string& id, int64_t after_version, WatchUpdates* updates) {
-  const std::optional<JobView> view = context_.runtime->published().Find(id);
-  if (!view.has_value()) {
-    FinishWith(NotFound("JOB_NOT_FOUND", absl::StrCat("no job ", Quoted(JobName(id)))));
+void WatchCall::Start(const JobRef& job, int64_t after_version, WatchUpdates* updates) {
+  const Principal& principal = *admission_.principal();
+  const absl::StatusOr<JobView> view =
+      FindJob(context_.runtime->published(), job, AccessTo(principal, Verb::kRead));
+  if (!view.ok()) {
+    FinishWith(view.status());
     return;
   }
   Runtime* const runtime = context_.runtime;
-  const auto stream = std::make_shared<WatchStream>(this, view->job->seq, after_version, updates);
+  const auto stream =
+      std::make_shared<WatchStream>(this, view->job->seq, after_version, NameFormFor(principal),
+                                    StillAllowed(*view->job), updates);
   bool cancelled;
   {
     absl::MutexLock lock(&mutex_);
@@ -152,13 +170,27 @@ void WatchCall::Start(const std::string& id, int64_t after_version, WatchUpdates
   if (!runtime->availability().ok()) stream->OnShutdown();
 }
 
+// By the policy and the time of that moment; a stream may outlive both its token and its right.
+WatchStream::StillAllowed WatchCall::StillAllowed(const Job& job) const {
+  const AccessControl* const access = context_.door.access;
+  if (access == nullptr) return [] { return absl::OkStatus(); };
+  return [access, principal = admission_.principal(), tenant = job.tenant,
+          id = job.id]() -> absl::Status {
+    UQ_ASSIGN_OR_RETURN(const Principal now, access->Again(*principal));
+    if (AccessTo(now, Verb::kRead).visible.Has(tenant)) return absl::OkStatus();
+    return NotFound("JOB_NOT_FOUND", absl::StrCat("no job ", Quoted(JobName(id))));
+  };
+}
+
 void WatchStream::Advance() {
   if (call_ == nullptr || ended_ || writing_) return;
+  const absl::Status allowed = still_allowed_();
+  if (!allowed.ok()) return End(allowed);
   if (!responses_.empty()) return Write();
   if (!dirty_) return;
   dirty_ = false;
   std::optional<WatchUpdates::Update> update =
-      updates_->After(job_, sent_version_, tasks_sent_version_);
+      updates_->After(job_, sent_version_, tasks_sent_version_, form_);
   if (!update.has_value()) {
     return End(NotFound("JOB_NOT_FOUND", "the job was deleted while it was watched"));
   }
@@ -199,8 +231,8 @@ void WatchStream::End(const absl::Status& status) {
 
 grpc::ServerWriteReactor<v1::WatchJobResponse>* JobServiceImpl::WatchJob(
     grpc::CallbackServerContext* rpc, const v1::WatchJobRequest* request) {
-  return new WatchCall(context_, Admit(context_, rpc, MethodRow("WatchJob")), *request,
-                       &watch_updates_);
+  return new WatchCall(context_, Admit(context_, rpc, MethodRow("WatchJob"), request->name()),
+                       *request, &watch_updates_);
 }
 
 }  // namespace uniquanf::server

@@ -15,6 +15,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "server/runtime/published_state.h"
+#include "server/service/converters.h"
 #include "uniquanf/v1/job_service.pb.h"
 
 namespace uniquanf::server {
@@ -31,7 +32,8 @@ class WatchUpdates {
   };
   // For a watcher that has seen `version` of the job, and of its tasks what had changed up to
   // `tasks_version` (-1: nothing). nullopt: there is no such job.
-  std::optional<Update> After(uint64_t job, int64_t version, int64_t tasks_version);
+  std::optional<Update> After(uint64_t job, int64_t version, int64_t tasks_version,
+                              NameForm form = NameForm::kShort);
 
   int64_t num_made() const;  // for tests
 
@@ -39,6 +41,7 @@ class WatchUpdates {
   struct Made {
     uint64_t job = 0;
     int64_t tasks_version = 0, version = 0;  // from, to
+    NameForm form = NameForm::kShort;
     Update update;
   };
 

@@ -1,4 +1,5 @@
 #include "common/rpc/time_proto.h"
+#include "server/service/outcome_claims.h"
 #include "server/service/services.h"
 
 namespace uniquanf::server {
@@ -6,24 +7,53 @@ namespace uniquanf::server {
 grpc::ServerUnaryReactor* WorkerServiceImpl::Synchronize(grpc::CallbackServerContext* rpc,
                                                          const v1::SynchronizeRequest* request,
                                                          v1::SynchronizeResponse* response) {
-  return UnaryCall::Serve(
-      Admit(context_, rpc, MethodRow("Synchronize")), [&](UnaryCall* call, const Caller&) {
-        absl::StatusOr<SynchronizeEvent> event = SynchronizeFromProto(*request);
-        if (!event.ok()) {
-          return call->Done(event.status());
-        }
-        // A worker that went away must not be given tasks in its held call.
-        call->set_on_cancel(
-            [runtime = context_.runtime, session = event->session, sequence = event->sequence] {
-              runtime->AbandonSynchronize(session, sequence);
-            });
-        context_.runtime->Synchronize(
-            *std::move(event), DurationFromProto(request->max_wait()),
-            [call, response, layout = &context_.layout](absl::StatusOr<SynchronizeReply> reply) {
-              if (reply.ok()) ReplyToProto(*reply, *layout, response);
-              call->Done(reply.status());
-            });
-      });
+  Admission admission = Admit(context_, rpc, MethodRow("Synchronize"), request->worker());
+  return UnaryCall::Serve(std::move(admission), [&](UnaryCall* call, const Principal& principal) {
+    absl::StatusOr<SynchronizeEvent> event = SynchronizeFromProto(*request);
+    if (!event.ok()) {
+      return call->Done(event.status());
+    }
+    // A worker that went away must not be given tasks in its held call.
+    call->set_on_cancel(
+        [runtime = context_.runtime, session = event->session, sequence = event->sequence] {
+          runtime->AbandonSynchronize(session, sequence);
+        });
+    if (context_.door.access == nullptr) {
+      return Believe(call, *std::move(event), DurationFromProto(request->max_wait()), response);
+    }
+    // A worker's name is its identity's; what the request says tells those that share one apart.
+    event->identity = principal.name;
+    event->worker = WorkerOf(principal, event->worker);
+    for (size_t i = 0; i < event->leases.size(); ++i) {
+      const v1::LeaseReport& report = request->leases(static_cast<int>(i));
+      if (report.has_succeeded()) event->leases[i].outcome.fault = FindNonsense(report.succeeded());
+    }
+    std::vector<OutcomeClaim> claims = ClaimsOf(*event, context_.runtime->published());
+    std::erase_if(claims, [](const OutcomeClaim& claim) { return !claim.outcome.fault.empty(); });
+    if (claims.empty() || context_.outcome_proof == nullptr) {
+      return Believe(call, *std::move(event), DurationFromProto(request->max_wait()), response);
+    }
+    context_.outcome_proof->Check(
+        claims, [this, call, request, response, claims, event = *std::move(event)](
+                    const absl::StatusOr<std::vector<std::string>>& faults) mutable {
+          if (!faults.ok()) return call->Done(faults.status());
+          for (size_t i = 0; i < claims.size(); ++i) {
+            event.leases[claims[i].lease].outcome.fault = (*faults)[i];
+          }
+          Believe(call, std::move(event), DurationFromProto(request->max_wait()), response);
+        });
+  });
+}
+
+void WorkerServiceImpl::Believe(UnaryCall* call, SynchronizeEvent event, absl::Duration max_wait,
+                                v1::SynchronizeResponse* response) {
+  const NameForm form = context_.door.access == nullptr ? NameForm::kShort : NameForm::kWithTenant;
+  context_.runtime->Synchronize(std::move(event), max_wait,
+                                [call, response, form, layout = &context_.layout](
+                                    const absl::StatusOr<SynchronizeReply>& reply) {
+                                  if (reply.ok()) ReplyToProto(*reply, *layout, form, response);
+                                  call->Done(reply.status());
+                                });
 }
 
 }  // namespace uniquanf::server

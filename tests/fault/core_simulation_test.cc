@@ -690,7 +690,7 @@ class World {
   void Settle() {
     settling_ = true;
     std::vector<std::string> ids;
-    for (const auto& [id, seq] : state_.job_of_id) ids.push_back(id);
+    for (const auto& [seq, entry] : state_.jobs) ids.push_back(entry.job.id);
     for (const std::string& id : ids) Apply(&state_, ResumeJobEvent{id}, now(), &edits_);
     for (SimWorker& worker : workers_) {
       Apply(&state_, DrainWorkerEvent{worker.name, false}, now(), &edits_);

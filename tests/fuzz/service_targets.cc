@@ -1,9 +1,15 @@
 // What the server reads: requests of clients and workers, the filter language, names, stored
 // records; and what a client reads of a server's error.
+#include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "common/base/check.h"
 #include "common/base/status.h"
 #include "common/base/version.h"
 #include "common/rpc/status_proto.h"
+#include "server/access/access_policy.h"
+#include "server/access/jwt.h"
 #include "server/service/converters.h"
 #include "server/service/job_listing.h"
 #include "server/service/resource_names.h"
@@ -12,6 +18,19 @@
 
 namespace uniquanf::server {
 namespace {
+
+constexpr char kPolicySeed[] = R"({"version": 1,
+  "certificates": {"trust_domain": "d", "names": {"ci": "tenant/a/user/ci"}, "gateways": ["g"]},
+  "tokens": [{"issuer": "i", "audience": "a", "keys": "/k", "kind": "user", "roles": {"r": "viewer"}}],
+  "bindings": [{"principals": ["tenant/*/user/*"], "role": "user", "tenants": ["@own", "b"]},
+               {"principals": ["operator/*"], "role": "operator"},
+               {"principals": ["worker/w?"], "role": "worker"}],
+  "tenants": {"*": {"max_priority": 3}}})";
+// The example keys of RFC 7517, appendix A.1, and of RFC 8037, appendix A.2.
+constexpr char kKeysSeed[] = R"({"keys": [
+  {"kty": "EC", "crv": "P-256", "use": "sig", "kid": "1",
+   "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4", "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"},
+  {"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo", "alg": "EdDSA"}]})";
 
 std::shared_ptr<const Job> SampleJob(uint64_t seq) {
   auto job = std::make_shared<Job>();
@@ -54,13 +73,78 @@ bool RunNames(absl::string_view bytes) {
   const auto job = ParseJobName("name", bytes);
   const auto task = ParseTaskName("name", bytes);
   const auto worker = ParseWorkerName("name", bytes);
-  if (job.ok()) UQ_CHECK(JobName(*job) == bytes);
-  if (task.ok()) UQ_CHECK(TaskNameOf(task->job, task->task) == bytes);
+  if (job.ok()) UQ_CHECK(JobName(job->id, job->tenant) == bytes);
+  if (task.ok()) UQ_CHECK(TaskNameOf(JobName(task->job, task->tenant), task->task) == bytes);
   if (worker.ok()) UQ_CHECK(WorkerName(*worker) == bytes);
   for (const absl::Status& status : {job.status(), task.status(), worker.status()}) {
     if (!status.ok()) CheckRefusal(status);
   }
   return job.ok() || task.ok() || worker.ok();
+}
+
+// A policy, asked about callers of every kind.
+bool RunPolicy(absl::string_view bytes) {
+  const absl::StatusOr<AccessPolicy> policy = AccessPolicy::Parse(bytes);
+  if (!policy.ok()) {
+    CheckRefusal(policy.status());
+    return false;
+  }
+  for (const char* name : {"tenant/a/user/u", "user/u", "operator/o", "worker/w"}) {
+    const Principal principal = policy->Resolve(*IdentityFromName(name));
+    // A worker's right is a worker's alone.
+    const bool works = !ScopeOf(principal, Verb::kWork, Resource::kWorker).empty();
+    UQ_CHECK(!works || principal.name == "worker/w");
+    (void)policy->LimitsOf("a");
+  }
+  return true;
+}
+
+// "NAME\nNAME...": those with a slash are URIs, the last one is the common name.
+bool RunCertificateNames(absl::string_view bytes) {
+  static const AccessPolicy& policy = *new AccessPolicy(*AccessPolicy::Parse(kPolicySeed));
+  PeerNames names;
+  for (const absl::string_view name : absl::StrSplit(bytes, '\n')) {
+    (absl::StrContains(name, '/') ? names.uris : names.dns_names).emplace_back(name);
+    names.common_name = std::string(name);
+  }
+  const absl::StatusOr<Identity> identity = policy.FromCertificate(names);
+  if (!identity.ok()) {
+    UQ_CHECK(absl::IsUnauthenticated(identity.status()) && !ErrorReason(identity.status()).empty());
+    return false;
+  }
+  const absl::StatusOr<Identity> again = IdentityFromName(identity->name);
+  UQ_CHECK(again.ok() && again->name == identity->name && again->tenants == identity->tenants);
+  UQ_CHECK(policy.Resolve(*identity).name == identity->name);
+  return true;
+}
+
+// A token before it is verified, and its claims as if it had been.
+bool RunToken(absl::string_view bytes) {
+  static const AccessPolicy& policy = *new AccessPolicy(*AccessPolicy::Parse(kPolicySeed));
+  const absl::StatusOr<Token> token = ParseToken(bytes);
+  if (!token.ok()) {
+    UQ_CHECK(ErrorReason(token.status()) == "INVALID_TOKEN");
+    return false;
+  }
+  UQ_CHECK(!VerifyToken(*token, *ParseTokenKeys(kKeysSeed)).ok());
+  const absl::StatusOr<Identity> identity =
+      policy.FromClaims(policy.issuers()[0], token->claims, absl::FromUnixSeconds(1000));
+  if (identity.ok()) UQ_CHECK(IdentityFromName(identity->name).ok());
+  return true;
+}
+
+bool RunTokenKeys(absl::string_view bytes) {
+  const absl::StatusOr<TokenKeys> keys = ParseTokenKeys(bytes);
+  if (!keys.ok()) {
+    CheckRefusal(keys.status());
+    return false;
+  }
+  for (const TokenKey& key : *keys) UQ_CHECK(key.key != nullptr);
+  Token token;
+  token.algorithm = TokenAlgorithm::kEs256;
+  token.signature = std::string(64, '\1');
+  UQ_CHECK(!VerifyToken(token, *keys).ok());
+  return true;
 }
 
 template <typename Message>
@@ -80,7 +164,7 @@ bool RunCreateJob(absl::string_view bytes) {
   }
   UQ_CHECK(CheckStoredJob(event->job).ok());
   v1::Job shown;
-  JobToProto(JobView{std::make_shared<const Job>(event->job), {}}, &shown);
+  JobToProto(JobView{std::make_shared<const Job>(event->job), {}}, NameForm::kShort, &shown);
   UQ_CHECK(shown.spec().IsInitialized() && !shown.SerializeAsString().empty());
   // What the store keeps reads back the same.
   const absl::StatusOr<Job> again = DecodeJob(EncodeJob(event->job));
@@ -200,8 +284,30 @@ std::vector<FuzzTarget> ServiceTargets() {
       {"Listing", RunListing, {"create_time desc", "priority desc", ""}, {" desc", ",", "\n"}},
       {"Names",
        RunNames,
-       {"jobs/a-b", "jobs/a/tasks/layer-0001", "workers/w.1:x_y"},
-       {"jobs/", "/tasks/", "workers/", "..", "%2F"}},
+       {"jobs/a-b", "jobs/a/tasks/layer-0001", "workers/w.1:x_y", "tenants/t/jobs/a/tasks/b"},
+       {"jobs/", "/tasks/", "workers/", "tenants/", "..", "%2F"}},
+      {"Policy",
+       RunPolicy,
+       {kPolicySeed},
+       {"\"version\": 1", "\"*\"", "@own", "worker/*", "tenant/", "null", "[]"}},
+      {"CertificateNames",
+       RunCertificateNames,
+       {"spiffe://d/tenant/a/user/u", "spiffe://d/worker/w\nx", "ci", "spiffe://d/operator/o\nci"},
+       {"spiffe://", "spiffe://d/", "tenant/", "/user/", "operator/", "worker/", "..", "%2e", "\n",
+        "g"}},
+      {"Token",
+       RunToken,
+       // {"alg":"ES256"} . {"sub":"u","tenant":"a","exp":1000} . 64 bytes
+       {absl::StrCat(absl::WebSafeBase64Escape("{\"alg\":\"ES256\"}"), ".",
+                     absl::WebSafeBase64Escape("{\"sub\":\"u\",\"tenant\":\"a\",\"exp\":1000}"),
+                     ".", absl::WebSafeBase64Escape(std::string(64, 's')))},
+       {".", "=", "eyJ", "..", "-_"},
+       // Most changes fall into the signature, which is looked at later.
+       /*max_accepted=*/0.95},
+      {"TokenKeys",
+       RunTokenKeys,
+       {kKeysSeed},
+       {"\"kty\"", "\"RSA\"", "\"n\": \"AQAB\"", "\"e\": \"AQAB\"", "\"oct\"", "\"use\": \"enc\""}},
       {"CreateJob",
        RunCreateJob,
        {CreateJobSeed()},

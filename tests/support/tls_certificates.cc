@@ -69,13 +69,18 @@ TlsFiles TlsAuthority::Issue(const std::string& name) const { return Issue(name,
 
 TlsFiles TlsAuthority::IssueExpired(const std::string& name) const { return Issue(name, -60); }
 
-TlsFiles TlsAuthority::Issue(const std::string& name, int64_t not_after_s) const {
+TlsFiles TlsAuthority::IssueFor(const std::string& name, const std::string& uri) const {
+  return Issue(name, kDay, ",URI:" + uri);
+}
+
+TlsFiles TlsAuthority::Issue(const std::string& name, int64_t not_after_s,
+                             const std::string& more_names) const {
   const Key key(EVP_EC_gen("P-256"), &EVP_PKEY_free);
   UQ_CHECK(key != nullptr);
   const Certificate certificate(NewCertificate(name, key.get(), not_after_s), &X509_free);
   X509_set_issuer_name(certificate.get(), X509_get_subject_name(certificate_.get()));
   AddExtension(certificate.get(), certificate_.get(), NID_subject_alt_name,
-               "DNS:localhost,IP:127.0.0.1");
+               ("DNS:localhost,IP:127.0.0.1" + more_names).c_str());
   UQ_CHECK(X509_sign(certificate.get(), key_.get(), EVP_sha256()) > 0);
 
   const std::string stem = directory_ + "/" + name_ + "-" + name;

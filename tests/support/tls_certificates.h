@@ -26,6 +26,8 @@ class TlsAuthority {
   const std::string& certificate_file() const { return certificate_file_; }
   // For a server at 127.0.0.1 or localhost and for any client; valid from an hour ago for a day.
   TlsFiles Issue(const std::string& name) const;
+  // The same for who has `uri` as the name besides (a SPIFFE ID).
+  TlsFiles IssueFor(const std::string& name, const std::string& uri) const;
   // The same, but its time is over.
   TlsFiles IssueExpired(const std::string& name) const;
 
@@ -33,7 +35,8 @@ class TlsAuthority {
   using Key = std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)>;
   using Certificate = std::unique_ptr<X509, decltype(&X509_free)>;
 
-  TlsFiles Issue(const std::string& name, int64_t not_after_s) const;
+  TlsFiles Issue(const std::string& name, int64_t not_after_s,
+                 const std::string& more_names = "") const;
 
   const std::string directory_;
   const std::string name_;

@@ -11,6 +11,7 @@
 #include "common/base/crash_point.h"
 #include "common/base/random.h"
 #include "common/base/status.h"
+#include "common/rpc/call_token.h"
 #include "common/rpc/status_proto.h"
 #include "common/rpc/time_proto.h"
 #include "grpcpp/client_context.h"
@@ -199,6 +200,10 @@ void Agent::MaybeStartCall(absl::Duration now) {
       *request.add_cached() = std::move(cached);
     }
   }
+  const absl::Status token = AddToken(options_.token_file, &call_->context);
+  // The server says what it thinks of a call without one; the file may come back.
+  if (!token.ok() && token != last_token_error_) observer_->OnNote(std::string(token.message()));
+  last_token_error_ = token;
   call_->sent_at = now;
   call_->max_wait = MaxWait();
   call_->has_final_reports = table_.has_final_reports();
@@ -244,11 +249,16 @@ bool Agent::FinishCall(absl::Duration now, AgentResult* result) {
 }
 
 bool Agent::OnCallError(const absl::Status& status, absl::Duration now, AgentResult* result) {
-  if (ErrorReason(status) == "VERSION_MISMATCH") {
+  const bool mismatch = ErrorReason(status) == "VERSION_MISMATCH";
+  const bool wait = mismatch && options_.wait_for_version && !accepted_;
+  if (mismatch && !wait) {
     *result = {AgentEnd::kVersionMismatch, status};
     return true;
   }
-  if (!accepted_ && IsRefusal(status)) {
+  if (wait && num_failed_calls_ == 0) {
+    observer_->OnNote(absl::StrCat("waiting for a server of this version: ", status.message()));
+  }
+  if (!accepted_ && !wait && IsRefusal(status)) {
     *result = {AgentEnd::kRefused, status};
     return true;
   }

@@ -38,7 +38,8 @@ struct AgentOptions {
   std::string session_id;  // fresh for every process
   // Of a process whose session the server does not accept any more; null: numbers are appended.
   std::function<std::string()> new_session_id;
-  std::string worker;  // "workers/{worker}"
+  std::string worker;      // "workers/{worker}"
+  std::string token_file;  // says who this worker is; read again for each call; empty: none
   std::string software_version;
   v1::WorkerCapabilities capabilities;
   int protocol_version = 1;
@@ -51,6 +52,9 @@ struct AgentOptions {
   absl::Duration call_timeout = absl::Seconds(10);  // beyond what the server may hold a call
   absl::Duration min_backoff = absl::Milliseconds(100);
   absl::Duration max_backoff = absl::Seconds(2);
+  // A server of another protocol version is waited for, until it has accepted this worker once: it
+  // is about to be upgraded.
+  bool wait_for_version = false;
   uint64_t jitter_seed = 0;
 };
 
@@ -136,6 +140,7 @@ class Agent {
   std::unique_ptr<Call> call_ ABSL_GUARDED_BY(mutex_);
   int64_t sequence_ ABSL_GUARDED_BY(mutex_) = 0;
   std::string session_id_ ABSL_GUARDED_BY(mutex_);
+  absl::Status last_token_error_ ABSL_GUARDED_BY(mutex_);
   int num_sessions_ ABSL_GUARDED_BY(mutex_) = 1;
   // Since when the server says that calls of this session are stale.
   std::optional<absl::Duration> stale_since_ ABSL_GUARDED_BY(mutex_);

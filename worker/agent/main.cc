@@ -24,6 +24,7 @@
 #include "common/base/standard_output.h"
 #include "common/base/status.h"
 #include "common/base/version.h"
+#include "common/rpc/call_token.h"
 #include "common/rpc/channel_source.h"
 #include "common/rpc/health_check.h"
 #include "common/rpc/quiet_grpc.h"
@@ -228,6 +229,11 @@ int RunWorker(const WorkerOptions& options) {
   }
   std::vector<std::unique_ptr<ChannelSource>> servers;
   for (const std::string& server : options.servers) {
+    if (const absl::Status token = CheckToken(options.token_file, server, options.tls);
+        !token.ok()) {
+      std::fprintf(stderr, "uniquanf-worker: %s\n", std::string(token.message()).c_str());
+      return kExitUsage;
+    }
     ChannelSourceOptions source_options;
     source_options.channel.tls = options.tls;
     source_options.channel.max_reconnect_backoff = absl::Seconds(1);  // be there when it comes back
@@ -249,6 +255,8 @@ int RunWorker(const WorkerOptions& options) {
   agent_options.session_id = ids->NewId("session");
   agent_options.new_session_id = [&ids] { return ids->NewId("session"); };
   agent_options.worker = absl::StrCat("workers/", options.name);
+  agent_options.token_file = options.token_file;
+  agent_options.wait_for_version = options.wait_for_version;
   agent_options.protocol_version = kProtocolVersion;
   agent_options.software_version = kSoftwareVersion;
   agent_options.capabilities = Capabilities(options, machine.num_cpus, *backends);

@@ -121,6 +121,10 @@ absl::StatusOr<WorkerOptions> ParseWorkerOptions(const std::vector<std::string>&
                [&options](absl::string_view text) {
                  return SetStallTimeout(text, &options.task_stall_timeout);
                });
+  flags.Bool(
+      "wait-for-version", &options.wait_for_version,
+      "at the start, wait for a server of another protocol version to be upgraded instead of "
+      "ending with code 3");
   flags.String("ready-file", "FILE", &options.ready_file,
                "written, with the worker's name, when the server has accepted this worker");
   flags.Section("Observing");
@@ -136,6 +140,10 @@ absl::StatusOr<WorkerOptions> ParseWorkerOptions(const std::vector<std::string>&
   flags.String("tls-key", "FILE", &options.tls.key_file, "PEM key of that certificate");
   flags.String("tls-server-name", "NAME", &options.tls.server_name,
                "name expected in the server's certificate");
+  flags.String("token-file", "FILE", &options.token_file,
+               "holds the token that says who this worker is, for a server that asks; read again "
+               "for each call");
+  flags.Environment("UNIQUANF_TOKEN_FILE");
   flags.Section("Other");
   flags.String(
       "health", "ADDRESS|URL", &options.health,

@@ -37,7 +37,9 @@ struct WorkerOptions {
   std::optional<uint32_t> artifact_mode;  // nullopt: kArtifactMode less the umask
   CacheFlags cache;
   ClientTlsOptions tls;
-  std::string health;  // not empty: check this address or URL, and end
+  std::string token_file;  // empty: no token
+  std::string health;      // not empty: check this address or URL, and end
+  bool wait_for_version = false;
   bool show_version = false;
 };
 

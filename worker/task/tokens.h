@@ -39,10 +39,10 @@ bool IsTokenFile(absl::string_view uri);
 // What is odd about a calibration set, in words for the user: equal sequences, few distinct tokens,
 // one token that fills it.
 std::vector<std::string> CalibrationWarnings(const CalibrationTokens& tokens);
-// int32 little-endian, as stored in a job's working objects.
-std::string TokensToBytes(const std::vector<int32_t>& ids);
 // The most that a tokens object may hold, in bytes.
 inline constexpr uint64_t kMaxTokenBytes = uint64_t{1} << 34;
+// int32 little-endian, as stored in a job's working objects.
+std::string TokensToBytes(const std::vector<int32_t>& ids);
 std::vector<int32_t> TokensFromBytes(absl::string_view bytes);
 
 }  // namespace uniquanf

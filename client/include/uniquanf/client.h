@@ -51,6 +51,9 @@ struct ClientOptions {
   std::string tls_ca_file;
   std::string tls_certificate_file, tls_key_file;  // the client's own, together
   std::string tls_server_name;                     // default: the server's host
+  // Holds a token that says who calls (JWT), for a server that asks; read again for each call. Sent
+  // over TLS, or to this machine, alone.
+  std::string token_file;
   // Deadline of each call, retries included. Watches have none.
   absl::Duration call_timeout = absl::Seconds(30);
   RetryOptions retry;
@@ -138,7 +141,7 @@ struct DownloadResult {
 class Client {
  public:
   // Checks the options and prepares a channel; the connection is made by the first call.
-  // kInvalidArgument (INVALID_TLS_OPTIONS, INVALID_SERVER).
+  // kInvalidArgument (INVALID_TLS_OPTIONS, INVALID_SERVER, INVALID_TOKEN_FILE, INSECURE_TOKEN).
   static absl::StatusOr<std::unique_ptr<Client>> Connect(const ClientOptions& options);
   ~Client();
 

@@ -631,11 +631,13 @@ TEST(MethodsTest, EveryMethodOfTheProtosHasARowAndEveryRowAMethod) {
   EXPECT_EQ(rows.size(), std::size(kMethods));
 }
 
-TEST(MethodsTest, ACallerWithoutTheRoleIsRefused) {
-  const Caller worker = {"peer", static_cast<unsigned>(Role::kWorker)};
+TEST(MethodsTest, ACallerWithoutTheRightIsRefused) {
+  Principal worker;
+  worker.grants = {{Role::kWorker, TenantScope(), ""}};
   EXPECT_THAT(CheckAccess(worker, MethodRow("Synchronize")), IsOk());
   for (const Method& method : kMethods) {
-    if (method.role == Role::kWorker) continue;
+    EXPECT_THAT(CheckAccess(Anonymous(), method), IsOk());
+    if (method.verb == Verb::kWork) continue;
     EXPECT_THAT(CheckAccess(worker, method),
                 FailsWith(StatusCode::kPermissionDenied, "PERMISSION_DENIED"));
   }
