@@ -154,7 +154,7 @@ hard=(--no-healthcheck --ulimit nofile=1024:1024 --ulimit nproc=4096:4096 --read
   --tmpfs /tmp -v "$shared:/shared")
 pod() { podman_of "$first" "$@"; }
 pod run -d --name uqs --network none "${hard[@]}" -v "$shared/data:/var/lib/uniquanf" localhost/uniquanf-server \
-  --listen=0.0.0.0:50051 --data-dir=/var/lib/uniquanf --metrics-listen=0.0.0.0:9090 --object-root=file:///shared/objects \
+  --listen=127.0.0.1:50051 --data-dir=/var/lib/uniquanf --metrics-listen=0.0.0.0:9090 --object-root=file:///shared/objects \
   --log-format=json >/dev/null || die "the server's container does not start"
 beside=(--network container:uqs "${hard[@]}")
 pod run -d --name uqp "${beside[@]}" localhost/uniquanf-proxy -db -f /shared/etc/haproxy.cfg >/dev/null

@@ -3,8 +3,10 @@ from helm_chart import CHART, sets
 
 PG = sets("state.kind=postgresql", "state.postgresql.existingSecret=db")
 S3 = sets("objects.uri=s3://b/p", "objects.s3Secret=s3")
-TLS = sets("server.tlsSecret=stls", "workerTlsSecret=wtls")
-MTLS = TLS + sets("server.clientCaSecret=cca")
+OPEN = sets("access.allowAnonymous=true")
+SECRETS = sets("server.tlsSecret=stls", "workerTlsSecret=wtls")
+TLS = SECRETS + OPEN
+MTLS = SECRETS + sets("server.clientCaSecret=cca")
 CERT = sets("certManager.enabled=true", "certManager.issuerRef.name=ca")
 CUDA = sets("workers.cuda.enabled=true")
 MON = sets("monitoring.podMonitor=true", "monitoring.rules=true", "monitoring.dashboard=true")
@@ -23,7 +25,12 @@ CASES = {
     "cuda": CUDA,
     "cuda alone": CUDA + sets("workers.cpu.enabled=false"),
     "no worker": sets("workers.cpu.enabled=false"),
+    "open": OPEN,
     "tls": TLS,
+    "tls with tokens": SECRETS + sets("access.policy.tokens[0].issuer=https://id", "access.policy.tokens[0].audience=uniquanf",
+                                      "access.policy.tokens[0].keys=https://id/keys"),
+    "an authority of its own": sets("certManager.enabled=true"),
+    "a trust domain": sets("access.trustDomain=example.org", "access.policy.tenants.research.max_priority=5"),
     "mutual tls": MTLS,
     "tls with a server name": TLS + sets("server.tlsServerName=quant.example.com"),
     "cert-manager": CERT,
@@ -70,7 +77,7 @@ CASES = {
     "threads": sets("workers.cpu.threads=8"),
     "LoadBalancer with mutual tls": MTLS + sets("server.service.type=LoadBalancer", "server.service.loadBalancerClass=x/y",
                                                 "server.service.loadBalancerSourceRanges={10.0.0.0/8}"),
-    "NodePort, insecure": sets("server.service.type=NodePort", "server.service.nodePort=30051", "server.service.allowInsecure=true"),
+    "NodePort, insecure": OPEN + sets("server.service.type=NodePort", "server.service.nodePort=30051", "server.service.allowInsecure=true"),
     "proxy": PG + S3 + sets("server.replicas=2", "proxy.enabled=true"),
     "proxy, LoadBalancer": PG + S3 + MTLS + sets("server.replicas=2", "proxy.enabled=true", "proxy.replicas=1",
                                                  "server.service.type=LoadBalancer"),
@@ -117,7 +124,10 @@ REFUSED = {
     "postgresql without a secret": (sets("state.kind=postgresql"), "existingSecret"),
     "a client CA without TLS": (sets("server.clientCaSecret=c"), "tlsSecret"),
     "TLS without the workers' secret": (sets("server.tlsSecret=s"), "workerTlsSecret"),
-    "LoadBalancer for everybody": (sets("server.service.type=LoadBalancer"), "allowInsecure"),
+    "LoadBalancer for everybody": (OPEN + sets("server.service.type=LoadBalancer"), "allowInsecure"),
+    "TLS with nothing to prove": (SECRETS, "clientCaSecret"),
+    "identity without TLS": (sets("certManager.enabled=false"), "access.allowAnonymous"),
+    "a typo in the policy": (sets("access.policy.binding=x"), "binding"),
     "LoadBalancer without proxy": (PG + S3 + MTLS + sets("server.replicas=2", "server.service.type=LoadBalancer"), "proxy.enabled"),
     "a node port on a ClusterIP": (sets("server.service.nodePort=30051"), "NodePort"),
     "KEDA without Prometheus": (sets("workers.cpu.autoscaling.kind=keda"), "prometheusAddress"),
@@ -125,8 +135,7 @@ REFUSED = {
     "a Job that scales": (sets("workers.cpu.kind=Job", "workers.cpu.autoscaling.kind=hpa"), "ScaledJob"),
     "a ScaledJob without KEDA": (sets("workers.cpu.kind=ScaledJob"), "keda"),
     "two monitors": (sets("monitoring.podMonitor=true", "monitoring.serviceMonitor=true"), "twice"),
-    "cert-manager beside secrets": (CERT + TLS, "certManager"),
-    "cert-manager without an issuer": (sets("certManager.enabled=true"), "issuerRef"),
+    "cert-manager beside secrets": (CERT + SECRETS, "certManager"),
     "a pool's name with capitals": (sets("workers.Big.enabled=true"), "Big"),
     "a pool's name that is too long": (sets(f"workers.{'p' * 15}.enabled=true"), "p" * 15),
     "a digest that is none": (sets("image.digests.uniquanf-server=latest"), "digests"),

@@ -1,4 +1,5 @@
 """Tests of the Helm chart on renderings, without a cluster. scripts/chart_check.sh runs them."""
+import json
 import os
 import pathlib
 import re
@@ -375,18 +376,52 @@ class OperationTest(unittest.TestCase):
         self.assertIn("--server=u-server-headless:50051", pod["spec"]["containers"][0]["args"])
 
     def test_workers_wait_for_a_server_of_their_version(self):  # K19
-        spec = pod_template(find(render(*FLEET), "Deployment", WORKER))["spec"]
-        waiting = spec["initContainers"][0]
-        self.assertEqual(waiting["image"], "uniquanf:0.1.0")
-        self.assertIn("--server=u-server-headless:50051", waiting["command"])
-        self.assertNotIn("initContainers", pod_template(find(render(*sets("workers.cpu.waitForServer=false")), "Deployment", WORKER))["spec"])
+        self.assertIn("--wait-for-version", container(render(*FLEET), "Deployment", WORKER)["args"])
+        self.assertNotIn("--wait-for-version", container(render(*sets("workers.cpu.waitForServer=false")), "Deployment", WORKER)["args"])
+
+    def test_no_server_is_open_by_default(self):  # SECURITY T9
+        for name, arguments in cases.CASES.items():
+            objects = render(*arguments)
+            kind = "StatefulSet" if any(o["kind"] == "StatefulSet" for o in objects) else "Deployment"
+            args = next(c["args"] for o in objects if o["kind"] == kind and o["metadata"]["name"].endswith("-server")
+                        for c in o["spec"]["template"]["spec"]["containers"])
+            is_open = "access.allowAnonymous=true" in arguments
+            self.assertEqual("--insecure-allow-anonymous" in args, is_open, name)
+            if not is_open:
+                for flag in ("--policy=/policy/policy.json", "--tls-cert=/tls/server/tls.crt"):
+                    self.assertIn(flag, args, name)
+
+    def test_the_compose_file_s_server_is_closed(self):  # SECURITY T9
+        services = yaml.safe_load((TESTS.parents[1] / "docker/compose.yaml").read_text())["services"]
+        command = services["server"]["command"]
+        self.assertIn("--policy=/tls/policy.json", command)
+        self.assertIn("--tls-ca=/tls/ca.crt", command)
+        self.assertNotIn("--insecure-allow-anonymous", command)
+        mounted = {v["target"]: pathlib.Path(v["source"]).name for v in services["server"]["volumes"]}
+        self.assertEqual((mounted["/tls/tls.key"], mounted["/tls/policy.json"]), ("server.key", "policy.json"))
+        keys = {name: [pathlib.Path(v["source"]).name for v in service["volumes"] if v["target"] == "/tls/tls.key"]
+                for name, service in services.items() if "build" in service}
+        self.assertEqual(keys, {"server": ["server.key"], "worker": ["worker.key"], "worker-gpu": ["worker.key"], "client": ["user.key"]})
+
+    def test_the_policy_gives_the_release_s_own_certificates_their_roles(self):
+        objects = render(*cases.CASES["a trust domain"])
+        policy = json.loads(find(objects, "ConfigMap", "u-policy")["data"]["policy.json"])
+        self.assertEqual(policy["certificates"]["trust_domain"], "example.org")
+        self.assertEqual({b["role"] for b in policy["bindings"]}, {"user", "operator", "worker"})
+        self.assertEqual(policy["tenants"], {"research": {"max_priority": 5}})
+        for who in ("worker", "operator"):
+            self.assertEqual(find(objects, "Certificate", f"u-{who}")["spec"]["uris"], [f"spiffe://example.org/{who}/u"])
+        self.assertNotIn("uris", find(objects, "Certificate", "u-server")["spec"])
+        for name in ("u-server", "u-worker", "u-operator"):
+            self.assertEqual(find(objects, "Certificate", name)["spec"]["issuerRef"]["name"], "u-ca")
+        self.assertTrue(find(objects, "Certificate", "u-ca")["spec"]["isCA"])
+        self.assertEqual(find(objects, "Issuer", "u-ca")["spec"]["ca"]["secretName"], "u-ca")
 
     def test_tls_reaches_every_caller(self):
         for arguments, cert in ((TLS, False), (MTLS, True)):
             objects = render(*arguments)
             spec = pod_template(find(objects, "Deployment", WORKER))["spec"]
-            for args in (spec["containers"][0]["args"], spec["initContainers"][0]["command"],
-                         find(objects, "Pod")["spec"]["containers"][0]["args"]):
+            for args in (spec["containers"][0]["args"], find(objects, "Pod")["spec"]["containers"][0]["args"]):
                 self.assertIn("--tls-ca=/tls/ca.crt", args)
                 self.assertEqual("--tls-cert=/tls/tls.crt" in args, cert)
 

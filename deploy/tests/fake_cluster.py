@@ -8,9 +8,11 @@ import tempfile
 import threading
 
 RESOURCES = {
-    "v1": {"Service": "services", "ServiceAccount": "serviceaccounts", "PersistentVolumeClaim": "persistentvolumeclaims"},
+    "v1": {"Service": "services", "ServiceAccount": "serviceaccounts", "PersistentVolumeClaim": "persistentvolumeclaims",
+           "ConfigMap": "configmaps"},
     "apps/v1": {"Deployment": "deployments", "StatefulSet": "statefulsets"},
     "networking.k8s.io/v1": {"NetworkPolicy": "networkpolicies"},
+    "cert-manager.io/v1": {"Certificate": "certificates", "Issuer": "issuers"},
 }
 
 

@@ -8,8 +8,8 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NAME = re.compile(r"\b(?:uniquanf|process)_[a-z_]+\b")
 SUFFIX = re.compile(r"_(bucket|sum|count)$")
-# Not in the scrape of a machine that lacks what they are of: GPUs, TLS files.
-OPTIONAL = re.compile(r"^uniquanf_(worker_gpu|tls)_")
+# Not in the scrape of a machine that lacks what they are of: GPUs, TLS files, a policy, an audit log.
+OPTIONAL = re.compile(r"^uniquanf_(worker_gpu|tls|policy|token|audit|auth)_")
 
 
 def names_in(text):

@@ -1,6 +1,6 @@
 """Checks objects against JSON schemas of Kubernetes and of custom resources: strict ones (unknown fields are errors) where
 the environment variable SCHEMAS names a folder of GROUP_VERSION_KIND.json, else those of npm's kubernetes-models (types and
-required fields), through validate_models.mjs in the folder that MODELS names."""
+required fields), through validate_models.mjs in the folder that MODELS names. The folder schemas beside this file has some more."""
 import functools
 import json
 import os
@@ -17,8 +17,11 @@ MODELS = os.environ.get("MODELS")
 def _validator(api_version, kind):
     group, _, version = api_version.rpartition("/")
     name = "_".join(part for part in (group, version, kind) if part).lower()
-    path = pathlib.Path(SCHEMAS) / f"{name}.json"
-    return jsonschema.Draft7Validator(json.loads(path.read_text())) if path.exists() else None
+    for folder in (pathlib.Path(SCHEMAS), pathlib.Path(__file__).resolve().parent / "schemas"):
+        path = folder / f"{name}.json"
+        if path.exists():
+            return jsonschema.Draft7Validator(json.loads(path.read_text()))
+    return None
 
 
 def problems(documents):

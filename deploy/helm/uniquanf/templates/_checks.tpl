@@ -10,17 +10,21 @@ stands in values.schema.json; here is what values mean together. */}}
 {{- if and (not $sqlite) (not .Values.state.postgresql.existingSecret) -}}
 {{- fail "state.kind=postgresql needs state.postgresql.existingSecret" -}}
 {{- end -}}
-{{- if and .Values.certManager.enabled (or $server.tlsSecret $server.clientCaSecret .Values.workerTlsSecret) -}}
+{{- if and (include "uniquanf.certManager" .) (or $server.tlsSecret $server.clientCaSecret .Values.workerTlsSecret) -}}
 {{- fail "certManager.enabled makes the certificates: leave server.tlsSecret, server.clientCaSecret and workerTlsSecret empty" -}}
-{{- end -}}
-{{- if and .Values.certManager.enabled (not .Values.certManager.issuerRef.name) -}}
-{{- fail "certManager.enabled needs certManager.issuerRef.name" -}}
 {{- end -}}
 {{- if and $server.clientCaSecret (not $server.tlsSecret) -}}
 {{- fail "server.clientCaSecret needs server.tlsSecret" -}}
 {{- end -}}
 {{- if and $server.tlsSecret (not .Values.workerTlsSecret) -}}
 {{- fail "server.tlsSecret needs workerTlsSecret, with ca.crt" -}}
+{{- end -}}
+{{- $anonymous := .Values.access.allowAnonymous -}}
+{{- if and (not $anonymous) (not (include "uniquanf.serverTls" .)) -}}
+{{- fail "callers are to prove who they are, which needs TLS: set certManager.enabled, or server.tlsSecret with server.clientCaSecret, or access.allowAnonymous=true" -}}
+{{- end -}}
+{{- if and (not $anonymous) (not (include "uniquanf.clientCa" .)) (not .Values.access.policy.tokens) -}}
+{{- fail "server.tlsSecret alone leaves callers nothing to prove who they are with: set server.clientCaSecret, or access.policy.tokens, or access.allowAnonymous=true" -}}
 {{- end -}}
 {{- if and .Values.objects.s3Secret (not (hasPrefix "s3://" .Values.objects.uri)) -}}
 {{- fail "objects.s3Secret needs objects.uri=s3://bucket/prefix: without it objects lie on a volume" -}}
@@ -32,8 +36,8 @@ stands in values.schema.json; here is what values mean together. */}}
 {{- if and (gt $replicas 1) (not .Values.proxy.enabled) -}}
 {{- fail (printf "server.service.type=%s with several servers needs proxy.enabled: a caller from outside must reach the active one" $server.service.type) -}}
 {{- end -}}
-{{- if and (not (include "uniquanf.clientCa" .)) (not $server.service.allowInsecure) -}}
-{{- fail (printf "server.service.type=%s opens the service beyond the cluster and its callers prove nothing: set server.tlsSecret and server.clientCaSecret (or certManager.enabled), or server.service.allowInsecure=true" $server.service.type) -}}
+{{- if and $anonymous (not $server.service.allowInsecure) -}}
+{{- fail (printf "server.service.type=%s opens the service beyond the cluster and its callers prove nothing: set access.allowAnonymous=false, or server.service.allowInsecure=true" $server.service.type) -}}
 {{- end -}}
 {{- end -}}
 {{- if and $server.service.nodePort (eq $server.service.type "ClusterIP") -}}

@@ -84,17 +84,28 @@ storageClassName: {{ include "uniquanf.text" . | quote }}
 {{- end -}}
 
 {{/* Certificates: made by cert-manager, or the Secrets that values name. */}}
+{{- define "uniquanf.certManager" -}}
+{{- if kindIs "bool" .Values.certManager.enabled -}}{{- if .Values.certManager.enabled -}}true{{- end -}}
+{{- else if not (or .Values.server.tlsSecret .Values.access.allowAnonymous) -}}true{{- end -}}
+{{- end -}}
 {{- define "uniquanf.serverTls" -}}
-{{- if .Values.certManager.enabled -}}{{ include "uniquanf.name" . }}-server-tls
+{{- if include "uniquanf.certManager" . -}}{{ include "uniquanf.name" . }}-server-tls
 {{- else -}}{{ include "uniquanf.text" .Values.server.tlsSecret }}{{- end -}}
 {{- end -}}
 {{- define "uniquanf.clientCa" -}}
-{{- if .Values.certManager.enabled -}}{{ include "uniquanf.name" . }}-server-tls
+{{- if include "uniquanf.certManager" . -}}{{ include "uniquanf.name" . }}-server-tls
 {{- else -}}{{ include "uniquanf.text" .Values.server.clientCaSecret }}{{- end -}}
 {{- end -}}
 {{- define "uniquanf.workerTls" -}}
-{{- if .Values.certManager.enabled -}}{{ include "uniquanf.name" . }}-worker-tls
+{{- if include "uniquanf.certManager" . -}}{{ include "uniquanf.name" . }}-worker-tls
 {{- else -}}{{ include "uniquanf.text" .Values.workerTlsSecret }}{{- end -}}
+{{- end -}}
+
+{{/* The policy file. */}}
+{{- define "uniquanf.policy" -}}
+{{- $bindings := list (dict "principals" (list "tenant/*/user/*") "role" "user") (dict "principals" (list "operator/*") "role" "operator") (dict "principals" (list "worker/*") "role" "worker") -}}
+{{- $policy := dict "version" 1 "certificates" (dict "trust_domain" .Values.access.trustDomain) "bindings" $bindings -}}
+{{- merge (deepCopy .Values.access.policy) $policy | toPrettyJson -}}
 {{- end -}}
 
 {{/* The servers as workers and tests reach them: with standbys the headless name, whose addresses

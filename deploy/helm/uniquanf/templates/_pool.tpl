@@ -60,34 +60,8 @@ spec:
   restartPolicy: Never
   {{- end }}
   terminationGracePeriodSeconds: {{ $pool.terminationGracePeriodSeconds }}
-  {{- if or $pool.waitForServer $pool.initContainers }}
-  initContainers:
-    {{- if $pool.waitForServer }}
-    # Server first: a worker of another protocol version would end at once, again and again.
-    - name: wait-for-server
-      image: {{ include "uniquanf.image" (dict "root" $root "image" $values.clientImage) | quote }}
-      imagePullPolicy: {{ $values.image.pullPolicy }}
-      securityContext: {{- include "uniquanf.containerSecurity" $root | nindent 8 }}
-      command:
-        - sh
-        - -c
-        - |
-          mine=$(uniquanf version); mine=${mine##* }
-          until uniquanf info --json "$@" | grep -q "\"version\": *\"$mine\""; do
-            echo "waiting for a server of version $mine"; sleep 3
-          done
-        - wait-for-server
-        - {{ printf "--server=%s" (include "uniquanf.serverAddress" $root) | quote }}
-        {{- include "uniquanf.clientTlsArgs" $root | nindent 8 }}
-      resources: {{- include "uniquanf.smallResources" $root | nindent 8 }}
-      {{- if include "uniquanf.serverTls" $root }}
-      volumeMounts:
-        - {name: tls, mountPath: /tls, readOnly: true}
-      {{- end }}
-    {{- end }}
-    {{- with $pool.initContainers }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
+  {{- with $pool.initContainers }}
+  initContainers: {{- toYaml . | nindent 4 }}
   {{- end }}
   containers:
     - name: worker
@@ -103,6 +77,10 @@ spec:
         - --metrics-listen=0.0.0.0:9090
         - --log-format=json
         - {{ printf "--label=pool=%s" .name | quote }}
+        {{- if $pool.waitForServer }}
+        # Server first: a worker of another protocol version would end at once, again and again.
+        - --wait-for-version
+        {{- end }}
         {{- if $job }}
         - {{ printf "--exit-when-idle=%s" $pool.exitWhenIdle | quote }}
         {{- end }}
