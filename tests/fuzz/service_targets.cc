@@ -1,5 +1,6 @@
 // What the server reads: requests of clients and workers, the filter language, names, stored
 // records; and what a client reads of a server's error.
+#include "client/cli/yaml.h"
 #include "common/base/check.h"
 #include "common/base/status.h"
 #include "common/base/version.h"
@@ -179,6 +180,19 @@ std::string StoredTaskSeed() {
   return EncodeTask(task);
 }
 
+// What it reads it writes so that the same is read again.
+bool RunYaml(absl::string_view bytes) {
+  const auto document = cli::ParseYaml(bytes);
+  if (!document.ok()) {
+    CheckRefusal(document.status());
+    return false;
+  }
+  const auto again = cli::ParseYaml(cli::ToYaml(nlohmann::ordered_json::parse(
+      document->dump(-1, ' ', false, nlohmann::json::error_handler_t::replace))));
+  UQ_CHECK(again.ok());
+  return true;
+}
+
 std::string ErrorSeed() {
   return ToGrpcStatus(InvalidInput("SOME_REASON", "text")).error_details();
 }
@@ -218,6 +232,12 @@ std::vector<FuzzTarget> ServiceTargets() {
        RunStoredTask,
        {StoredTaskSeed()},
        {"\x0a\x02", "\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"}},
+      {"Yaml",
+       RunYaml,
+       {"# a job\njob_id: one\nlabels: {team: a}\nspec:\n  bits: 3\n  overrides:\n    - {pattern: "
+        "\"*\"}\n",
+        "[1, 2.5, null, true, 'x']", "a: &a [1]\nb: *a\n", "{\"a\": {\"b\": [\"c\"]}}"},
+       {": ", "- ", "&a", "*a", "!!", "---\n", "|\n", "<<: ", "\t", "\"", "\x00", "? "}},
       {"ErrorDetails",
        RunErrorDetails,
        {ErrorSeed()},
