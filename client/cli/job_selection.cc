@@ -43,11 +43,12 @@ absl::Status AddStates(const std::vector<std::string>& given, std::vector<std::s
       const std::string state = absl::AsciiStrToUpper(absl::StripAsciiWhitespace(part));
       if (std::find(all.begin(), all.end(), state) == all.end()) {
         const std::string nearest = NearestName(state, all);
-        return InvalidInput("INVALID_FLAG",
-                            absl::StrCat("flag --state is \"", part, "\": allowed: ",
-                                         absl::AsciiStrToLower(absl::StrJoin(all, ", ")),
-                                         nearest.empty() ? "" : ". Did you mean ", nearest,
-                                         nearest.empty() ? "" : "?"));
+        return InvalidInput(
+            "INVALID_FLAG",
+            absl::StrCat("flag --state is \"", part,
+                         "\": allowed: ", absl::AsciiStrToLower(absl::StrJoin(all, ", ")),
+                         nearest.empty() ? "" : ". Did you mean ", absl::AsciiStrToLower(nearest),
+                         nearest.empty() ? "" : "?"));
       }
       wanted.push_back(state);
     }

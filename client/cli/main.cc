@@ -111,10 +111,6 @@ int Complete(Arguments words) {
 }
 
 int Run(Arguments arguments) {
-  if (!arguments.empty() && arguments[0] == "__complete") {
-    arguments.erase(arguments.begin());
-    return Complete(std::move(arguments));
-  }
   const size_t index = FindCommandIndex(arguments);
   if (index >= arguments.size()) {
     for (const std::string& argument : arguments) {
@@ -131,6 +127,7 @@ int Run(Arguments arguments) {
   const std::string name = arguments[index];
   arguments.erase(arguments.begin() + index);
   if (name == "help") return Help(arguments);
+  if (name == "__complete") return Complete(std::move(arguments));
   const ProgramCommand* const command = FindCommand(Program(), name);
   return command == nullptr ? UnknownCommand(name) : command->run(arguments);
 }

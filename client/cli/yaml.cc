@@ -108,8 +108,10 @@ void Emit(const nlohmann::ordered_json& value, YAML::Emitter* out) {
     const std::string text = value.get<std::string>();
     if (!PlainScalar(text).is_string()) *out << YAML::DoubleQuoted;
     *out << text;
+  } else if (value.is_null()) {
+    *out << YAML::Null;
   } else {
-    *out << value.dump();  // null, true, numbers: the same in both
+    *out << value.dump();  // true, false, numbers: the same in both
   }
 }
 

@@ -26,6 +26,18 @@ int Columns(absl::string_view text) {
       std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; }));
 }
 
+std::string WithoutColors(absl::string_view text) {
+  std::string out;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '\x1b') {
+      out.push_back(text[i]);
+      continue;
+    }
+    while (i < text.size() && text[i] != 'm') ++i;
+  }
+  return out;
+}
+
 // The first `columns` columns of `text`; control characters, which would break the redraw, are
 // shown.
 std::string Cut(absl::string_view text, int columns) {
@@ -147,27 +159,34 @@ void TerminalProgress::Write(absl::string_view text) {
   }
 }
 
-// Moves to the first drawn row and clears from there to the end of the screen.
+int TerminalProgress::Width() const {
+  winsize size = {};
+  if (options_.width != 0) return options_.width;
+  return ::ioctl(fd_, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+}
+
+// Moves to the first drawn row and clears from there to the end of the screen. A terminal that has
+// become narrower has broken the lines into several rows.
 void TerminalProgress::EraseTo(std::string* out) {
-  if (num_drawn_ > 0) absl::StrAppend(out, "\x1b[", num_drawn_, "A\r\x1b[J");
-  num_drawn_ = 0;
+  const int width = Width();
+  int rows = 0;
+  for (const int columns : drawn_) rows += std::max(1, (columns + width - 1) / width);
+  if (rows > 0) absl::StrAppend(out, "\x1b[", rows, "A\r\x1b[J");
+  drawn_.clear();
 }
 
 void TerminalProgress::Redraw() {
-  int width = options_.width, height = options_.height;
+  int height = options_.height;
   winsize size = {};
-  if ((width == 0 || height == 0) && ::ioctl(fd_, TIOCGWINSZ, &size) == 0) {
-    if (width == 0) width = size.ws_col;
-    if (height == 0) height = size.ws_row;
-  }
-  if (width == 0) width = 80;
+  if (height == 0 && ::ioctl(fd_, TIOCGWINSZ, &size) == 0) height = size.ws_row;
   if (height == 0) height = 24;
   std::string out;
   EraseTo(&out);
+  const int width = Width();
   for (const std::string& line :
        RenderProgress(rows_, width, height, options_.color, options_.utf8)) {
     absl::StrAppend(&out, line, "\n");
-    ++num_drawn_;
+    drawn_.push_back(Columns(WithoutColors(line)));
   }
   Write(out);
   last_draw_ = clock_.Monotonic();
@@ -196,7 +215,7 @@ void TerminalProgress::Update(const std::vector<ProgressRow>& rows) {
   }
   rows_ = rows;
   dirty_ = true;
-  if (num_drawn_ == 0 || clock_.Monotonic() - last_draw_ >= options_.redraw_interval) Redraw();
+  if (drawn_.empty() || clock_.Monotonic() - last_draw_ >= options_.redraw_interval) Redraw();
 }
 
 void TerminalProgress::Print(absl::string_view text) {
@@ -206,7 +225,7 @@ void TerminalProgress::Print(absl::string_view text) {
     return;
   }
   std::string out;
-  const bool redraw = num_drawn_ > 0;
+  const bool redraw = !drawn_.empty();
   EraseTo(&out);
   absl::StrAppend(&out, line, "\n");
   Write(out);
@@ -215,7 +234,7 @@ void TerminalProgress::Print(absl::string_view text) {
 
 void TerminalProgress::Finish() {
   if (dirty_) Redraw();
-  num_drawn_ = 0;
+  drawn_.clear();
   rows_.clear();
 }
 

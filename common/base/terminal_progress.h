@@ -59,6 +59,8 @@ class TerminalProgress {
  private:
   void Redraw();
   void EraseTo(std::string* out);
+  // Of the terminal now.
+  int Width() const;
   void PrintLines(const std::vector<ProgressRow>& rows);
   void Write(absl::string_view text);
 
@@ -72,8 +74,8 @@ class TerminalProgress {
   const TerminalProgressOptions options_;
   const Clock& clock_;
   std::vector<ProgressRow> rows_;
-  int num_drawn_ = 0;   // rows on the screen now
-  bool dirty_ = false;  // rows_ is newer than the screen
+  std::vector<int> drawn_;  // columns of each line on the screen now
+  bool dirty_ = false;      // rows_ is newer than the screen
   absl::Duration last_draw_ = -absl::InfiniteDuration();
   std::map<std::string, Printed> printed_;
 };

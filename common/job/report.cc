@@ -14,6 +14,11 @@ Json OptionalJson(const std::optional<double>& value) {
   return value.has_value() ? NumberJson(*value) : Json(nullptr);
 }
 
+// A layer that was not reconstructed has no block error; the API's 0 stands for that.
+Json MeasuredJson(const LayerReport& layer, double error) {
+  return layer.initial_loss == 0 && layer.final_loss == 0 ? Json(nullptr) : NumberJson(error);
+}
+
 Json SecondsJson(absl::Duration duration) { return NumberJson(absl::ToDoubleSeconds(duration)); }
 
 Json QualityJson(const std::optional<QualityReport>& quality) {
@@ -49,8 +54,8 @@ Json ToJson(const JobReport& report) {
   for (const LayerReport& layer : report.layers) {
     json["layers"].push_back({{"layer", layer.layer},
                               {"bits", layer.bits},
-                              {"initial_loss", NumberJson(layer.initial_loss)},
-                              {"final_loss", NumberJson(layer.final_loss)},
+                              {"initial_loss", MeasuredJson(layer, layer.initial_loss)},
+                              {"final_loss", MeasuredJson(layer, layer.final_loss)},
                               {"duration_seconds", SecondsJson(layer.duration)}});
   }
   json["windows"] = Json::array();

@@ -4,6 +4,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "client/cli/yaml.h"
 #include "common/base/check.h"
 #include "common/base/status.h"
 #include "common/base/version.h"
@@ -263,6 +264,19 @@ std::string StoredTaskSeed() {
   return EncodeTask(task);
 }
 
+// What it reads it writes so that the same is read again.
+bool RunYaml(absl::string_view bytes) {
+  const auto document = cli::ParseYaml(bytes);
+  if (!document.ok()) {
+    CheckRefusal(document.status());
+    return false;
+  }
+  const auto again = cli::ParseYaml(cli::ToYaml(nlohmann::ordered_json::parse(
+      document->dump(-1, ' ', false, nlohmann::json::error_handler_t::replace))));
+  UQ_CHECK(again.ok());
+  return true;
+}
+
 std::string ErrorSeed() {
   return ToGrpcStatus(InvalidInput("SOME_REASON", "text")).error_details();
 }
@@ -324,6 +338,12 @@ std::vector<FuzzTarget> ServiceTargets() {
        RunStoredTask,
        {StoredTaskSeed()},
        {"\x0a\x02", "\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"}},
+      {"Yaml",
+       RunYaml,
+       {"# a job\njob_id: one\nlabels: {team: a}\nspec:\n  bits: 3\n  overrides:\n    - {pattern: "
+        "\"*\"}\n",
+        "[1, 2.5, null, true, 'x']", "a: &a [1]\nb: *a\n", "{\"a\": {\"b\": [\"c\"]}}"},
+       {": ", "- ", "&a", "*a", "!!", "---\n", "|\n", "<<: ", "\t", "\"", "\x00", "? "}},
       {"ErrorDetails",
        RunErrorDetails,
        {ErrorSeed()},

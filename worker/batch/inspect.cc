@@ -47,9 +47,9 @@ void PrintText(const Manifest& manifest) {
   std::printf("AnyBCQ         %s\n", manifest.anybcq_omitted.empty()
                                          ? "config.json has the section its runtime reads"
                                          : PrintableText(manifest.anybcq_omitted).c_str());
-  std::printf("\n%5s  %14s  %14s\n", "layer", "initial error", "stored error");
+  std::printf("\n%5s  %18s  %14s\n", "layer", "block error before", "after");
   for (const ManifestLayer& layer : manifest.layers) {
-    std::printf("%5d  %14.4e  %14.4e\n", layer.layer, layer.initial_loss, layer.final_loss);
+    std::printf("%5d  %18.4e  %14.4e\n", layer.layer, layer.initial_loss, layer.final_loss);
   }
   std::printf("\n%-40s  %13s  %4s  %6s  %12s\n", "module", "shape", "bits", "group",
               "weight error");

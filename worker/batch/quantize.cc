@@ -258,7 +258,7 @@ class QuantizeRun {
       UQ_RETURN_IF_ERROR(work_->RecordFinished(prepared_.plan_sha256, key, result));
       absl::MutexLock lock(&mutex_);
       if (outcome.initial_loss > 0) {
-        progress_.Print(absl::StrFormat("%s: output error %.3e -> %.3e", name, outcome.initial_loss,
+        progress_.Print(absl::StrFormat("%s: block error %.3e -> %.3e", name, outcome.initial_loss,
                                         outcome.final_loss));
       }
     } else {
@@ -293,7 +293,7 @@ class QuantizeRun {
       row.label = task;
       row.fraction = part;
       row.detail = progress.loss > 0
-                       ? absl::StrFormat("%s, loss %.3e", progress.phase, progress.loss)
+                       ? absl::StrFormat("%s, block error %.3e", progress.phase, progress.loss)
                        : std::string(progress.phase);
       if (num_layers > 0) {
         progress_.Update({job, row});

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "common/base/printable.h"
 #include "common/base/status.h"
@@ -112,9 +113,11 @@ int Fail(const absl::Status& status, bool json) {
     error["error"]["message"] = std::string(status.message());
     PrintJsonLine(error);
   }
-  std::fprintf(stderr, "error: %s\n", PrintableText(status.message()).c_str());
+  const std::string reason = ErrorReason(status);
+  std::fprintf(stderr, "error: %s%s\n", PrintableText(status.message()).c_str(),
+               reason.empty() ? "" : absl::StrCat(" [", PrintableText(reason), "]").c_str());
   // The settings are right, what they bring is not good enough.
-  if (ErrorReason(status) == "QUALITY_TARGET") return kFailed;
+  if (reason == "QUALITY_TARGET") return kFailed;
   switch (status.code()) {
     case absl::StatusCode::kCancelled:
       return kInterrupted;

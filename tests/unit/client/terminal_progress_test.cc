@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <pty.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <string>
@@ -89,6 +91,35 @@ TEST_F(TerminalProgressTest, TerminalRedrawsInPlaceAndThrottles) {
   progress.Update({{"a", 1, "done"}});
   progress.Finish();
   EXPECT_THAT(Written(), HasSubstr("100%  done\n")) << "the last state must reach the screen";
+}
+
+// A narrower terminal breaks each line into several rows: all of them are erased.
+TEST(TerminalProgressResizeTest, NothingStaysAfterAChangeOfWidth) {
+  int controller = -1, terminal = -1;
+  winsize size = {};
+  size.ws_row = 24;
+  size.ws_col = 100;
+  ASSERT_EQ(openpty(&controller, &terminal, nullptr, nullptr, &size), 0);
+  FakeClock clock;
+  TerminalProgressOptions options;
+  options.terminal = true;
+  options.color = true;
+  TerminalProgress progress(terminal, options, clock);
+  const std::string detail(60, 'x');
+  progress.Update({{"job", 0.5, detail}, {"  layer 0", -1, "short"}});
+  size.ws_col = 40;
+  ASSERT_EQ(ioctl(terminal, TIOCSWINSZ, &size), 0);
+  char buffer[4096];
+  ssize_t n = read(controller, buffer, sizeof(buffer));
+  ASSERT_GT(n, 0);
+  clock.Advance(absl::Seconds(1));
+  progress.Update({{"job", 0.6, detail}, {"  layer 0", -1, "short"}});
+  n = read(controller, buffer, sizeof(buffer));
+  ASSERT_GT(n, 0);
+  // The first line of 99 columns has become three rows of 40; the second stays one.
+  EXPECT_THAT(std::string(buffer, n), ::testing::StartsWith("\x1b[4A\r\x1b[J"));
+  close(controller);
+  close(terminal);
 }
 
 TEST(RenderProgressTest, LinesFitTheScreen) {
