@@ -5,7 +5,8 @@
 #   scripts/gpu_check.sh BUILD_DIR [OUT_DIR] [PART...]
 #
 # BUILD_DIR is a build tree, or a folder that holds its programs side by side; logs go to OUT_DIR.
-# PARTs: tests goldens sanitizer bench job (all but the last when none is named).
+# PARTs: tests goldens sanitizer bench job state (all but the last two when none is named). state compares the optimizer's two kinds
+# of state: times in turn, perplexity over seeds; CHECK_MODELS names the models (tests/bench/state_table.py).
 set -u
 build=${1:?usage: gpu_check.sh BUILD_DIR [OUT_DIR] [PART...]}
 out=${2:-$(mktemp -d)}
@@ -81,7 +82,7 @@ for part in $parts; do
     bench)
       bench=$(program block_bench)
       init=$(program init_bench)
-      check block.8b.4bit 120 "$bench" --bits=4
+      check block.8b.4bit 300 "$bench" --bits=4
       check block.8b.4bit.inline 120 "$bench" --bits=4 --overlap=0 --split=0
       check block.8b.3bit 120 "$bench" --bits=3 --split=0
       check block.8b.2bit 120 "$bench" --bits=2 --split=0
@@ -97,13 +98,27 @@ for part in $parts; do
       check job.8b.host 100 "$job" $paper --work "$out/job-host" --activations host --layers 2
       grep -h -A6 ^layer "$out"/job.*.log
       rm -rf "$out/model" "$out/job" "$out/job-host" ;;
+    state)
+      # In turn, on the same hot card.
+      for bits in 4 3 2; do
+        for state in f32 bf16; do
+          check "state.8b.${bits}bit.$state" 120 "$(program block_bench)" --bits=$bits --state=$state --split=0
+        done
+      done
+      check state.8b.g128.bf16 120 "$(program block_bench)" --bits=4 --group_size=128 --state=bf16 --split=0
+      check state.70b.4bit.bf16 180 "$(program block_bench)" --shape=llama3-70b --bits=4 --steps=20 --state=bf16 --split=0
+      check state.floor 300 "$(program block_bench)" --bits=4 --state=bf16
+      # shellcheck disable=SC2086  # a list
+      check state.quality 500 python3 "$(dirname "$0")/../tests/bench/state_table.py" "$(program uniquanf-batch)" \
+        ${CHECK_MODELS:-tiny=examples/tiny,examples/tokens/tiny_calib.safetensors,examples/tokens/tiny_eval.safetensors}
+      cat "$out/state.floor.log" "$out/state.quality.log" ;;
     *) echo "unknown part: $part" >&2; exit 2 ;;
   esac
 done
 
 for log in "$out"/block.8b.4bit.log; do [ -f "$log" ] && cat "$log"; done
-for log in "$out"/block.*.log; do
-  [ -f "$log" ] && echo "$(basename "$log" .log): $(grep -E '^(step  |peak)' "$log" | tr -s ' ' | paste -sd';')"
+for log in "$out"/block.*.log "$out"/state.*b.*.log; do
+  [ -f "$log" ] && echo "$(basename "$log" .log): $(grep -E '^(step  |launches|peak)' "$log" | tr -s ' ' | paste -sd';')"
 done
 cat "$out"/init.*.log 2> /dev/null
 printf '%s\n' "${table[@]}"

@@ -164,8 +164,12 @@ TEST_F(LayerTaskTest, PipelinedBytesDependNeitherOnTheOrderNorOnTheCache) {
 
 // The first layer's inputs are the same in every round, so cutting its run changes nothing.
 TEST_F(LayerTaskTest, RoundsGiveTheFirstLayerTheBytesOfOneRun) {
-  for (const auto method : {QuantizationMethod::kUniquanf, QuantizationMethod::kFlexround}) {
+  for (const auto& [method, optimizer_state] :
+       {std::pair{QuantizationMethod::kUniquanf, OptimizerState::kF32},
+        {QuantizationMethod::kFlexround, OptimizerState::kF32},
+        {QuantizationMethod::kUniquanf, OptimizerState::kBf16}}) {
     spec_.method = method;
+    spec_.optimizer_state = optimizer_state;
     spec_.schedule = LayerSchedule::kSequential;
     model_.Write(spec_.model_uri);
     const auto sequential = RunLayers(env_);

@@ -107,6 +107,15 @@ TEST_F(MemoryPlanTest, TheBatchCostsNoMemoryBeyondTheSumOfGradients) {
   EXPECT_EQ(eight.fixed_bytes - one.fixed_bytes, num_weights * sizeof(float));
 }
 
+TEST_F(MemoryPlanTest, CompactStatesTakeFiveBytesAWeightLess) {
+  const LayerMemory full = Estimate();
+  plan_.spec.optimizer_state = OptimizerState::kBf16;
+  uint64_t num_weights = 0;
+  const BlockSpec& block = checkpoint_->config().blocks[0];
+  for (int l = 0; l < block.num_linears(); ++l) num_weights += block.linear(l).num_elements();
+  EXPECT_EQ(full.fixed_bytes - Estimate().fixed_bytes, 5 * num_weights);
+}
+
 // What a task really takes stays below what was planned, for one micro-batch a step and for four.
 TEST_F(MemoryPlanTest, ATaskTakesNoMoreThanPlanned) {
   spec_.sequence_length = 1024;

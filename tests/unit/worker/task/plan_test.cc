@@ -29,6 +29,21 @@ TEST(PlanTest, ReadsBack) {
   EXPECT_EQ(RoundSteps(read, NumRounds(read) - 1).second, NumSteps(read));
 }
 
+// Where the state means something else, its numbers would be taken for what they are not.
+TEST(PlanTest, GoesOnOnlyWithItsKindOfOptimizerState) {
+  EXPECT_THAT(Sample().ToJson(), testing::Not(HasSubstr("optimizer_state")))
+      << "the bytes of before";
+  Plan plan = Sample();
+  plan.spec.optimizer_state = OptimizerState::kBf16;
+  ASSERT_OK_AND_ASSIGN(const Plan read, Plan::FromJson(plan.ToJson()));
+  EXPECT_EQ(read.spec.optimizer_state, OptimizerState::kBf16);
+  auto json = nlohmann::ordered_json::parse(plan.ToJson());
+  json["optimizer_state_version"] = 2;
+  EXPECT_THAT(Plan::FromJson(json.dump()),
+              FailsWith(absl::StatusCode::kInvalidArgument, "INVALID_PLAN",
+                        HasSubstr("optimizer state has version 2; this one knows 1")));
+}
+
 // Steps are epochs · samples / batch size: nothing that a plan says may overflow or divide by 0.
 TEST(PlanTest, RefusesNumbersThatNoJobHas) {
   auto json = nlohmann::ordered_json::parse(Sample().ToJson());
