@@ -38,7 +38,6 @@ class GraphRunner : public BlockRunner, private NodeRun {
   absl::Status Allocate(Tensor* arena) {
     for (const auto& kernel : kernels_) UQ_RETURN_IF_ERROR(kernel->Check(shape_));
     const auto bytes = static_cast<int64_t>(plan_.arena_bytes());
-    if (shape_.incremental != nullptr) arena = shape_.incremental->scratch;
     if (arena != nullptr) {
       UQ_CHECK(arena->num_elements() >= bytes);
       arena_ = Tensor::View(backend_, arena->data(), DType::kUint8, {bytes});
@@ -293,7 +292,7 @@ absl::StatusOr<std::unique_ptr<BlockRunner>> BlockRunner::CreateIncremental(
            (incremental.position == nullptr || seq_len == 1));
   const NodeShape shape = {backend, act, batch, seq_len, /*with_backward=*/false, &incremental};
   auto runner = std::make_unique<GraphRunner>(backend, spec, shape, rope);
-  UQ_RETURN_IF_ERROR(runner->Allocate());
+  UQ_RETURN_IF_ERROR(runner->Allocate(incremental.scratch));
   return runner;
 }
 

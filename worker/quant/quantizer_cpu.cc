@@ -295,7 +295,7 @@ void WriteStored(Backend* backend, const StoredCodes& stored, const Tensor& alph
       };
       float* to = out->f32() + group * g;
       if (g < (1 << n)) {  // a table would take longer than the weights
-        for (int64_t k = 0; k < g; ++k) to[k] = weight_of(CodeAt(state, group * g + k));
+        for (int64_t k = 0; k < g; ++k) to[k] = weight_of(CodeAt(stored, group * g + k));
         continue;
       }
       for (int code = 0; code < (1 << n); ++code) table[code] = weight_of(code);
