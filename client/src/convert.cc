@@ -101,7 +101,8 @@ v1::CreateJobRequest CreateJobRequestFrom(const SubmitOptions& options) {
 }
 
 std::string JobResourceName(absl::string_view job) {
-  return absl::StartsWith(job, "jobs/") ? std::string(job) : absl::StrCat("jobs/", job);
+  const bool whole = absl::StartsWith(job, "jobs/") || absl::StartsWith(job, "tenants/");
+  return whole ? std::string(job) : absl::StrCat("jobs/", job);
 }
 
 std::string WorkerResourceName(absl::string_view worker) {

@@ -41,6 +41,15 @@ std::vector<std::string> AuthorizationOf(const grpc::ServerContextBase& rpc) {
   return values;
 }
 
+bool Changes(const Method& method) {
+  return method.verb != Verb::kRead && method.verb != Verb::kWork;
+}
+
+absl::Status CheckAudit(const Door& door, const Method& method) {
+  if (!door.audit_required || door.audit == nullptr || !Changes(method)) return absl::OkStatus();
+  return door.audit->health();
+}
+
 }  // namespace
 
 absl::Status CheckAccess(const Principal& principal, const Method& method) {
@@ -55,20 +64,49 @@ absl::Status CheckAccess(const Principal& principal, const Method& method) {
 Admission Admission::Admit(const Door& door, const grpc::ServerContextBase& rpc,
                            const Method& method, std::string resource) {
   Admission admission(door, method, std::move(resource));
+  if (door.audit != nullptr) admission.peer_ = rpc.peer();
   if (door.access == nullptr) {
     admission.principal_ = door.anonymous;
+    admission.status_ = CheckAudit(door, method);
     return admission;
   }
   absl::StatusOr<Principal> principal =
       door.access->Authenticate(CertificateOf(rpc), AuthorizationOf(rpc));
   admission.status_ = principal.ok() ? CheckAccess(*principal, method) : principal.status();
+  if (admission.status_.ok()) admission.status_ = CheckAudit(door, method);
   admission.principal_ =
       std::make_shared<const Principal>(principal.ok() ? *std::move(principal) : Principal());
   return admission;
 }
 
+// Calls that change something, and those that were refused; a job that is not there may be one that
+// is not for the caller, and nobody but this log is to see the difference.
+void Admission::Record(const absl::Status& status) const {
+  const bool denied = absl::IsUnauthenticated(status) || absl::IsPermissionDenied(status) ||
+                      absl::IsNotFound(status);
+  if (!denied && !Changes(*method_)) return;
+  AuditRecord record;
+  record.time = door_->clock->Now();
+  if (principal_ != nullptr) {
+    record.principal = principal_->name;
+    record.authenticator = principal_->authenticator;
+  }
+  record.peer = peer_;
+  record.method = absl::StrCat(View(method_->service), "/", View(method_->name));
+  record.resource = audit_.resource;
+  record.tenant = audit_.tenant;
+  record.allowed = !denied;
+  record.code = absl::StatusCodeToString(status.code());
+  record.reason = ErrorReason(status);
+  record.request_id = audit_.request_id;
+  record.spec_sha256 = audit_.spec_sha256;
+  record.uris = audit_.uris;
+  door_->audit->Append(record);
+}
+
 grpc::Status Admission::End(const absl::Status& status) const {
   const grpc::Status result = ToGrpcStatus(status);
+  if (door_->audit != nullptr) Record(status);
   if (door_->observer != nullptr) {
     door_->observer->OnCallDone(method_->name, result, door_->clock->Monotonic() - start_);
     if (absl::IsUnauthenticated(status) || absl::IsPermissionDenied(status)) {

@@ -14,11 +14,13 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "common/base/clock.h"
 #include "server/access/access_control.h"
+#include "server/access/audit_log.h"
 #include "server/access/principal.h"
 #include "server/service/methods.h"
 
@@ -40,6 +42,8 @@ struct Door {
   RpcObserver* observer = nullptr;  // may be null
   // Null: nobody is asked who he is, and everybody may do everything.
   const AccessControl* access = nullptr;
+  AuditLog* audit = nullptr;    // null: nothing is recorded
+  bool audit_required = false;  // what cannot be recorded is not done
   std::shared_ptr<const Principal> anonymous = std::make_shared<const Principal>(Anonymous());
   std::shared_ptr<const void> open_calls = std::make_shared<char>();  // each has a share in it
 };
@@ -47,6 +51,14 @@ struct Door {
 // OK, or kPermissionDenied (PERMISSION_DENIED): nothing gives the principal the method's right, on
 // whatever.
 absl::Status CheckAccess(const Principal& principal, const Method& method);
+
+// What the audit log says beside who called what: filled in as the call learns of it.
+struct AuditDetail {
+  std::string resource;  // as the request names it; of CreateJob the job that was made
+  std::string tenant;    // of the stored job
+  std::string request_id, spec_sha256;
+  std::vector<std::string> uris;
+};
 
 class Admission {
  public:
@@ -59,20 +71,21 @@ class Admission {
   // Who calls; of a call whose status is not OK, nobody with any right.
   const std::shared_ptr<const Principal>& principal() const { return principal_; }
   const Method& method() const { return *method_; }
-  // What the call ends with, counted.
+  AuditDetail& audit() { return audit_; }
+  // What the call ends with, counted and recorded.
   grpc::Status End(const absl::Status& status) const;
 
  private:
   Admission(const Door& door, const Method& method, std::string resource)
-      : door_(&door),
-        method_(&method),
-        resource_(std::move(resource)),
-        start_(door.clock->Monotonic()),
-        open_(door.open_calls) {}
+      : door_(&door), method_(&method), start_(door.clock->Monotonic()), open_(door.open_calls) {
+    audit_.resource = std::move(resource);
+  }
+  void Record(const absl::Status& status) const;
 
   const Door* door_;
   const Method* method_;
-  std::string resource_;
+  AuditDetail audit_;
+  std::string peer_;
   absl::Duration start_;
   std::shared_ptr<const void> open_;
   std::shared_ptr<const Principal> principal_;
@@ -99,6 +112,8 @@ class UnaryCall : public grpc::ServerUnaryReactor {
   // REQUIRES: set before the handler returns.
   void set_on_cancel(std::function<void()> on_cancel) { on_cancel_ = std::move(on_cancel); }
 
+  // Before Done, by whoever will call it.
+  AuditDetail& audit() { return admission_.audit(); }
   void Done(const absl::Status& status) { Finish(admission_.End(status)); }
 
  private:
@@ -108,7 +123,7 @@ class UnaryCall : public grpc::ServerUnaryReactor {
     if (on_cancel_ != nullptr) on_cancel_();
   }
 
-  const Admission admission_;
+  Admission admission_;
   std::function<void()> on_cancel_;
 };
 

@@ -1,7 +1,9 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/base/digest.h"
 #include "common/base/status.h"
+#include "common/telemetry/logger.h"
 #include "server/service/job_listing.h"
 #include "server/service/resource_names.h"
 #include "server/service/services.h"
@@ -23,6 +25,26 @@ absl::Status FillJob(const absl::StatusOr<JobView>& view, NameForm form, v1::Job
   if (view->job == nullptr) return NotFound("JOB_NOT_FOUND", "the job was deleted meanwhile");
   JobToProto(*view, form, response);
   return absl::OkStatus();
+}
+
+void FinishJob(UnaryCall* call, const absl::StatusOr<JobView>& view, NameForm form,
+               v1::Job* response) {
+  if (view.ok() && view->job != nullptr) call->audit().tenant = view->job->tenant;
+  call->Done(FillJob(view, form, response));
+}
+
+void DescribeForAudit(const CreateJobEvent& event, AuditDetail* audit) {
+  const Job& job = event.job;
+  audit->resource = JobName(job.id);
+  audit->tenant = job.tenant;
+  audit->request_id = job.request_id;
+  audit->spec_sha256 = Sha256Hex(job.spec);
+  v1::QuantizationSpec spec;
+  spec.ParseFromString(job.spec);
+  for (const std::string& uri :
+       {spec.model_uri(), spec.calibration_uri(), spec.evaluation_uri(), spec.output_uri()}) {
+    if (!uri.empty()) audit->uris.push_back(RedactCredentials(uri));
+  }
 }
 
 // Whose job it is to be: `wish` is one among the caller's own tenants.
@@ -107,6 +129,7 @@ grpc::ServerUnaryReactor* JobServiceImpl::CreateJob(grpc::CallbackServerContext*
     if (!event.ok()) {
       return call->Done(event.status());
     }
+    DescribeForAudit(*event, &call->audit());
     if (event->validate_only) {
       Job preview = event->job;
       preview.create_time = preview.update_time = context_.clock->Now();
@@ -126,8 +149,8 @@ grpc::ServerUnaryReactor* JobServiceImpl::CreateJob(grpc::CallbackServerContext*
       return;
     }
     context_.runtime->ChangeJob(*std::move(event),
-                                [call, response, form](absl::StatusOr<JobView> view) {
-                                  call->Done(FillJob(view, form, response));
+                                [call, response, form](const absl::StatusOr<JobView>& view) {
+                                  FinishJob(call, view, form, response);
                                 });
   });
 }
@@ -183,8 +206,8 @@ grpc::ServerUnaryReactor* JobServiceImpl::ChangeJob(Admission admission, const s
     }
     context_.runtime->ChangeJob(
         Event{job->id, AccessTo(principal, verb).In(job->tenant)},
-        [call, response, form = NameFormFor(principal)](absl::StatusOr<JobView> view) {
-          call->Done(FillJob(view, form, response));
+        [call, response, form = NameFormFor(principal)](const absl::StatusOr<JobView>& view) {
+          FinishJob(call, view, form, response);
         });
   });
 }
@@ -209,7 +232,7 @@ grpc::ServerUnaryReactor* JobServiceImpl::RetryJob(grpc::CallbackServerContext* 
     event.access = AccessTo(principal, Verb::kRetry).In(job->tenant);
     const auto done = [call, response,
                        form = NameFormFor(principal)](const absl::StatusOr<JobView>& changed) {
-      call->Done(FillJob(changed, form, response));
+      FinishJob(call, changed, form, response);
     };
     absl::StatusOr<JobView> view = FindJob(context_.runtime->published(), *job, event.access);
     const bool may = view.ok() && event.access.allowed.Has(view->job->tenant);

@@ -82,6 +82,11 @@ absl::StatusOr<ServerFlags> ParseServerFlags(const std::vector<std::string>& arg
       "check-policy", "FILE PRINCIPAL METHOD RESOURCE", &check_policy,
       "say whether that policy allows it, and why, and end: with 0 when it does, 1 when not; "
       "such as tenant/a/user/alice CancelJob tenants/a/jobs/j");
+  set.String("audit-log", "FILE", &flags.audit_file,
+             "who did what, a JSON line for each call that changes something or is refused and for "
+             "each lease; opened anew on SIGHUP");
+  set.Bool("audit-required", &flags.audit_required,
+           "refuse calls that change something while the audit log cannot be written");
   set.Bool("reflection", &flags.reflection, "describe the services to whoever asks");
   set.Duration("shutdown-timeout", &flags.shutdown_timeout, absl::ZeroDuration(),
                "open calls are cancelled this long after SIGTERM");
@@ -153,6 +158,9 @@ absl::StatusOr<ServerFlags> ParseServerFlags(const std::vector<std::string>& arg
   if (!flags.worker_ca_file.empty() && (flags.worker_listen.empty() || !flags.tls.enabled())) {
     return InvalidInput("INVALID_FLAG",
                         "--worker-tls-ca is for --worker-listen with TLS (--tls-cert, --tls-key)");
+  }
+  if (flags.audit_required && flags.audit_file.empty()) {
+    return InvalidInput("INVALID_FLAG", "--audit-required needs --audit-log=FILE");
   }
   std::error_code error;
   const auto absolute = [&error](const std::string& path) {

@@ -31,6 +31,8 @@ struct ServerFlags {
   std::string worker_ca_file;  // empty: as for everybody
   std::string policy_file;     // empty: nobody is asked who he is
   bool insecure_allow_anonymous = false;
+  std::string audit_file;  // empty: none
+  bool audit_required = false;
   bool reflection = false;
   Policy policy;
   std::string health;  // not empty: check this address or URL, and end

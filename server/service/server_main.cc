@@ -35,6 +35,7 @@
 #include "common/telemetry/telemetry_server.h"
 #include "server/runtime/janitor.h"
 #include "server/service/check_policy.h"
+#include "server/service/server_access.h"
 #include "server/service/server_flags.h"
 #include "server/service/server_metrics.h"
 #include "server/service/server_process.h"
@@ -73,13 +74,15 @@ enum class Phase { kStarting, kServing, kStopping };
 // Null where it is off. `running`: OK from the end of the start to the begin of the shutdown.
 absl::StatusOr<std::unique_ptr<TelemetryServer>> StartTelemetry(
     const ServerFlags& flags, ServerMetrics* metrics, ProcessMetrics* process_metrics,
-    ServerProcess* server, const AccessControl* access, bool insecure, TelemetryCheck running) {
+    ServerProcess* server, const AccessControl* access, const AuditLog* audit, bool insecure,
+    TelemetryCheck running) {
   if (flags.metrics_listen.empty()) return nullptr;
   TelemetryServerOptions options;
   options.listen = flags.metrics_listen;
   options.registry = metrics->registry();
-  options.before_scrape = [metrics, process_metrics, server, access, insecure] {
+  options.before_scrape = [metrics, process_metrics, server, access, audit, insecure] {
     if (access != nullptr) metrics->SetAccess(access->health());
+    if (audit != nullptr) metrics->SetAuditFailures(audit->num_failures());
     metrics->SetInsecure(insecure);
     process_metrics->Update();
     metrics->SetWatchStreams(server->runtime()->watch_hub().num_watchers());
@@ -100,59 +103,6 @@ absl::StatusOr<std::unique_ptr<TelemetryServer>> StartTelemetry(
   return TelemetryServer::Start(std::move(options));
 }
 
-// Whether everybody who reaches the port over a network may do everything. Errors: kInvalidArgument
-// (INSECURE_LISTEN) where that was not asked for.
-absl::StatusOr<bool> IsOpenToAll(const ServerFlags& flags) {
-  const bool closed = flags.tls.enabled() && !flags.policy_file.empty();
-  if (closed) return false;
-  std::string open_flag;
-  for (const auto& [flag, listen] :
-       {std::pair{"--listen=", flags.listen}, std::pair{"--worker-listen=", flags.worker_listen}}) {
-    if (listen.empty()) continue;
-    const absl::StatusOr<bool> loopback = IsLoopbackOnly(listen);
-    if (!loopback.ok()) return Annotate(loopback.status(), flag);
-    if (!*loopback && open_flag.empty()) open_flag = absl::StrCat(flag, listen);
-  }
-  if (open_flag.empty()) return false;
-  if (flags.insecure_allow_anonymous) return true;
-  return InvalidInput(
-      "INSECURE_LISTEN",
-      absl::StrCat(open_flag, " can be reached from other machines, and ",
-                   flags.tls.enabled() ? "no --policy says who may do what"
-                                       : "there is no TLS (--tls-cert, --tls-key)",
-                   "; give both, listen on 127.0.0.1, or let everybody who reaches it do "
-                   "everything with --insecure-allow-anonymous"));
-}
-
-// Says so again and again.
-class InsecureWarning {
- public:
-  InsecureWarning(bool insecure, const std::string& listen, Logger* logger) {
-    if (!insecure) return;
-    thread_ = std::thread([this, listen, logger] {
-      absl::MutexLock lock(&mutex_);
-      do {
-        logger->Warning(
-            "everybody who reaches the gRPC port may do everything: it is open to other machines "
-            "without TLS and a policy",
-            {{"listen", listen}});
-      } while (!mutex_.AwaitWithTimeout(absl::Condition(&stop_), absl::Hours(1)));
-    });
-  }
-  ~InsecureWarning() {
-    {
-      absl::MutexLock lock(&mutex_);
-      stop_ = true;
-    }
-    if (thread_.joinable()) thread_.join();
-  }
-
- private:
-  absl::Mutex mutex_;
-  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
-  std::thread thread_;
-};
-
 int Run(const ServerFlags& flags) {
   const absl::StatusOr<bool> insecure = IsOpenToAll(flags);
   if (!insecure.ok()) {
@@ -167,7 +117,9 @@ int Run(const ServerFlags& flags) {
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
   // Reads its files now.
-  if (flags.tls.enabled() || !flags.policy_file.empty()) sigaddset(&signals, SIGHUP);
+  if (flags.tls.enabled() || !flags.policy_file.empty() || !flags.audit_file.empty()) {
+    sigaddset(&signals, SIGHUP);
+  }
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);
 
@@ -205,21 +157,12 @@ int Run(const ServerFlags& flags) {
   store_options.observer = std::make_shared<StoreMetrics>(metrics.registry().get());
   const std::unique_ptr<IdGenerator> ids = NewRandomIdGenerator();
   const InsecureWarning warning(*insecure, flags.listen, &logger);
+  const NoteSink note_access = NoteTo(&logger, "access");
   std::unique_ptr<AccessControl> access;
-  if (!flags.policy_file.empty()) {
-    AccessOptions access_options;
-    access_options.policy_file = flags.policy_file;
-    access_options.note = [&logger](NoteLevel level, const std::string& text) {
-      logger.Log(level == NoteLevel::kWarning ? LogLevel::kWarning : LogLevel::kInfo, "access",
-                 {{"message", text}});
-    };
-    auto started = AccessControl::Start(std::move(access_options), &SystemClock());
-    if (!started.ok()) {
-      std::fprintf(stderr, "uniquanf-server: --policy: %s\n",
-                   std::string(started.status().message()).c_str());
-      return 2;
-    }
-    access = *std::move(started);
+  std::unique_ptr<AuditLog> audit;
+  if (const absl::Status opened = OpenAccess(flags, note_access, &access, &audit); !opened.ok()) {
+    std::fprintf(stderr, "uniquanf-server: %s\n", std::string(opened.message()).c_str());
+    return 2;
   }
   std::atomic<bool> fatal{false};
   ServerProcessOptions options;
@@ -230,14 +173,13 @@ int Run(const ServerFlags& flags) {
   options.tls.client_certificate_optional =
       access != nullptr && !access->policy()->issuers().empty();
   options.access = access.get();
+  options.audit = audit.get();
+  options.audit_required = flags.audit_required;
   options.worker_listen = flags.worker_listen;
   options.worker_tls = options.tls;
   if (!flags.worker_ca_file.empty()) options.worker_tls.client_ca_file = flags.worker_ca_file;
   options.reflection = flags.reflection;
-  options.tls_watch.note = [&logger](NoteLevel level, const std::string& text) {
-    logger.Log(level == NoteLevel::kWarning ? LogLevel::kWarning : LogLevel::kInfo, "TLS",
-               {{"message", text}});
-  };
+  options.tls_watch.note = NoteTo(&logger, "TLS");
   options.connections = connections;
   options.shutdown_timeout = flags.shutdown_timeout;
   options.check_results = true;
@@ -269,7 +211,8 @@ int Run(const ServerFlags& flags) {
   std::atomic<Phase> phase{Phase::kStarting};
   // Before the state is read, which may take long: probes must find the process alive meanwhile.
   absl::StatusOr<std::unique_ptr<TelemetryServer>> telemetry = StartTelemetry(
-      flags, &metrics, &process_metrics, &server, access.get(), *insecure, [&phase, &fatal] {
+      flags, &metrics, &process_metrics, &server, access.get(), audit.get(), *insecure,
+      [&phase, &fatal] {
         if (fatal || phase == Phase::kStopping) {
           return Unavailable("SHUTTING_DOWN", "the server shuts down");
         }
@@ -327,6 +270,7 @@ int Run(const ServerFlags& flags) {
   while (sigwait(&signals, &received) == 0 && received == SIGHUP) {
     server.ReloadTls();
     if (access != nullptr) access->ReloadNow();
+    if (audit != nullptr) audit->Reopen();
   }
   std::thread([signals] {
     int again = 0;

@@ -328,6 +328,15 @@ void ServerMetrics::SetAccess(const AccessControl::Health& health) {
       .Set(health.num_key_failures);
 }
 
+void ServerMetrics::SetAuditFailures(int64_t num_failures) {
+  absl::MutexLock lock(&mutex_);
+  CounterFamily(registry_.get(), "uniquanf_audit_failures_total",
+                "Batches of the audit log that could not be written, and lines that were given up")
+      .Add({})
+      .Increment(static_cast<double>(num_failures - last_audit_failures_));
+  last_audit_failures_ = num_failures;
+}
+
 void ServerMetrics::SetInsecure(bool insecure) {
   GaugeFamily(registry_.get(), "uniquanf_insecure",
               "1 where everybody who reaches the gRPC port may do everything")

@@ -50,6 +50,8 @@ class ServerMetrics : public RuntimeObserver, public RpcObserver {
   void OnDenied(const std::string& reason) override;
   // Of a server that asks for identities.
   void SetAccess(const AccessControl::Health& health);
+  // Lines that the audit log gave up, and batches that it could not write.
+  void SetAuditFailures(int64_t num_failures) ABSL_LOCKS_EXCLUDED(mutex_);
   // Whether everybody on the network may do everything.
   void SetInsecure(bool insecure);
 
@@ -97,6 +99,7 @@ class ServerMetrics : public RuntimeObserver, public RpcObserver {
   prometheus::Counter& failed_accepts_;
   absl::Mutex mutex_;
   ConnectionCounts last_ ABSL_GUARDED_BY(mutex_);
+  int64_t last_audit_failures_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace uniquanf::server

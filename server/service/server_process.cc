@@ -41,6 +41,8 @@ ServerProcess::ServerProcess(ServerProcessOptions options, std::unique_ptr<JobSt
   context_.door.clock = clock;
   context_.door.observer = rpc_observer;
   context_.door.access = options_.access;
+  context_.door.audit = options_.audit;
+  context_.door.audit_required = options_.audit_required;
   context_.layout.root = options_.object_root;
   while (!context_.layout.root.empty() && context_.layout.root.back() == '/') {
     context_.layout.root.pop_back();

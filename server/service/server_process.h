@@ -40,6 +40,8 @@ struct ServerProcessOptions {
   TlsWatchOptions tls_watch;
   // Who may call; borrowed. Null: everybody.
   AccessControl* access = nullptr;
+  AuditLog* audit = nullptr;  // borrowed; null: none
+  bool audit_required = false;
   bool reflection = false;
   ConnectionLimits connections;
   ListenerWatchOptions listener_watch;

@@ -95,6 +95,7 @@ class WorkerServiceImpl final : public v1::WorkerService::CallbackService {
                                         v1::SynchronizeResponse*) override;
 
  private:
+  void RecordLeases(const SynchronizeReply& reply, const std::string& identity) const;
   void Believe(UnaryCall* call, SynchronizeEvent event, absl::Duration max_wait,
                v1::SynchronizeResponse* response);
 

@@ -45,15 +45,36 @@ grpc::ServerUnaryReactor* WorkerServiceImpl::Synchronize(grpc::CallbackServerCon
   });
 }
 
+// Each lease that goes out, also one that goes out again since the worker had not heard of it.
+void WorkerServiceImpl::RecordLeases(const SynchronizeReply& reply,
+                                     const std::string& identity) const {
+  if (context_.door.audit == nullptr) return;
+  for (const Assignment& assignment : reply.assignments) {
+    AuditRecord record;
+    record.time = context_.clock->Now();
+    record.principal = identity;
+    record.method = "Lease";
+    record.resource = TaskNameOf(JobName(assignment.job, assignment.tenant), assignment.task);
+    record.tenant = assignment.tenant;
+    record.allowed = true;
+    record.code = "OK";
+    context_.door.audit->Append(record);
+  }
+}
+
 void WorkerServiceImpl::Believe(UnaryCall* call, SynchronizeEvent event, absl::Duration max_wait,
                                 v1::SynchronizeResponse* response) {
+  const std::string identity = event.identity.empty() ? WorkerName(event.worker) : event.identity;
   const NameForm form = context_.door.access == nullptr ? NameForm::kShort : NameForm::kWithTenant;
-  context_.runtime->Synchronize(std::move(event), max_wait,
-                                [call, response, form, layout = &context_.layout](
-                                    const absl::StatusOr<SynchronizeReply>& reply) {
-                                  if (reply.ok()) ReplyToProto(*reply, *layout, form, response);
-                                  call->Done(reply.status());
-                                });
+  context_.runtime->Synchronize(
+      std::move(event), max_wait,
+      [this, call, response, form, identity](const absl::StatusOr<SynchronizeReply>& reply) {
+        if (reply.ok()) {
+          ReplyToProto(*reply, context_.layout, form, response);
+          RecordLeases(*reply, identity);
+        }
+        call->Done(reply.status());
+      });
 }
 
 }  // namespace uniquanf::server

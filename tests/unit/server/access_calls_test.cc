@@ -54,6 +54,8 @@ class AccessCallsTest : public ::testing::Test {
     options.tls = {files.certificate, files.key, authority_.certificate_file(),
                    /*client_certificate_optional=*/true};
     options.access = access_.get();
+    audit_ = *AuditLog::Open(dir_.File("audit.log"), nullptr);
+    options.audit = audit_.get();
     server_ = std::make_unique<ServerProcess>(std::move(options),
                                               NewSqliteStore(dir_.File("state.sqlite")),
                                               &SystemClock(), ids_.get(), nullptr, nullptr);
@@ -263,6 +265,7 @@ class AccessCallsTest : public ::testing::Test {
   TokenSigner signer_;
   std::unique_ptr<IdGenerator> ids_;
   std::unique_ptr<AccessControl> access_;
+  std::unique_ptr<AuditLog> audit_;
   std::unique_ptr<ServerProcess> server_;
   std::shared_ptr<grpc::Channel> bare_;
 };
@@ -344,6 +347,97 @@ TEST_F(AccessCallsTest, TwoCallersOfOneConnectionAreTwo) {
     EXPECT_FALSE(Get(mallory, "jobs/j").ok());
     EXPECT_FALSE(Get(Nobody(), "jobs/j").ok());
   }
+}
+
+// R27.
+TEST_F(AccessCallsTest, T17_EveryCallOnAForeignJobIsRecordedOnce) {
+  const Someone alice = Token("a", "alice"), mallory = Token("m", "mallory");
+  ASSERT_THAT(Create(alice, "secret"), IsOk());
+  const auto lines_of = [&](const std::string& principal) {
+    audit_->Flush();
+    std::ifstream file(dir_.File("audit.log"));
+    std::vector<json> lines;
+    for (std::string text; std::getline(file, text);) {
+      const json line = json::parse(text);
+      if (line.value("principal", "") == principal) lines.push_back(line);
+    }
+    return lines;
+  };
+  const json created = lines_of("tenant/a/user/alice").back();
+  EXPECT_EQ(created["method"], "JobService/CreateJob");
+  EXPECT_EQ(created["decision"], "allowed");
+  EXPECT_EQ(created["resource"], "jobs/secret");
+  EXPECT_EQ(created["tenant"], "a");
+  EXPECT_EQ(created["spec_sha256"].get<std::string>().size(), 64u);
+  EXPECT_EQ(created["uris"][0], "file:///models/tiny");
+  EXPECT_THAT(created["peer"].get<std::string>(), HasSubstr("127.0.0.1"));
+  size_t num_calls = 0;
+  for (const char* method : {"GetJob", "WatchJob", "CancelJob", "RetryJob", "PauseJob", "ResumeJob",
+                             "DeleteJob", "ListTasks", "GetTask"}) {
+    EXPECT_FALSE(CallByName(mallory, method, "jobs/secret").ok());
+    const std::vector<json> lines = lines_of("tenant/m/user/mallory");
+    ASSERT_EQ(lines.size(), ++num_calls) << method;
+    EXPECT_EQ(lines.back()["method"], absl::StrCat("JobService/", method));
+    EXPECT_EQ(lines.back()["decision"], "denied");
+    EXPECT_EQ(lines.back()["authenticator"], "jwt");
+    EXPECT_EQ(lines.back()["code"], "NOT_FOUND");
+    EXPECT_THAT(lines.back()["resource"].get<std::string>(), HasSubstr("jobs/secret"));
+  }
+  EXPECT_FALSE(Create(mallory, "x", "a").ok());
+  EXPECT_EQ(lines_of("tenant/m/user/mallory").back()["reason"], "TENANT_NOT_ALLOWED");
+  // What reads and succeeds leaves no line.
+  const size_t before = lines_of("tenant/a/user/alice").size();
+  EXPECT_THAT(Get(alice, "jobs/secret"), IsOk());
+  EXPECT_EQ(lines_of("tenant/a/user/alice").size(), before);
+  EXPECT_THAT(CallByName(Certificate("operator/o"), "CancelJob", "jobs/secret"), IsOk());
+  const json cancelled = lines_of("operator/o").back();
+  EXPECT_EQ(cancelled["tenant"], "a");
+  EXPECT_EQ(cancelled["authenticator"], "mtls");
+  EXPECT_FALSE(Get(Nobody(), "jobs/secret").ok());
+  EXPECT_EQ(lines_of("").back()["reason"], "NO_IDENTITY");
+  // And a lease.
+  ASSERT_THAT(Create(alice, "leased"), IsOk());
+  v1::SynchronizeRequest request = Hello("s", 1);
+  request.set_num_free_slots(1);
+  ASSERT_THAT(Synchronize(Certificate("worker/w"), request), IsOk());
+  const json lease = lines_of("worker/w").back();
+  EXPECT_EQ(lease["method"], "Lease");
+  EXPECT_EQ(lease["tenant"], "a");
+  EXPECT_EQ(lease["resource"], "tenants/a/jobs/leased/tasks/prepare");
+}
+
+// R27: with --audit-required nothing changes while nobody can say who did it.
+TEST(AuditRequiredTest, T17_OnAFullDiskNothingIsChanged) {
+  TempDir dir;
+  const auto ids = NewSeededIdGenerator(1);
+  const auto audit = *AuditLog::Open("/dev/full", nullptr);
+  ServerProcessOptions options;
+  options.listen = "";
+  options.object_root = "file://" + dir.File("objects");
+  options.audit = audit.get();
+  options.audit_required = true;
+  ServerProcess server(std::move(options), NewSqliteStore(dir.File("state.sqlite")), &SystemClock(),
+                       ids.get(), nullptr, nullptr);
+  ASSERT_THAT(server.Start(), IsOk());
+  const auto stub = v1::JobService::NewStub(server.InProcessChannel());
+  const auto unavailable = FailsWith(StatusCode::kUnavailable, "AUDIT_UNAVAILABLE");
+  {
+    grpc::ClientContext context;
+    v1::Job job;
+    v1::CancelJobRequest cancel;
+    cancel.set_name("jobs/j");
+    EXPECT_THAT(FromGrpcStatus(stub->CancelJob(&context, cancel, &job)), unavailable);
+  }
+  {
+    grpc::ClientContext context;
+    v1::Job job;
+    EXPECT_THAT(FromGrpcStatus(stub->CreateJob(&context, v1::CreateJobRequest(), &job)),
+                unavailable);
+  }
+  grpc::ClientContext context;
+  v1::ListJobsResponse jobs;
+  EXPECT_THAT(FromGrpcStatus(stub->ListJobs(&context, v1::ListJobsRequest(), &jobs)), IsOk());
+  EXPECT_GT(audit->num_failures(), 0);
 }
 
 // R5: the table, written down once more by hand.
