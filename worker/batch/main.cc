@@ -1,4 +1,5 @@
-// uniquanf-batch: quantize, evaluate, inspect, verify and export models with no service.
+// uniquanf-batch: quantize, evaluate, inspect, verify and export models, and text from them, with no
+// service.
 #include <cstdio>
 #include <string>
 #include <vector>
@@ -26,6 +27,8 @@ const ProgramDescription& Program() {
       {{"quantize", "quantize a Hugging Face checkpoint into a unified artifact",
         uniquanf::batch::Quantize},
        {"eval", "perplexity of a checkpoint or an artifact", uniquanf::batch::Evaluate},
+       {"quiz", "questions with known answers, before and after", uniquanf::batch::Quiz},
+       {"generate", "text from a checkpoint or an artifact", uniquanf::batch::Generate},
        {"inspect", "what is in an artifact", uniquanf::batch::Inspect},
        {"verify", "check every digest and every tensor of an artifact", uniquanf::batch::Verify},
        {"export", "write an artifact in a form that another runtime loads",
