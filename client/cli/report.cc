@@ -72,6 +72,20 @@ void PrintLayers(const std::vector<LayerReport>& layers) {
              std::move(rows));
 }
 
+void PrintWindows(const std::vector<WindowReport>& windows) {
+  if (windows.empty()) return;
+  std::vector<std::vector<std::string>> rows = {
+      {"  Distilled layers", "Divergence before", "after", "Time"}};
+  for (const WindowReport& window : windows) {
+    rows.push_back(
+        {absl::StrCat(window.first_layer, " to ", window.first_layer + window.num_layers - 1),
+         absl::StrFormat("%.4f", window.initial_divergence),
+         absl::StrFormat("%.4f", window.final_divergence), ShortDuration(window.duration)});
+  }
+  std::puts("");
+  PrintTable(rows, {true, true, true, true});
+}
+
 std::string Settings(const QuantizationSpec& spec) {
   std::string text = absl::StrCat(
       std::string(QuantizationMethodName(spec.method)), ", ", spec.bits, " bits, ",
@@ -124,6 +138,7 @@ void PrintReport(const Job& job) {
     Field("computing time", ShortDuration(report.duration));
     for (const std::string& warning : report.warnings) Field("WARNING", warning);
     PrintLayers(report.layers);
+    PrintWindows(report.windows);
   }
   if (job.artifact.has_value()) {
     std::puts("");

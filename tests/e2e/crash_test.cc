@@ -94,6 +94,30 @@ TEST_F(CrashTest, AWorkerThatReturnsAfterItsLeaseHasEndedHarmsNothing) {
   EXPECT_TRUE(cluster_.worker("w1")->running());
 }
 
+// Windows are distilled after the layers; a worker that dies with one, and another that goes on,
+// without what the first had at hand, make the batch program's bytes.
+TEST_F(CrashTest, ADistillationGoesOnOnAnotherWorker) {
+  const Artifact reference = BatchArtifact({"--distill-window=2", "--distill-steps=4"});
+  ASSERT_FALSE(reference.empty());
+  EXPECT_NE(reference, Reference());
+  ASSERT_TRUE(cluster_.StartServer());
+  cluster_.StartWorker(
+      "w1", {.environment = {{kCrashPointVariable, CrashPoint("distill.result_stored").At(1)}}});
+  QuantizationSpec spec = Spec("out");
+  spec.distill_window = 2;
+  spec.distill_steps = 4;
+  const std::string job = Submit(spec);
+  EXPECT_EQ(cluster_.worker("w1")->WaitForExit(absl::Minutes(3)), (ExitStatus{-1, SIGKILL}));
+  cluster_.StartWorker("w2");
+  ExpectArtifact(job, spec, reference);
+  const auto done = cluster_.client().GetJob(job);
+  ASSERT_OK(done);
+  ASSERT_TRUE(done->report.has_value());
+  ASSERT_EQ(done->report->windows.size(), 2u);
+  EXPECT_EQ(done->report->windows[1].first_layer, 2);
+  EXPECT_GT(done->report->windows[0].initial_divergence, 0);
+}
+
 constexpr CrashPoint kWorkerPoints[] = {"worker.before_task", "worker.after_result_stored",
                                         "worker.before_report", "worker.after_report"};
 

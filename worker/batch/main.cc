@@ -1,5 +1,5 @@
-// uniquanf-batch: quantize, evaluate, inspect, verify and export models, and text from them, with no
-// service.
+// uniquanf-batch: quantize, evaluate, inspect, verify and export models, and text from them, with
+// no service.
 #include <cstdio>
 #include <string>
 #include <vector>

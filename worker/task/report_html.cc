@@ -216,6 +216,21 @@ std::string LayerTable(const FinalizeOutcome& outcome) {
   return html + "</table></div>";
 }
 
+std::string WindowTable(const FinalizeOutcome& outcome) {
+  if (outcome.report.windows.empty()) return "";
+  std::string html =
+      "<h2>Distillation</h2><p>KL divergence of the next-token distributions from the original "
+      "model's, nats a token, on held-back calibration data.</p><div class=\"scroll\"><table><tr>"
+      "<th>Layers</th><th>Before</th><th>After</th><th>Seconds</th></tr>";
+  for (const WindowReport& window : outcome.report.windows) {
+    absl::StrAppendFormat(&html, "<tr><td>%d to %d</td><td>%s</td><td>%s</td><td>%.1f</td></tr>",
+                          window.first_layer, window.first_layer + window.num_layers - 1,
+                          Number(window.initial_divergence), Number(window.final_divergence),
+                          absl::ToDoubleSeconds(window.duration));
+  }
+  return html + "</table></div>";
+}
+
 }  // namespace
 
 std::string RenderReportHtml(const Plan& plan, const FinalizeOutcome& outcome,
@@ -228,7 +243,8 @@ std::string RenderReportHtml(const Plan& plan, const FinalizeOutcome& outcome,
     absl::StrAppend(&html, "<p class=\"warn\">Warning: ", Escape(warning), "</p>");
   }
   absl::StrAppend(&html, Summary(plan, outcome), Quality(outcome.report.quality),
-                  LossCurves(layers), LayerErrors(layers), LayerTable(outcome), "</body></html>\n");
+                  LossCurves(layers), LayerErrors(layers), LayerTable(outcome),
+                  WindowTable(outcome), "</body></html>\n");
   return html;
 }
 

@@ -15,11 +15,15 @@ TEST(JobReportTest, JsonHasEveryMemberAndNullForWhatIsNotKnownOrNoNumber) {
   report.duration = absl::Milliseconds(1500);
   report.warnings = {"w"};
   report.layers.push_back({2, 0.5, INFINITY, 3, absl::Seconds(7)});
-  EXPECT_EQ(ToJson(report).dump(),
-            R"({"perplexity_before":null,"perplexity_after":null,"num_evaluation_tokens":5,)"
-            R"("model_size_bytes":0,"artifact_size_bytes":0,"average_bits":0.0,)"
-            R"("duration_seconds":1.5,"warnings":["w"],"layers":[{"layer":2,"bits":3,)"
-            R"("initial_loss":0.5,"final_loss":null,"duration_seconds":7.0}]})");
+  report.windows.push_back({4, 2, 0.25, NAN, absl::Seconds(3)});
+  EXPECT_EQ(
+      ToJson(report).dump(),
+      R"({"perplexity_before":null,"perplexity_after":null,"num_evaluation_tokens":5,)"
+      R"("model_size_bytes":0,"artifact_size_bytes":0,"average_bits":0.0,)"
+      R"("duration_seconds":1.5,"warnings":["w"],"layers":[{"layer":2,"bits":3,)"
+      R"("initial_loss":0.5,"final_loss":null,"duration_seconds":7.0}],"windows":[{"first_layer":4,)"
+      R"("num_layers":2,"initial_divergence":0.25,"final_divergence":null,)"
+      R"("duration_seconds":3.0}]})");
 }
 
 }  // namespace

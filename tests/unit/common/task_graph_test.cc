@@ -15,7 +15,10 @@ std::vector<GraphShape> Shapes() {
   for (const int32_t num_layers : {1, 2, 5}) {
     for (const int32_t num_rounds : {1, 2, 4}) {
       for (const bool independent : {false, true}) {
-        shapes.push_back({num_layers, num_rounds, independent});
+        for (const int32_t window : {0, 1, 2, 5}) {
+          if (window > num_layers) continue;
+          shapes.push_back({num_layers, num_rounds, independent, window});
+        }
       }
     }
   }
@@ -32,7 +35,9 @@ std::vector<std::string> Names(const std::vector<TaskNode>& graph,
 TEST(TaskGraphTest, EveryTaskComesAfterWhatItDependsOnAndNamesAreItsOwn) {
   for (const GraphShape& shape : Shapes()) {
     const std::vector<TaskNode> graph = BuildTaskGraph(shape);
-    ASSERT_EQ(graph.size(), 2u + shape.num_layers * shape.num_rounds);
+    const int32_t window = shape.distill_window;
+    const int32_t num_windows = window == 0 ? 0 : (shape.num_layers + window - 1) / window;
+    ASSERT_EQ(graph.size(), 2u + shape.num_layers * shape.num_rounds + num_windows);
     EXPECT_EQ(graph.front().kind, TaskKind::kPrepare);
     EXPECT_EQ(graph.back().kind, TaskKind::kFinalize);
     std::set<std::string> names;
@@ -74,6 +79,23 @@ TEST(TaskGraphTest, PipelinedLayersAreAWavefront) {
             (Names_{"layer-0000-1", "layer-0001-1", "layer-0002"}));
   EXPECT_EQ(Names(graph, InputsOf(shape, graph.back())),
             (Names_{"layer-0000-1", "layer-0001-1", "layer-0002-1"}));
+}
+
+TEST(TaskGraphTest, WindowsFollowTheLayersOneAfterTheOther) {
+  using Names_ = std::vector<std::string>;
+  const GraphShape shape = {5, 2, false, 2};
+  const std::vector<TaskNode> graph = BuildTaskGraph(shape);
+  ASSERT_EQ(graph.size(), 15u);
+  EXPECT_EQ(Names(graph, {11, 12, 13}), (Names_{"distill-0000", "distill-0002", "distill-0004"}));
+  EXPECT_EQ(Names(graph, graph[11].depends_on), Names_{"layer-0004-1"});
+  EXPECT_EQ(Names(graph, graph[12].depends_on), Names_{"distill-0000"});
+  EXPECT_EQ(Names(graph, InputsOf(shape, graph[12])),
+            (Names_{"distill-0000", "layer-0002-1", "layer-0003-1", "layer-0004-1"}));
+  EXPECT_EQ(Names(graph, InputsOf(shape, graph.back())),
+            (Names_{"distill-0000", "distill-0002", "distill-0004"}));
+  const GraphShape all = {5, 1, true, 5};
+  EXPECT_EQ(Names(BuildTaskGraph(all), InputsOf(all, {TaskKind::kFinalize})),
+            Names_{"distill-0000"});
 }
 
 TEST(TaskGraphTest, IndependentLayersWaitForPrepareAndAreGivenNothing) {
