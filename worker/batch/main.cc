@@ -20,6 +20,7 @@ constexpr char kUsage[] =
     "Commands:\n"
     "  quantize   quantize a Hugging Face checkpoint into a unified artifact\n"
     "  eval       perplexity of a checkpoint or an artifact\n"
+    "  quiz       questions with known answers, before and after\n"
     "  generate   text from a checkpoint or an artifact\n"
     "  inspect    what is in an artifact\n"
     "  verify     check every digest and every tensor of an artifact\n"
@@ -37,6 +38,7 @@ int main(int argc, char** argv) {
       {"inspect", uniquanf::batch::Inspect},   {"verify", uniquanf::batch::Verify},
       {"export", uniquanf::batch::Export},     {"spec", uniquanf::batch::PrintSpec},
       {"tokens", uniquanf::batch::Tokens},     {"generate", uniquanf::batch::Generate},
+      {"quiz", uniquanf::batch::Quiz},
   };
   std::vector<std::string> arguments(argv + 1, argv + argc);
   if (arguments.empty() || arguments[0] == "--help" || arguments[0] == "-h" ||
