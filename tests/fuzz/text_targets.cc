@@ -1,7 +1,11 @@
 // What worker/text reads: tokenizer.json, text of users, files of text.
+#include <iterator>
+
 #include "absl/strings/match.h"
 #include "common/base/check.h"
 #include "tests/fuzz/fuzz_target.h"
+#include "worker/generate/special_tokens.h"
+#include "worker/text/quiz_file.h"
 #include "worker/text/text_files.h"
 #include "worker/text/tokenizer.h"
 
@@ -105,6 +109,32 @@ bool RunTextFile(absl::string_view bytes) {
   return true;
 }
 
+// Questions: each has either choices and the number of one, or a result.
+bool RunQuizFile(absl::string_view bytes) {
+  const auto items = ParseQuiz("quiz.jsonl", bytes);
+  if (!items.ok()) {
+    CheckRefusal(items.status());
+    return false;
+  }
+  for (const QuizItem& item : *items) {
+    UQ_CHECK(item.choices.empty() != item.result.empty());
+    UQ_CHECK(item.choices.empty() ||
+             (item.correct >= 0 && item.correct < std::ssize(item.choices)));
+  }
+  return true;
+}
+
+// A model's boundary tokens are ids of its vocabulary.
+bool RunSpecialTokens(absl::string_view bytes) {
+  const auto tokens = ParseSpecialTokens("{}", bytes, 100);
+  if (!tokens.ok()) {
+    CheckRefusal(tokens.status());
+    return false;
+  }
+  for (const int32_t id : tokens->end) UQ_CHECK(id >= 0 && id < 100);
+  return tokens->begin >= -1 && tokens->begin < 100;
+}
+
 }  // namespace
 
 std::vector<FuzzTarget> TextTargets() {
@@ -127,6 +157,17 @@ std::vector<FuzzTarget> TextTargets() {
         "\x02{\"input_ids\":[1,2,3]}\n"},
        {"\"messages\"", "\"conversations\"", "\"input_ids\":[-1]", "\x1f\x8b\x08",
         "\x28\xb5\x2f\xfd", "version https://git-lfs.github.com/spec/v1"}},
+      {"QuizFile",
+       RunQuizFile,
+       {R"({"question":"q","choices":["a","b"],"answer":1})",
+        R"({"question":"q","choices":{"text":["a","b"],"label":["A","B"]},"answerKey":"B"})",
+        R"({"ctx":"c","endings":["a","b"],"label":"0"})",
+        R"({"question":"q","answer":"so it is\n#### 1,234.50"})"},
+       {"\"choices\"", "\"answerKey\"", "\"endings\"", "####", "-1", "\"label\":[]", "1.2.3,,"}},
+      {"SpecialTokens",
+       RunSpecialTokens,
+       {R"({"bos_token_id":1,"eos_token_id":[2,3]})"},
+       {"null", "[]", "-1", "1e3", "99999999999999999999"}},
   };
 }
 

@@ -26,6 +26,7 @@ enum ExitCode {
 };
 
 int Quantize(const std::vector<std::string>& arguments);
+int Quiz(const std::vector<std::string>& arguments);
 int Generate(const std::vector<std::string>& arguments);
 int Evaluate(const std::vector<std::string>& arguments);
 int Inspect(const std::vector<std::string>& arguments);

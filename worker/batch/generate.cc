@@ -16,6 +16,8 @@
 #include "worker/batch/batch.h"
 #include "worker/generate/continuation.h"
 #include "worker/generate/special_tokens.h"
+#include "worker/model/token_range.h"
+#include "worker/text/chat_template.h"
 #include "worker/text/text_tokens.h"
 
 namespace uniquanf::batch {
@@ -72,6 +74,7 @@ class Generator {
     UQ_ASSIGN_OR_RETURN(text_, TextTokenizer::Open(store.get(), settings));
     UQ_ASSIGN_OR_RETURN(special_, ReadSpecialTokens(store.get(), checkpoint_->config_json(),
                                                     checkpoint_->config().vocab_size));
+    if (flags_.chat) UQ_RETURN_IF_ERROR(OpenChat(store.get()));
     flags_.continuation.end = special_.end;
     flags_.continuation.stop = [] { return Interrupted(); };
     ResidentOptions options;
@@ -82,10 +85,39 @@ class Generator {
     return absl::OkStatus();
   }
 
-  // Writes what follows `document` and returns it.
-  absl::StatusOr<std::string> Run(const TextDocument& document) {
+  // The answer to a conversation, which is also written.
+  absl::StatusOr<std::string> Answer(const nlohmann::ordered_json& messages) {
+    ChatOptions options;
+    options.add_generation_prompt = true;
+    options.now = SystemClock().Now();
+    nlohmann::ordered_json conversation;
+    conversation["messages"] = messages;
+    UQ_ASSIGN_OR_RETURN(const std::string text, chat_->Render(conversation, options));
+    // Templates print the tokens for the beginning themselves.
+    return Run(text, /*add_special_tokens=*/false, /*shown=*/"");
+  }
+  // What follows `prompt`, which is also written, with the prompt before it.
+  absl::StatusOr<std::string> Complete(const std::string& prompt) {
+    return Run(prompt, /*add_special_tokens=*/true, prompt);
+  }
+
+ private:
+  absl::Status OpenChat(ObjectStore* store) {
+    UQ_ASSIGN_OR_RETURN(const nlohmann::ordered_json config, ReadTokenizerConfig(store));
+    UQ_ASSIGN_OR_RETURN(const ChatTemplates templates, ReadChatTemplates(store, config));
+    chat_ = templates.chat;
+    if (chat_ != nullptr) return absl::OkStatus();
+    return InvalidInput("NO_CHAT_TEMPLATE",
+                        "the model has no chat template; use --prompt without --chat");
+  }
+
+  absl::StatusOr<std::string> Run(const std::string& text, bool add_special_tokens,
+                                  const std::string& shown) {
     std::vector<int32_t> prompt;
-    UQ_RETURN_IF_ERROR(text_->Encode(document, checkpoint_->config().vocab_size, &prompt));
+    EncodeOptions encode;
+    encode.add_special_tokens = add_special_tokens;
+    UQ_RETURN_IF_ERROR(text_->tokenizer().Encode(text, encode, &scratch_, &prompt));
+    UQ_RETURN_IF_ERROR(CheckTokens<int32_t>(prompt, checkpoint_->config().vocab_size));
     // Nothing to go on from but the model's own beginning.
     if (prompt.empty() && special_.begin >= 0) prompt.push_back(special_.begin);
     if (prompt.empty()) {
@@ -94,7 +126,7 @@ class Generator {
                           "begins a text; give --prompt");
     }
     TextOutput output(flags_.json);
-    if (!flags_.chat && !flags_.json) output.Write(document.text);
+    if (!flags_.json) output.Write(shown);
     const size_t given = output.all().size();
     TextStream stream(text_->tokenizer(), /*skip_special=*/!flags_.raw);
     ContinuationOptions options = flags_.continuation;
@@ -108,16 +140,15 @@ class Generator {
     const absl::Time end = SystemClock().Now();
     output.Write(stream.Finish());
     output.EndLine();
-    std::string text = output.all().substr(given);
-    if (flags_.json) PrintJson(prompt, result, text);
+    std::string written = output.all().substr(given);
+    if (flags_.json) PrintJson(prompt, result, written);
     if (flags_.stats) PrintStats(prompt.size(), result, first - start, end - first);
     if (result.end == Continuation::End::kStopped) {
       return absl::CancelledError("interrupted");
     }
-    return text;
+    return written;
   }
 
- private:
   static void PrintJson(const std::vector<int32_t>& prompt, const Continuation& result,
                         const std::string& text) {
     nlohmann::ordered_json json;
@@ -143,7 +174,9 @@ class Generator {
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<Checkpoint> checkpoint_;
   std::unique_ptr<TextTokenizer> text_;
-  SpecialTokens special_;
+  TokenizerScratch scratch_;
+  std::shared_ptr<const ChatTemplate> chat_;  // null: not asked for
+  BoundaryTokens special_;
   std::unique_ptr<ResidentModel> model_;
   absl::Duration load_time_;
 };
@@ -165,10 +198,7 @@ absl::Status RunChat(const GenerateFlags& flags, Generator* generator) {
       if (line.empty()) continue;
     }
     say("user", line);
-    TextDocument document;
-    document.conversation["messages"] = messages;
-    document.conversation["add_generation_prompt"] = true;
-    UQ_ASSIGN_OR_RETURN(const std::string answer, generator->Run(document));
+    UQ_ASSIGN_OR_RETURN(const std::string answer, generator->Answer(messages));
     say("assistant", answer);
     if (one_turn) break;
   }
@@ -182,9 +212,7 @@ absl::Status RunGenerate(GenerateFlags* flags) {
   Generator generator(flags);
   UQ_RETURN_IF_ERROR(generator.Open());
   if (flags->chat) return RunChat(*flags, &generator);
-  TextDocument document;
-  document.text = flags->prompt;
-  return generator.Run(document).status();
+  return generator.Complete(flags->prompt).status();
 }
 
 }  // namespace

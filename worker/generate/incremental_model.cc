@@ -89,7 +89,7 @@ absl::Status IncrementalModel::MakeStepRunners() {
   return absl::OkStatus();
 }
 
-absl::Status IncrementalModel::Begin(absl::Span<const int32_t> ids) {
+absl::Status IncrementalModel::Begin(absl::Span<const int32_t> ids, Tensor* outputs) {
   const ModelConfig& config = model_->config();
   const DType act = model_->act();
   UQ_CHECK(!ids.empty() && ids.size() % batch_ == 0);
@@ -140,6 +140,7 @@ absl::Status IncrementalModel::Begin(absl::Span<const int32_t> ids) {
   model_->ApplyHead(x_, &logits_);
   UQ_RETURN_IF_ERROR(backend_->Synchronize());
   length_ = count;
+  if (outputs != nullptr) *outputs = std::move(x);
   return absl::OkStatus();
 }
 

@@ -26,8 +26,9 @@ class IncrementalModel {
   static absl::StatusOr<std::unique_ptr<IncrementalModel>> Create(ResidentModel* model,
                                                                   int64_t batch, int64_t capacity);
 
-  // Forgets what was, and goes through ids [batch, L], L >= 1.
-  absl::Status Begin(absl::Span<const int32_t> ids);
+  // Forgets what was, and goes through ids [batch, L], L >= 1. `outputs`: gets the last block's
+  // output [batch · L, H], for ResidentModel::ApplyHead; null: nobody wants it.
+  absl::Status Begin(absl::Span<const int32_t> ids, Tensor* outputs = nullptr);
   // One more token of each sequence. REQUIRES: Begin; length() < capacity.
   absl::Status Next(absl::Span<const int32_t> ids);
   // Of what follows the last token: [batch, V], on the host.

@@ -49,13 +49,13 @@ absl::StatusOr<nlohmann::json> ParseObject(absl::string_view text, absl::string_
 
 }  // namespace
 
-absl::StatusOr<SpecialTokens> ParseSpecialTokens(absl::string_view config,
-                                                 absl::string_view generation_config,
-                                                 int64_t vocab_size) {
+absl::StatusOr<BoundaryTokens> ParseSpecialTokens(absl::string_view config,
+                                                  absl::string_view generation_config,
+                                                  int64_t vocab_size) {
   UQ_ASSIGN_OR_RETURN(const nlohmann::json model, ParseObject(config, "config.json"));
   UQ_ASSIGN_OR_RETURN(const nlohmann::json generation,
                       ParseObject(generation_config, "generation_config.json"));
-  SpecialTokens tokens;
+  BoundaryTokens tokens;
   UQ_ASSIGN_OR_RETURN(const std::vector<int32_t> begin,
                       Ids(generation, model, "bos_token_id", vocab_size));
   if (!begin.empty()) tokens.begin = begin.front();
@@ -64,8 +64,8 @@ absl::StatusOr<SpecialTokens> ParseSpecialTokens(absl::string_view config,
   return tokens;
 }
 
-absl::StatusOr<SpecialTokens> ReadSpecialTokens(ObjectStore* store, absl::string_view config,
-                                                int64_t vocab_size) {
+absl::StatusOr<BoundaryTokens> ReadSpecialTokens(ObjectStore* store, absl::string_view config,
+                                                 int64_t vocab_size) {
   const absl::StatusOr<std::string> generation = store->Read("generation_config.json", kMaxBytes);
   if (!generation.ok() && !absl::IsNotFound(generation.status())) return generation.status();
   return ParseSpecialTokens(config, generation.ok() ? *generation : "", vocab_size);

@@ -15,18 +15,18 @@
 
 namespace uniquanf {
 
-struct SpecialTokens {
+struct BoundaryTokens {
   int32_t begin = -1;        // −1: the model has none
   std::vector<int32_t> end;  // ascending; any of them ends a text
 };
 
 // `generation_config` is empty where the model has no such file. Ids are below vocab_size.
-absl::StatusOr<SpecialTokens> ParseSpecialTokens(absl::string_view config,
-                                                 absl::string_view generation_config,
-                                                 int64_t vocab_size);
+absl::StatusOr<BoundaryTokens> ParseSpecialTokens(absl::string_view config,
+                                                  absl::string_view generation_config,
+                                                  int64_t vocab_size);
 // Of the model at the root of `store`, whose config.json is `config`.
-absl::StatusOr<SpecialTokens> ReadSpecialTokens(ObjectStore* store, absl::string_view config,
-                                                int64_t vocab_size);
+absl::StatusOr<BoundaryTokens> ReadSpecialTokens(ObjectStore* store, absl::string_view config,
+                                                 int64_t vocab_size);
 
 }  // namespace uniquanf
 

@@ -72,7 +72,7 @@ absl::StatusOr<std::vector<int32_t>> WriteSelfTokens(const Plan& plan, const Che
   options.seed = plan.spec.seed;
   options.corpus = calibration.ids;
   options.corpus_length = calibration.sequence_length;
-  UQ_ASSIGN_OR_RETURN(const SpecialTokens special,
+  UQ_ASSIGN_OR_RETURN(const BoundaryTokens special,
                       ReadSpecialTokens(checkpoint.store().get(), checkpoint.config_json(),
                                         checkpoint.config().vocab_size));
   options.begin = special.begin;

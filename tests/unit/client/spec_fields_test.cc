@@ -33,6 +33,7 @@ QuantizationSpec GoodSpec() {
   spec.model_uri = "file:///m";
   spec.calibration_uri = "file:///c";
   spec.output_uri = "file:///o";
+  spec.evaluation_uri = "file:///e";
   spec.num_samples = 0;
   return spec;
 }
