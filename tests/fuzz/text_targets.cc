@@ -1,6 +1,7 @@
 // What worker/text reads: tokenizer.json, text of users, files of text.
 #include "absl/strings/match.h"
 #include "common/base/check.h"
+#include "common/base/file_kind.h"
 #include "tests/fuzz/fuzz_target.h"
 #include "worker/text/text_files.h"
 #include "worker/text/tokenizer.h"
@@ -101,7 +102,7 @@ bool RunTextFile(absl::string_view bytes) {
   for (const TextDocument& document : content->documents) {
     UQ_CHECK(document.has_ids || document.ids.empty());
   }
-  (void)DescribeFile(bytes);
+  (void)DescribeFileKind(bytes);
   return true;
 }
 
