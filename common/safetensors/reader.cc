@@ -77,7 +77,7 @@ absl::Status ReadIntegers(ObjectStore* store, const std::string& key, const Tens
 std::string WhatElse(absl::string_view start) {
   std::string what = DescribeFileKind(start.substr(0, kFileKindBytes));
   if (what == "a safetensors file") return "";  // a damaged one
-  if (!what.empty() || start.empty()) return what;
+  if (!what.empty() || start.size() < 8) return what;
   const absl::string_view text = absl::StripLeadingAsciiWhitespace(start.substr(0, kFileKindBytes));
   if (!text.empty() && (text[0] == '{' || text[0] == '[')) return "a JSON file";
   const bool is_text = std::all_of(text.begin(), text.end(), [](char c) {
