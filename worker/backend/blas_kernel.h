@@ -1,6 +1,9 @@
-// Choice of OpenBLAS's kernels on processors that are newer than the library.
+// Choice of OpenBLAS's kernels on processors that are newer than the library, and the memory that
+// it takes.
 #ifndef UNIQUANF_WORKER_BACKEND_BLAS_KERNEL_H_
 #define UNIQUANF_WORKER_BACKEND_BLAS_KERNEL_H_
+
+#include "absl/status/status.h"
 
 namespace uniquanf {
 
@@ -10,6 +13,12 @@ namespace uniquanf {
 // OPENBLAS_CORETYPE is set, when the library chose well, or when it is a build without a choice.
 // Thread safety: the first call does the work and must come before BLAS is used elsewhere.
 void SelectBlasKernel();
+
+// Whether the limit on the process's address space (ulimit -v) leaves room for what BLAS allocates
+// in products on `num_threads` threads (0: as a CPU backend chooses): where it does not, OpenBLAS
+// tries again for ever. To be asked before NewCpuBackend. Error: kResourceExhausted
+// (OUT_OF_MEMORY).
+absl::Status CheckMemoryForBlas(int num_threads);
 
 }  // namespace uniquanf
 
