@@ -76,9 +76,16 @@ AnyBcq DescribeForAnyBcq(const std::vector<ManifestModule>& modules) {
 absl::StatusOr<ArtifactConfig> BuildArtifactConfig(absl::string_view source_config_json,
                                                    const QuantizationSpec& spec,
                                                    const std::vector<ManifestModule>& modules) {
-  UQ_ASSIGN_OR_RETURN(nlohmann::json config, ParseJson(source_config_json, "config.json", kReason));
+  UQ_ASSIGN_OR_RETURN(nlohmann::json config,
+                      ParseJson(PythonJsonToJson(source_config_json), "config.json", kReason));
   if (!config.is_object()) {
     return InvalidInput(kReason, "config.json must hold a JSON object");
+  }
+  // What they say of the source's weights does not hold of those here.
+  const auto text_config = config.find("text_config");
+  for (const char* section : {"quantization_config", "compression_config"}) {
+    config.erase(section);
+    if (text_config != config.end() && text_config->is_object()) text_config->erase(section);
   }
   nlohmann::json quantization = {{"quant_method", kQuantMethod},
                                  {"format_version", 1},

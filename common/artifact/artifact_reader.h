@@ -54,6 +54,11 @@ class ArtifactReader {
   std::map<std::string, std::shared_ptr<const SafetensorsFile>> tensors_;
 };
 
+// Whether every file has the size and the digest that the manifest says: for programs that use an
+// artifact without verifying it. Reads all of it. Errors: kDataLoss (DIGEST_MISMATCH) names the
+// first that has not; ARTIFACT_NOT_FOUND, INVALID_MANIFEST, store errors.
+absl::Status CheckArtifactFiles(ObjectStore* store);
+
 struct VerifyReport {
   std::vector<std::string> problems;  // each names the file, module or tensor; empty: all is well
   int64_t num_files = 0;
@@ -62,8 +67,8 @@ struct VerifyReport {
 };
 
 // Checks everything that the format promises: each file's size and SHA-256, every tensor's dtype
-// and shape, that none is missing or extra, that scale factors and shifts are finite, pad bits and
-// q_bias zero, and that no file lies in the store that the manifest does not name. `progress` (may
+// and shape, that none is missing or extra, that scale factors, shifts and tensors in full precision are
+// finite, pad bits and q_bias zero, and that no file lies in the store that the manifest does not name. `progress` (may
 // be empty) is told the bytes done and the total. Returns an error only where the artifact can not
 // be read at all (no manifest, or a storage failure); defects go to the report.
 absl::StatusOr<VerifyReport> VerifyArtifact(

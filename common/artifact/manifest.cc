@@ -29,6 +29,20 @@ OrderedJson ToJsonValue(const ManifestModel& model) {
       {"plan_sha256", model.plan_sha256}};
 }
 
+OrderedJson ToJsonValue(const ManifestOrigin& origin) {
+  OrderedJson json = OrderedJson::object();
+  if (!origin.dequantized.empty()) {
+    json["dequantized"] = OrderedJson::array();
+    for (const ManifestDequantized& entry : origin.dequantized) {
+      json["dequantized"].push_back(
+          {{"form", entry.form}, {"dtype", entry.dtype}, {"num_tensors", entry.num_tensors}});
+    }
+  }
+  if (!origin.evaluation_sha256.empty()) json["evaluation_sha256"] = origin.evaluation_sha256;
+  if (!origin.left_out.empty()) json["left_out"] = origin.left_out;
+  return json;
+}
+
 OrderedJson ToJsonValue(const ManifestModule& module) {
   OrderedJson json = {{"name", module.name},
                       {"num_outputs", module.num_outputs},
@@ -75,6 +89,17 @@ absl::StatusOr<ManifestModel> ParseModel(const nlohmann::json& value) {
   UQ_RETURN_IF_ERROR(reader.Finish());
   model.num_layers = static_cast<int>(num_layers);
   return model;
+}
+
+absl::StatusOr<ManifestDequantized> ParseDequantized(const nlohmann::json& value,
+                                                     const std::string& path) {
+  JsonObjectReader reader(value, path, kReason);
+  ManifestDequantized entry;
+  reader.Read("form", kRequired, &entry.form);
+  reader.Read("dtype", kRequired, &entry.dtype);
+  ReadCount(&reader, "num_tensors", INT64_MAX, &entry.num_tensors);
+  UQ_RETURN_IF_ERROR(reader.Finish());
+  return entry;
 }
 
 absl::StatusOr<ManifestModule> ParseModule(const nlohmann::json& value, const std::string& path) {
@@ -167,6 +192,23 @@ absl::Status ParseArray(const nlohmann::json& array, absl::string_view name, Par
   return absl::OkStatus();
 }
 
+absl::StatusOr<ManifestOrigin> ParseOrigin(const nlohmann::json& value) {
+  constexpr auto kOptional = JsonObjectReader::kOptional;
+  JsonObjectReader reader(value, "origin", kReason);
+  ManifestOrigin origin;
+  const nlohmann::json* dequantized = reader.ReadArray("dequantized", kOptional);
+  if (reader.Has("evaluation_sha256")) {
+    ReadDigest(&reader, "evaluation_sha256", false, &origin.evaluation_sha256);
+  }
+  reader.Read("left_out", kOptional, &origin.left_out);
+  UQ_RETURN_IF_ERROR(reader.Finish());
+  if (dequantized != nullptr) {
+    UQ_RETURN_IF_ERROR(
+        ParseArray(*dequantized, "origin.dequantized", ParseDequantized, &origin.dequantized));
+  }
+  return origin;
+}
+
 absl::Status CheckConsistent(const Manifest& manifest) {
   std::set<std::string> names, paths;
   for (const ManifestModule& module : manifest.modules) {
@@ -195,6 +237,7 @@ std::string Manifest::ToJson() const {
   json["environment"] = environment;
   json["spec"] = OrderedJson::parse(spec.ToJson());
   json["model"] = ToJsonValue(model);
+  if (!origin.empty()) json["origin"] = ToJsonValue(origin);
   json["modules"] = OrderedJson::array();
   for (const ManifestModule& module : modules) json["modules"].push_back(ToJsonValue(module));
   json["layers"] = OrderedJson::array();
@@ -241,6 +284,7 @@ absl::StatusOr<Manifest> Manifest::FromJson(absl::string_view text) {
   reader.Read("environment", kRequired, &manifest.environment);
   const nlohmann::json* spec = reader.ReadObject("spec", kRequired);
   const nlohmann::json* model = reader.ReadObject("model", kRequired);
+  const nlohmann::json* origin = reader.ReadObject("origin", JsonObjectReader::kOptional);
   const nlohmann::json* modules = reader.ReadArray("modules", kRequired);
   const nlohmann::json* layers = reader.ReadArray("layers", kRequired);
   const nlohmann::json* evaluation = reader.ReadObject("evaluation", JsonObjectReader::kOptional);
@@ -257,6 +301,9 @@ absl::StatusOr<Manifest> Manifest::FromJson(absl::string_view text) {
   // Written before the field was there.
   if (!spec->contains("initialization")) manifest.spec.initialization = Initialization::kPlain;
   UQ_ASSIGN_OR_RETURN(manifest.model, ParseModel(*model));
+  if (origin != nullptr) {
+    UQ_ASSIGN_OR_RETURN(manifest.origin, ParseOrigin(*origin));
+  }
   UQ_RETURN_IF_ERROR(ParseArray(*modules, "modules", ParseModule, &manifest.modules));
   UQ_RETURN_IF_ERROR(ParseArray(*layers, "layers", ParseLayer, &manifest.layers));
   if (evaluation != nullptr) {

@@ -37,6 +37,24 @@ struct ManifestModel {
   std::string plan_sha256;         // of the job's plan: the fingerprint that guards resuming
 };
 
+// Tensors of the source that were stored in fewer bits, and were read as what they stand for.
+struct ManifestDequantized {
+  std::string form;   // how they were stored: "F8_E4M3, a scale for 128 x 128"
+  std::string dtype;  // what their values were rounded to: "BF16"
+  int64_t num_tensors = 0;
+};
+
+// What else is known of where the artifact comes from.
+struct ManifestOrigin {
+  std::vector<ManifestDequantized> dequantized;
+  std::string evaluation_sha256;      // of the evaluation's tokens; "" where there was none
+  std::vector<std::string> left_out;  // files of the source's folder that are not in the artifact
+
+  bool empty() const {
+    return dequantized.empty() && evaluation_sha256.empty() && left_out.empty();
+  }
+};
+
 // One linear layer of the source, the LM head included.
 struct ManifestModule {
   std::string name;  // "model.layers.3.mlp.down_proj"
@@ -75,6 +93,7 @@ struct Manifest {
   std::string environment;  // Backend::description() of those that ran the job
   QuantizationSpec spec;
   ManifestModel model;
+  ManifestOrigin origin;
   std::vector<ManifestModule> modules;
   std::vector<ManifestLayer> layers;
   std::optional<ManifestEvaluation> evaluation;

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -10,6 +11,7 @@
 #include "absl/strings/strip.h"
 #include "common/artifact/artifact_config.h"
 #include "common/artifact/artifact_reader.h"
+#include "common/artifact/finite.h"
 #include "common/base/digest.h"
 #include "common/base/status.h"
 
@@ -31,6 +33,30 @@ bool IsPackedSuffix(absl::string_view suffix) {
 bool IsStorageFailure(const absl::Status& status) {
   return absl::IsUnavailable(status) || absl::IsPermissionDenied(status) ||
          absl::IsCancelled(status) || absl::IsDeadlineExceeded(status);
+}
+
+// What is wrong with the file's bytes, or "". `on_bytes` is told of what was read, piece by piece.
+absl::StatusOr<std::string> FileProblem(ObjectStore* store, const ManifestFile& file,
+                                        const std::function<void(uint64_t)>& on_bytes) {
+  const absl::StatusOr<ObjectInfo> info = store->Stat(file.path);
+  if (!info.ok()) {
+    if (IsStorageFailure(info.status())) return info.status();
+    return std::string("missing");
+  }
+  if (info->size_bytes != file.size_bytes) {
+    return absl::StrCat("has ", info->size_bytes, " bytes, the manifest says ", file.size_bytes);
+  }
+  Sha256 sha;
+  std::string chunk;
+  for (uint64_t at = 0; at < file.size_bytes; at += chunk.size()) {
+    chunk.resize(std::min(kChunkBytes, file.size_bytes - at));
+    UQ_RETURN_IF_ERROR(store->ReadAt(file.path, at, chunk.size(), chunk.data()));
+    sha.Update(chunk);
+    on_bytes(chunk.size());
+  }
+  const std::string actual = sha.FinishHex();
+  if (actual == file.sha256) return std::string();
+  return absl::StrCat("SHA-256 is ", actual, ", the manifest says ", file.sha256);
 }
 
 class Verifier {
@@ -59,31 +85,12 @@ class Verifier {
 
   absl::Status CheckFile(const ManifestFile& file) {
     ++report_.num_files;
-    const absl::StatusOr<ObjectInfo> info = store_->Stat(file.path);
-    if (!info.ok()) {
-      if (IsStorageFailure(info.status())) return info.status();
-      Problem(absl::StrCat(file.path, ": missing"));
-      return absl::OkStatus();
-    }
-    if (info->size_bytes != file.size_bytes) {
-      Problem(absl::StrCat(file.path, ": has ", info->size_bytes, " bytes, the manifest says ",
-                           file.size_bytes));
-      return absl::OkStatus();
-    }
-    Sha256 sha;
-    std::string chunk;
-    for (uint64_t at = 0; at < file.size_bytes; at += chunk.size()) {
-      chunk.resize(std::min(kChunkBytes, file.size_bytes - at));
-      UQ_RETURN_IF_ERROR(store_->ReadAt(file.path, at, chunk.size(), chunk.data()));
-      sha.Update(chunk);
-      report_.num_bytes += chunk.size();
-      if (progress_) progress_(report_.num_bytes, total_bytes_);
-    }
-    const std::string actual = sha.FinishHex();
-    if (actual != file.sha256) {
-      Problem(
-          absl::StrCat(file.path, ": SHA-256 is ", actual, ", the manifest says ", file.sha256));
-    }
+    UQ_ASSIGN_OR_RETURN(const std::string problem,
+                        FileProblem(store_.get(), file, [&](uint64_t num_bytes) {
+                          report_.num_bytes += num_bytes;
+                          if (progress_) progress_(report_.num_bytes, total_bytes_);
+                        }));
+    if (!problem.empty()) Problem(absl::StrCat(file.path, ": ", problem));
     return absl::OkStatus();
   }
 
@@ -123,6 +130,28 @@ class Verifier {
       }
     }
     CheckNoExtraTensors(**reader, quantized);
+    for (const auto& [name, shard] : (*reader)->tensors()) {
+      UQ_RETURN_IF_ERROR(CheckFinite(name, *shard));
+    }
+    return absl::OkStatus();
+  }
+
+  // Scales of quantized modules too, though reading them has checked them already.
+  absl::Status CheckFinite(const std::string& name, const SafetensorsFile& shard) {
+    const TensorInfo info = *shard.Find(name);
+    if (!MustBeFinite(name) || SafetensorsDTypeBits(info.dtype) % 8 != 0) return absl::OkStatus();
+    const int64_t size = info.num_elements();
+    const int64_t step = static_cast<int64_t>(kChunkBytes) * 8 / SafetensorsDTypeBits(info.dtype);
+    std::string chunk;
+    for (int64_t first = 0; first < size; first += step) {
+      const TensorInfo part = info.Part(first, std::min(step, size - first));
+      chunk.resize(part.size_bytes);
+      UQ_RETURN_IF_ERROR(shard.ReadBytes(part, chunk.data()));
+      const std::optional<int64_t> at = FindNotFinite(info.dtype, chunk);
+      if (!at.has_value()) continue;
+      Problem(absl::StrCat(name, ": holds NaN or an infinity, element ", first + *at));
+      break;
+    }
     return absl::OkStatus();
   }
 
@@ -218,6 +247,18 @@ class Verifier {
 };
 
 }  // namespace
+
+absl::Status CheckArtifactFiles(ObjectStore* store) {
+  UQ_ASSIGN_OR_RETURN(const Manifest manifest, ReadManifest(store));
+  for (const ManifestFile& file : manifest.files) {
+    UQ_ASSIGN_OR_RETURN(const std::string problem, FileProblem(store, file, [](uint64_t) {}));
+    if (problem.empty()) continue;
+    return MakeError(absl::StatusCode::kDataLoss, "DIGEST_MISMATCH",
+                     absl::StrCat(store->uri(), "/", file.path, ": ", problem,
+                                  "; fetch the artifact again, or make it again"));
+  }
+  return absl::OkStatus();
+}
 
 absl::StatusOr<VerifyReport> VerifyArtifact(
     std::shared_ptr<ObjectStore> store,

@@ -4,6 +4,7 @@
 #include <limits>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/base/status.h"
@@ -35,8 +36,8 @@ class CheckingHandler : public nlohmann::json_sax<json> {
     return false;
   }
   bool parse_error(std::size_t position, const std::string&,
-                   const nlohmann::detail::exception& error) override {
-    error_ = absl::StrCat("not valid JSON at byte ", position, " (", error.what(), ")");
+                   const nlohmann::detail::exception&) override {
+    error_ = absl::StrCat("not valid JSON at byte ", position);
     return false;
   }
   const std::string& error() const { return error_; }
@@ -71,6 +72,33 @@ absl::StatusOr<json> ParseJson(absl::string_view text, absl::string_view what,
   json value = json::parse(text.begin(), text.end(), nullptr, /*allow_exceptions=*/false);
   if (value.is_discarded()) return InvalidInput(reason, absl::StrCat(what, ": not valid JSON"));
   return value;
+}
+
+std::string PythonJsonToJson(absl::string_view text) {
+  constexpr std::pair<absl::string_view, absl::string_view> kWords[] = {
+      {"Infinity", "1.7976931348623157e308"}, {"NaN", "null"}};
+  std::string out;
+  out.reserve(text.size());
+  bool in_string = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (in_string && text[i] == '\\') {
+      absl::StrAppend(&out, text.substr(i, 2));
+      ++i;
+      continue;
+    }
+    if (text[i] == '"') in_string = !in_string;
+    const auto word =
+        std::find_if(std::begin(kWords), std::end(kWords), [&](const auto& candidate) {
+          return text[i] == candidate.first[0] && absl::StartsWith(text.substr(i), candidate.first);
+        });
+    if (in_string || word == std::end(kWords)) {
+      out.push_back(text[i]);
+      continue;
+    }
+    absl::StrAppend(&out, word->second);
+    i += word->first.size() - 1;
+  }
+  return out;
 }
 
 JsonObjectReader::JsonObjectReader(const json& value, absl::string_view path,

@@ -26,6 +26,10 @@ absl::StatusOr<nlohmann::json> ParseJson(absl::string_view text, absl::string_vi
                                          absl::string_view reason,
                                          int max_depth = kDefaultMaxJsonDepth);
 
+// JSON as Python's json module writes it, as JSON: NaN becomes null, Infinity the largest double.
+// Text that is JSON stays as it is.
+std::string PythonJsonToJson(absl::string_view text);
+
 // Reads the members of one JSON object, each at most once, and remembers the first error; after
 // the last member ask Finish, which also refuses members that nobody read.
 // Optional reads leave the target alone when the member is missing; null counts as a wrong type.

@@ -190,6 +190,26 @@ int CountCpus(absl::string_view list) {
   return num_cpus;
 }
 
+// `limits`: /proc/self/limits, with a line "Max address space  SOFT  HARD  bytes".
+void LimitAddressSpace(absl::string_view limits, absl::string_view taken_pages,
+                       MachineResources* resources) {
+  constexpr absl::string_view kName = "Max address space";
+  const size_t at = limits.find(kName);
+  uint64_t limit = 0, taken = 0;
+  if (at == absl::string_view::npos || !absl::SimpleAtoi(taken_pages, &taken)) return;
+  const absl::string_view line =
+      absl::StripLeadingAsciiWhitespace(limits.substr(at + kName.size()));
+  if (!absl::SimpleAtoi(line.substr(0, line.find(' ')), &limit)) return;  // "unlimited"
+  taken *= static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  const uint64_t free = limit - std::min(limit, taken);
+  resources->free_address_space_bytes = free;
+  if (free < resources->available_memory_bytes || limit < resources->memory_bytes) {
+    resources->memory_is_limited = true;
+  }
+  resources->memory_bytes = std::min(resources->memory_bytes, limit);
+  resources->available_memory_bytes = std::min(resources->available_memory_bytes, free);
+}
+
 void LimitCpus(int64_t quota, int64_t period, MachineResources* resources) {
   if (quota <= 0 || period <= 0) return;
   const int64_t rounded_up = quota / period + (quota % period != 0 ? 1 : 0);
@@ -223,6 +243,8 @@ MachineResources ReadMachineResources(const std::string& root) {
   for (const std::string& directory : DirectoriesOf(root, "memory")) {
     LimitMemory(directory, &resources);
   }
+  LimitAddressSpace(ReadText(root + "/proc/self/limits").value_or(""),
+                    pages.empty() ? "" : pages[0], &resources);
   resources.num_cpus = AffinityCpus();
   for (const std::string& directory : DirectoriesOf(root, "cpu")) {
     const std::string text = ReadText(directory + "/cpu.max").value_or("");

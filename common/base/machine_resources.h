@@ -1,7 +1,7 @@
 // What this process may use of the machine: memory and processors, within the limits of its control
-// groups (Linux cgroups, version 1, version 2 or both at once) and of all groups above them. A
-// container's limits are such groups; the machine's own numbers would have it plan for memory that
-// it is killed for touching.
+// groups (Linux cgroups, version 1, version 2 or both at once), of all groups above them, and of
+// its address space. A container's limits are such groups; the machine's own numbers would have it
+// plan for memory that it is killed for touching.
 //
 // Thread safety: free functions, which read files of the kernel every time: some 50 µs.
 // Errors: none. What cannot be read or understood limits nothing.
@@ -22,8 +22,11 @@ struct MachineResources {
   uint64_t available_memory_bytes = 0;
   // What this process itself holds, without what it shares or what files back.
   uint64_t own_memory_bytes = 0;
-  // A group's limit decides memory_bytes, not the machine.
+  // A limit decides memory_bytes or what is available of it, not the machine.
   bool memory_is_limited = false;
+  // The limit on this process's address space (ulimit -v) less what is taken of it; UINT64_MAX:
+  // there is none. It counts as a limit on memory too.
+  uint64_t free_address_space_bytes = UINT64_MAX;
   // Processors of the process's affinity mask (or of a group's cpuset where those are fewer), or
   // the least quota of its groups, rounded up. At least 1.
   int num_cpus = 1;

@@ -1,5 +1,6 @@
 // Conversions between float and the 16-bit formats: round to nearest even, NaN kept (quiet); exact
-// where the target can hold the value. Thread-safe, no state.
+// where the target can hold the value. And from the 8-bit formats, which float holds exactly.
+// Thread-safe, no state.
 #ifndef UNIQUANF_COMMON_SAFETENSORS_FLOAT_CONVERSION_H_
 #define UNIQUANF_COMMON_SAFETENSORS_FLOAT_CONVERSION_H_
 
@@ -41,6 +42,28 @@ inline float Float16ToFloat(uint16_t value) {
     return std::bit_cast<float>(sign | std::bit_cast<uint32_t>(subnormal));
   }
   return std::bit_cast<float>(sign | ((magnitude << 13) + 0x38000000u));
+}
+
+// OCP 8-bit floating point (revision 1.0). E4M3 has no infinities and one NaN of each sign, E5M2 is
+// the upper half of a binary16.
+inline float Float8E4m3ToFloat(uint8_t value) {
+  const uint32_t sign = static_cast<uint32_t>(value & 0x80u) << 24;
+  const uint32_t magnitude = value & 0x7Fu;
+  if (magnitude == 0x7Fu) return std::bit_cast<float>(sign | 0x7FC00000u);
+  if (magnitude < 0x08u) {
+    const float subnormal = static_cast<float>(magnitude) * 0x1p-9f;
+    return std::bit_cast<float>(sign | std::bit_cast<uint32_t>(subnormal));
+  }
+  return std::bit_cast<float>(sign | ((magnitude << 20) + 0x3C000000u));
+}
+inline float Float8E5m2ToFloat(uint8_t value) {
+  return Float16ToFloat(static_cast<uint16_t>(value << 8));
+}
+// A scale of the OCP microscaling formats (revision 1.0): 2^(value − 127), 255 is NaN.
+inline float Float8E8m0ToFloat(uint8_t value) {
+  if (value == 0xFFu) return std::bit_cast<float>(0x7FC00000u);
+  if (value == 0) return 0x1p-127f;
+  return std::bit_cast<float>(static_cast<uint32_t>(value) << 23);
 }
 
 }  // namespace uniquanf

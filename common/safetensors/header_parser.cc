@@ -11,12 +11,6 @@
 namespace uniquanf {
 namespace {
 
-constexpr SafetensorsDType kAllDTypes[] = {
-    SafetensorsDType::kBool, SafetensorsDType::kU8,  SafetensorsDType::kI8,
-    SafetensorsDType::kI16,  SafetensorsDType::kU16, SafetensorsDType::kF16,
-    SafetensorsDType::kBF16, SafetensorsDType::kI32, SafetensorsDType::kU32,
-    SafetensorsDType::kF32,  SafetensorsDType::kF64, SafetensorsDType::kI64,
-    SafetensorsDType::kU64};
 // More dimensions than any tensor has, few enough that a hostile shape costs nothing.
 constexpr size_t kMaxRank = 32;
 constexpr size_t kMaxShownName = 200;
@@ -67,14 +61,13 @@ class HeaderHandler : public nlohmann::json_sax<nlohmann::json> {
       return true;
     }
     if (state_ != State::kTensor || key_ != "dtype") return Unexpected("a string");
-    for (const SafetensorsDType dtype : kAllDTypes) {
-      if (SafetensorsDTypeName(dtype) == absl::string_view(value)) {
-        tensor_.dtype = dtype;
-        return true;
-      }
+    const std::optional<SafetensorsDType> dtype = SafetensorsDTypeNamed(value);
+    if (dtype.has_value()) {
+      tensor_.dtype = *dtype;
+      return true;
     }
-    return Fail("TENSOR_DTYPE",
-                absl::StrCat(Where(), ": the dtype \"", Shown(value), "\" is not supported"));
+    return Fail("TENSOR_DTYPE", absl::StrCat(Where(), ": the dtype \"", Shown(value),
+                                             "\" is none of the safetensors format"));
   }
 
   bool start_object(std::size_t) override {

@@ -4,8 +4,10 @@
 #include <limits>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
+#include "common/base/file_kind.h"
 #include "common/base/status.h"
 #include "common/safetensors/header_parser.h"
 #include "common/safetensors/safetensors.h"
@@ -41,6 +43,16 @@ absl::Status ReadConverted(ObjectStore* store, const std::string& key, const Ten
   return absl::OkStatus();
 }
 
+// The conversion is known where this is compiled, so that it is inlined.
+template <typename T, float (*kToFloat)(T)>
+absl::Status ReadFloats(ObjectStore* store, const std::string& key, const TensorInfo& info,
+                        float* out) {
+  return ReadConverted<T>(store, key, info, [&](const T* chunk, int64_t first, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) out[first + i] = kToFloat(chunk[i]);
+    return absl::OkStatus();
+  });
+}
+
 template <typename T>
 absl::Status ReadIntegers(ObjectStore* store, const std::string& key, const TensorInfo& info,
                           int64_t* out) {
@@ -61,31 +73,60 @@ absl::Status ReadIntegers(ObjectStore* store, const std::string& key, const Tens
       });
 }
 
+// What the file is instead, with what to do; "" when nothing is known of it.
+std::string WhatElse(absl::string_view start) {
+  std::string what = DescribeFileKind(start.substr(0, kFileKindBytes));
+  if (what == "a safetensors file") return "";  // a damaged one
+  if (!what.empty() || start.size() < 8) return what;
+  const absl::string_view text = absl::StripLeadingAsciiWhitespace(start.substr(0, kFileKindBytes));
+  if (!text.empty() && (text[0] == '{' || text[0] == '[')) return "a JSON file";
+  const bool is_text = std::all_of(text.begin(), text.end(), [](char c) {
+    return absl::ascii_isprint(c) || absl::ascii_isspace(c);
+  });
+  return !text.empty() && is_text ? "a text file" : "";
+}
+
+// The header of the file `name`, which begins with `start`.
+absl::Status CheckHeaderSize(const std::string& name, uint64_t file_bytes,
+                             absl::string_view start) {
+  const std::string what = WhatElse(start);
+  uint64_t header_bytes = 0;
+  if (file_bytes >= 8) std::memcpy(&header_bytes, start.data(), sizeof(header_bytes));
+  const bool plausible = file_bytes >= 8 && header_bytes > 0 && header_bytes <= file_bytes - 8;
+  if (!what.empty() && !plausible) {
+    return InvalidInput("NOT_SAFETENSORS",
+                        absl::StrCat(name, " is no safetensors file but ", what));
+  }
+  if (file_bytes < 8) {
+    return InvalidInput(
+        "SAFETENSORS_TRUNCATED",
+        absl::StrCat(name, " has ", file_bytes, " bytes; a safetensors file has 8 or more"));
+  }
+  if (header_bytes > SafetensorsFile::kMaxHeaderBytes) {
+    return InvalidInput(
+        "SAFETENSORS_HEADER_TOO_LARGE",
+        absl::StrCat(name, " declares a header of ", header_bytes, " bytes; at most ",
+                     SafetensorsFile::kMaxHeaderBytes, " are allowed; is it a safetensors file?"));
+  }
+  if (header_bytes > file_bytes - 8) {
+    return InvalidInput("SAFETENSORS_TRUNCATED",
+                        absl::StrCat(name, " declares a header of ", header_bytes,
+                                     " bytes, but has only ", file_bytes, " in all"));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<const SafetensorsFile>> SafetensorsFile::Open(
     std::shared_ptr<ObjectStore> store, absl::string_view key) {
   const std::string name = absl::StrCat(store->uri(), "/", key);
   UQ_ASSIGN_OR_RETURN(const ObjectInfo object, store->Stat(key));
-  if (object.size_bytes < 8) {
-    return InvalidInput(
-        "SAFETENSORS_TRUNCATED",
-        absl::StrCat(name, " has ", object.size_bytes, " bytes; a safetensors file has 8 or more"));
-  }
   std::string header(std::min(object.size_bytes, kFirstReadBytes), '\0');
   UQ_RETURN_IF_ERROR(store->ReadAt(key, 0, header.size(), header.data()));
+  UQ_RETURN_IF_ERROR(CheckHeaderSize(name, object.size_bytes, header));
   uint64_t header_bytes;
   std::memcpy(&header_bytes, header.data(), sizeof(header_bytes));
-  if (header_bytes > kMaxHeaderBytes) {
-    return InvalidInput("SAFETENSORS_HEADER_TOO_LARGE",
-                        absl::StrCat(name, " declares a header of ", header_bytes,
-                                     " bytes; at most ", kMaxHeaderBytes, " are allowed"));
-  }
-  if (header_bytes > object.size_bytes - 8) {
-    return InvalidInput("SAFETENSORS_TRUNCATED",
-                        absl::StrCat(name, " declares a header of ", header_bytes,
-                                     " bytes, but has only ", object.size_bytes, " in all"));
-  }
   header.erase(0, 8);
   const uint64_t have = std::min<uint64_t>(header.size(), header_bytes);
   header.resize(header_bytes);
@@ -121,23 +162,17 @@ absl::Status SafetensorsFile::ReadFloat(const TensorInfo& info, float* out) cons
     case SafetensorsDType::kF32:
       return ReadBytes(info, out);
     case SafetensorsDType::kF16:
-      return ReadConverted<uint16_t>(store_.get(), key_, info,
-                                     [&](const uint16_t* chunk, int64_t first, int64_t count) {
-                                       for (int64_t i = 0; i < count; ++i) {
-                                         out[first + i] = Float16ToFloat(chunk[i]);
-                                       }
-                                       return absl::OkStatus();
-                                     });
+      return ReadFloats<uint16_t, Float16ToFloat>(store_.get(), key_, info, out);
     case SafetensorsDType::kBF16:
-      return ReadConverted<uint16_t>(store_.get(), key_, info,
-                                     [&](const uint16_t* chunk, int64_t first, int64_t count) {
-                                       for (int64_t i = 0; i < count; ++i) {
-                                         out[first + i] = Bfloat16ToFloat(chunk[i]);
-                                       }
-                                       return absl::OkStatus();
-                                     });
+      return ReadFloats<uint16_t, Bfloat16ToFloat>(store_.get(), key_, info, out);
+    case SafetensorsDType::kF8E4M3:
+      return ReadFloats<uint8_t, Float8E4m3ToFloat>(store_.get(), key_, info, out);
+    case SafetensorsDType::kF8E5M2:
+      return ReadFloats<uint8_t, Float8E5m2ToFloat>(store_.get(), key_, info, out);
+    case SafetensorsDType::kF8E8M0:
+      return ReadFloats<uint8_t, Float8E8m0ToFloat>(store_.get(), key_, info, out);
     default:
-      return DTypeError(info, "F32, F16 or BF16");
+      return DTypeError(info, "F32, F16, BF16 or an 8-bit float");
   }
 }
 

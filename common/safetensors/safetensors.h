@@ -3,7 +3,8 @@
 // reader checks every number in the header against the object's size before it allocates or reads.
 //
 // Thread safety: SafetensorsFile is immutable after Open and thread-safe.
-// Errors: kInvalidArgument with reason SAFETENSORS_TRUNCATED, SAFETENSORS_HEADER_TOO_LARGE,
+// Errors: kInvalidArgument with reason NOT_SAFETENSORS (says what the file is instead),
+// SAFETENSORS_TRUNCATED, SAFETENSORS_HEADER_TOO_LARGE,
 // SAFETENSORS_BAD_HEADER, SAFETENSORS_BAD_OFFSETS (beyond the file, overlapping, or not matching
 // shape × dtype), TENSOR_NOT_FOUND, TENSOR_DTYPE, TENSOR_SHAPE; store errors pass through.
 #ifndef UNIQUANF_COMMON_SAFETENSORS_SAFETENSORS_H_
@@ -12,6 +13,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,10 +25,20 @@
 
 namespace uniquanf {
 
+// Every type of the format; of those below 16 bits floats have exponent and mantissa in their
+// names.
 enum class SafetensorsDType {
   kBool,
+  kF4,
+  kF6E2M3,
+  kF6E3M2,
   kU8,
   kI8,
+  kF8E5M2,
+  kF8E4M3,
+  kF8E8M0,
+  kF8E4M3Fnuz,
+  kF8E5M2Fnuz,
   kI16,
   kU16,
   kF16,
@@ -34,6 +46,7 @@ enum class SafetensorsDType {
   kI32,
   kU32,
   kF32,
+  kC64,
   kF64,
   kI64,
   kU64
@@ -41,7 +54,12 @@ enum class SafetensorsDType {
 
 // "F32", "BF16", ... as the format spells them.
 absl::string_view SafetensorsDTypeName(SafetensorsDType dtype);
-int64_t SafetensorsDTypeBytes(SafetensorsDType dtype);
+// The type that is spelled so; nullopt: the format has none.
+std::optional<SafetensorsDType> SafetensorsDTypeNamed(absl::string_view name);
+// Of one element. Elements of less than a byte lie packed in a tensor of whole bytes.
+int64_t SafetensorsDTypeBits(SafetensorsDType dtype);
+// F32, F16 or BF16: what values of full precision are stored as.
+bool IsFullPrecision(SafetensorsDType dtype);
 
 struct TensorInfo {
   std::string name;
@@ -50,6 +68,8 @@ struct TensorInfo {
   uint64_t offset = 0;         // absolute, in the file
   uint64_t size_bytes = 0;
   int64_t num_elements() const;
+  // The elements [first, first + count) as a one-dimensional tensor. REQUIRES: whole bytes each.
+  TensorInfo Part(int64_t first, int64_t count) const;
 };
 
 // One file, its header read and checked; tensor bytes are read on demand by ranged reads.
@@ -68,7 +88,8 @@ class SafetensorsFile {
 
   // The tensor's raw little-endian bytes, info.size_bytes of them, into the caller's `out`.
   absl::Status ReadBytes(const TensorInfo& info, void* out) const;
-  // F32, F16 and BF16 converted to float, exactly; other dtypes are TENSOR_DTYPE errors.
+  // F32, F16, BF16 and the 8-bit floats F8_E4M3, F8_E5M2 and F8_E8M0 converted to float, exactly;
+  // other dtypes are TENSOR_DTYPE errors.
   absl::Status ReadFloat(const TensorInfo& info, float* out) const;
   // Any integer dtype converted to int64; values that do not fit are TENSOR_DTYPE errors.
   absl::Status ReadInt64(const TensorInfo& info, int64_t* out) const;
@@ -80,8 +101,8 @@ class SafetensorsFile {
   std::map<std::string, std::string> metadata_;
 };
 
-// `shape`'s elements × dtype in bytes; kInvalidArgument (TENSOR_SHAPE) for a negative dimension or
-// a product beyond 2^63 - 1.
+// `shape`'s elements × dtype in bytes; kInvalidArgument (TENSOR_SHAPE) for a negative dimension, a
+// product of 2^60 bytes or more, or elements of less than a byte that fill no whole number of them.
 absl::StatusOr<uint64_t> TensorBytes(SafetensorsDType dtype, const std::vector<int64_t>& shape);
 
 // Writes a file in one pass, deterministically: the header is declared up front, tensors are laid

@@ -76,9 +76,9 @@ absl::Status BadHeader(absl::string_view message) {
 
 void SafetensorsWriter::SortForAlignment(std::vector<Declaration>* tensors) {
   std::sort(tensors->begin(), tensors->end(), [](const Declaration& a, const Declaration& b) {
-    const int64_t a_bytes = SafetensorsDTypeBytes(a.dtype);
-    const int64_t b_bytes = SafetensorsDTypeBytes(b.dtype);
-    return a_bytes != b_bytes ? a_bytes > b_bytes : a.name < b.name;
+    const int64_t a_bits = SafetensorsDTypeBits(a.dtype);
+    const int64_t b_bits = SafetensorsDTypeBits(b.dtype);
+    return a_bits != b_bits ? a_bits > b_bits : a.name < b.name;
   });
 }
 

@@ -68,10 +68,14 @@ class StoredModel : public Checkpoint {
   absl::StatusOr<std::vector<float>> LoadOuter(absl::string_view name) const override {
     return source_->LoadOuter(name);
   }
-  absl::StatusOr<RawTensor> FindRaw(absl::string_view name) const override {
+  absl::StatusOr<SourceTensor> FindRaw(absl::string_view name) const override {
     return source_->FindRaw(name);
   }
   std::vector<std::string> TensorNames() const override { return source_->TensorNames(); }
+  const std::vector<ManifestDequantized>& dequantized() const override {
+    return source_->dequantized();
+  }
+  absl::Status CheckTiedHead() const override { return source_->CheckTiedHead(); }
 
  private:
   const Checkpoint* const source_;

@@ -3,7 +3,10 @@
 
 #include <filesystem>
 #include <fstream>
+#include <iterator>
+#include <optional>
 
+#include "absl/strings/str_cat.h"
 #include "common/base/crash_point.h"
 #include "common/base/digest.h"
 #include "common/object_store/object_store.h"
@@ -15,6 +18,7 @@
 namespace uniquanf {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -126,6 +130,54 @@ TEST_F(BatchTest, ContinuesFromFinishedLayers) {
   EXPECT_THAT(log_, HasSubstr("layer 0: done by an earlier run"));
 }
 
+TEST_F(BatchTest, FinishedLayersOfAModelThatChangedAreNotReused) {
+  EXPECT_EQ(Run(QuantizeArguments("out"),
+                {{kCrashPointVariable, CrashPoint("layer.shard_stored").At(2)}}),
+            (ExitStatus{-1, SIGKILL}));
+  FixtureModel model = FixtureModel::Make("llama", 5);
+  for (float& value : model.tensors["model.layers.0.mlp.up_proj.weight"].values) value = -value;
+  model.Write(dir_.path() + "/model");
+  EXPECT_EQ(Run(QuantizeArguments("out")), (ExitStatus{5, 0})) << log_;
+  EXPECT_THAT(log_, AllOf(HasSubstr("the model changed"), HasSubstr("model.safetensors"),
+                          HasSubstr("--fresh")));
+  std::vector<std::string> arguments = QuantizeArguments("out");
+  arguments.push_back("--fresh");
+  EXPECT_EQ(Run(arguments), (ExitStatus{0, 0})) << log_;
+}
+
+// OpenBLAS tries for ever to allocate what a limit does not leave.
+TEST_F(BatchTest, TooLittleAddressSpaceEndsInSeconds) {
+  for (const char* kibibytes : {"120000", "200000", "400000"}) {
+    std::string command = absl::StrCat("ulimit -v ", kibibytes, "; exec ", kProgram);
+    for (const std::string& argument : QuantizeArguments("out")) {
+      absl::StrAppend(&command, " '", argument, "'");
+    }
+    ChildProcess child("/bin/sh", {"-c", command + " --threads=2"}, {}, dir_.path() + "/limited");
+    const std::optional<ExitStatus> status = child.WaitForExit(absl::Seconds(30));
+    ASSERT_TRUE(status.has_value()) << kibibytes;
+    EXPECT_NE(*status, (ExitStatus{0, 0}));
+    EXPECT_EQ(status->signal, 0);
+  }
+  std::ifstream log(dir_.path() + "/limited");
+  const std::string text((std::istreambuf_iterator<char>(log)), {});
+  EXPECT_THAT(text, AllOf(HasSubstr("address space"), HasSubstr("raise the limit")));
+}
+
+TEST_F(BatchTest, EvalChecksAnArtifact) {
+  ASSERT_EQ(Run(QuantizeArguments("out")), (ExitStatus{0, 0})) << log_;
+  const std::vector<std::string> eval = {"eval", "--model=" + dir_.path() + "/out",
+                                         "--tokens=" + dir_.path() + "/eval.safetensors",
+                                         "--window=64", "--device=cpu"};
+  EXPECT_EQ(Run(eval), (ExitStatus{0, 0})) << log_;
+  std::fstream shard(dir_.path() + "/out/model-00002-of-00003.safetensors",
+                     std::ios::in | std::ios::out | std::ios::binary);
+  shard.seekp(-1, std::ios::end);
+  shard.put('\x55');
+  shard.close();
+  EXPECT_EQ(Run(eval), (ExitStatus{1, 0})) << log_;
+  EXPECT_THAT(log_, HasSubstr("model-00002-of-00003.safetensors"));
+}
+
 TEST_F(BatchTest, OtherSettingsDoNotReuseFinishedLayers) {
   EXPECT_EQ(Run(QuantizeArguments("out"),
                 {{kCrashPointVariable, CrashPoint("layer.shard_stored").At(2)}}),
@@ -169,7 +221,7 @@ TEST_F(BatchTest, FullDiskFailsClearlyAndLeavesNoHalfArtifact) {
   std::vector<std::string> arguments = QuantizeArguments("unused");
   arguments.back() = "--output=" + disk.path() + "/out";
   EXPECT_EQ(Run(arguments).code, 1) << log_;
-  EXPECT_THAT(log_, HasSubstr("No space left"));
+  EXPECT_THAT(log_, HasSubstr("make room"));
   EXPECT_FALSE(std::filesystem::exists(disk.path() + "/out/manifest.json"));
 }
 

@@ -57,8 +57,8 @@ bool RunHeader(absl::string_view bytes) {
   for (const auto& [name, info] : header->tensors) {
     UQ_CHECK(name == info.name && !name.empty());
     UQ_CHECK(info.offset >= start && info.offset - start + info.size_bytes <= kDataBytes);
-    UQ_CHECK(static_cast<uint64_t>(info.num_elements() * SafetensorsDTypeBytes(info.dtype)) ==
-             info.size_bytes);
+    UQ_CHECK(static_cast<uint64_t>(info.num_elements() * SafetensorsDTypeBits(info.dtype)) ==
+             8 * info.size_bytes);
     for (uint64_t i = 0; i < info.size_bytes; ++i) {
       UQ_CHECK(!taken[info.offset - start + i]);
       taken[info.offset - start + i] = true;

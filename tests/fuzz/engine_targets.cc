@@ -10,6 +10,7 @@
 #include "worker/export/export_format.h"
 #include "worker/export/gguf_file.h"
 #include "worker/model/checkpoint_files.h"
+#include "worker/model/dequantize.h"
 #include "worker/model/model_config.h"
 #include "worker/task/layer_result.h"
 #include "worker/task/plan.h"
@@ -84,6 +85,39 @@ bool RunPlanJson(absl::string_view bytes) {
   return true;
 }
 
+// The header of a file of quantized weights: its tensors, in every form that is dequantized.
+bool RunQuantized(absl::string_view bytes) {
+  const uint64_t size = bytes.size();
+  std::string file(8, '\0');
+  std::memcpy(file.data(), &size, 8);
+  absl::StrAppend(&file, bytes, std::string(4096, '\1'));
+  auto files = OpenCheckpointFiles(NewMemoryStore({{"model.safetensors", file}}));
+  if (!files.ok()) {
+    CheckRefusal(files.status());
+    return false;
+  }
+  SourceQuantization quantization;
+  quantization.method = "compressed-tensors";
+  quantization.blocks = {{2, 4}};
+  quantization.schemes = {{false, 4, true, 8}, {false, 8, true, 0}};
+  const auto done = DequantizeTensors(quantization, &files->tensors);
+  if (!done.ok()) {
+    CheckRefusal(done.status());
+    return false;
+  }
+  for (const auto& [name, tensor] : files->tensors) {
+    if (tensor.decoder == nullptr) continue;
+    const int64_t elements = tensor.info.num_elements();
+    UQ_CHECK(elements > 0 && elements <= 4 * 4096 && IsFullPrecision(tensor.info.dtype));
+    std::vector<float> values(elements);
+    const absl::Status status = tensor.ReadFloats(0, elements, values.data());
+    if (!status.ok()) CheckRefusal(status);
+    std::string raw(tensor.info.size_bytes, '\0');
+    UQ_CHECK(tensor.ReadBytes(0, elements, raw.data()).ok() == status.ok());
+  }
+  return true;
+}
+
 // tokenizer.json as gguf's metadata.
 bool RunVocabulary(absl::string_view bytes) {
   const auto store = NewMemoryStore({{"tokenizer.json", std::string(bytes)}});
@@ -96,6 +130,15 @@ bool RunVocabulary(absl::string_view bytes) {
 
 std::string ConfigSeed(const std::string& family) {
   return FixtureModel::Make(family, 1).config.dump();
+}
+
+std::string QuantizedConfigSeed() {
+  nlohmann::json config = FixtureModel::Make("llama", 1).config;
+  config["quantization_config"] = nlohmann::json::parse(
+      R"({"quant_method":"compressed-tensors","format":"pack-quantized","ignore":["lm_head"],)"
+      R"("config_groups":{"group_0":{"targets":["Linear"],"weights":{"num_bits":4,"type":"int",)"
+      R"("strategy":"group","group_size":32,"symmetric":false,"block_structure":[1,2]}}}})");
+  return config.dump();
 }
 
 Plan PlanSeed() {
@@ -130,10 +173,25 @@ std::vector<FuzzTarget> EngineTargets() {
   return {
       {"ModelConfig",
        RunConfig,
-       {ConfigSeed("llama"), ConfigSeed("mistral"), ConfigSeed("qwen2"), ConfigSeed("qwen3")},
+       {ConfigSeed("llama"), ConfigSeed("mistral"), ConfigSeed("qwen2"), ConfigSeed("qwen3"),
+        QuantizedConfigSeed()},
        {"\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8}", "\"head_dim\"",
         "\"sliding_window\"", "\"rope_theta\"", "\"layer_types\"", "\"gemma2\"", "\"mixtral\"",
-        "\"num_local_experts\"", "\"num_hidden_layers\"", "\"vocab_size\""}},
+        "\"num_local_experts\"", "\"num_hidden_layers\"", "\"vocab_size\"",
+        "\"quantization_config\"", "\"weight_block_size\":[128,128]", "\"mxfp4\"", "NaN"}},
+      {"QuantizedWeights",
+       RunQuantized,
+       {R"({"a.weight":{"dtype":"F8_E4M3","shape":[3,8],"data_offsets":[0,24]},)"
+        R"("a.weight_scale_inv":{"dtype":"F32","shape":[2,2],"data_offsets":[24,40]}})",
+        R"({"a.weight_packed":{"dtype":"I32","shape":[1,1],"data_offsets":[8,12]},)"
+        R"("a.weight_shape":{"dtype":"U8","shape":[2],"data_offsets":[24,26]},)"
+        R"("a.weight_scale":{"dtype":"BF16","shape":[1,1],"data_offsets":[26,28]},)"
+        R"("b":{"dtype":"F8_E5M2","shape":[2,4],"data_offsets":[28,36]}})",
+        R"({"x_blocks":{"dtype":"U8","shape":[2,3,1,16],"data_offsets":[0,96]},)"
+        R"("x_scales":{"dtype":"U8","shape":[2,3,1],"data_offsets":[96,102]}})"},
+       {"\"a.weight_zero_point\"", "\"a.weight_g_idx\"", "\"a.weight_scale\"", "\"I8\"", "[]",
+        "\"F8_E8M0\"", "_scales_inv", "[1,1]"},
+       0.8},
       {"ModelIndex",
        RunIndex,
        {R"({"metadata":{"total_size":8},"weight_map":{"a":"model-1.safetensors"}})"},

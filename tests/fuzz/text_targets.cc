@@ -3,6 +3,7 @@
 
 #include "absl/strings/match.h"
 #include "common/base/check.h"
+#include "common/base/file_kind.h"
 #include "tests/fuzz/fuzz_target.h"
 #include "worker/generate/special_tokens.h"
 #include "worker/text/quiz_file.h"
@@ -105,7 +106,7 @@ bool RunTextFile(absl::string_view bytes) {
   for (const TextDocument& document : content->documents) {
     UQ_CHECK(document.has_ids || document.ids.empty());
   }
-  (void)DescribeFile(bytes);
+  (void)DescribeFileKind(bytes);
   return true;
 }
 

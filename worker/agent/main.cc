@@ -40,6 +40,7 @@
 #include "worker/agent/worker_options.h"
 #include "worker/agent/worker_telemetry.h"
 #include "worker/backend/backend.h"
+#include "worker/backend/blas_kernel.h"
 #include "worker/backend/gpu_monitor.h"
 #include "worker/model/checkpoint.h"
 
@@ -70,6 +71,7 @@ absl::StatusOr<std::vector<std::unique_ptr<Backend>>> OpenBackends(const WorkerO
                                             "build with the preset \"cuda\", or use --device=cpu");
   }
   if (options.device == "cpu" || num_gpus == 0) {
+    UQ_RETURN_IF_ERROR(CheckMemoryForBlas(options.num_threads));
     backends.push_back(NewCpuBackend({.num_threads = options.num_threads}));
     return backends;
   }

@@ -1,6 +1,9 @@
-// Choice of OpenBLAS's kernels on processors that are newer than the library.
+// Choice of OpenBLAS's kernels on processors that are newer than the library, and the memory that
+// it takes.
 #ifndef UNIQUANF_WORKER_BACKEND_BLAS_KERNEL_H_
 #define UNIQUANF_WORKER_BACKEND_BLAS_KERNEL_H_
+
+#include "absl/status/status.h"
 
 namespace uniquanf {
 
@@ -15,6 +18,12 @@ void SelectBlasKernel();
 // whether 64 or 256 rows are computed at once (measured for OpenBLAS 0.3.21; Haswell's and Zen's do
 // not). Call after SelectBlasKernel. Thread-safe.
 bool BlasMergesPieces();
+
+// Whether the limit on the process's address space (ulimit -v) leaves room for what BLAS allocates
+// in products on `num_threads` threads (0: as a CPU backend chooses): where it does not, OpenBLAS
+// tries again for ever. To be asked before NewCpuBackend. Error: kResourceExhausted
+// (OUT_OF_MEMORY).
+absl::Status CheckMemoryForBlas(int num_threads);
 
 }  // namespace uniquanf
 

@@ -5,8 +5,11 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "common/base/format_bytes.h"
 #include "common/base/machine_resources.h"
 #include "common/base/status.h"
 #include "worker/backend/blas_kernel.h"
@@ -25,13 +28,53 @@ bool ExceedsLimit(size_t size_bytes) {
   return resources.memory_is_limited && size_bytes > resources.available_memory_bytes;
 }
 
+// OpenBLAS takes a buffer of this size for each thread that is inside it at once, and its stack.
+constexpr uint64_t kBlasBytesPerThread = (128 + 8) << 20;
+// What the rest of the smallest job allocates.
+constexpr uint64_t kLeastBytes = 128 << 20;
+
+int NumThreads(int wanted) { return wanted > 0 ? wanted : ReadMachineResources().num_cpus; }
+
+// While there is room for them: plans of memory then count them as taken.
+void TakeBlasBuffers(ThreadPool* pool) {
+  constexpr int kSize = 256;
+  const int num_threads = pool->num_threads();
+  std::atomic<int> num_ready{0};
+  pool->ParallelFor(num_threads, [&](int64_t) {
+    const std::vector<float> a(kSize * kSize, 0.5f);
+    std::vector<float> c(kSize * kSize);
+    // All at once, as well as can be: a thread that comes late would get a buffer that is free
+    // again.
+    const absl::Time deadline = absl::Now() + absl::Milliseconds(100);
+    num_ready.fetch_add(1);
+    while (num_ready.load() < num_threads && absl::Now() < deadline) {
+    }
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, kSize, kSize, kSize, 1, a.data(), kSize,
+                a.data(), kSize, 0, c.data(), kSize);
+  });
+}
+
 }  // namespace
 
+absl::Status CheckMemoryForBlas(int wanted_threads) {
+  const uint64_t free = ReadMachineResources().free_address_space_bytes;
+  const int num_threads = NumThreads(wanted_threads);
+  // A layer that runs ahead is one more.
+  const uint64_t needed = kLeastBytes + (num_threads + 1) * kBlasBytesPerThread;
+  if (free >= needed) return absl::OkStatus();
+  return MakeError(
+      absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY",
+      absl::StrCat("the limit on this process's address space (ulimit -v) leaves ",
+                   FormatBytes(free), ", but ", num_threads, " threads of matrix products need ",
+                   FormatBytes(needed), "; raise the limit, or use fewer --threads"));
+}
+
 CpuBackend::CpuBackend(const CpuBackendOptions& options)
-    : pool_(options.num_threads > 0 ? options.num_threads : ReadMachineResources().num_cpus),
+    : pool_(NumThreads(options.num_threads)),
       merges_products_((SelectBlasKernel(), BlasMergesPieces())) {
   // Our own pool cuts the work, so that the bits do not depend on how many threads there are.
   openblas_set_num_threads(1);
+  if (ReadMachineResources().free_address_space_bytes != UINT64_MAX) TakeBlasBuffers(&pool_);
 }
 
 CpuBackend::~CpuBackend() = default;

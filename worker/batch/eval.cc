@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "common/artifact/artifact_reader.h"
 #include "common/base/clock.h"
 #include "common/base/format_bytes.h"
 #include "common/base/status.h"
@@ -35,6 +36,8 @@ absl::StatusOr<Perplexity> RunEval(const EvalFlags& flags) {
                       OpenObjectStoreThrough(AbsoluteUri(flags.model), OpenCache(flags.cache)));
   UQ_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint,
                       Checkpoint::Open(store, /*allow_quantized=*/true));
+  if (checkpoint->quantized()) UQ_RETURN_IF_ERROR(CheckArtifactFiles(store.get()));
+  UQ_RETURN_IF_ERROR(checkpoint->CheckTiedHead());
   const ModelConfig& config = checkpoint->config();
   if (flags.window > config.max_position_embeddings) {
     return InvalidInput("SEQUENCE_TOO_LONG",

@@ -36,6 +36,11 @@ void PrintText(const Manifest& manifest) {
   std::printf("Stored         %s in %zu files; %.3f bits a quantized weight\n",
               FormatBytes(TotalBytes(manifest)).c_str(), manifest.files.size(),
               manifest.AverageBits());
+  for (const ManifestDequantized& source : manifest.origin.dequantized) {
+    std::printf("Original       %lld tensors %s, read as %s\n",
+                static_cast<long long>(source.num_tensors), PrintableText(source.form).c_str(),
+                PrintableText(source.dtype).c_str());
+  }
   if (manifest.evaluation.has_value()) {
     std::printf("Perplexity     %.4f before, %.4f after, on %lld tokens\n",
                 manifest.evaluation->perplexity_before, manifest.evaluation->perplexity_after,

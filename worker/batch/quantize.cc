@@ -262,6 +262,8 @@ class QuantizeRun {
                                         outcome.final_loss));
       }
     } else {
+      UQ_RETURN_IF_ERROR(
+          CheckFinishedLayer(flags_.spec, prepared_.plan_sha256, task, result, slots_[slot]));
       absl::MutexLock lock(&mutex_);
       progress_.Print(absl::StrCat(name, ": done by an earlier run"));
     }

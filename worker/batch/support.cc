@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
+#include <new>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -11,6 +12,7 @@
 #include "absl/strings/str_split.h"
 #include "common/base/printable.h"
 #include "common/base/status.h"
+#include "worker/backend/blas_kernel.h"
 #include "worker/batch/batch.h"
 #include "worker/model/checkpoint.h"
 
@@ -23,6 +25,14 @@ volatile std::sig_atomic_t g_interrupted =
 extern "C" void OnInterrupt(int signal) {
   if (g_interrupted != 0) _exit(kInterrupted);
   g_interrupted = 1;
+}
+
+// Small allocations that fail: nothing can be done any more but to say so.
+void ExitOutOfMemory() {
+  constexpr char kMessage[] =
+      "error: out of memory: raise this process's limit (ulimit -v, or its container's)\n";
+  if (write(STDERR_FILENO, kMessage, sizeof(kMessage) - 1) < 0) _exit(kFailed);
+  _exit(kFailed);
 }
 
 }  // namespace
@@ -54,6 +64,7 @@ absl::StatusOr<std::vector<std::unique_ptr<Backend>>> DeviceFlags::MakeBackends(
   if (!cuda) {
     CpuBackendOptions options;
     options.num_threads = threads;
+    UQ_RETURN_IF_ERROR(CheckMemoryForBlas(threads));
     backends.push_back(NewCpuBackend(options));
     return backends;
   }
@@ -134,6 +145,7 @@ int Fail(const absl::Status& status, bool json) {
 }
 
 void InstallInterruptHandler() {
+  std::set_new_handler(ExitOutOfMemory);
   struct sigaction action {};
   action.sa_handler = OnInterrupt;
   sigaction(SIGINT, &action, nullptr);

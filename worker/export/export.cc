@@ -307,6 +307,7 @@ absl::StatusOr<ExportSummary> ExportArtifact(std::shared_ptr<ObjectStore> artifa
   UQ_ASSIGN_OR_RETURN(const std::unique_ptr<ArtifactReader> reader, ArtifactReader::Open(artifact));
   UQ_ASSIGN_OR_RETURN(const std::shared_ptr<ObjectStore> output, OpenObjectStore(output_uri));
   UQ_RETURN_IF_ERROR(CheckEmpty(output.get(), output_uri));
+  UQ_RETURN_IF_ERROR(CheckArtifactFiles(artifact.get()));
   absl::StatusOr<ExportSummary> summary = WriteFormat(*reader, *row, output.get(), options);
   // The place was empty; a failed export leaves it so, as far as it can.
   if (!summary.ok()) RemoveAll(output.get());

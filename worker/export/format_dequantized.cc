@@ -16,8 +16,21 @@ class Dequantized : public TensorFormat {
   explicit Dequantized(SafetensorsDType dtype) : dtype_(dtype) {}
 
   absl::Status Plan(const Manifest& manifest, ConfigJson* config) override {
-    (*config)[config->contains("torch_dtype") ? "torch_dtype" : "dtype"] =
-        dtype_ == SafetensorsDType::kBF16 ? "bfloat16" : "float16";
+    const char* const name = dtype_ == SafetensorsDType::kBF16 ? "bfloat16" : "float16";
+    // Files have either name, both, or one inside the text model's part.
+    ConfigJson* parts[] = {config,
+                           config->contains("text_config") && (*config)["text_config"].is_object()
+                               ? &(*config)["text_config"]
+                               : nullptr};
+    bool is_there = false;
+    for (ConfigJson* part : parts) {
+      for (const char* field : {"torch_dtype", "dtype"}) {
+        if (part == nullptr || !part->contains(field)) continue;
+        (*part)[field] = name;
+        is_there = true;
+      }
+    }
+    if (!is_there) (*config)["dtype"] = name;
     return absl::OkStatus();
   }
 

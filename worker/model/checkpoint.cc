@@ -18,6 +18,7 @@
 #include "common/base/status.h"
 #include "worker/model/checkpoint_files.h"
 #include "worker/model/checkpoint_layout.h"
+#include "worker/model/dequantize.h"
 
 namespace uniquanf {
 namespace {
@@ -28,6 +29,8 @@ constexpr int64_t kMaxPieces = 4, kSmallestPiece = 1 << 20;
 // Rows of the embedding: what is read for nothing rather than in two reads, and how much at once.
 constexpr int64_t kLargestGapBytes = 256 << 10;
 constexpr int64_t kLargestReadBytes = 4 << 20;
+// Elements of two tensors that are compared at a time.
+constexpr int64_t kCompared = 1 << 20;
 
 // `values` are `count` elements of the tensor from element `first` on.
 absl::Status CheckFinite(const TensorInfo& info, int64_t first, const float* values,
@@ -51,7 +54,7 @@ absl::Status CheckFinite(const TensorInfo& info, int64_t first, const float* val
 
 class CheckpointImpl : public Checkpoint {
  public:
-  // `artifact` is null for a full-precision checkpoint.
+  // `artifact` is null for a checkpoint.
   CheckpointImpl(std::shared_ptr<ObjectStore> store, std::string config_json, ModelConfig config,
                  TensorMap tensors, std::unique_ptr<ArtifactReader> artifact)
       : store_(std::move(store)),
@@ -59,6 +62,19 @@ class CheckpointImpl : public Checkpoint {
         config_(std::move(config)),
         tensors_(std::move(tensors)),
         artifact_(std::move(artifact)) {}
+
+  void SetDequantized(std::vector<ManifestDequantized> dequantized) {
+    dequantized_ = std::move(dequantized);
+  }
+  // A copy of the embedding that the checkpoint holds as its head: nothing reads it, and artifacts
+  // do not hold it.
+  void TakeTiedHead() {
+    if (!config_.ends.tied) return;
+    const auto head = tensors_.find(config_.ends.head + ".weight");
+    if (head == tensors_.end()) return;
+    tied_head_ = std::move(head->second);
+    tensors_.erase(head);
+  }
 
   const ModelConfig& config() const override { return config_; }
   const std::string& config_json() const override { return config_json_; }
@@ -94,7 +110,7 @@ class CheckpointImpl : public Checkpoint {
   }
 
   absl::Status LoadEmbeddingRows(absl::Span<const int32_t> ids, float* out) const override {
-    UQ_ASSIGN_OR_RETURN(const RawTensor tensor, FindRaw(config_.ends.embedding + ".weight"));
+    UQ_ASSIGN_OR_RETURN(const SourceTensor tensor, FindRaw(config_.ends.embedding + ".weight"));
     const auto row_bytes = static_cast<int64_t>(tensor.info.size_bytes) / tensor.info.shape[0];
     // Reads of rows close to each other, each in one piece.
     std::vector<absl::Span<const int32_t>> reads;
@@ -121,7 +137,7 @@ class CheckpointImpl : public Checkpoint {
     return Load(name);
   }
 
-  absl::StatusOr<RawTensor> FindRaw(absl::string_view name) const override {
+  absl::StatusOr<SourceTensor> FindRaw(absl::string_view name) const override {
     auto it = tensors_.find(std::string(name));
     if (it == tensors_.end()) {
       return InvalidInput("TENSOR_NOT_FOUND", absl::StrCat("the checkpoint has no tensor ", name));
@@ -134,6 +150,30 @@ class CheckpointImpl : public Checkpoint {
     names.reserve(tensors_.size());
     for (const auto& [name, tensor] : tensors_) names.push_back(name);
     return names;
+  }
+  const std::vector<ManifestDequantized>& dequantized() const override { return dequantized_; }
+
+  absl::Status CheckTiedHead() const override {
+    if (!tied_head_.has_value()) return absl::OkStatus();
+    UQ_ASSIGN_OR_RETURN(const SourceTensor embedding, FindRaw(config_.ends.embedding + ".weight"));
+    const std::string& head = tied_head_->info.name;
+    bool equal =
+        tied_head_->info.shape == embedding.info.shape && IsFullPrecision(tied_head_->info.dtype);
+    const int64_t size = embedding.info.num_elements();
+    std::vector<float> a(std::min(size, kCompared)), b(a.size());
+    for (int64_t first = 0; equal && first < size; first += kCompared) {
+      const int64_t last = std::min(first + kCompared, size);
+      UQ_RETURN_IF_ERROR(embedding.ReadFloats(first, last, a.data()));
+      UQ_RETURN_IF_ERROR(tied_head_->ReadFloats(first, last, b.data()));
+      equal = std::equal(a.begin(), a.begin() + (last - first), b.begin());
+    }
+    if (equal) return absl::OkStatus();
+    return InvalidInput(
+        "TIED_HEAD_DIFFERS",
+        absl::StrCat("config.json says that the head is the embedding (tie_word_embeddings), but ",
+                     tied_head_->file->key(), " holds another ", head,
+                     "; runtimes may use either. Set tie_word_embeddings to false to use ", head,
+                     ", or remove that tensor to use ", embedding.info.name));
   }
 
  private:
@@ -190,20 +230,24 @@ class CheckpointImpl : public Checkpoint {
   }
 
   absl::StatusOr<std::vector<float>> Load(absl::string_view name) const {
-    UQ_ASSIGN_OR_RETURN(const RawTensor tensor, FindRaw(name));
+    UQ_ASSIGN_OR_RETURN(const SourceTensor tensor, FindRaw(name));
     return LoadElements(tensor, 0, tensor.info.num_elements());
   }
   // The elements [begin, end) of the tensor.
   absl::StatusOr<std::vector<float>> Load(absl::string_view name, int64_t begin,
                                           int64_t end) const {
-    UQ_ASSIGN_OR_RETURN(const RawTensor tensor, FindRaw(name));
+    UQ_ASSIGN_OR_RETURN(const SourceTensor tensor, FindRaw(name));
     return LoadElements(tensor, begin, end);
   }
 
-  static absl::StatusOr<std::vector<float>> LoadElements(const RawTensor& tensor, int64_t first,
+  static absl::StatusOr<std::vector<float>> LoadElements(const SourceTensor& tensor, int64_t first,
                                                          int64_t last) {
     const int64_t size = last - first;
     std::vector<float> values(size);
+    if (tensor.decoder != nullptr) {  // it may have to read all of the tensor for any part of it
+      UQ_RETURN_IF_ERROR(ReadElements(tensor, first, last, values.data()));
+      return values;
+    }
     const int64_t piece = std::max(kSmallestPiece, (size + kMaxPieces - 1) / kMaxPieces);
     std::array<absl::Status, kMaxPieces> statuses;
     ParallelRanges(size, piece, [&](int64_t begin, int64_t end) {
@@ -214,28 +258,19 @@ class CheckpointImpl : public Checkpoint {
     return values;
   }
 
-  static absl::Status ReadElements(const RawTensor& tensor, int64_t begin, int64_t end,
+  static absl::Status ReadElements(const SourceTensor& tensor, int64_t begin, int64_t end,
                                    float* out) {
-    const uint64_t element_bytes = tensor.info.size_bytes / tensor.info.num_elements();
-    TensorInfo part = tensor.info;
-    part.shape = {end - begin};
-    part.offset += begin * element_bytes;
-    part.size_bytes = (end - begin) * element_bytes;
-    UQ_RETURN_IF_ERROR(tensor.file->ReadFloat(part, out));
+    UQ_RETURN_IF_ERROR(tensor.ReadFloats(begin, end, out));
     return CheckFinite(tensor.info, begin, out, end - begin);
   }
 
   // Some rows of a matrix, all that lie between them read with them.
-  static absl::Status ReadRows(const RawTensor& tensor, absl::Span<const int32_t> rows,
+  static absl::Status ReadRows(const SourceTensor& tensor, absl::Span<const int32_t> rows,
                                float* out) {
     const int64_t width = tensor.info.shape[1];
-    const uint64_t row_bytes = tensor.info.size_bytes / tensor.info.shape[0];
-    TensorInfo part = tensor.info;
-    part.shape = {rows.back() - rows.front() + 1, width};
-    part.offset += rows.front() * row_bytes;
-    part.size_bytes = part.shape[0] * row_bytes;
-    std::vector<float> values(part.num_elements());
-    UQ_RETURN_IF_ERROR(tensor.file->ReadFloat(part, values.data()));
+    const int64_t first = rows.front() * width, last = (rows.back() + 1) * width;
+    std::vector<float> values(last - first);
+    UQ_RETURN_IF_ERROR(tensor.ReadFloats(first, last, values.data()));
     for (size_t i = 0; i < rows.size(); ++i) {
       const float* row = values.data() + (rows[i] - rows.front()) * width;
       UQ_RETURN_IF_ERROR(CheckFinite(tensor.info, rows[i] * width, row, width));
@@ -249,6 +284,8 @@ class CheckpointImpl : public Checkpoint {
   ModelConfig config_;
   TensorMap tensors_;
   std::unique_ptr<ArtifactReader> artifact_;
+  std::vector<ManifestDequantized> dequantized_;
+  std::optional<SourceTensor> tied_head_;
 };
 
 // The config without our own quantization section, or nothing when it has none of ours.
@@ -323,20 +360,20 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> OpenArtifact(std::shared_ptr<ObjectS
                                                          const std::string& stripped_config) {
   UQ_ASSIGN_OR_RETURN(ModelConfig config, ParseModelConfig(stripped_config));
   UQ_ASSIGN_OR_RETURN(std::unique_ptr<ArtifactReader> artifact, ArtifactReader::Open(store));
-  TensorMap tensors;
+  CheckpointFiles files;
   for (const auto& [name, file] : artifact->tensors()) {
     UQ_ASSIGN_OR_RETURN(TensorInfo info, file->Find(name));
-    tensors[name] = {file, std::move(info)};
+    files.tensors[name] = {file, std::move(info)};
   }
-  config.ChooseNames([&](const std::string& name) { return tensors.count(name) > 0; });
+  config.ChooseNames([&](const std::string& name) { return files.tensors.count(name) > 0; });
   std::vector<ExpectedTensor> full_precision, all;
   UQ_RETURN_IF_ERROR(ExpectPacked(artifact->manifest(), config, &full_precision, &all));
-  UQ_RETURN_IF_ERROR(CheckNothingElse(tensors, config, all));
+  UQ_RETURN_IF_ERROR(CheckNothingElse(files, config, all));
   for (const ExpectedTensor& tensor : full_precision) {
-    UQ_RETURN_IF_ERROR(CheckTensor(tensors, tensor));
+    UQ_RETURN_IF_ERROR(CheckTensor(files, tensor));
   }
   return std::make_unique<CheckpointImpl>(std::move(store), std::move(config_json),
-                                          std::move(config), std::move(tensors),
+                                          std::move(config), std::move(files.tensors),
                                           std::move(artifact));
 }
 
@@ -352,14 +389,20 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(std::shared_ptr<Obj
     }
   }
   UQ_ASSIGN_OR_RETURN(ModelConfig config, ParseModelConfig(config_json));
-  UQ_ASSIGN_OR_RETURN(TensorMap tensors, OpenCheckpointFiles(store));
-  config.ChooseNames([&](const std::string& name) { return tensors.count(name) > 0; });
+  UQ_ASSIGN_OR_RETURN(CheckpointFiles files, OpenCheckpointFiles(store));
+  UQ_ASSIGN_OR_RETURN(std::vector<ManifestDequantized> dequantized,
+                      DequantizeTensors(config.source, &files.tensors));
+  config.ChooseNames([&](const std::string& name) { return files.tensors.count(name) > 0; });
   const std::vector<ExpectedTensor> expected = ExpectedTensors(config);
   // First what should not be there: a quantized model lacks weights too, and this says why.
-  UQ_RETURN_IF_ERROR(CheckNothingElse(tensors, config, expected));
-  for (const ExpectedTensor& tensor : expected) UQ_RETURN_IF_ERROR(CheckTensor(tensors, tensor));
-  return std::make_unique<CheckpointImpl>(std::move(store), std::move(config_json),
-                                          std::move(config), std::move(tensors), nullptr);
+  UQ_RETURN_IF_ERROR(CheckNothingElse(files, config, expected));
+  for (const ExpectedTensor& tensor : expected) UQ_RETURN_IF_ERROR(CheckTensor(files, tensor));
+  auto checkpoint =
+      std::make_unique<CheckpointImpl>(std::move(store), std::move(config_json), std::move(config),
+                                       std::move(files.tensors), nullptr);
+  checkpoint->SetDequantized(std::move(dequantized));
+  checkpoint->TakeTiedHead();
+  return checkpoint;
 }
 
 DType DeviceDType(TensorRole role, DType act) {

@@ -1,12 +1,14 @@
 // A model's weights in an object store: a Hugging Face checkpoint (one safetensors file or a
-// sharded index) or a unified artifact, whose quantized layers are dequantized on reading. Only
+// sharded index), also one whose weights are quantized (dequantize.h), or a unified artifact, whose
+// layers are. Either is dequantized on reading. Only
 // what is asked for is read. Open checks every tensor's presence, dtype and shape against
 // config.json from the headers alone; values are checked for NaN and Inf as they are read.
 //
 // Thread safety: immutable after Open; loads may run in several threads.
 // Errors: kInvalidArgument with reason MODEL_NOT_FOUND, TENSOR_NOT_FOUND, TENSOR_SHAPE,
 // TENSOR_DTYPE, WEIGHT_NOT_FINITE (names the tensor and the index), UNEXPECTED_TENSOR for
-// quantization leftovers, MODEL_ALREADY_QUANTIZED, those of ModelConfig and safetensors.
+// quantization leftovers, MODEL_ALREADY_QUANTIZED, those of ModelConfig, checkpoint_files.h,
+// dequantize.h and safetensors.
 #ifndef UNIQUANF_WORKER_MODEL_CHECKPOINT_H_
 #define UNIQUANF_WORKER_MODEL_CHECKPOINT_H_
 
@@ -18,11 +20,12 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/artifact/layout.h"
+#include "common/artifact/manifest.h"
 #include "common/base/status.h"
 #include "common/object_store/object_store.h"
-#include "common/safetensors/safetensors.h"
 #include "worker/block/block.h"
 #include "worker/model/model_config.h"
+#include "worker/model/source_tensor.h"
 
 namespace uniquanf {
 
@@ -60,13 +63,14 @@ class Checkpoint {
   virtual absl::StatusOr<std::vector<float>> LoadLmHead() const = 0;  // [V, H]; tied: the embedding
   // Any tensor outside the blocks, by its full name.
   virtual absl::StatusOr<std::vector<float>> LoadOuter(absl::string_view name) const = 0;
-  // Raw access by full name, for copying tensors unchanged; the file that holds it and its info.
-  struct RawTensor {
-    std::shared_ptr<const SafetensorsFile> file;
-    TensorInfo info;
-  };
-  virtual absl::StatusOr<RawTensor> FindRaw(absl::string_view name) const = 0;
+  // By full name, for copying tensors.
+  virtual absl::StatusOr<SourceTensor> FindRaw(absl::string_view name) const = 0;
   virtual std::vector<std::string> TensorNames() const = 0;  // sorted
+  // What is read in fewer bits than the tensors have, by format; empty for most.
+  virtual const std::vector<ManifestDequantized>& dequantized() const = 0;
+  // Whether the checkpoint's head, where the config says that it is the embedding, is that: reads
+  // both where there is one. Error: TIED_HEAD_DIFFERS.
+  virtual absl::Status CheckTiedHead() const = 0;
 };
 
 // Element type on a device of a tensor with this role.

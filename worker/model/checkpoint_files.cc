@@ -1,11 +1,14 @@
 #include "worker/model/checkpoint_files.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "common/base/file_kind.h"
 #include "common/base/json_util.h"
 #include "common/base/status.h"
+#include "worker/model/model_folder.h"
 
 namespace uniquanf {
 namespace {
@@ -26,16 +29,18 @@ bool IsPlainFileName(absl::string_view name) {
          absl::EndsWith(name, ".safetensors");
 }
 
-absl::StatusOr<TensorMap> OpenSingle(const std::shared_ptr<ObjectStore>& store) {
-  UQ_ASSIGN_OR_RETURN(std::shared_ptr<const SafetensorsFile> file,
-                      SafetensorsFile::Open(store, kSingleFile));
-  TensorMap tensors;
-  for (const auto& [name, info] : file->tensors()) tensors[name] = {file, info};
-  return tensors;
+using Shard = std::shared_ptr<const SafetensorsFile>;
+
+absl::StatusOr<CheckpointFiles> OpenSingle(const std::shared_ptr<ObjectStore>& store) {
+  UQ_ASSIGN_OR_RETURN(const Shard file, SafetensorsFile::Open(store, kSingleFile));
+  CheckpointFiles files;
+  for (const auto& [name, info] : file->tensors()) files.tensors[name] = {file, info};
+  return files;
 }
 
-absl::StatusOr<TensorMap> OpenSharded(const std::shared_ptr<ObjectStore>& store) {
-  UQ_ASSIGN_OR_RETURN(std::string text, ReadModelText(store.get(), kIndexFile, kMaxIndexBytes));
+// Tensor → shard.
+absl::StatusOr<std::map<std::string, std::string>> ReadIndex(ObjectStore* store) {
+  UQ_ASSIGN_OR_RETURN(const std::string text, ReadModelText(store, kIndexFile, kMaxIndexBytes));
   UQ_ASSIGN_OR_RETURN(const nlohmann::json index,
                       ParseJson(text, kIndexFile, "INVALID_MODEL_INDEX"));
   auto weight_map = index.is_object() ? index.find("weight_map") : index.end();
@@ -43,35 +48,71 @@ absl::StatusOr<TensorMap> OpenSharded(const std::shared_ptr<ObjectStore>& store)
     return InvalidInput("INVALID_MODEL_INDEX",
                         absl::StrCat(kIndexFile, ": it has no object \"weight_map\""));
   }
-  std::map<std::string, std::shared_ptr<const SafetensorsFile>> files;
-  TensorMap tensors;
+  std::map<std::string, std::string> shards;
   for (const auto& [name, value] : weight_map->items()) {
     if (!value.is_string() || !IsPlainFileName(value.get<std::string>())) {
       return InvalidInput("INVALID_MODEL_INDEX",
                           absl::StrCat(kIndexFile, ": the file of tensor ", name.substr(0, 200),
                                        " must be a plain name that ends in .safetensors"));
     }
-    const std::string key = value.get<std::string>();
-    std::shared_ptr<const SafetensorsFile>& file = files[key];
-    if (file == nullptr) {
-      absl::StatusOr<std::shared_ptr<const SafetensorsFile>> opened =
-          SafetensorsFile::Open(store, key);
+    shards[name] = value.get<std::string>();
+  }
+  return shards;
+}
+
+absl::StatusOr<CheckpointFiles> OpenSharded(const std::shared_ptr<ObjectStore>& store,
+                                            const std::map<std::string, std::string>& index) {
+  std::map<std::string, Shard> shards;
+  CheckpointFiles files;
+  for (const auto& [name, key] : index) {
+    Shard& shard = shards[key];
+    if (shard == nullptr) {
+      absl::StatusOr<Shard> opened = SafetensorsFile::Open(store, key);
       if (absl::IsNotFound(opened.status())) {
         return ModelNotFound(
             absl::StrCat("shard ", key, " named by ", kIndexFile, " is missing in ", store->uri()));
       }
       if (!opened.ok()) return opened.status();
-      file = *std::move(opened);
+      shard = *std::move(opened);
     }
-    auto it = file->tensors().find(name);
-    if (it == file->tensors().end()) {
-      return InvalidInput("TENSOR_NOT_FOUND",
-                          absl::StrCat("tensor ", name.substr(0, 200), " is not in ", key,
-                                       ", where ", kIndexFile, " says it is"));
+    auto it = shard->tensors().find(name);
+    if (it == shard->tensors().end()) {
+      files.absent[name] = key;
+    } else {
+      files.tensors[name] = {shard, it->second};
     }
-    tensors[name] = {file, it->second};
   }
-  return tensors;
+  for (const auto& [key, shard] : shards) {
+    for (const auto& [name, info] : shard->tensors()) {
+      if (index.count(name) == 0) files.unlisted[name] = key;
+    }
+  }
+  return files;
+}
+
+absl::StatusOr<CheckpointFiles> OpenFiles(const std::shared_ptr<ObjectStore>& store) {
+  const absl::StatusOr<ObjectInfo> single = store->Stat(kSingleFile);
+  if (!single.ok() && !absl::IsNotFound(single.status())) return single.status();
+  const absl::StatusOr<ObjectInfo> indexed = store->Stat(kIndexFile);
+  if (!indexed.ok() && !absl::IsNotFound(indexed.status())) return indexed.status();
+  if (indexed.ok()) {
+    UQ_ASSIGN_OR_RETURN(const auto index, ReadIndex(store.get()));
+    const auto other = std::find_if(index.begin(), index.end(),
+                                    [](const auto& entry) { return entry.second != kSingleFile; });
+    const bool names_single = std::any_of(
+        index.begin(), index.end(), [](const auto& entry) { return entry.second == kSingleFile; });
+    if (single.ok() && !names_single && other != index.end()) {
+      return InvalidInput(
+          "TWO_MODELS",
+          absl::StrCat(store->uri(), " holds both ", kSingleFile, " and ", kIndexFile,
+                       ", which names ", other->second,
+                       " and others: two sets of weights. Remove the one that is not meant"));
+    }
+    return OpenSharded(store, index);
+  }
+  if (single.ok()) return OpenSingle(store);
+  return ModelNotFound(absl::StrCat("there is neither ", kSingleFile, " nor ", kIndexFile, " in ",
+                                    store->uri(), ExplainFolder(store.get(), kSingleFile)));
 }
 
 }  // namespace
@@ -80,25 +121,25 @@ absl::StatusOr<std::string> ReadModelText(ObjectStore* store, absl::string_view 
                                           uint64_t max_bytes) {
   absl::StatusOr<std::string> text = store->Read(key, max_bytes);
   if (absl::IsNotFound(text.status())) {
-    return ModelNotFound(absl::StrCat("there is no ", key, " in ", store->uri(),
-                                      "; give the directory of a Hugging Face checkpoint"));
+    const std::string why = ExplainFolder(store, key);
+    return ModelNotFound(
+        absl::StrCat("there is no ", key, " in ", store->uri(),
+                     why.empty() ? "; give the directory of a Hugging Face checkpoint" : why));
+  }
+  if (!text.ok()) return text;
+  const std::string what = DescribeFileKind(absl::string_view(*text).substr(0, kFileKindBytes));
+  if (!what.empty()) {
+    return InvalidInput("NOT_THE_FILE", absl::StrCat(store->uri(), "/", key, " is ", what));
   }
   return text;
 }
 
-absl::StatusOr<TensorMap> OpenCheckpointFiles(const std::shared_ptr<ObjectStore>& store) {
-  absl::StatusOr<ObjectInfo> single = store->Stat(kSingleFile);
-  if (single.ok()) return OpenSingle(store);
-  if (!absl::IsNotFound(single.status())) return single.status();
-  absl::StatusOr<ObjectInfo> index = store->Stat(kIndexFile);
-  if (index.ok()) return OpenSharded(store);
-  if (!absl::IsNotFound(index.status())) return index.status();
-  std::string hint;
-  if (store->Stat("pytorch_model.bin").ok() || store->Stat("pytorch_model.bin.index.json").ok()) {
-    hint = "; convert pytorch_model.bin to safetensors first";
+absl::StatusOr<CheckpointFiles> OpenCheckpointFiles(const std::shared_ptr<ObjectStore>& store) {
+  UQ_ASSIGN_OR_RETURN(CheckpointFiles files, OpenFiles(store));
+  for (auto it = files.tensors.begin(); it != files.tensors.end();) {
+    it = it->second.info.num_elements() == 0 ? files.tensors.erase(it) : std::next(it);
   }
-  return ModelNotFound(absl::StrCat("there is neither ", kSingleFile, " nor ", kIndexFile, " in ",
-                                    store->uri(), hint));
+  return files;
 }
 
 }  // namespace uniquanf

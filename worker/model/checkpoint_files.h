@@ -8,19 +8,26 @@
 
 #include "absl/status/statusor.h"
 #include "common/object_store/object_store.h"
-#include "worker/model/checkpoint.h"
+#include "worker/model/source_tensor.h"
 
 namespace uniquanf {
 
-using TensorMap = std::map<std::string, Checkpoint::RawTensor>;
+struct CheckpointFiles {
+  TensorMap tensors;
+  // What index and shards disagree about, by tensor; it matters where the tensor is needed.
+  std::map<std::string, std::string> unlisted;  // the shard that holds it, which the index omits
+  std::map<std::string, std::string> absent;    // the shard that the index names and that lacks it
+};
 
-// Reads the headers of model.safetensors or, without it, of the shards that
-// model.safetensors.index.json names. Errors: MODEL_NOT_FOUND when there is neither or a shard is
-// missing; INVALID_MODEL_INDEX for an index that is no index or leads outside the directory;
-// TENSOR_NOT_FOUND for a tensor that its shard does not hold; those of safetensors.
-absl::StatusOr<TensorMap> OpenCheckpointFiles(const std::shared_ptr<ObjectStore>& store);
+// Reads the headers of model.safetensors or of the shards that model.safetensors.index.json names.
+// Empty tensors are left out. Errors: MODEL_NOT_FOUND when there is neither, which says what there
+// is instead, or a shard is missing; TWO_MODELS when both are there and the index does not name the
+// file; INVALID_MODEL_INDEX for an index that is no index or leads outside the directory; those of
+// safetensors.
+absl::StatusOr<CheckpointFiles> OpenCheckpointFiles(const std::shared_ptr<ObjectStore>& store);
 
-// The object `key` as text; MODEL_NOT_FOUND when it does not exist.
+// The object `key` as text; MODEL_NOT_FOUND when it does not exist, NOT_THE_FILE when it is
+// something else that people commonly take for it.
 absl::StatusOr<std::string> ReadModelText(ObjectStore* store, absl::string_view key,
                                           uint64_t max_bytes);
 

@@ -29,9 +29,9 @@ std::set<std::string> ReplacedTensors(const ModelConfig& config, int layer,
 // MODULE.weight in full, of a matrix: its name in an artifact when it is a part of a replaced one.
 std::string OwnTensorName(const std::string& layer_prefix, const TensorSpec& tensor);
 
-// Presence, dtype (F32, F16 or BF16) and shape. Errors: TENSOR_NOT_FOUND, TENSOR_DTYPE,
-// TENSOR_SHAPE.
-absl::Status CheckTensor(const TensorMap& tensors, const ExpectedTensor& expected);
+// Presence, dtype (F32, F16 or BF16) and shape. Errors: TENSOR_NOT_FOUND (says what the files hold
+// instead), TENSOR_DTYPE, TENSOR_SHAPE.
+absl::Status CheckTensor(const CheckpointFiles& files, const ExpectedTensor& expected);
 
 // Whether the tensor, whose name begins as a layer's, may be there although nothing reads it: it is
 // copied.
@@ -40,7 +40,7 @@ bool IsCopiedTensor(const ModelConfig& config, absl::string_view name);
 // Refuses what would silently be lost: leftovers of other quantizers, and tensors inside the layers
 // that the config does not account for. `expected` are the names that are accounted for.
 // Error: UNEXPECTED_TENSOR.
-absl::Status CheckNothingElse(const TensorMap& tensors, const ModelConfig& config,
+absl::Status CheckNothingElse(const CheckpointFiles& files, const ModelConfig& config,
                               const std::vector<ExpectedTensor>& expected);
 
 }  // namespace uniquanf

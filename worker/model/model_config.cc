@@ -19,29 +19,6 @@ namespace {
 
 using nlohmann::json;
 
-// Python writes Infinity, which is not JSON, for limits that there are not: the largest number
-// instead.
-std::string WithNumbers(absl::string_view text) {
-  constexpr absl::string_view kWord = "Infinity", kLargest = "1.7976931348623157e308";
-  std::string out;
-  bool in_string = false;
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (in_string && text[i] == '\\') {
-      absl::StrAppend(&out, text.substr(i, 2));
-      ++i;
-      continue;
-    }
-    if (text[i] == '"') in_string = !in_string;
-    if (!in_string && text.substr(i, kWord.size()) == kWord) {
-      absl::StrAppend(&out, kLargest);
-      i += kWord.size() - 1;
-      continue;
-    }
-    out.push_back(text[i]);
-  }
-  return out;
-}
-
 absl::Status UnsupportedArchitecture(absl::string_view field, absl::string_view value) {
   std::vector<std::string> names;
   for (const Family* family : Families()) {
@@ -126,15 +103,37 @@ absl::StatusOr<ModelConfig> ParseNested(const Fields& fields, const Family& oute
   return UnsupportedArchitecture("text_config.model_type", type);
 }
 
-absl::Status RefuseQuantized(const Fields& fields) {
-  for (const char* name : {"quantization_config", "compression_config", "anyprec"}) {
-    if (fields.Find(name) == nullptr) continue;
-    return InvalidInput("MODEL_ALREADY_QUANTIZED",
-                        absl::StrCat("config.json has a \"", name,
-                                     "\": the model is already quantized. Give the original "
-                                     "checkpoint in float32, float16 or bfloat16"));
+absl::StatusOr<ModelConfig> ParseModel(const Fields& fields) {
+  UQ_ASSIGN_OR_RETURN(const Family* family, FindFamily(fields));
+  if (family->nested_type == nullptr) return ParseFamily(fields, *family);
+  const bool nested = family->parse == nullptr || fields.Has("text_config");
+  UQ_ASSIGN_OR_RETURN(ModelConfig config,
+                      nested ? ParseNested(fields, *family) : ParseFamily(fields, *family));
+  // Three layouts of text models beside others are in use.
+  config.names = {{"model.", "lm_head"},
+                  {"model.language_model.", "lm_head"},
+                  {"language_model.model.", "language_model.lm_head"}};
+  return config;
+}
+
+// Roots that programs put before a model's names or leave out when they save it.
+constexpr const char* kRoots[] = {"module.", "_orig_mod.", "base_model.model.", "model."};
+
+void AddOtherRoots(ModelConfig* config) {
+  if (config->names.empty()) {
+    if (!absl::StartsWith(config->ends.embedding, "model.")) return;
+    const std::string& head = config->ends.head;
+    config->names = {{"model.", head},
+                     {"", head},
+                     {"model.language_model.", head},
+                     {"language_model.model.", "language_model." + head}};
   }
-  return absl::OkStatus();
+  const std::vector<ModelConfig::Names> known = config->names;
+  for (const char* root : kRoots) {
+    for (const ModelConfig::Names& names : known) {
+      config->names.push_back({root + names.prefix, root + names.head});
+    }
+  }
 }
 
 }  // namespace
@@ -178,20 +177,13 @@ void ModelConfig::ChooseNames(const std::function<bool(const std::string&)>& has
 }
 
 absl::StatusOr<ModelConfig> ParseModelConfig(absl::string_view config_json) {
-  UQ_ASSIGN_OR_RETURN(const json root,
-                      ParseJson(WithNumbers(config_json), "config.json", "INVALID_MODEL_CONFIG"));
+  UQ_ASSIGN_OR_RETURN(const json root, ParseJson(PythonJsonToJson(config_json), "config.json",
+                                                 "INVALID_MODEL_CONFIG"));
   if (!root.is_object()) return ConfigError("it must hold a JSON object");
   const Fields fields(root, "");
-  UQ_RETURN_IF_ERROR(RefuseQuantized(fields));
-  UQ_ASSIGN_OR_RETURN(const Family* family, FindFamily(fields));
-  if (family->nested_type == nullptr) return ParseFamily(fields, *family);
-  const bool nested = family->parse == nullptr || fields.Has("text_config");
-  UQ_ASSIGN_OR_RETURN(ModelConfig config,
-                      nested ? ParseNested(fields, *family) : ParseFamily(fields, *family));
-  // Three layouts of text models beside others are in use.
-  config.names = {{"model.", "lm_head"},
-                  {"model.language_model.", "lm_head"},
-                  {"language_model.model.", "language_model.lm_head"}};
+  UQ_ASSIGN_OR_RETURN(ModelConfig config, ParseModel(fields));
+  AddOtherRoots(&config);
+  UQ_ASSIGN_OR_RETURN(config.source, ParseSourceQuantization(fields));
   return config;
 }
 

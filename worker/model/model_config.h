@@ -16,6 +16,7 @@
 #include "absl/strings/string_view.h"
 #include "worker/block/block.h"
 #include "worker/block/block_traits.h"
+#include "worker/model/source_quantization.h"
 
 namespace uniquanf {
 
@@ -85,6 +86,7 @@ struct ModelConfig {
   // What the names of other tensors of a layer begin with that nothing here reads
   // ("self_attn.indexer."). Copied as they are.
   std::vector<std::string> copied_parts;
+  SourceQuantization source;  // how the checkpoint's weights are stored
 
   std::string LayerPrefix(int layer) const;        // "model.layers.3."
   std::string ModuleName(int layer, int l) const;  // "model.layers.3.mlp.down_proj", linear l

@@ -127,9 +127,12 @@ absl::Status ReadScaling(const Fields& scaling, const Fields& fields,
   if (type == "linear" || type == "dynamic") return absl::OkStatus();
   if (type == "llama3") return ReadLlama3(scaling, rope);
   if (type == "yarn") return ReadYarn(scaling, rope);
-  return ConfigError(absl::StrCat("rotary type \"", type.substr(0, 60),
-                                  "\" is not supported; supported are default, linear, dynamic, "
-                                  "llama3, yarn, longrope, proportional"));
+  return ConfigError(
+      absl::StrCat("rotary type \"", type.substr(0, 60),
+                   "\" is not supported; supported are default, linear, dynamic, "
+                   "llama3, yarn, longrope, proportional. If it changes nothing up to "
+                   "some length, remove it from config.json and set "
+                   "max_position_embeddings to that length"));
 }
 
 absl::Status SetWidth(double rotated, int head_dim, RopeConfig* rope) {

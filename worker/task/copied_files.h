@@ -1,12 +1,14 @@
 // File names of a Hugging Face model directory, and the small files that are carried along
-// unchanged (tokenizer, generation settings, licence). Internal to worker/task.
+// unchanged: tokenizer, generation settings, code, licence. Internal to worker/task.
 #ifndef UNIQUANF_WORKER_TASK_COPIED_FILES_H_
 #define UNIQUANF_WORKER_TASK_COPIED_FILES_H_
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "common/object_store/object_store.h"
 
 namespace uniquanf {
@@ -17,9 +19,26 @@ struct CopiedFile {
   std::string sha256;
 };
 
-// Copies those that `from` has, in byte order of their names; appends to *files when not null.
-// Errors: kInvalidArgument (FILE_TOO_LARGE) for one over 256 MiB.
-absl::Status CopyModelFiles(ObjectStore* from, ObjectStore* to, std::vector<CopiedFile>* files);
+struct CopyPlan {
+  struct File {
+    std::string from, to;
+    uint64_t size_bytes = 0;
+  };
+  std::vector<File> files;            // in byte order of `from`
+  std::vector<std::string> left_out;  // other files, and folders ("onnx/"), that are not copied
+
+  uint64_t size_bytes() const;
+};
+
+// Which files of a model's folder an artifact takes over: every small one directly in it but
+// config, weights, their indices, hidden ones and what only says how the source is quantized; a
+// README under another name. Error: kInvalidArgument (FILE_TOO_LARGE) for one that a reader needs
+// and that has over 256 MiB.
+absl::StatusOr<CopyPlan> PlanCopies(ObjectStore* from);
+
+// Copies them; appends to *files.
+absl::Status CopyModelFiles(const CopyPlan& plan, ObjectStore* from, ObjectStore* to,
+                            std::vector<CopiedFile>* files);
 
 // "model-00001-of-00005.safetensors" for index 0 of 5.
 std::string ShardFileName(int index, int num_shards);

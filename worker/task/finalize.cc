@@ -21,6 +21,7 @@
 #include "worker/task/copied_files.h"
 #include "worker/task/layer_shard.h"
 #include "worker/task/lost_inputs.h"
+#include "worker/task/model_changes.h"
 #include "worker/task/output.h"
 #include "worker/task/quality.h"
 #include "worker/task/report_html.h"
@@ -90,6 +91,7 @@ class FinalizeRun {
                           absl::StrCat("finalize was given ", results_.size(), " of ",
                                        plan_.num_layers, " layers"));
     }
+    UQ_RETURN_IF_ERROR(CheckModelUnchanged(context_, plan_sha256_, results_, env_));
     StoreOptions options = StoreOptionsOf(env_);
     options.directory_mode = env_.artifact_mode;
     UQ_ASSIGN_OR_RETURN(output_, OpenObjectStore(spec_.output_uri, options));
@@ -175,7 +177,10 @@ class FinalizeRun {
     UQ_RETURN_IF_ERROR(
         WriteSmall("model.safetensors.index.json", BuildIndexJson(tensor_to_file_, tensor_bytes_)));
     std::vector<CopiedFile> copied;
-    UQ_RETURN_IF_ERROR(CopyModelFiles(context_.checkpoint->store().get(), output_.get(), &copied));
+    ObjectStore* const source = context_.checkpoint->store().get();
+    UQ_ASSIGN_OR_RETURN(CopyPlan copies, PlanCopies(source));
+    UQ_RETURN_IF_ERROR(CopyModelFiles(copies, source, output_.get(), &copied));
+    manifest_.origin.left_out = std::move(copies.left_out);
     for (const CopiedFile& file : copied) AddFile(file);
     FillManifest();
     return absl::OkStatus();
@@ -195,6 +200,8 @@ class FinalizeRun {
     manifest_.spec = plan_.spec;
     manifest_.model.architecture = context_.checkpoint->config().architecture;
     manifest_.model.num_layers = plan_.num_layers;
+    manifest_.origin.dequantized = context_.checkpoint->dequantized();
+    manifest_.origin.evaluation_sha256 = plan_.evaluation_sha256;
     manifest_.model.config_sha256 = plan_.config_sha256;
     manifest_.model.tensors_sha256 = plan_.tensors_sha256;
     manifest_.model.weights_sha256 = weights.FinishHex();

@@ -9,6 +9,7 @@
 #include "worker/model/language_model.h"
 #include "worker/task/content_store.h"
 #include "worker/task/lost_inputs.h"
+#include "worker/task/model_changes.h"
 #include "worker/task/tokens.h"
 
 namespace uniquanf {
@@ -61,6 +62,7 @@ absl::StatusOr<HostBlock> LoadStoredBlock(const TaskContext& context, const Laye
   const BlockSpec& spec = context.checkpoint->config().blocks[result.layer];
   UQ_RETURN_IF_ERROR(CheckModules(result, context.checkpoint->config()));
   UQ_ASSIGN_OR_RETURN(HostBlock block, context.checkpoint->LoadBlock(result.layer));
+  UQ_RETURN_IF_ERROR(CheckWeightsUnchanged(*context.checkpoint, result, block));
   const auto opened = SafetensorsFile::Open(env.work, ContentKey(result.shard_sha256));
   if (!opened.ok()) return NoteWorkObject(opened.status(), result.shard_sha256);
   const auto& shard = *opened;

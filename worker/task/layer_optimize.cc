@@ -1,6 +1,7 @@
 #include "worker/task/layer_optimize.h"
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <tuple>
 #include <utility>
@@ -96,6 +97,43 @@ absl::Status Initialize(const LayerTask& task, Loaded* loaded, Optimized* optimi
   return backend->Synchronize();
 }
 
+// The first sequence with a value that is not finite, and whether that is NaN; −1: there is none.
+absl::StatusOr<std::pair<int64_t, bool>> FindNotFinite(const LayerTask& task,
+                                                       const SequenceBuffer& hidden) {
+  const Shape& shape = hidden.shape();
+  UQ_ASSIGN_OR_RETURN(Tensor one,
+                      Tensor::Allocate(task.env.backend, hidden.dtype(), {1, shape[1], shape[2]}));
+  for (int64_t s = 0; s < shape[0]; ++s) {
+    UQ_RETURN_IF_ERROR(hidden.Load(s, 0, &one));
+    UQ_ASSIGN_OR_RETURN(const std::vector<float> values, one.ToFloats());
+    for (const float value : values) {
+      if (!std::isfinite(value)) return std::pair<int64_t, bool>(s, std::isnan(value));
+    }
+  }
+  return std::pair<int64_t, bool>(-1, false);
+}
+
+// Why a layer's loss is not finite, in place of `status`, which says that it is: where the original
+// model itself leaves the range of numbers no setting of the job can help.
+absl::Status ExplainNotFinite(const LayerTask& task, const Loaded& loaded, absl::Status status) {
+  const std::pair<const SequenceBuffer*, const char*> buffers[] = {{&loaded.inputs.x_fp, "gets"},
+                                                                   {&loaded.y_fp, "gives"}};
+  for (const auto& [buffer, verb] : buffers) {
+    if (buffer->empty()) continue;
+    const auto found = FindNotFinite(task, *buffer);
+    if (!found.ok()) break;
+    if (found->first < 0) continue;
+    return InvalidInput(
+        "ACTIVATIONS_NOT_FINITE",
+        absl::StrCat("layer ", task.at.layer, " of the original ", verb, " ",
+                     found->second ? "NaN" : "infinities", " for calibration sequence ",
+                     found->first, ", in ", ArithmeticName(task.env.act),
+                     ", before anything is quantized: its weights are damaged, or beyond the "
+                     "arithmetic's range. Check the checkpoint"));
+  }
+  return Annotate(status, absl::StrCat("layer ", task.at.layer));
+}
+
 absl::Status Reconstruct(const LayerTask& task, Loaded* loaded, Optimized* optimized) {
   const Plan& plan = task.plan();
   LayerInputs& inputs = loaded->inputs;
@@ -120,18 +158,22 @@ absl::Status Reconstruct(const LayerTask& task, Loaded* loaded, Optimized* optim
   activations.y_fp = &loaded->y_fp;
   std::vector<quant::QuantizerState*> states;
   for (auto& state : optimized->states) states.push_back(state ? &*state : nullptr);
-  UQ_ASSIGN_OR_RETURN(const quant::ReconstructResult reconstructed,
-                      quant::ReconstructBlock(
-                          task.env.backend, task.block(), loaded->rope, options, activations,
-                          &optimized->weights, states,
-                          [&task](const quant::ReconstructProgress& progress) {
-                            ReportProgress(task.env, "reconstructing", progress.step,
-                                           progress.num_steps, progress.loss);
-                          },
-                          [&task] {
-                            if (task.cache() != nullptr) task.cache()->next_block().Poll();
-                            return IsCancelled(task.env);
-                          }));
+  const absl::StatusOr<quant::ReconstructResult> finished = quant::ReconstructBlock(
+      task.env.backend, task.block(), loaded->rope, options, activations, &optimized->weights,
+      states,
+      [&task](const quant::ReconstructProgress& progress) {
+        ReportProgress(task.env, "reconstructing", progress.step, progress.num_steps,
+                       progress.loss);
+      },
+      [&task] {
+        if (task.cache() != nullptr) task.cache()->next_block().Poll();
+        return IsCancelled(task.env);
+      });
+  if (ErrorReason(finished.status()) == "LOSS_NOT_FINITE") {
+    return ExplainNotFinite(task, *loaded, finished.status());
+  }
+  UQ_RETURN_IF_ERROR(finished.status());
+  const quant::ReconstructResult& reconstructed = *finished;
   optimized->initial_loss = reconstructed.initial_loss;
   optimized->loss_curve = Condense(reconstructed.losses, kMaxCurvePoints / task.num_rounds);
   if (loaded->before.has_value()) {

@@ -1,10 +1,12 @@
 #include "worker/task/layer_shard.h"
 
 #include <cstring>
+#include <optional>
 #include <set>
 #include <utility>
 
 #include "absl/strings/match.h"
+#include "common/artifact/finite.h"
 #include "common/base/status.h"
 #include "common/safetensors/float_conversion.h"
 #include "common/safetensors/safetensors.h"
@@ -19,7 +21,7 @@ constexpr uint64_t kHeaderRoom = 64 << 10;
 // One tensor of a shard: from the source as it is, or one of a packed layer's.
 struct ShardTensor {
   SafetensorsWriter::Declaration declaration;
-  Checkpoint::RawTensor raw;                   // when module is empty
+  SourceTensor raw;                            // when module is empty
   const TensorSpec* part = nullptr;            // the part of raw that is meant; null: all of it
   const std::vector<float>* values = nullptr;  // in place of raw's
   std::string module;                          // else the packed layer it belongs to
@@ -35,15 +37,23 @@ absl::Status AddRaw(const Checkpoint& checkpoint, const std::string& name,
   return absl::OkStatus();
 }
 
-// The bytes of the part, as the source stores its elements.
-std::string PartOf(const std::string& bytes, const ShardTensor& tensor) {
-  const auto element = static_cast<int64_t>(bytes.size()) / tensor.raw.info.num_elements();
+absl::StatusOr<std::string> BytesOf(const ShardTensor& tensor) {
+  const SourceTensor& raw = tensor.raw;
+  if (tensor.part == nullptr) {
+    std::string bytes(raw.info.size_bytes, 0);
+    UQ_RETURN_IF_ERROR(raw.ReadBytes(0, raw.info.num_elements(), bytes.data()));
+    return bytes;
+  }
+  const auto element = static_cast<int64_t>(raw.info.size_bytes) / raw.info.num_elements();
+  const auto [begin, end] = tensor.part->StoredRange();
+  std::string stored((end - begin) * element, 0);
+  UQ_RETURN_IF_ERROR(raw.ReadBytes(begin, end, stored.data()));
   std::string part(tensor.part->num_elements() * element, 0);
   const int64_t width = tensor.part->row_width();
-  tensor.part->ForEachRow([&](int64_t to, int64_t at, int64_t step) {
+  tensor.part->ForEachRow([&, first = begin](int64_t to, int64_t at, int64_t step) {
     for (int64_t i = 0; i < width; ++i) {
-      std::memcpy(part.data() + (to + i) * element, bytes.data() + (at + i * step) * element,
-                  element);
+      std::memcpy(part.data() + (to + i) * element,
+                  stored.data() + (at + i * step - first) * element, element);
     }
   });
   return part;
@@ -60,6 +70,18 @@ std::string AsStored(const std::vector<float>& values, SafetensorsDType dtype) {
   }
   return std::string(reinterpret_cast<const char*>(rounded.data()),
                      rounded.size() * sizeof(uint16_t));
+}
+
+// Not what follows from the config, masks with −∞ among it.
+absl::Status CheckFinite(const ShardTensor& tensor, absl::string_view bytes) {
+  if (!MustBeFinite(tensor.declaration.name)) return absl::OkStatus();
+  const std::optional<int64_t> at = FindNotFinite(tensor.declaration.dtype, bytes);
+  if (!at.has_value()) return absl::OkStatus();
+  return InvalidInput("WEIGHT_NOT_FINITE",
+                      absl::StrCat("tensor ", tensor.raw.info.name, " in ", tensor.raw.file->key(),
+                                   " holds NaN or an infinity, element ", *at,
+                                   tensor.part != nullptr ? " of its part" : "",
+                                   "; was the checkpoint fetched whole?"));
 }
 
 absl::Status WriteShard(const std::vector<ShardTensor>& tensors, ObjectWriter* out) {
@@ -79,9 +101,8 @@ absl::Status WriteShard(const std::vector<ShardTensor>& tensors, ObjectWriter* o
     } else if (tensor.values != nullptr) {
       bytes = AsStored(*tensor.values, tensor.raw.info.dtype);
     } else {
-      bytes.resize(tensor.raw.info.size_bytes);
-      UQ_RETURN_IF_ERROR(tensor.raw.file->ReadBytes(tensor.raw.info, bytes.data()));
-      if (tensor.part != nullptr) bytes = PartOf(bytes, tensor);
+      UQ_ASSIGN_OR_RETURN(bytes, BytesOf(tensor));
+      UQ_RETURN_IF_ERROR(CheckFinite(tensor, bytes));
     }
     UQ_RETURN_IF_ERROR(writer->Append(name, bytes.data(), bytes.size()));
   }

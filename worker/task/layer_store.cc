@@ -5,30 +5,18 @@
 #include <tuple>
 #include <utility>
 
-#include "absl/strings/str_join.h"
 #include "common/base/crash_point.h"
-#include "common/base/digest.h"
 #include "common/base/parallel.h"
 #include "common/base/status.h"
 #include "worker/quant/quantizer.h"
 #include "worker/task/content_store.h"
 #include "worker/task/layer_shard.h"
+#include "worker/task/model_changes.h"
 
 namespace uniquanf {
 namespace {
 
 using quant::QuantizerState;
-
-// Digest of the digests of the linear weights as float32.
-std::string WeightsDigest(const BlockSpec& spec, const HostBlock& block) {
-  std::vector<std::string> digests(spec.num_linears());
-  ParallelRanges(spec.num_linears(), 1, [&](int64_t l, int64_t) {
-    const std::vector<float>& weight = block[spec.linears[l]];
-    digests[l] = Sha256Hex(absl::string_view(reinterpret_cast<const char*>(weight.data()),
-                                             weight.size() * sizeof(float)));
-  });
-  return Sha256Hex(absl::StrJoin(digests, "\n"));
-}
 
 // Mean squared difference between the stored weights and the original ones, `weight` [N, K]. The
 // order of summation is fixed: within a row, then over rows.

@@ -164,7 +164,7 @@ std::string TensorsDigest(const Checkpoint& checkpoint, uint64_t* total_bytes) {
     sha256.Update(absl::StrCat(name, "\n", SafetensorsDTypeName(raw->info.dtype)));
     for (int64_t dim : raw->info.shape) sha256.Update(absl::StrCat(" ", dim));
     sha256.Update("\n");
-    *total_bytes += raw->info.size_bytes;
+    *total_bytes += raw->size_on_disk();
   }
   return sha256.FinishHex();
 }

@@ -1,17 +1,16 @@
 // The prepare task: reads config, headers and tokens, checks everything that can be checked before
 // work starts, and writes the plan.
 #include <algorithm>
-#include <set>
 #include <utility>
 
-#include "absl/strings/str_join.h"
 #include "common/base/digest.h"
 #include "common/base/status.h"
 #include "common/object_store/caching_store.h"
 #include "worker/task/content_store.h"
 #include "worker/task/memory_plan.h"
-#include "worker/task/output.h"
+#include "worker/task/model_changes.h"
 #include "worker/task/plan.h"
+#include "worker/task/prepare_checks.h"
 #include "worker/task/self_tokens.h"
 #include "worker/task/task_context.h"
 #include "worker/task/task_runner.h"
@@ -21,39 +20,6 @@
 
 namespace uniquanf {
 namespace {
-
-// Every linear layer's settings must fit its shape, and every override must match something.
-absl::Status CheckModules(const QuantizationSpec& spec, const ModelConfig& config) {
-  std::set<std::string> unmatched;
-  for (const ModuleOverride& override : spec.overrides) unmatched.insert(override.pattern);
-  for (int layer = 0; layer < config.num_layers; ++layer) {
-    for (int l = 0; l < config.blocks[layer].num_linears(); ++l) {
-      const std::string name = config.ModuleName(layer, l);
-      for (const ModuleOverride& override : spec.overrides) {
-        QuantizationSpec only;
-        only.overrides = {override};
-        only.overrides[0].full_precision = true;
-        if (SettingsForModule(only, name).full_precision) unmatched.erase(override.pattern);
-      }
-      const ModuleSettings settings = SettingsForModule(spec, name);
-      if (settings.full_precision || settings.group_size == 0) continue;
-      const int64_t num_inputs = config.blocks[layer].LinearShape(l).second;
-      if (num_inputs % settings.group_size != 0) {
-        return InvalidInput(
-            "GROUP_SIZE_NOT_DIVIDING",
-            absl::StrCat("group size ", settings.group_size, " does not divide the ", num_inputs,
-                         " inputs of ", name, "; choose a divisor, 0 for per row, or override it"));
-      }
-    }
-  }
-  if (!unmatched.empty()) {
-    return InvalidInput("OVERRIDE_MATCHES_NOTHING",
-                        absl::StrCat("override pattern \"", *unmatched.begin(),
-                                     "\" matches no linear layer of the model; names look like ",
-                                     config.ModuleName(0, 0)));
-  }
-  return absl::OkStatus();
-}
 
 // Of sequences that are made, not read; 0: the longest that is usual.
 int64_t SequenceLength(int64_t wanted, const ModelConfig& config) {
@@ -193,7 +159,9 @@ absl::StatusOr<PrepareOutcome> RunPrepare(const QuantizationSpec& spec,
   UQ_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint,
                       Checkpoint::Open(store, /*allow_quantized=*/false));
   const ModelConfig& config = checkpoint->config();
-  UQ_RETURN_IF_ERROR(CheckModules(spec, config));
+  UQ_RETURN_IF_ERROR(CheckModules(spec, *checkpoint));
+  UQ_RETURN_IF_ERROR(CheckOuterTensors(*checkpoint, env));
+  UQ_RETURN_IF_ERROR(checkpoint->CheckTiedHead());
 
   Plan plan;
   plan.spec = spec;
@@ -215,8 +183,9 @@ absl::StatusOr<PrepareOutcome> RunPrepare(const QuantizationSpec& spec,
       std::max(LayerMemoryBytes(plan, config, env), WindowMemoryBytes(plan, config, env));
   const std::string plan_json = plan.ToJson();
   // The output is claimed last, when everything else is known to be good.
-  UQ_RETURN_IF_ERROR(CheckOutputIsFree(spec.output_uri, Sha256Hex(plan_json), StoreOptionsOf(env)));
+  UQ_RETURN_IF_ERROR(TryOutput(spec, *checkpoint, Sha256Hex(plan_json), env));
   UQ_ASSIGN_OR_RETURN(outcome.plan_sha256, PutContent(env.work.get(), plan_json));
+  NoteModelFiles(*checkpoint, outcome.plan_sha256, env);
   ReportProgress(env, "loading", 1, 1);
   return outcome;
 }

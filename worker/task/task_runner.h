@@ -102,6 +102,12 @@ absl::StatusOr<LayerOutcome> RunLayer(const QuantizationSpec& spec, const std::s
                                       int layer, const std::vector<std::string>& earlier,
                                       const TaskEnvironment& env, int round = 0);
 
+// Whether a layer's stored result, found again by a run that goes on where another ended, belongs
+// to the model's weights as they are now. Reads them. Error: kFailedPrecondition (MODEL_CHANGED).
+absl::Status CheckFinishedLayer(const QuantizationSpec& spec, const std::string& plan_sha256,
+                                LayerRound layer, const std::string& result_sha256,
+                                const TaskEnvironment& env);
+
 // RunLayer for the layers of jobs one after the other on one device, which does not wait for a
 // result to be stored: it goes on with the next layer of the same job and round when that layer's
 // inputs are at hand. If the next call asks for that layer it takes over what runs; if it asks for

@@ -9,11 +9,11 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
+#include "common/base/file_kind.h"
 #include "common/base/status.h"
 #include "common/object_store/object_store.h"
 #include "common/safetensors/safetensors.h"
 #include "worker/model/token_range.h"
-#include "worker/text/text_files.h"
 
 namespace uniquanf {
 namespace {
@@ -28,7 +28,7 @@ absl::StatusOr<std::shared_ptr<const SafetensorsFile>> OpenTokenFile(absl::strin
   absl::StatusOr<ObjectInfo> info = location.store->Stat(location.key);
   std::string first(info.ok() ? std::min<uint64_t>(info->size_bytes, 256) : 0, '\0');
   if (!first.empty() && location.store->ReadAt(location.key, 0, first.size(), first.data()).ok()) {
-    const std::string what = DescribeFile(first);
+    const std::string what = DescribeFileKind(first);
     if (!what.empty() && what != "a safetensors file") {
       return InvalidInput("INVALID_TOKEN_FILE", absl::StrCat("token file ", uri, " is ", what));
     }

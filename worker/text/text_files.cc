@@ -6,6 +6,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
+#include "common/base/file_kind.h"
 #include "common/base/json_util.h"
 #include "common/base/status.h"
 #include "worker/text/unicode.h"
@@ -202,39 +203,6 @@ bool LooksLikeLines(absl::string_view bytes) {
 
 }  // namespace
 
-std::string DescribeFile(absl::string_view bytes) {
-  if (absl::StartsWith(bytes, "version https://git-lfs")) {
-    return "a Git LFS pointer, not the file itself: run \"git lfs pull\" where it was cloned";
-  }
-  if (IsGzip(bytes)) return "a gzip file";
-  if (IsZstd(bytes)) return "a zstd file";
-  if (absl::StartsWith(bytes, "PAR1")) return "a Parquet file: convert it to JSON Lines";
-  if (absl::StartsWith(bytes, "ARROW1")) return "an Arrow file: convert it to JSON Lines";
-  if (absl::StartsWith(bytes, "GGUF")) return "a GGUF file: give the original checkpoint";
-  if (absl::StartsWith(bytes, "PK\x03\x04")) {
-    return "a zip archive (PyTorch writes those): unpack it, or convert it to safetensors";
-  }
-  if (absl::StartsWith(bytes, "\x80\x02") || absl::StartsWith(bytes, "\x80\x04")) {
-    return "a pickled Python file: convert it to safetensors";
-  }
-  if (absl::StartsWith(bytes, "\x93NUMPY")) return "a NumPy file: convert it to safetensors";
-  if (absl::StartsWith(bytes, "%PDF")) return "a PDF file: give its text";
-  if (absl::StartsWith(bytes, "BZh")) return "a bzip2 file: unpack it";
-  if (absl::StartsWith(bytes,
-                       "\xFD"
-                       "7zXZ"))
-    return "an xz file: unpack it";
-  if (bytes.size() > 8 && bytes[8] == '{' && bytes.substr(5, 3) == absl::string_view("\0\0\0", 3)) {
-    return "a safetensors file";
-  }
-  const absl::string_view text = absl::StripLeadingAsciiWhitespace(bytes);
-  if (absl::StartsWithIgnoreCase(text, "<!doctype html") ||
-      absl::StartsWithIgnoreCase(text, "<html")) {
-    return "a web page: was it downloaded from the page that shows the file?";
-  }
-  return "";
-}
-
 absl::StatusOr<TextFileContent> ParseTextFile(absl::string_view name, std::string bytes,
                                               const ParseTextOptions& options) {
   UQ_ASSIGN_OR_RETURN(const std::string unpacked,
@@ -250,12 +218,12 @@ absl::StatusOr<TextFileContent> ParseTextFile(absl::string_view name, std::strin
       absl::EndsWith(base, ".txt") || absl::EndsWith(base, ".text") || absl::EndsWith(base, ".md");
   const bool jsonl = absl::EndsWith(base, ".jsonl") || absl::EndsWith(base, ".ndjson");
   const bool json = absl::EndsWith(base, ".json");
-  if (const std::string what = DescribeFile(text); !what.empty() && !txt) {
+  if (const std::string what = DescribeFileKind(text); !what.empty() && !txt) {
     return BadFile(name, absl::StrCat("it is ", what));
   }
   const size_t invalid = FindInvalidUtf8(text);
   if (invalid != absl::string_view::npos) {
-    const std::string what = DescribeFile(text);
+    const std::string what = DescribeFileKind(text);
     return BadFile(name, what.empty() ? absl::StrCat("byte ", invalid,
                                                      " belongs to no UTF-8 character; convert it")
                                       : absl::StrCat("it is ", what));

@@ -49,11 +49,6 @@ struct ParseTextOptions {
 absl::StatusOr<TextFileContent> ParseTextFile(absl::string_view name, std::string bytes,
                                               const ParseTextOptions& options);
 
-// What a file is by its first bytes when it is something that people commonly take for another: "a
-// Git LFS pointer: run \"git lfs pull\"", "a gzip file", "a pickled PyTorch file; …"; "" when it is
-// none of those. For error messages.
-std::string DescribeFile(absl::string_view first_bytes);
-
 }  // namespace uniquanf
 
 #endif  // UNIQUANF_WORKER_TEXT_TEXT_FILES_H_

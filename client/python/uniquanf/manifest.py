@@ -7,9 +7,9 @@ from typing import Any, Dict, List, Tuple
 from .errors import ArtifactError
 from .strict_json import parse_object
 
-_FIELDS = {"format", "version", "software_version", "environment", "spec", "model", "modules",
+_FIELDS = {"format", "version", "software_version", "environment", "spec", "model", "origin", "modules",
            "layers", "evaluation", "anybcq_omitted", "files", "attachments"}
-_OPTIONAL = {"evaluation"}
+_OPTIONAL = {"origin", "evaluation"}
 _MAX_WIDTH = 1 << 40
 
 

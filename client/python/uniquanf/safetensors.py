@@ -8,9 +8,10 @@ from typing import Dict, Tuple
 from .errors import ArtifactError
 from .strict_json import parse_object
 
-DTYPE_BYTES = {
-    "BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
-    "I32": 4, "U32": 4, "F32": 4, "F64": 8, "I64": 8, "U64": 8,
+DTYPE_BITS = {
+    "BOOL": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8,
+    "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
+    "I32": 32, "U32": 32, "F32": 32, "C64": 64, "F64": 64, "I64": 64, "U64": 64,
 }
 _MAX_HEADER_BYTES = 100 << 20
 
@@ -75,17 +76,18 @@ class SafetensorsFile:
         if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
             raise bad("its entry has not exactly dtype, shape and data_offsets")
         dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-        if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
+        if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
             raise bad(f"unknown dtype {dtype!r}")
         if not isinstance(shape, list) or len(shape) > 64 or not all(map(_whole, shape)):
             raise bad(f"shape {shape!r}")
         if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_whole, offsets)):
             raise bad(f"data_offsets {offsets!r}")
-        size = DTYPE_BYTES[dtype]
+        bits = DTYPE_BITS[dtype]
         for dim in shape:
-            size *= dim
+            bits *= dim
+        size = -(-bits // 8)
         begin, end = offsets
-        if end > data_bytes or begin > end or end - begin != size:
+        if bits % 8 or end > data_bytes or begin > end or end - begin != size:
             raise self._error("SAFETENSORS_BAD_OFFSETS",
                               f'tensor "{name}": bytes {begin} to {end} of {data_bytes}, '
                               f"{size} expected")

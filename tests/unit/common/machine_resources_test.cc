@@ -63,6 +63,27 @@ TEST_F(MachineResourcesTest, WithoutGroupsTheMachineIsAllThereIs) {
   EXPECT_EQ(resources.num_cpus, Affinity());
 }
 
+TEST_F(MachineResourcesTest, ALimitOnAddressSpaceLimitsMemory) {
+  const auto page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  Write("proc/self/statm", "100000 5000 2000 10 0 4000 0\n");
+  Write("proc/self/limits",
+        "Limit                     Soft Limit           Hard Limit           Units     \n"
+        "Max cpu time              unlimited            unlimited            seconds   \n"
+        "Max address space         8589934592           unlimited            bytes     \n");
+  MachineResources resources = Read();
+  EXPECT_TRUE(resources.memory_is_limited);
+  EXPECT_EQ(resources.memory_bytes, 8 * kGiB);
+  EXPECT_EQ(resources.free_address_space_bytes, 8 * kGiB - 100000 * page);
+  EXPECT_EQ(resources.available_memory_bytes, 8 * kGiB - 100000 * page);
+  Write("proc/self/limits",
+        "Max address space         unlimited            unlimited            bytes     \n");
+  resources = Read();
+  EXPECT_FALSE(resources.memory_is_limited);
+  EXPECT_EQ(resources.free_address_space_bytes, UINT64_MAX);
+  Write("proc/self/limits", "Max address space         4096           unlimited   bytes\n");
+  EXPECT_EQ(Read().free_address_space_bytes, 0u);
+}
+
 TEST_F(MachineResourcesTest, OwnMemoryIsWhatNobodyElseHas) {
   Write("proc/self/statm", "100000 5000 2000 10 0 4000 0\n");
   EXPECT_EQ(Read().own_memory_bytes, 3000u * static_cast<uint64_t>(sysconf(_SC_PAGESIZE)));

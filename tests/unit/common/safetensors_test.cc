@@ -70,15 +70,18 @@ TEST_F(SafetensorsTest, WritesTheFormatsBytes) {
 
 TEST_F(SafetensorsTest, ReadsBackEveryDType) {
   for (const DType dtype :
-       {DType::kBool, DType::kU8, DType::kI8, DType::kI16, DType::kU16, DType::kF16, DType::kBF16,
-        DType::kI32, DType::kU32, DType::kF32, DType::kF64, DType::kI64, DType::kU64}) {
-    const std::string data(3 * SafetensorsDTypeBytes(dtype), '\1');
-    ASSERT_OK(WriteTensors({{"t", dtype, {1, 3}}}, {{"t", data}}));
+       {DType::kBool,       DType::kF4,     DType::kF6E2M3, DType::kF6E3M2, DType::kU8,
+        DType::kI8,         DType::kF8E5M2, DType::kF8E4M3, DType::kF8E8M0, DType::kF8E4M3Fnuz,
+        DType::kF8E5M2Fnuz, DType::kI16,    DType::kU16,    DType::kF16,    DType::kBF16,
+        DType::kI32,        DType::kU32,    DType::kF32,    DType::kC64,    DType::kF64,
+        DType::kI64,        DType::kU64}) {
+    const std::string data(4 * SafetensorsDTypeBits(dtype) / 8, '\1');
+    ASSERT_OK(WriteTensors({{"t", dtype, {1, 4}}}, {{"t", data}}));
     ASSERT_OK_AND_ASSIGN(const auto file, SafetensorsFile::Open(store_, "f"));
     ASSERT_OK_AND_ASSIGN(const TensorInfo info, file->Find("t"));
     EXPECT_EQ(info.dtype, dtype);
-    EXPECT_EQ(info.shape, (std::vector<int64_t>{1, 3}));
-    EXPECT_EQ(info.num_elements(), 3);
+    EXPECT_EQ(info.shape, (std::vector<int64_t>{1, 4}));
+    EXPECT_EQ(info.num_elements(), 4);
     std::string read(info.size_bytes, '\0');
     ASSERT_OK(file->ReadBytes(info, read.data()));
     EXPECT_EQ(read, data) << SafetensorsDTypeName(dtype);
@@ -301,8 +304,11 @@ TEST_F(SafetensorsTest, MalformedHeadersAreRefused) {
     EXPECT_THAT(OpenHeader(header), FailsWith(kInvalid, "SAFETENSORS_BAD_HEADER"))
         << header.substr(0, 200);
   }
-  EXPECT_THAT(OpenHeader(R"({"a":{"dtype":"F8_E4M3","shape":[1],"data_offsets":[0,1]}})"),
-              FailsWith(kInvalid, "TENSOR_DTYPE", HasSubstr("F8_E4M3")));
+  EXPECT_THAT(OpenHeader(R"({"a":{"dtype":"F9_E4M4","shape":[1],"data_offsets":[0,1]}})"),
+              FailsWith(kInvalid, "TENSOR_DTYPE", HasSubstr("F9_E4M4")));
+  // Three elements of four bits fill no whole bytes.
+  EXPECT_THAT(OpenHeader(R"({"a":{"dtype":"F4","shape":[3],"data_offsets":[0,2]}})"),
+              FailsWith(kInvalid, "SAFETENSORS_BAD_OFFSETS", HasSubstr("no whole number")));
 }
 
 TEST_F(SafetensorsTest, DeepHeadersOfTheLargestSizeEndQuickly) {

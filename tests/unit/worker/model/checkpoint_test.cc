@@ -3,8 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <limits>
+#include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
 #include "tests/support/faulty_store.h"
@@ -17,6 +20,7 @@ namespace {
 
 using testing::AllOf;
 using testing::HasSubstr;
+using testing::Not;
 
 constexpr absl::StatusCode kInvalid = absl::StatusCode::kInvalidArgument;
 constexpr char kUp[] = "model.layers.1.mlp.up_proj.weight";
@@ -240,6 +244,181 @@ TEST_F(CheckpointTest, TensorsThatWouldBeLostAreRefused) {
       SafetensorsDType::kF32, {4}, std::vector<float>(4, 1.0f)};
   Write();
   EXPECT_OK(Open());
+}
+
+// Two shards, of which the index knows what `listed` says.
+class ShardedCheckpointTest : public CheckpointTest {
+ protected:
+  void WriteShards() {
+    FixtureTensors first, second;
+    for (const auto& [name, tensor] : tensors_) {
+      FixtureTensors& shard = first.size() <= second.size() ? first : second;
+      shard[name] = tensor;
+      index_[name] = &shard == &first ? "model-1.safetensors" : "model-2.safetensors";
+    }
+    WriteFile(dir_.File("config.json"), FixtureConfig(options_));
+    WriteFile(dir_.File("model-1.safetensors"), FixtureFile(first));
+    WriteFile(dir_.File("model-2.safetensors"), FixtureFile(second));
+  }
+  void WriteIndex() {
+    WriteFile(dir_.File("model.safetensors.index.json"),
+              nlohmann::json{{"weight_map", index_}}.dump());
+  }
+  std::map<std::string, std::string> index_;
+};
+
+TEST_F(ShardedCheckpointTest, TwoSetsOfWeightsAreRefused) {
+  WriteShards();
+  WriteIndex();
+  EXPECT_OK(Open());
+  FixtureTensors zeros = tensors_;
+  for (auto& [name, tensor] : zeros) std::fill(tensor.values.begin(), tensor.values.end(), 0.0f);
+  WriteFile(dir_.File("model.safetensors"), FixtureFile(zeros));
+  EXPECT_THAT(Open(), FailsWith(kInvalid, std::string("TWO_MODELS"),
+                                AllOf(HasSubstr("model.safetensors"),
+                                      HasSubstr("model-1.safetensors"), HasSubstr("Remove"))));
+  // An index of the one file is none.
+  for (auto& [name, file] : index_) file = "model.safetensors";
+  WriteIndex();
+  EXPECT_OK(Open());
+}
+
+TEST_F(ShardedCheckpointTest, WhatTheIndexOmitsIsSaidWithItsShard) {
+  WriteShards();
+  const std::string shard = index_[kUp];
+  index_.erase(kUp);
+  WriteIndex();
+  EXPECT_THAT(Open(),
+              FailsWith(kInvalid, std::string("TENSOR_NOT_FOUND"),
+                        AllOf(HasSubstr(kUp), HasSubstr(shard), HasSubstr("does not list it"))));
+  // It counts where it would change the model, too.
+  const char* bias = "model.layers.0.self_attn.q_proj.bias";
+  tensors_[bias] = {SafetensorsDType::kF32, {16}, std::vector<float>(16, 1.0f)};
+  WriteShards();
+  index_.erase(bias);
+  WriteIndex();
+  EXPECT_THAT(Open(), FailsWith(kInvalid, std::string("UNEXPECTED_TENSOR"), HasSubstr(bias)));
+}
+
+TEST_F(ShardedCheckpointTest, WhatNobodyNeedsMayBeMissing) {
+  WriteShards();
+  index_["mtp.fc.weight"] = "model-2.safetensors";
+  WriteIndex();
+  EXPECT_OK(Open());
+}
+
+TEST_F(CheckpointTest, TensorsThatNobodyNeedsRefuseNothing) {
+  const FixtureTensors model = tensors_;
+  const auto extra = [&](const char* name, SafetensorsDType dtype, std::vector<int64_t> shape) {
+    tensors_ = model;
+    tensors_[name] = {dtype, std::move(shape), std::vector<float>(32, 1.0f)};
+    Write();
+    EXPECT_OK(Open()) << name;
+  };
+  for (const SafetensorsDType dtype :
+       {SafetensorsDType::kF8E4M3, SafetensorsDType::kF4, SafetensorsDType::kC64,
+        SafetensorsDType::kF8E8M0, SafetensorsDType::kF6E2M3}) {
+    extra("mtp.fc.weight", dtype, {4});
+  }
+  extra("model.layers.0.self_attn.rotary_emb.cos_cached", SafetensorsDType::kF32, {1, 1, 8, 4});
+  extra("model.layers.0.self_attn.rotary_emb.sin_cached", SafetensorsDType::kF32, {1, 1, 8, 4});
+  extra("model.layers.0.self_attn.q_proj.bias", SafetensorsDType::kBF16, {0});
+}
+
+TEST_F(CheckpointTest, NamesBelowOtherRootsAreFound) {
+  options_.tied = false;
+  const FixtureTensors model = MakeFixtureTensors(options_);
+  const auto write = [&](const std::string& root, const std::string& head) {
+    tensors_.clear();
+    for (const auto& [name, tensor] : model) {
+      tensors_[name == "lm_head.weight" ? head : root + name.substr(6)] = tensor;
+    }
+    Write();
+  };
+  const std::pair<const char*, const char*> roots[] = {
+      {"", "lm_head.weight"},
+      {"module.model.", "module.lm_head.weight"},
+      {"_orig_mod.model.", "_orig_mod.lm_head.weight"},
+      {"base_model.model.model.", "base_model.model.lm_head.weight"},
+      {"model.model.", "model.lm_head.weight"},
+      {"model.language_model.", "lm_head.weight"},
+      {"language_model.model.", "language_model.lm_head.weight"}};
+  for (const auto& [root, head] : roots) {
+    write(root, head);
+    ASSERT_OK_AND_ASSIGN(const auto checkpoint, Open());
+    ASSERT_OK_AND_ASSIGN(const HostBlock block, checkpoint->LoadBlock(1));
+    EXPECT_EQ(Tensor(*checkpoint, 1, block, "mlp.up_proj.weight"), model.at(kUp).values) << root;
+    EXPECT_EQ(checkpoint->config().LayerPrefix(1), std::string(root) + "layers.1.");
+  }
+  write("transformer.decoder.", "lm_head.weight");
+  EXPECT_THAT(Open(), FailsWith(kInvalid, std::string("TENSOR_NOT_FOUND"),
+                                AllOf(HasSubstr("model.embed_tokens.weight"),
+                                      HasSubstr("transformer.decoder.embed_tokens.weight"))));
+}
+
+TEST_F(CheckpointTest, OtherFilesAreCalledWhatTheyAre) {
+  const std::pair<std::string, const char*> files[] = {
+      {"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n", "git lfs pull"},
+      {std::string("\x1F\x8B\x08") + std::string(40, 'x'), "a gzip file"},
+      {"GGUF" + std::string(40, '\3'), "a GGUF file"},
+      {"PK\x03\x04" + std::string(40, '\3'), "a zip archive"},
+      {std::string("\x80\x02") + std::string(40, '\x8a'), "a pickled Python file"},
+      {std::string(4096, '\0'), "did not finish"},
+      {"<!DOCTYPE html><html><head><title>x</title></head></html>", "a web page"},
+      {"{\"text\": \"hello world, this is a line\"}\n", "a JSON file"},
+      {"Not Found: the file is not there, or somewhere else\n", "a text file"},
+  };
+  for (const auto& [bytes, what] : files) {
+    Write();
+    WriteFile(dir_.File("model.safetensors"), bytes);
+    EXPECT_THAT(Open(), FailsWith(kInvalid, std::string("NOT_SAFETENSORS"),
+                                  AllOf(HasSubstr("model.safetensors is no"), HasSubstr(what))));
+  }
+  WriteFile(dir_.File("config.json"), files[0].first);
+  EXPECT_THAT(Open(), FailsWith(kInvalid, std::string("NOT_THE_FILE"),
+                                AllOf(HasSubstr("config.json"), HasSubstr("git lfs pull"))));
+  WriteFile(dir_.File("config.json"), "{\"a\": nothing}");
+  EXPECT_THAT(Open(), FailsWith(kInvalid, std::string("INVALID_MODEL_CONFIG"),
+                                AllOf(HasSubstr("byte"), Not(HasSubstr("exception")))));
+}
+
+TEST_F(CheckpointTest, FoldersThatAreNoCheckpointSayWhatToGive) {
+  const auto expect = [&](const std::string& folder, std::initializer_list<const char*> texts) {
+    const auto opened = Checkpoint::Open(*OpenObjectStore(dir_.path() + "/" + folder), false);
+    EXPECT_THAT(opened, FailsWith(kInvalid, std::string("MODEL_NOT_FOUND"))) << folder;
+    for (const char* text : texts) {
+      EXPECT_THAT(std::string(opened.status().message()), HasSubstr(text)) << folder;
+    }
+  };
+  const auto file = [&](const std::string& name, const std::string& text = "{}") {
+    std::filesystem::create_directories(
+        std::filesystem::path(dir_.path() + "/" + name).parent_path());
+    WriteFile(dir_.path() + "/" + name, text);
+  };
+  expect("missing", {"there is nothing at all"});
+  for (const char* name : {"blobs/1", "refs/main", "snapshots/0123abcd/config.json"}) {
+    file(std::string("cache/") + name);
+  }
+  expect("cache", {"Hugging Face cache", "cache/snapshots/0123abcd"});
+  file("above/llama/config.json");
+  expect("above", {"give ", "above/llama"});
+  file("shards/config.json", FixtureConfig(options_));
+  file("shards/model-00001-of-00002.safetensors");
+  file("shards/model-00002-of-00002.safetensors");
+  expect("shards",
+         {"model-00001-of-00002.safetensors", "model.safetensors.index.json, which says"});
+  file("adapter/adapter_config.json");
+  file("adapter/adapter_model.safetensors");
+  expect("adapter", {"merge it into its base model"});
+  file("gguf/model.gguf");
+  expect("gguf", {"GGUF"});
+  file("meta/params.json");
+  expect("meta", {"Hugging Face form"});
+  file("bin/config.json", FixtureConfig(options_));
+  file("bin/pytorch_model.bin");
+  expect("bin", {"convert pytorch_model.bin to safetensors"});
+  Write();
+  expect("model.safetensors", {"give the directory"});
 }
 
 TEST_F(CheckpointTest, StorageErrorsPassThroughWhereverTheyHappen) {

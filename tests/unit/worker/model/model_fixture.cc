@@ -86,7 +86,7 @@ std::string FixtureFile(const FixtureTensors& tensors) {
   for (const auto& [name, tensor] : tensors) {
     int64_t count = 1;
     for (int64_t dim : tensor.shape) count *= dim;
-    std::string bytes(count * SafetensorsDTypeBytes(tensor.dtype), '\0');
+    std::string bytes(count * SafetensorsDTypeBits(tensor.dtype) / 8, '\0');
     if (!tensor.bytes.empty()) bytes = tensor.bytes;
     for (int64_t i = 0; i < count; ++i) {
       if (tensor.dtype == SafetensorsDType::kF32) {

@@ -9,7 +9,6 @@
 #include <fstream>
 #include <iostream>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
 #include <string>
@@ -61,17 +60,6 @@ std::map<std::string, std::string> Table() {
   return table;
 }
 
-// The config without what says how its published weights are quantized: that is the reader's
-// business, not the family's.
-std::string WithoutQuantization(const std::string& text) {
-  nlohmann::json json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-  // Python writes Infinity, which is not JSON.
-  if (json.is_discarded()) return text;
-  json.erase("quantization_config");
-  if (json.contains("text_config")) json["text_config"].erase("quantization_config");
-  return json.dump();
-}
-
 std::string Traits(const ModelConfig& config) {
   std::set<std::string> heads, ropes;
   std::set<int64_t> windows;
@@ -117,11 +105,12 @@ std::string Traits(const ModelConfig& config) {
   if (!config.ropes.empty()) absl::StrAppend(&text, "; rope ", absl::StrJoin(ropes, ", "));
   if (without_rope > 0) absl::StrAppend(&text, "; no rope in ", without_rope);
   if (config.ends.tied) absl::StrAppend(&text, "; tied");
+  if (!config.source.method.empty()) absl::StrAppend(&text, "; from ", config.source.method);
   return text;
 }
 
 std::string Outcome(const std::string& text) {
-  const auto config = ParseModelConfig(WithoutQuantization(text));
+  const auto config = ParseModelConfig(text);
   if (config.ok()) return absl::StrCat("accepted, ", Traits(*config));
   std::string message(config.status().message());
   if (absl::StartsWith(message, "config.json: ")) message = message.substr(13);
