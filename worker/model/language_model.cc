@@ -40,7 +40,7 @@ absl::StatusOr<EmbeddingPart> UploadEmbedding(Backend* backend, const Checkpoint
 
   const auto num_rows = static_cast<int64_t>(distinct.size());
   // The CPU looks bf16 up as it is.
-  UQ_ASSIGN_OR_RETURN(const Checkpoint::RawTensor stored,
+  UQ_ASSIGN_OR_RETURN(const SourceTensor stored,
                       checkpoint.FindRaw(checkpoint.config().ends.embedding + ".weight"));
   const bool narrow =
       backend->kind() == DeviceKind::kCpu && stored.info.dtype == SafetensorsDType::kBF16;

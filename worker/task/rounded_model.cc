@@ -41,10 +41,14 @@ class RoundedModel : public Checkpoint {
   absl::StatusOr<std::vector<float>> LoadOuter(absl::string_view name) const override {
     return original_->LoadOuter(name);
   }
-  absl::StatusOr<RawTensor> FindRaw(absl::string_view name) const override {
+  absl::StatusOr<SourceTensor> FindRaw(absl::string_view name) const override {
     return original_->FindRaw(name);
   }
   std::vector<std::string> TensorNames() const override { return original_->TensorNames(); }
+  const std::vector<ManifestDequantized>& dequantized() const override {
+    return original_->dequantized();
+  }
+  absl::Status CheckTiedHead() const override { return original_->CheckTiedHead(); }
 
  private:
   absl::Status Round(const ManifestModule& module, std::vector<float>* weight) const {

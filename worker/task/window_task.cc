@@ -221,7 +221,7 @@ class WindowRun {
     std::map<std::string, std::vector<float>> vectors;
     for (const int tensor : distill::TrainedGains(block)) {
       const StoredForm& form = block.tensors[tensor].stored;
-      UQ_ASSIGN_OR_RETURN(const Checkpoint::RawTensor raw,
+      UQ_ASSIGN_OR_RETURN(const SourceTensor raw,
                           context_.checkpoint->FindRaw(config_.LayerPrefix(layer) + form.name));
       UQ_ASSIGN_OR_RETURN(std::vector<float> values, window.weights[tensor].ToFloats());
       for (float& value : values) value -= form.added;
