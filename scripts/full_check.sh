@@ -20,6 +20,7 @@ stages=(
   tidy      # clang-tidy
   cuda      # nvcc compiles the CUDA backend
   deploy    # alerts, chart, images
+  packages  # Debian packages: lintian, and a bare root
 )
 usage() { sed -n '2,9s/^# \{0,1\}//p' "$0"; sed -n '/^stages=(/,/^)/{/^  /p}' "$0"; exit "$1"; }
 
@@ -62,7 +63,14 @@ stage_deploy() {
   if $changed; then scripts/deploy_check.sh --changed; else scripts/deploy_check.sh; fi
 }
 
+stage_packages() {
+  unchanged packaging cmake client/python proto scripts/packages.sh scripts/packages_check.sh && return 77
+  scripts/packages.sh build
+  scripts/packages_check.sh build
+}
+
 needs_test() { echo build; }
+needs_packages() { echo build; }
 needs_locks() { echo build; }
 needs_tidy() { echo build; }
 run_parts stage "${chosen[@]}"

@@ -2,12 +2,16 @@
 # From a fresh clone to a quantized model: installs what is missing, builds, starts a server and a worker
 # on this machine, submits the example model at 3 bits and shows its progress and report.
 # Nothing is left running. Results lie in run/ (removed and made anew at every start).
+#   scripts/quickstart.sh --installed     with the programs of the Debian packages instead: nothing is built
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-scripts/install_dependencies.sh
-build dev uniquanf-server uniquanf-worker uniquanf-cli uniquanf-batch
-
-bin=$PWD/build/bin
+if [ "${1:-}" = --installed ]; then
+  bin=$(dirname "$(command -v uniquanf-server || die "uniquanf-server is not installed: apt install ./build/packages/uniquanf-*.deb")")
+else
+  scripts/install_dependencies.sh
+  build dev uniquanf-server uniquanf-worker uniquanf-cli uniquanf-batch
+  bin=$PWD/build/bin
+fi
 run=$PWD/run
 rm -rf "$run"
 mkdir -p "$run"
@@ -57,6 +61,6 @@ say "checking the artifact"
 cat <<END
 
 The artifact is in      run/tiny-3bit   (report: run/tiny-3bit/report.html)
-Look into it            build/bin/uniquanf-batch inspect run/tiny-3bit
-Use it elsewhere        build/bin/uniquanf-batch export run/tiny-3bit --output run/tiny-bf16
+Look into it            $bin/uniquanf-batch inspect run/tiny-3bit
+Use it elsewhere        $bin/uniquanf-batch export run/tiny-3bit --output run/tiny-bf16
 END

@@ -102,14 +102,23 @@ std::vector<std::string> TableLines(const std::vector<Column>& columns,
       if (columns[i].kind != Column::kLong || widths[i] <= kMinLongColumn) continue;
       if (longest == columns.size() || widths[i] > widths[longest]) longest = i;
     }
-    if (longest == columns.size()) break;
-    --widths[longest];
-    --total;
+    if (longest < columns.size()) {
+      --widths[longest];
+      --total;
+      continue;
+    }
+    // Then columns go, from the right; names and states stay.
+    size_t last = columns.size();
+    while (last > 0 && widths[last - 1] == 0) --last;
+    if (last <= 2) break;
+    total -= widths[last - 1] + 2;
+    widths[last - 1] = 0;
   }
   std::vector<std::string> lines;
   for (const auto& row : rows) {
     std::string line;
     for (size_t i = 0; i < row.size(); ++i) {
+      if (widths[i] == 0) continue;
       const std::string cell = CutTo(row[i], widths[i]);
       const std::string padding(widths[i] - Columns(cell), ' ');
       const bool right = columns[i].kind == Column::kNumber;

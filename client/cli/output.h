@@ -33,8 +33,8 @@ struct Column {
   const char* heading;
   enum Kind { kText, kNumber, kLong } kind = kText;  // kLong: cut where the terminal is too narrow
 };
-// Lines under a heading, columns padded to their widest cell. `width`: of the terminal; 0: no
-// limit.
+// Lines under a heading, columns padded to their widest cell. `width`: of the terminal, on
+// which the last columns are left out where nothing can be cut; 0: no limit.
 std::vector<std::string> TableLines(const std::vector<Column>& columns,
                                     std::vector<std::vector<std::string>> rows, int width);
 // The same on standard output, as wide as its terminal.

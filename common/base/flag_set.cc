@@ -376,29 +376,4 @@ absl::Status FlagSet::Parse(const std::vector<std::string>& arguments) {
 
 bool FlagSet::WasSet(absl::string_view name) const { return set_.count(std::string(name)) > 0; }
 
-std::string FlagSet::Help() const {
-  if (help_ == kManual) return ManualPage(Describe(), 1);
-  if (help_ == kCompletions) return Completions(Describe(), complete_words_);
-  return HelpText(Describe());
-}
-
-CommandDescription FlagSet::Describe() const {
-  CommandDescription command;
-  command.usage = usage_;
-  command.summary = summary_;
-  command.exit_codes = exit_codes_;
-  command.examples = examples_;
-  command.global_hint = global_hint_;
-  for (const PositionalArgument& positional : positionals_) {
-    command.arguments.push_back(
-        {positional.metavar, positional.help, positional.required, positional.values != nullptr});
-  }
-  for (const Flag& flag : flags_) {
-    command.flags.push_back({flag.name, flag.metavar, flag.default_text, flag.help, flag.section,
-                             flag.variable, flag.letter, flag.is_bool,
-                             !flag.is_bool && !flag.bare_text.empty(), flag.global});
-  }
-  return command;
-}
-
 }  // namespace uniquanf

@@ -33,8 +33,8 @@ std::string ManualHead(absl::string_view name, int section, absl::string_view su
   std::string sentence = absl::StrReplaceAll(summary.substr(0, summary.find(". ")), {{"\n", " "}});
   if (absl::EndsWith(sentence, ".")) sentence.pop_back();
   return absl::StrCat(".TH ", TroffArgument(absl::AsciiStrToUpper(name)), " ", section, " \"\" ",
-                      TroffArgument(absl::StrCat("uniquanf ", kSoftwareVersion)), "\n.ad l\n.SH NAME\n",
-                      Troff(name), " \\- ", Troff(sentence), "\n");
+                      TroffArgument(absl::StrCat("uniquanf ", kSoftwareVersion)),
+                      "\n.ad l\n.SH NAME\n", Troff(name), " \\- ", Troff(sentence), "\n");
 }
 
 }  // namespace uniquanf
