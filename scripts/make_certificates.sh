@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Certificates and a policy for one fleet, so that it can listen beyond this machine:
-#   scripts/make_certificates.sh DIR [HOST...]         # everything; HOSTs are further names of the servers
+#   scripts/make_certificates.sh DIR [--data URI]... [HOST...]   # everything; HOSTs are further names of the servers, and jobs may
+#                                                                # read and write below the URIs
 #   scripts/make_certificates.sh DIR --for tenant/research/user/alice   # one more caller: DIR/alice.crt, DIR/alice.key
 # DIR gets ca.crt and ca.key (kept when they are there), server, worker, user and operator (.crt and .key), and policy.json
 # (kept as well). The servers are localhost, 127.0.0.1, "server" and the HOSTs. Keep ca.key to yourself: whoever has it can be anybody.
@@ -8,7 +9,7 @@
 here=$PWD
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-[ $# -ge 1 ] || die "usage: scripts/make_certificates.sh DIR [HOST...] | DIR --for NAME"
+[ $# -ge 1 ] || die "usage: scripts/make_certificates.sh DIR [--data URI]... [HOST...] | DIR --for NAME"
 command -v openssl >/dev/null || die "openssl is missing: apt-get install openssl"
 dir=$(cd "$here" && realpath -m "$1")
 shift
@@ -43,6 +44,16 @@ if [ "${1:-}" = --for ]; then
   exit
 fi
 
+data=
+while [ "${1:-}" = --data ]; do
+  case ${2:-} in
+    file:///*|s3://*) ;;
+    *) die "--data takes a URI: file:///directory or s3://bucket/prefix" ;;
+  esac
+  case $2 in *[\"\\]*) die "--data: no quotes and backslashes" ;; esac
+  data+="${data:+, }\"$2\""
+  shift 2
+done
 names=DNS:localhost,IP:127.0.0.1,DNS:server
 for host in "$@"; do
   case $host in
@@ -63,7 +74,7 @@ issue_caller operator operator/operator
     {"principals": ["operator/*"], "role": "operator"},
     {"principals": ["worker/*"], "role": "worker"}
   ],
-  "tenants": {"*": {"max_priority": 0}}
+  "tenants": {"*": {"max_priority": 0, "data": {"read": [$data], "output": [$data]}}}
 }
 END
 rm -f "$dir/openssl.log"

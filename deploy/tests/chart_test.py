@@ -408,7 +408,9 @@ class OperationTest(unittest.TestCase):
         policy = json.loads(find(objects, "ConfigMap", "u-policy")["data"]["policy.json"])
         self.assertEqual(policy["certificates"]["trust_domain"], "example.org")
         self.assertEqual({b["role"] for b in policy["bindings"]}, {"user", "operator", "worker"})
-        self.assertEqual(policy["tenants"], {"research": {"max_priority": 5}})
+        self.assertEqual(policy["tenants"]["research"], {"max_priority": 5})
+        self.assertEqual(policy["tenants"]["*"]["data"]["read"], ["file:///shared"])
+        self.assertEqual(json.loads(find(render(*S3), "ConfigMap", "u-policy")["data"]["policy.json"])["tenants"], {})
         for who in ("worker", "operator"):
             self.assertEqual(find(objects, "Certificate", f"u-{who}")["spec"]["uris"], [f"spiffe://example.org/{who}/u"])
         self.assertNotIn("uris", find(objects, "Certificate", "u-server")["spec"])

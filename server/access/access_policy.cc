@@ -18,12 +18,10 @@
 namespace uniquanf::server {
 namespace {
 
-constexpr char kReason[] = "INVALID_POLICY";
 constexpr absl::Duration kLeeway = absl::Seconds(60);
 constexpr size_t kMaxTenantsOfToken = 64;
-constexpr char kAllTenants[] = "*", kOwnTenants[] = "@own";
+constexpr char kOtherTenants[] = "*";
 
-absl::Status Invalid(absl::string_view message) { return InvalidInput(kReason, message); }
 absl::Status Unknown(absl::string_view reason, absl::string_view message) {
   return MakeError(absl::StatusCode::kUnauthenticated, reason, message);
 }
@@ -60,14 +58,6 @@ std::optional<absl::Time> TimeOf(const nlohmann::json& claims, const char* name)
   return absl::UnixEpoch() + absl::Seconds(seconds);
 }
 
-// Names of tenants that a policy may say: those of version 0.1 may have had other characters than
-// an identity's.
-bool IsStoredTenantName(absl::string_view name) {
-  return !name.empty() && name.size() <= 63 && std::all_of(name.begin(), name.end(), [](char c) {
-    return absl::ascii_isalnum(c) || absl::StrContains("._:-", c);
-  });
-}
-
 }  // namespace
 
 bool PrincipalMatches(absl::string_view pattern, absl::string_view name) {
@@ -78,171 +68,6 @@ bool PrincipalMatches(absl::string_view pattern, absl::string_view name) {
     if (!GlobMatches(patterns[i], parts[i])) return false;
   }
   return true;
-}
-
-absl::StatusOr<AccessPolicy> AccessPolicy::Parse(absl::string_view text) {
-  UQ_ASSIGN_OR_RETURN(const nlohmann::json root, ParseJson(text, "the policy", kReason, 16));
-  JsonObjectReader reader(root, "", kReason);
-  AccessPolicy policy;
-  int version = 0;
-  reader.Read("version", JsonObjectReader::kRequired, &version);
-  if (reader.ok() && version != 1) {
-    reader.Fail(absl::StrCat("version is ", version, "; this program reads version 1"));
-  }
-  if (const auto* value = reader.ReadObject("certificates", JsonObjectReader::kOptional)) {
-    UQ_RETURN_IF_ERROR(policy.ReadCertificates(*value));
-  }
-  if (const auto* list = reader.ReadArray("tokens", JsonObjectReader::kOptional)) {
-    for (size_t i = 0; i < list->size(); ++i) {
-      UQ_RETURN_IF_ERROR(policy.ReadIssuer((*list)[i], absl::StrCat("tokens[", i, "]")));
-    }
-  }
-  if (const auto* list = reader.ReadArray("bindings", JsonObjectReader::kOptional)) {
-    for (size_t i = 0; i < list->size(); ++i) {
-      UQ_RETURN_IF_ERROR(policy.ReadBinding((*list)[i], absl::StrCat("bindings[", i, "]")));
-    }
-  }
-  if (const auto* tenants = reader.ReadObject("tenants", JsonObjectReader::kOptional)) {
-    for (const auto& [name, value] : tenants->items()) {
-      UQ_RETURN_IF_ERROR(policy.ReadTenant(value, name));
-    }
-  }
-  UQ_RETURN_IF_ERROR(reader.Finish());
-  if (policy.issuers_.empty() && policy.trust_domain_.empty() && policy.names_.empty()) {
-    return Invalid(
-        "the policy believes nobody: give certificates.trust_domain, certificates.names or tokens");
-  }
-  return policy;
-}
-
-absl::Status AccessPolicy::ReadCertificates(const nlohmann::json& value) {
-  JsonObjectReader reader(value, "certificates", kReason);
-  reader.Read("trust_domain", JsonObjectReader::kOptional, &trust_domain_);
-  if (absl::StrContains(trust_domain_, "/")) {
-    reader.Fail(absl::StrCat("certificates.trust_domain \"", trust_domain_,
-                             "\" is the DOMAIN of spiffe://DOMAIN/..., without a slash"));
-  }
-  if (const auto* names = reader.ReadObject("names", JsonObjectReader::kOptional)) {
-    for (const auto& [name, principal] : names->items()) {
-      if (!principal.is_string()) {
-        reader.Fail(absl::StrCat("certificates.names[\"", name, "\"] is no string"));
-        continue;
-      }
-      const absl::StatusOr<Identity> identity = IdentityFromName(principal.get<std::string>());
-      if (!identity.ok()) {
-        reader.Fail(
-            absl::StrCat("certificates.names[\"", name, "\"]: ", identity.status().message()));
-        continue;
-      }
-      names_[name] = identity->name;
-    }
-  }
-  std::vector<std::string> gateways;
-  reader.Read("gateways", JsonObjectReader::kOptional, &gateways);
-  gateways_.insert(gateways.begin(), gateways.end());
-  return reader.Finish();
-}
-
-absl::Status AccessPolicy::ReadIssuer(const nlohmann::json& value, const std::string& path) {
-  JsonObjectReader reader(value, path, kReason);
-  TokenIssuer issuer;
-  std::string kind = "user";
-  reader.Read("issuer", JsonObjectReader::kRequired, &issuer.issuer);
-  reader.Read("audience", JsonObjectReader::kRequired, &issuer.audience);
-  reader.Read("keys", JsonObjectReader::kRequired, &issuer.keys);
-  reader.Read("kind", JsonObjectReader::kOptional, &kind);
-  reader.Read("name_claim", JsonObjectReader::kOptional, &issuer.name_claim);
-  reader.Read("tenant_claim", JsonObjectReader::kOptional, &issuer.tenant_claim);
-  reader.Read("role_claim", JsonObjectReader::kOptional, &issuer.role_claim);
-  if (reader.ok() && (issuer.issuer.empty() || issuer.audience.empty() || issuer.keys.empty())) {
-    reader.Fail(absl::StrCat(path, ": issuer, audience and keys must not be empty"));
-  }
-  if (absl::StrContains(issuer.keys, "://") && !absl::StartsWith(issuer.keys, "https://")) {
-    reader.Fail(
-        absl::StrCat(path, ".keys \"", issuer.keys, "\" is neither an https URL nor a path"));
-  }
-  issuer.kind = kind == "operator" ? TokenIssuer::Kind::kOperator
-                : kind == "worker" ? TokenIssuer::Kind::kWorker
-                                   : TokenIssuer::Kind::kUser;
-  if (kind != "user" && kind != "operator" && kind != "worker") {
-    reader.Fail(absl::StrCat(path, ".kind \"", kind, "\" is not user, operator or worker"));
-  }
-  if (const auto* roles = reader.ReadObject("roles", JsonObjectReader::kOptional)) {
-    for (const auto& [claimed, role_name] : roles->items()) {
-      const std::optional<Role> role =
-          role_name.is_string() ? RoleFromName(role_name.get<std::string>()) : std::nullopt;
-      if (!role.has_value() || *role == Role::kWorker) {
-        reader.Fail(
-            absl::StrCat(path, ".roles[\"", claimed, "\"] is not user, viewer or operator"));
-        continue;
-      }
-      issuer.roles[claimed] = *role;
-    }
-  }
-  UQ_RETURN_IF_ERROR(reader.Finish());
-  for (const TokenIssuer& other : issuers_) {
-    if (other.issuer == issuer.issuer && other.audience == issuer.audience) {
-      return Invalid(absl::StrCat(path, ": issuer and audience are those of one before it"));
-    }
-  }
-  issuers_.push_back(std::move(issuer));
-  return absl::OkStatus();
-}
-
-absl::Status AccessPolicy::ReadBinding(const nlohmann::json& value, const std::string& path) {
-  JsonObjectReader reader(value, path, kReason);
-  Binding binding;
-  std::string role_name;
-  std::vector<std::string> tenants;
-  reader.Read("principals", JsonObjectReader::kRequired, &binding.principals);
-  reader.Read("role", JsonObjectReader::kRequired, &role_name);
-  reader.Read("tenants", JsonObjectReader::kOptional, &tenants);
-  UQ_RETURN_IF_ERROR(reader.Finish());
-  const std::optional<Role> role = RoleFromName(role_name);
-  if (!role.has_value()) {
-    return Invalid(
-        absl::StrCat(path, ".role \"", role_name, "\" is not user, viewer, operator or worker"));
-  }
-  binding.role = *role;
-  for (const std::string& pattern : binding.principals) {
-    const absl::string_view kind = absl::string_view(pattern).substr(0, pattern.find('/'));
-    if (kind != "tenant" && kind != "user" && kind != "operator" && kind != "worker") {
-      return Invalid(absl::StrCat(path, ".principals: \"", pattern,
-                                  "\" does not begin with tenant/, user/, operator/ or worker/"));
-    }
-    if ((kind == "worker") != (*role == Role::kWorker)) {
-      return Invalid(absl::StrCat(path, ": the role worker is for worker/..., and no other is"));
-    }
-  }
-  if (!value.contains("tenants")) {
-    const bool own = *role == Role::kUser || *role == Role::kViewer;
-    tenants = {own ? kOwnTenants : kAllTenants};
-  }
-  for (const std::string& tenant : tenants) {
-    if (tenant == kAllTenants) {
-      binding.tenants.all = true;
-    } else if (tenant == kOwnTenants) {
-      binding.own = true;
-    } else if (IsStoredTenantName(tenant)) {
-      binding.tenants.tenants.insert(tenant);
-    } else {
-      return Invalid(absl::StrCat(path, ".tenants: \"", tenant,
-                                  "\" is neither a tenant nor * (all) nor @own"));
-    }
-  }
-  bindings_.push_back(std::move(binding));
-  return absl::OkStatus();
-}
-
-absl::Status AccessPolicy::ReadTenant(const nlohmann::json& value, const std::string& name) {
-  if (name != kAllTenants && !IsStoredTenantName(name)) {
-    return Invalid(absl::StrCat("tenants: \"", name, "\" is neither a tenant nor * (the others)"));
-  }
-  JsonObjectReader reader(value, absl::StrCat("tenants.", name), kReason);
-  TenantLimits limits;
-  reader.Read("max_priority", JsonObjectReader::kOptional, &limits.max_priority);
-  tenants_[name] = limits;
-  return reader.Finish();
 }
 
 absl::StatusOr<Identity> AccessPolicy::FromCertificate(const PeerNames& names) const {
@@ -387,11 +212,12 @@ bool AccessPolicy::Believes(const Identity& identity) const {
                      [&](const TokenIssuer& issuer) { return issuer.issuer == identity.issuer; });
 }
 
-TenantLimits AccessPolicy::LimitsOf(const std::string& tenant) const {
+const TenantRules& AccessPolicy::RulesOf(const std::string& tenant) const {
+  static const TenantRules& none = *new TenantRules();
   const auto it = tenants_.find(tenant);
   if (it != tenants_.end()) return it->second;
-  const auto others = tenants_.find(kAllTenants);
-  return others == tenants_.end() ? TenantLimits() : others->second;
+  const auto others = tenants_.find(kOtherTenants);
+  return others == tenants_.end() ? none : others->second;
 }
 
 }  // namespace uniquanf::server

@@ -6,6 +6,7 @@
 #ifndef UNIQUANF_SERVER_ACCESS_ACCESS_POLICY_H_
 #define UNIQUANF_SERVER_ACCESS_ACCESS_POLICY_H_
 
+#include <array>
 #include <map>
 #include <set>
 #include <string>
@@ -13,6 +14,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "server/access/data_uri.h"
 #include "server/access/jwt.h"
 #include "server/access/principal.h"
 
@@ -38,8 +40,17 @@ struct TokenIssuer {
   std::map<std::string, Role> roles;    // by the claim's value; others mean nothing
 };
 
-struct TenantLimits {
+// What a tenant may do, and with what.
+struct TenantRules {
   int max_priority = 0;
+  int max_queued_jobs = 1'000;
+  int max_tasks_per_job = 20'000;
+  double max_creates_per_second = 50;
+  // URI prefixes by DataPurpose; none: its own place alone.
+  std::array<std::vector<std::string>, kNumDataPurposes> data;
+  const std::vector<std::string>& DataOf(DataPurpose purpose) const {
+    return data[static_cast<size_t>(purpose)];
+  }
 };
 
 class AccessPolicy {
@@ -63,7 +74,8 @@ class AccessPolicy {
   Principal Resolve(Identity identity) const;
   // Whether an identity that this policy, or one before it, has made is one still.
   bool Believes(const Identity& identity) const;
-  TenantLimits LimitsOf(const std::string& tenant) const;
+  // What is said of it, or of those of whom nothing is said ("*").
+  const TenantRules& RulesOf(const std::string& tenant) const;
 
  private:
   struct Binding {
@@ -83,7 +95,7 @@ class AccessPolicy {
   std::set<std::string> gateways_;
   std::vector<TokenIssuer> issuers_;
   std::vector<Binding> bindings_;
-  std::map<std::string, TenantLimits> tenants_;
+  std::map<std::string, TenantRules> tenants_;
 };
 
 // A binding's pattern: '*' and '?' inside of a segment, never across a '/'.

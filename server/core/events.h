@@ -3,6 +3,7 @@
 #ifndef UNIQUANF_SERVER_CORE_EVENTS_H_
 #define UNIQUANF_SERVER_CORE_EVENTS_H_
 
+#include <optional>
 #include <set>
 #include <string>
 #include <variant>
@@ -14,6 +15,13 @@
 
 namespace uniquanf::server {
 
+// What a tenant may have, where its policy says so; else Policy has it.
+struct TenantQuota {
+  int max_queued_jobs = 0;  // 0: no limit
+  int64_t max_tasks_per_job = 0;
+  double max_creates_per_second = 0;  // 0: no limit
+};
+
 struct CreateJobEvent {
   int64_t min_num_tasks = 0;  // that its settings alone imply
   // id, uid, spec, tenant, priority, labels, deadline, time_to_live, device, request_id and
@@ -23,6 +31,7 @@ struct CreateJobEvent {
   // Its id must be free among all tenants' jobs, not its own tenant's alone: where nobody is asked
   // who he is, a name says no tenant.
   bool id_is_global = true;
+  std::optional<TenantQuota> quota = {};
 };
 // Requests about a job: of those of `access`, the one of this id.
 struct CancelJobEvent {

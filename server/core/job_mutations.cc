@@ -101,21 +101,26 @@ Outcome Mutation::CreateJob(const CreateJobEvent& event) {
     return Refused(JobExists(event.job.id));
   }
   const Tenant& tenant = state_.tenants[event.job.tenant];
-  const int limit = state_.policy.max_queued_jobs_per_tenant;
+  const TenantQuota quota = event.quota.value_or(
+      TenantQuota{state_.policy.max_queued_jobs_per_tenant, state_.policy.max_tasks_per_job,
+                  state_.policy.max_creates_per_second_per_tenant});
+  const int limit = quota.max_queued_jobs;
   if (limit > 0 && tenant.num_queued_jobs >= limit) {
     return Refused(
         MakeError(absl::StatusCode::kResourceExhausted, "QUOTA_EXCEEDED",
                   absl::StrCat("tenant \"", event.job.tenant, "\" has ", tenant.num_queued_jobs,
                                " queued jobs, its quota; ", "submit again when one has started")));
   }
-  if (event.min_num_tasks > state_.policy.max_tasks_per_job) {
+  const int64_t max_tasks =
+      std::min<int64_t>(quota.max_tasks_per_job, state_.policy.max_tasks_per_job);
+  if (event.min_num_tasks > max_tasks) {
     return Refused(MakeError(
         absl::StatusCode::kResourceExhausted, "TASKS_EXCEEDED",
         absl::StrCat("the job has at least ", event.min_num_tasks, " tasks; a job may have ",
-                     state_.policy.max_tasks_per_job, "; use fewer pipeline_rounds")));
+                     max_tasks, "; use fewer pipeline_rounds")));
   }
   if (event.validate_only) return {};
-  if (const double rate = state_.policy.max_creates_per_second_per_tenant; rate > 0) {
+  if (const double rate = quota.max_creates_per_second; rate > 0) {
     Tenant& mine = state_.tenants[event.job.tenant];
     const double passed = absl::ToDoubleSeconds(now_.mono - mine.creates_at);
     const double most = std::max(rate, 1.0);

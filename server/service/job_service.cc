@@ -67,12 +67,29 @@ absl::StatusOr<std::string> ChooseTenant(const Principal& principal, const std::
   return wish;
 }
 
-absl::Status CheckPriority(const TenantLimits& limits, const Job& job) {
+absl::Status CheckPriority(const TenantRules& limits, const Job& job) {
   if (job.priority <= limits.max_priority) return absl::OkStatus();
   return MakeError(absl::StatusCode::kPermissionDenied, "PRIORITY_NOT_ALLOWED",
                    absl::StrCat("job.priority ", job.priority, " is above ", limits.max_priority,
                                 ", the highest that the server's policy allows the tenant ",
                                 Quoted(job.tenant)));
+}
+
+// Of what the request itself names; where nothing is said the tenant's own place is meant.
+absl::Status CheckData(const ServiceContext& context, const TenantRules& rules,
+                       const std::string& tenant, const v1::QuantizationSpec& spec) {
+  const DataRules data = {absl::StrCat(context.layout.root, "/tenants/", tenant),
+                          context.reserved_uris};
+  const std::pair<DataPurpose, const std::string*> named[] = {
+      {DataPurpose::kModel, &spec.model_uri()},
+      {DataPurpose::kCalibration, &spec.calibration_uri()},
+      {DataPurpose::kEvaluation, &spec.evaluation_uri()},
+      {DataPurpose::kOutput, &spec.output_uri()}};
+  for (const auto& [purpose, uri] : named) {
+    if (uri->empty()) continue;
+    UQ_RETURN_IF_ERROR(CheckDataAllowed(data, rules.DataOf(purpose), purpose, tenant, *uri));
+  }
+  return absl::OkStatus();
 }
 
 // What tells the caller's pages of a listing from others'.
@@ -115,7 +132,11 @@ absl::StatusOr<CreateJobEvent> JobServiceImpl::NewJob(const v1::CreateJobRequest
   UQ_ASSIGN_OR_RETURN(const std::string tenant, ChooseTenant(principal, request.job().tenant()));
   UQ_ASSIGN_OR_RETURN(CreateJobEvent event,
                       CreateJobFromProto(request, id, uid, context_.layout, &tenant));
-  UQ_RETURN_IF_ERROR(CheckPriority(context_.door.access->policy()->LimitsOf(tenant), event.job));
+  const std::shared_ptr<const AccessPolicy> policy = context_.door.access->policy();
+  const TenantRules& rules = policy->RulesOf(tenant);
+  UQ_RETURN_IF_ERROR(CheckPriority(rules, event.job));
+  UQ_RETURN_IF_ERROR(CheckData(context_, rules, tenant, request.job().spec()));
+  event.quota = {rules.max_queued_jobs, rules.max_tasks_per_job, rules.max_creates_per_second};
   return event;
 }
 

@@ -168,6 +168,7 @@ int Run(const ServerFlags& flags) {
   ServerProcessOptions options;
   options.listen = flags.listen;
   options.object_root = flags.object_root;
+  options.data_dir = flags.data_dir;
   options.store = store_options;
   options.tls = flags.tls;
   options.tls.client_certificate_optional =

@@ -47,6 +47,10 @@ ServerProcess::ServerProcess(ServerProcessOptions options, std::unique_ptr<JobSt
   while (!context_.layout.root.empty() && context_.layout.root.back() == '/') {
     context_.layout.root.pop_back();
   }
+  context_.reserved_uris = {context_.layout.root};
+  if (!options_.data_dir.empty()) {
+    context_.reserved_uris.push_back(absl::StrCat("file://", options_.data_dir));
+  }
   context_.state_backend = store_->backend();
   if (options_.check_results) {
     stored_results_ = std::make_unique<StoredResults>(context_.layout.root, options_.store);

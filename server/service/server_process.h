@@ -31,6 +31,7 @@ struct ServerProcessOptions {
   // host:port; port 0 takes a free one. Empty: no socket, for tests with in-process channels.
   std::string listen = "127.0.0.1:50051";
   std::string object_root;  // URI
+  std::string data_dir;     // where the state lies, which no job may name; "": nowhere
   StoreOptions store;       // how it is opened
   ServerTlsOptions tls;
   // A port of their own for workers, who then are not served on the other one; like `listen`.

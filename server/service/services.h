@@ -7,6 +7,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "common/base/clock.h"
 #include "common/base/ids.h"
@@ -29,6 +30,8 @@ struct ServiceContext {
   IdGenerator* ids = nullptr;
   const Clock* clock = nullptr;
   ObjectLayout layout;
+  // Where only the server itself and its workers read and write.
+  std::vector<std::string> reserved_uris;
   std::string state_backend;
   absl::Time start_time;
   const StoredResults* stored_results = nullptr;  // null: RetryJob does not look for results

@@ -37,7 +37,8 @@ class AccessTest : public ServiceTest {
         {"bindings",
          {{{"principals", {"tenant/*/user/*"}}, {"role", "user"}},
           {{"principals", {"operator/*"}}, {"role", "operator"}},
-          {{"principals", {"worker/*"}}, {"role", "worker"}}}}};
+          {{"principals", {"worker/*"}}, {"role", "worker"}}}},
+        {"tenants", {{"*", {{"data", {{"read", {"file:///"}}, {"output", {"file:///"}}}}}}}}};
     server_ = authority_.Issue("server");
     ClientOptions client;
     client.tls_ca_file = authority_.certificate_file();

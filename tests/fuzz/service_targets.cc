@@ -4,6 +4,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "client/cli/yaml.h"
 #include "common/base/check.h"
 #include "common/base/status.h"
@@ -95,7 +96,7 @@ bool RunPolicy(absl::string_view bytes) {
     // A worker's right is a worker's alone.
     const bool works = !ScopeOf(principal, Verb::kWork, Resource::kWorker).empty();
     UQ_CHECK(!works || principal.name == "worker/w");
-    (void)policy->LimitsOf("a");
+    (void)policy->RulesOf("a");
   }
   return true;
 }
@@ -116,6 +117,27 @@ bool RunCertificateNames(absl::string_view bytes) {
   const absl::StatusOr<Identity> again = IdentityFromName(identity->name);
   UQ_CHECK(again.ok() && again->name == identity->name && again->tenants == identity->tenants);
   UQ_CHECK(policy.Resolve(*identity).name == identity->name);
+  return true;
+}
+
+// "PREFIX\nURI": what is below a prefix has its segments.
+bool RunDataUri(absl::string_view bytes) {
+  const size_t line = bytes.find('\n');
+  const absl::string_view prefix = bytes.substr(0, line);
+  const std::string uri(line == bytes.npos ? "" : bytes.substr(line + 1));
+  if (!CheckDataUri(prefix).ok()) return false;
+  const DataRules rules = {"s3://own/tenants/t", {"s3://own"}};
+  const absl::Status allowed =
+      CheckDataAllowed(rules, {std::string(prefix)}, DataPurpose::kModel, "t", uri);
+  if (!allowed.ok()) {
+    UQ_CHECK(absl::IsPermissionDenied(allowed) || absl::IsInvalidArgument(allowed));
+    return false;
+  }
+  UQ_CHECK(!absl::StrContains(uri, "/../") && !absl::EndsWith(uri, "/..") &&
+           !absl::StrContains(uri, '%'));
+  UQ_CHECK(absl::StartsWith(uri, "s3://own/tenants/t") ||
+           (absl::StartsWith(uri, absl::StripSuffix(prefix, "/")) &&
+            !absl::StartsWith(uri, "s3://own/")));
   return true;
 }
 
@@ -309,6 +331,10 @@ std::vector<FuzzTarget> ServiceTargets() {
        {"spiffe://d/tenant/a/user/u", "spiffe://d/worker/w\nx", "ci", "spiffe://d/operator/o\nci"},
        {"spiffe://", "spiffe://d/", "tenant/", "/user/", "operator/", "worker/", "..", "%2e", "\n",
         "g"}},
+      {"DataUri",
+       RunDataUri,
+       {"file:///srv/a\nfile:///srv/a/b", "s3://b/p\ns3://b/p", "s3://b\ns3://own/tenants/t/x"},
+       {"..", "/../", "/./", "//", "%2e%2e", "file://", "s3://own", "\n", "/"}},
       {"Token",
        RunToken,
        // {"alg":"ES256"} . {"sub":"u","tenant":"a","exp":1000} . 64 bytes

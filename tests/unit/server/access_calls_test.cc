@@ -83,10 +83,15 @@ class AccessCallsTest : public ::testing::Test {
     json operators = issuer, workers = issuer;
     operators.update({{"kind", "operator"}, {"audience", "ops"}});
     workers.update({{"kind", "worker"}, {"audience", "workers"}});
-    std::ofstream(dir_.File("policy.new")) << json{{"version", 1},
-                                                   {"certificates", {{"trust_domain", "d"}}},
-                                                   {"tokens", {issuer, operators, workers}},
-                                                   {"bindings", bindings}};
+    std::ofstream(dir_.File("policy.new")) << json{
+        {"version", 1},
+        {"certificates", {{"trust_domain", "d"}}},
+        {"tokens", {issuer, operators, workers}},
+        {"bindings", bindings},
+        {"tenants",
+         {{"*", {{"data", {{"read", {"file:///models", "file:///data"}}}}}},
+          {"m",
+           {{"max_queued_jobs", 2}, {"data", {{"read", {"file:///models", "file:///data"}}}}}}}}};
     std::rename(dir_.File("policy.new").c_str(), dir_.File("policy.json").c_str());
   }
   std::shared_ptr<grpc::Channel> Connect(const TlsFiles* files) {
@@ -512,6 +517,43 @@ TEST_F(AccessCallsTest, ATenantsCeilingBoundsItsPriorities) {
   EXPECT_THAT(Create(Token("a", "alice"), "j", "", 1),
               FailsWith(StatusCode::kPermissionDenied, "PRIORITY_NOT_ALLOWED"));
   EXPECT_THAT(Create(Token("a", "alice"), "j", "", -5), IsOk());
+}
+
+// R11, R12.
+TEST_F(AccessCallsTest, T3_AJobThatNamesWhatIsNotItsTenantsIsRefusedBeforeItIsOne) {
+  const Someone alice = Token("a", "alice");
+  const auto create = [&](const std::function<void(v1::QuantizationSpec*)>& edit) {
+    v1::CreateJobRequest request;
+    v1::QuantizationSpec* spec = request.mutable_job()->mutable_spec();
+    spec->set_model_uri("file:///models/tiny");
+    spec->set_calibration_uri("file:///data/calibration.safetensors");
+    edit(spec);
+    v1::Job job;
+    return Call(alice, &Jobs::CreateJob, request, &job);
+  };
+  const auto refused = FailsWith(StatusCode::kPermissionDenied, "DATA_NOT_ALLOWED");
+  const std::string objects = "file://" + dir_.File("objects");
+  EXPECT_THAT(create([](auto* spec) { spec->set_model_uri("file:///etc"); }), refused);
+  EXPECT_THAT(create([](auto* spec) { spec->set_calibration_uri("file:///proc/self/root/x"); }),
+              refused);
+  EXPECT_THAT(create([](auto* spec) { spec->set_evaluation_uri("s3://other/x"); }), refused);
+  EXPECT_THAT(create([](auto* spec) { spec->set_output_uri("file:///etc/pwned"); }), refused);
+  EXPECT_THAT(create([&](auto* spec) { spec->set_output_uri(objects + "/tenants/a/x"); }), refused);
+  EXPECT_THAT(create([&](auto* spec) { spec->set_model_uri(objects + "/tenants/m/x"); }), refused);
+  EXPECT_THAT(create([](auto* spec) { spec->set_model_uri("file:///models/../etc"); }),
+              FailsWith(StatusCode::kInvalidArgument, "INVALID_SPEC"));
+  EXPECT_EQ(List(alice)->jobs_size(), 0);
+  EXPECT_THAT(create([&](auto* spec) { spec->set_model_uri(objects + "/tenants/a/uploads/x"); }),
+              IsOk());
+}
+
+// R9.
+TEST_F(AccessCallsTest, ATenantsQuotaIsItsOwn) {
+  const Someone mallory = Token("m", "mallory");
+  EXPECT_THAT(Create(mallory, "1"), IsOk());
+  EXPECT_THAT(Create(mallory, "2"), IsOk());
+  EXPECT_THAT(Create(mallory, "3"), FailsWith(StatusCode::kResourceExhausted, "QUOTA_EXCEEDED"));
+  for (const char* id : {"1", "2", "3"}) EXPECT_THAT(Create(Token("a", "alice"), id), IsOk());
 }
 
 // R7: a stream ends with the right to it.

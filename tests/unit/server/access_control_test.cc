@@ -2,6 +2,7 @@
 #include "server/access/access_control.h"
 
 #include <gtest/gtest.h>
+#include <time.h>
 
 #include <atomic>
 #include <fstream>
@@ -200,10 +201,16 @@ TEST_F(AccessControlTest, T7_ThousandsOfTokensASecondAreVerified) {
   ASSERT_TRUE(Eventually([&] { return Show(key_.Sign(Claims())).ok(); }));
   for (const TokenSigner* signer : {&key_, &next_key_, &rs}) {
     const std::string token = signer->Sign(Claims());
-    const absl::Time start = absl::Now();
+    // Of this thread: other programs share the processor.
+    const auto processor_time = [] {
+      timespec time = {};
+      clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+      return absl::DurationFromTimespec(time);
+    };
+    const absl::Duration start = processor_time();
     constexpr int kCalls = 500;
     for (int i = 0; i < kCalls; ++i) ASSERT_THAT(Show(token), IsOk());
-    const double rate = kCalls / absl::ToDoubleSeconds(absl::Now() - start);
+    const double rate = kCalls / absl::ToDoubleSeconds(processor_time() - start);
     RecordProperty(signer == &rs     ? "rs256"
                    : signer == &key_ ? "es256"
                                      : "eddsa",

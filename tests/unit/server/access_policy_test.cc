@@ -31,7 +31,9 @@ const char kPolicy[] = R"({
     {"principals": ["operator/*"], "role": "operator"},
     {"principals": ["worker/*"], "role": "worker"}
   ],
-  "tenants": {"a": {"max_priority": 50}, "*": {"max_priority": 5}}
+  "tenants": {"a": {"max_priority": 50, "max_queued_jobs": 7, "max_creates_per_second": 0.5,
+                    "data": {"read": ["s3://models/a"], "model": ["file:///srv/a/"], "output": ["s3://out/a"]}},
+              "*": {"max_priority": 5}}
 })";
 
 class AccessPolicyTest : public ::testing::Test {
@@ -155,8 +157,8 @@ TEST_F(AccessPolicyTest, BindingsGiveRolesOverTenantsAndNothingElseDoes) {
   EXPECT_TRUE(AccessTo(ops, Verb::kCreate).allowed.empty());
   const Principal nobody = policy_.Resolve(*IdentityFromName("user/alice"));
   EXPECT_TRUE(nobody.grants.empty());
-  EXPECT_EQ(policy_.LimitsOf("a").max_priority, 50);
-  EXPECT_EQ(policy_.LimitsOf("other").max_priority, 5);
+  EXPECT_EQ(policy_.RulesOf("a").max_priority, 50);
+  EXPECT_EQ(policy_.RulesOf("other").max_priority, 5);
 }
 
 TEST_F(AccessPolicyTest, APatternNeverReachesAcrossASlash) {
@@ -189,6 +191,11 @@ TEST_F(AccessPolicyTest, BadFilesAreRefusedWithTheMemberNamed) {
        {{"bindings", {{{"principals", {"user/*"}}, {"role", "user"}, {"tenants", {"a b"}}}}}}},
       {"tenants", {{"tenants", {{"a b", json::object()}}}}},
       {"max_priority", {{"tenants", {{"a", {{"max_priority", "high"}}}}}}},
+      {"max_queued_jobs", {{"tenants", {{"a", {{"max_queued_jobs", 0}}}}}}},
+      {"max_creates_per_second", {{"tenants", {{"a", {{"max_creates_per_second", -1}}}}}}},
+      {"tenants.a.data", {{"tenants", {{"a", {{"data", {{"read", {"/srv"}}}}}}}}}},
+      {"tenants.a.data", {{"tenants", {{"a", {{"data", {{"output", {"file:///a/../b"}}}}}}}}}},
+      {"write", {{"tenants", {{"a", {{"data", {{"write", json::array()}}}}}}}}},
   };
   for (const auto& [member, change] : cases) {
     json policy = json::parse(kPolicy);
@@ -198,6 +205,51 @@ TEST_F(AccessPolicyTest, BadFilesAreRefusedWithTheMemberNamed) {
   }
   EXPECT_THAT(AccessPolicy::Parse("{\"version\": 1}"),
               FailsWith(StatusCode::kInvalidArgument, "INVALID_POLICY", HasSubstr("nobody")));
+}
+
+// R11, R12: by the text, at submit.
+TEST_F(AccessPolicyTest, T3_DataLiesBelowATenantsPrefixesOrNowhere) {
+  const TenantRules& a = policy_.RulesOf("a");
+  EXPECT_EQ(a.max_queued_jobs, 7);
+  EXPECT_EQ(a.max_tasks_per_job, 20'000);
+  EXPECT_EQ(a.max_creates_per_second, 0.5);
+  const DataRules rules = {"file:///data/objects/tenants/a",
+                           {"file:///data/objects", "file:///data"}};
+  const auto check = [&](DataPurpose purpose, const std::string& uri) {
+    return CheckDataAllowed(rules, a.DataOf(purpose), purpose, "a", uri);
+  };
+  for (const char* uri : {"s3://models/a", "s3://models/a/", "s3://models/a/b/c", "file:///srv/a",
+                          "file:///srv/a/tiny", "file:///data/objects/tenants/a/uploads/x"}) {
+    EXPECT_THAT(check(DataPurpose::kModel, uri), IsOk()) << uri;
+  }
+  EXPECT_THAT(check(DataPurpose::kOutput, "s3://out/a/x"), IsOk());
+  EXPECT_THAT(check(DataPurpose::kCalibration, "s3://models/a/tokens"), IsOk());
+  const auto refused =
+      FailsWith(StatusCode::kPermissionDenied, "DATA_NOT_ALLOWED", HasSubstr("uri"));
+  for (const char* uri : {"s3://models/ab", "s3://models", "s3://model/a", "s3://Models/a",
+                          "file:///srv/ab", "file:///srv", "file:///", "file:///etc",
+                          "file:///proc/self/root/srv/a", "file:///data/objects/tenants/b/x",
+                          "file:///data/objects/work/uid", "file:///data/state.sqlite", "s3://"}) {
+    EXPECT_THAT(check(DataPurpose::kModel, uri), refused) << uri;
+  }
+  EXPECT_THAT(check(DataPurpose::kCalibration, "file:///srv/a/x"), refused) << "for models alone";
+  EXPECT_THAT(check(DataPurpose::kOutput, "s3://models/a/x"), refused);
+  EXPECT_THAT(check(DataPurpose::kOutput, "file:///data/objects/tenants/a/artifacts/x"), refused);
+  for (const char* uri :
+       {"file:///srv/a/../b", "file:///srv/a/..", "file:///srv/a/./x", "file:///srv/a//x",
+        "file:////srv/a", "file:///srv/a/%2e%2e/b", "s3://models/a/..", "s3://models/a?x", "srv/a",
+        "file:///srv/a\n", "http://models/a", ""}) {
+    EXPECT_THAT(check(DataPurpose::kModel, uri),
+                FailsWith(StatusCode::kInvalidArgument, "INVALID_SPEC"))
+        << uri;
+  }
+  // Prefixes that reach the server's own place do not open it.
+  EXPECT_THAT(CheckDataAllowed(rules, {"file:///"}, DataPurpose::kModel, "a",
+                               "file:///data/objects/tenants/b/x"),
+              refused);
+  EXPECT_THAT(CheckDataAllowed(rules, {"file:///"}, DataPurpose::kModel, "a", "file:///etc"),
+              IsOk());
+  EXPECT_TRUE(policy_.RulesOf("new").DataOf(DataPurpose::kModel).empty());
 }
 
 TEST_F(AccessPolicyTest, CheckPolicyExplainsWhatTheServerDecides) {

@@ -105,6 +105,9 @@ storageClassName: {{ include "uniquanf.text" . | quote }}
 {{- define "uniquanf.policy" -}}
 {{- $bindings := list (dict "principals" (list "tenant/*/user/*") "role" "user") (dict "principals" (list "operator/*") "role" "operator") (dict "principals" (list "worker/*") "role" "worker") -}}
 {{- $policy := dict "version" 1 "certificates" (dict "trust_domain" .Values.access.trustDomain) "bindings" $bindings -}}
+{{- if not .Values.objects.uri -}}
+{{- $_ := set $policy "tenants" (dict "*" (dict "data" (dict "read" (list "file:///shared") "output" (list "file:///shared")))) -}}
+{{- end -}}
 {{- merge (deepCopy .Values.access.policy) $policy | toPrettyJson -}}
 {{- end -}}
 
