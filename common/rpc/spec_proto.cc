@@ -145,6 +145,11 @@ class FieldReader {
       status_.Update(reader.status());
     }
   }
+  void operator()(const SharesField& field) {
+    for (const v1::CalibrationShare& entry : proto_.calibration_mix()) {
+      (spec_->*field.member).push_back({entry.uri(), entry.num_sequences()});
+    }
+  }
   const absl::Status& status() const { return status_; }
 
  private:
@@ -182,6 +187,14 @@ class FieldWriter {
     for (const ModuleOverride& entry : spec_.*field.member) {
       OverrideToProto(entry,
                       proto_->GetReflection()->AddMessage(proto_, FieldOf(*proto_, field.name)));
+    }
+  }
+
+  void operator()(const SharesField& field) const {
+    for (const CalibrationShare& share : spec_.*field.member) {
+      v1::CalibrationShare* const entry = proto_->add_calibration_mix();
+      entry->set_uri(share.uri);
+      entry->set_num_sequences(share.num_sequences);
     }
   }
 

@@ -97,6 +97,22 @@ class FieldChecker {
       status_.Update(checker.status());
     }
   }
+  void operator()(const SharesField& field) {
+    const std::vector<CalibrationShare>& shares = spec_.*field.member;
+    if (shares.size() > field.max_count) {
+      status_.Update(Invalid(absl::StrCat(field.name, " has ", shares.size(),
+                                          " files; allowed: up to ", field.max_count)));
+    }
+    for (size_t i = 0; status_.ok() && i < shares.size(); ++i) {
+      const std::string path = absl::StrCat(field.name, "[", i, "]");
+      status_.Update(CheckUri(path + ".uri", shares[i].uri, /*required=*/true));
+      const int64_t count = shares[i].num_sequences;
+      if (count >= 1 && count <= field.max_sequences) continue;
+      status_.Update(
+          Invalid(absl::StrCat(path, ".num_sequences = ", count, " is out of range; allowed: 1 to ",
+                               field.max_sequences)));
+    }
+  }
   const absl::Status& status() const { return status_; }
 
  private:
@@ -130,6 +146,12 @@ absl::Status QuantizationSpec::Validate() const {
     return Invalid(absl::StrCat("calibration_uri is empty; the method ",
                                 QuantizationMethodName(method),
                                 " needs calibration data unless epochs is 0"));
+  }
+  int64_t in_mix = 0;
+  for (const CalibrationShare& share : calibration_mix) in_mix += share.num_sequences;
+  if (in_mix > 0 && (calibration_uri.empty() || (num_samples > 0 && in_mix >= num_samples))) {
+    return Invalid(absl::StrCat("calibration_mix gives ", in_mix, " sequences of num_samples = ",
+                                num_samples, "; calibration_uri must be given and have some left"));
   }
   if (!evaluation_uri.empty() && evaluation_entry.empty()) {
     return Invalid("evaluation_entry is empty; it is required beside evaluation_uri");

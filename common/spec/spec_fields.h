@@ -22,11 +22,12 @@
 namespace uniquanf {
 
 // A heading of the help and of the reference page.
-enum class SpecSection { kWhat, kHow, kOptimization };
+enum class SpecSection { kWhat, kHow, kOptimization, kText };
 inline constexpr EnumRow<SpecSection> kSpecSections[] = {
     {SpecSection::kWhat, "What to quantize"},
     {SpecSection::kHow, "How"},
     {SpecSection::kOptimization, "Calibration and optimization"},
+    {SpecSection::kText, "Text, where calibration or evaluation are no token files"},
 };
 
 inline constexpr EnumRow<LayerSchedule> kLayerSchedules[] = {
@@ -40,6 +41,25 @@ inline constexpr EnumRow<Initialization> kInitializations[] = {
      "the best for each group of the method's own start and clipped uniform grids, by the error "
      "weighted with the layer's inputs; a layer that training did not improve keeps it"},
     {Initialization::kPlain, "plain", "the method's own start"},
+};
+
+inline constexpr EnumRow<TextPacking> kTextPackings[] = {
+    {TextPacking::kConcat, "concat", "one after the other, cut into sequences"},
+    {TextPacking::kTruncate, "truncate",
+     "each document (line of plain text) makes one sequence, shorter ones are dropped"},
+};
+
+inline constexpr EnumRow<TextChatTemplate> kTextChatTemplates[] = {
+    {TextChatTemplate::kConversations, "conversations",
+     "they go through the model's chat template"},
+    {TextChatTemplate::kAlways, "always", "so does plain text, as what a user says"},
+    {TextChatTemplate::kNever, "never", "conversations give their contents as text"},
+};
+
+inline constexpr EnumRow<TextSpecialTokens> kTextSpecialTokens[] = {
+    {TextSpecialTokens::kAdd, "add",
+     "what the tokenizer adds to plain text, for its beginning say"},
+    {TextSpecialTokens::kOmit, "omit", "none are added"},
 };
 
 // In every row: `name` is the field's in JSON and in the proto (where an enum's values are the
@@ -84,6 +104,17 @@ struct OverridesField {
   size_t max_count;
   SpecSection section;
   const char* flag;  // takes one at a time
+  const char* help;
+};
+
+// The list of calibration files beside the first, each with its share.
+struct SharesField {
+  const char* name;
+  std::vector<CalibrationShare> QuantizationSpec::*member;
+  size_t max_count;
+  int64_t max_sequences;  // of one
+  SpecSection section;
+  const char* flag;  // takes one at a time: FILE:num=N
   const char* help;
 };
 
@@ -182,6 +213,30 @@ void VisitSpecFields(Visitor&& v) {
   v(NumberField<int>{"pipeline_rounds", &S::pipeline_rounds, 1, 64, "", Section::kOptimization,
                      "parts that a pipelined layer's epochs are cut into; as many workers can work "
                      "at once"});
+
+  v(SharesField{"calibration_mix", &S::calibration_mix, 64, 1000000, Section::kText,
+                "calibration-mix",
+                "a further text file and how many sequences of num_samples it gives; calibration "
+                "gives the rest"});
+  v(TextField{"text_field", &S::text_field, TextField::kName, false, Section::kText, "NAME",
+              "member of each JSON sample that holds it; none: the first there is of messages, "
+              "conversations, text, content, prompt, input_ids"});
+  v(EnumField<EnumRow<TextPacking>, TextPacking>{"text_packing", &S::text_packing, kTextPackings,
+                                                 Section::kText, "documents to sequences"});
+  v(TextField{"text_separator", &S::text_separator, TextField::kName, false, Section::kText, "TEXT",
+              "between documents that are put one after the other: eos or bos (the model's "
+              "token), none, or text, in which \\n is a line break"});
+  v(NumberField<int64_t>{"text_min_tokens", &S::text_min_tokens, 1, kMaxTokens, "", Section::kText,
+                         "documents of fewer tokens are dropped"});
+  v(EnumField<EnumRow<TextChatTemplate>, TextChatTemplate>{
+      "text_chat_template", &S::text_chat_template, kTextChatTemplates, Section::kText,
+      "what goes through the chat template"});
+  v(EnumField<EnumRow<TextSpecialTokens>, TextSpecialTokens>{
+      "text_special_tokens", &S::text_special_tokens, kTextSpecialTokens, Section::kText,
+      "special tokens around plain text"});
+  v(NumberField<uint64_t>{"text_shuffle_seed", &S::text_shuffle_seed, 0,
+                          std::numeric_limits<uint64_t>::max(), "the files' order", Section::kText,
+                          "order of the documents within each file"});
 }
 
 template <typename Visitor>

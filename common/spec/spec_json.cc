@@ -19,10 +19,12 @@ class FieldWriter {
   FieldWriter(const QuantizationSpec& spec, OrderedJson* json) : spec_(spec), json_(*json) {}
   template <typename Field>
   void operator()(const Field& field) const {
+    if (IsLeftOut(field)) return;
     json_[field.name] = spec_.*field.member;
   }
   template <typename Row, typename E>
   void operator()(const EnumField<Row, E>& field) const {
+    if (IsLeftOut(field)) return;
     json_[field.name] = std::string(EnumName(field.rows, spec_.*field.member));
   }
   void operator()(const OverridesField& field) const {
@@ -33,8 +35,21 @@ class FieldWriter {
           [&entry, &object](const auto& row) { object[row.name] = entry.*row.member; });
     }
   }
+  void operator()(const SharesField& field) const {
+    if (IsLeftOut(field)) return;
+    for (const CalibrationShare& share : spec_.*field.member) {
+      json_[field.name].push_back({{"uri", share.uri}, {"num_sequences", share.num_sequences}});
+    }
+  }
 
  private:
+  // A spec without text keeps the bytes that it had before there were fields for it.
+  template <typename Field>
+  bool IsLeftOut(const Field& field) const {
+    static const QuantizationSpec kDefaults;
+    return field.section == SpecSection::kText && spec_.*field.member == kDefaults.*field.member;
+  }
+
   const QuantizationSpec& spec_;
   OrderedJson& json_;
 };
@@ -75,6 +90,18 @@ class FieldReader {
       absl::StatusOr<ModuleOverride> entry = ParseOverride((*list)[i], i);
       if (!entry.ok()) return reader_->Fail(entry.status().message());
       (spec_->*field.member).push_back(*std::move(entry));
+    }
+  }
+  void operator()(const SharesField& field) const {
+    const nlohmann::json* list = reader_->ReadArray(field.name, JsonObjectReader::kOptional);
+    for (size_t i = 0; list != nullptr && i < list->size(); ++i) {
+      JsonObjectReader entry((*list)[i], absl::StrCat(field.name, "[", i, "]"), kReason);
+      CalibrationShare share;
+      entry.Read("uri", JsonObjectReader::kRequired, &share.uri);
+      entry.Read("num_sequences", JsonObjectReader::kRequired, &share.num_sequences);
+      const absl::Status status = entry.Finish();
+      if (!status.ok()) return reader_->Fail(status.message());
+      (spec_->*field.member).push_back(std::move(share));
     }
   }
 

@@ -227,6 +227,9 @@ absl::StatusOr<CreateJobEvent> CreateJobFromProto(const v1::CreateJobRequest& re
   UQ_RETURN_IF_ERROR(spec.Validate());
   UQ_RETURN_IF_ERROR(CheckUri("model_uri", spec.model_uri, true));
   UQ_RETURN_IF_ERROR(CheckUri("calibration_uri", spec.calibration_uri, false));
+  for (const CalibrationShare& share : spec.calibration_mix) {
+    UQ_RETURN_IF_ERROR(CheckUri("calibration_mix.uri", share.uri, true));
+  }
   UQ_RETURN_IF_ERROR(CheckUri("output_uri", spec.output_uri, true));
   UQ_RETURN_IF_ERROR(CheckUri("evaluation_uri", spec.evaluation_uri, false));
   job.spec = DeterministicBytes(SpecToProto(spec));

@@ -58,20 +58,31 @@ absl::StatusOr<CalibrationTokens> LoadCalibration(const QuantizationSpec& spec,
                                                   const ModelConfig& config,
                                                   const TaskEnvironment& env, ObjectStore* model,
                                                   Plan* plan) {
+  std::vector<TextSource> sources = {{spec.calibration_uri, 0}};
+  for (const CalibrationShare& share : spec.calibration_mix) {
+    sources.push_back({share.uri, share.num_sequences});
+    if (IsTokenFile(share.uri) || IsTokenFile(spec.calibration_uri)) {
+      return InvalidInput(
+          "INVALID_SPEC",
+          absl::StrCat("calibration_mix joins text files (.txt, .json, .jsonl), but ",
+                       IsTokenFile(share.uri) ? share.uri : spec.calibration_uri,
+                       " is none by its name"));
+    }
+  }
   if (IsTokenFile(spec.calibration_uri)) {
     return ReadCalibrationTokens(spec.calibration_uri, spec.num_samples, spec.sequence_length,
                                  config.vocab_size, StoreOptionsOf(env));
   }
   UQ_ASSIGN_OR_RETURN(const std::unique_ptr<TextTokenizer> tokenizer,
-                      TextTokenizer::Open(model, TextSettings()));
+                      TextTokenizer::Open(model, TextSettingsOf(spec)));
   const int64_t length = spec.sequence_length > 0
                              ? spec.sequence_length
                              : std::min<int64_t>(2048, config.max_position_embeddings);
-  UQ_ASSIGN_OR_RETURN(
-      PackedText packed,
-      PackCalibrationText({{spec.calibration_uri, 0}}, tokenizer.get(), spec.num_samples, length,
-                          config.vocab_size, StoreOptionsOf(env)));
+  UQ_ASSIGN_OR_RETURN(PackedText packed,
+                      PackCalibrationText(sources, tokenizer.get(), spec.num_samples, length,
+                                          config.vocab_size, StoreOptionsOf(env)));
   plan->warnings = std::move(packed.warnings);
+  plan->calibration_text = std::move(packed.provenance);
   return CalibrationTokens{packed.num_sequences, packed.sequence_length, std::move(packed.ids)};
 }
 
@@ -112,13 +123,20 @@ absl::Status PrepareEvaluation(const QuantizationSpec& spec, const ModelConfig& 
                                      config.max_position_embeddings, " positions"));
   }
   const int64_t max_tokens = spec.evaluation_max_windows * spec.evaluation_window;
-  UQ_ASSIGN_OR_RETURN(
-      const std::vector<int32_t> ids,
-      IsTokenFile(spec.evaluation_uri)
-          ? ReadEvaluationTokens(spec.evaluation_uri, spec.evaluation_entry, spec.evaluation_window,
-                                 max_tokens, config.vocab_size, StoreOptionsOf(env))
-          : ReadEvaluationText(spec.evaluation_uri, model, spec.evaluation_window, max_tokens,
-                               config.vocab_size, StoreOptionsOf(env)));
+  std::vector<int32_t> ids;
+  if (IsTokenFile(spec.evaluation_uri)) {
+    UQ_ASSIGN_OR_RETURN(ids, ReadEvaluationTokens(spec.evaluation_uri, spec.evaluation_entry,
+                                                  spec.evaluation_window, max_tokens,
+                                                  config.vocab_size, StoreOptionsOf(env)));
+  } else {
+    UQ_ASSIGN_OR_RETURN(
+        PackedText packed,
+        ReadEvaluationText(spec.evaluation_uri, model, TextSettingsOf(spec), spec.evaluation_window,
+                           max_tokens, config.vocab_size, StoreOptionsOf(env)));
+    ids = std::move(packed.ids);
+    plan->evaluation_text = std::move(packed.provenance);
+    for (std::string& warning : packed.warnings) plan->warnings.push_back(std::move(warning));
+  }
   plan->num_evaluation_tokens = static_cast<int64_t>(ids.size());
   UQ_ASSIGN_OR_RETURN(plan->evaluation_sha256, PutContent(env.work.get(), TokensToBytes(ids)));
   return absl::OkStatus();
