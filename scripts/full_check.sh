@@ -18,6 +18,7 @@ stages=(
   test      # scripts/test.sh: the README's test command
   locks     # clang 14: it compiles all of our code too, and -Wthread-safety checks the locks
   tidy      # clang-tidy
+  tokenizers  # tokenizers and chat templates against the libraries that define them; needs npm
   cuda      # nvcc compiles the CUDA backend
   deploy    # alerts, chart, images
   packages  # Debian packages: lintian, and a bare root
@@ -53,6 +54,10 @@ stage_locks() {
 stage_tidy() {
   if $changed; then scripts/check_tidy.sh --changed --seconds=400; else scripts/check_tidy.sh --seconds=7200; fi
 }
+stage_tokenizers() {
+  unchanged worker/text scripts/tokenizer_oracle scripts/tokenizer_check.sh tests/golden/tokenizers tests/golden/chat_templates && return 77
+  scripts/tokenizer_check.sh
+}
 stage_cuda() {
   unchanged worker/backend worker/ops worker/packed worker/block worker/quant common/base cmake CMakeLists.txt CMakePresets.json &&
     return 77
@@ -73,4 +78,5 @@ needs_test() { echo build; }
 needs_packages() { echo build; }
 needs_locks() { echo build; }
 needs_tidy() { echo build; }
+needs_tokenizers() { echo build; }
 run_parts stage "${chosen[@]}"

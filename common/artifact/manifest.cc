@@ -251,6 +251,8 @@ std::string Manifest::ToJson() const {
                           {"perplexity_after", evaluation->perplexity_after},
                           {"num_tokens", evaluation->num_tokens}};
   }
+  if (calibration_text) json["calibration_text"] = calibration_text->ToJson();
+  if (evaluation_text) json["evaluation_text"] = evaluation_text->ToJson();
   json["anybcq_omitted"] = anybcq_omitted;
   std::vector<ManifestFile> sorted_files = files;
   std::sort(sorted_files.begin(), sorted_files.end(),
@@ -288,6 +290,10 @@ absl::StatusOr<Manifest> Manifest::FromJson(absl::string_view text) {
   const nlohmann::json* modules = reader.ReadArray("modules", kRequired);
   const nlohmann::json* layers = reader.ReadArray("layers", kRequired);
   const nlohmann::json* evaluation = reader.ReadObject("evaluation", JsonObjectReader::kOptional);
+  UQ_RETURN_IF_ERROR(
+      ReadTextProvenance(&reader, "calibration_text", kReason, &manifest.calibration_text));
+  UQ_RETURN_IF_ERROR(
+      ReadTextProvenance(&reader, "evaluation_text", kReason, &manifest.evaluation_text));
   reader.Read("anybcq_omitted", kRequired, &manifest.anybcq_omitted);
   const nlohmann::json* files = reader.ReadArray("files", kRequired);
   reader.Read("attachments", kRequired, &manifest.attachments);

@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "common/artifact/text_provenance.h"
 #include "common/object_store/object_store.h"
 #include "common/spec/quantization_spec.h"
 
@@ -97,6 +98,8 @@ struct Manifest {
   std::vector<ManifestModule> modules;
   std::vector<ManifestLayer> layers;
   std::optional<ManifestEvaluation> evaluation;
+  // What calibration and evaluation tokens were made of; nothing where they came as token files.
+  std::optional<TextProvenance> calibration_text, evaluation_text;
   // Why config.json has no "anybcq" section; "" when it has one.
   std::string anybcq_omitted;
   std::vector<ManifestFile> files;       // every digested file; ToJson sorts them by path

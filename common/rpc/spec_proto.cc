@@ -147,6 +147,11 @@ class FieldReader {
       VisitOverrideFields(reader);
     }
   }
+  void operator()(const SharesField& field) {
+    for (const v1::CalibrationShare& entry : proto_.calibration_mix()) {
+      (spec_->*field.member).push_back({entry.uri(), entry.num_sequences()});
+    }
+  }
 
  private:
   const v1::QuantizationSpec& proto_;
@@ -183,6 +188,14 @@ class FieldWriter {
     for (const ModuleOverride& entry : spec_.*field.member) {
       OverrideToProto(entry,
                       proto_->GetReflection()->AddMessage(proto_, FieldOf(*proto_, field.name)));
+    }
+  }
+
+  void operator()(const SharesField& field) const {
+    for (const CalibrationShare& share : spec_.*field.member) {
+      v1::CalibrationShare* const entry = proto_->add_calibration_mix();
+      entry->set_uri(share.uri);
+      entry->set_num_sequences(share.num_sequences);
     }
   }
 

@@ -104,6 +104,24 @@ class FieldChecker {
       VisitOverrideFields(checker);
     }
   }
+  void operator()(const SharesField& field) {
+    const std::vector<CalibrationShare>& shares = spec_.*field.member;
+    if (shares.size() > field.max_count) {
+      violations_->Add(kReason, field.name,
+                       absl::StrCat(field.name, " has ", shares.size(), " files; allowed: up to ",
+                                    field.max_count));
+      return;
+    }
+    for (size_t i = 0; i < shares.size(); ++i) {
+      const std::string path = absl::StrCat(field.name, "[", i, "]");
+      violations_->Merge(CheckUri(path + ".uri", shares[i].uri, /*required=*/true), path);
+      const int64_t count = shares[i].num_sequences;
+      if (count >= 1 && count <= field.max_sequences) continue;
+      violations_->Add(kReason, path + ".num_sequences",
+                       absl::StrCat(path, ".num_sequences = ", count,
+                                    " is out of range; allowed: 1 to ", field.max_sequences));
+    }
+  }
 
  private:
   const QuantizationSpec& spec_;
@@ -168,6 +186,13 @@ absl::Status QuantizationSpec::Validate() const {
     violations.Add(kReason, "evaluation_baseline",
                    "evaluation_baseline is set, but evaluation_uri is empty; give the tokens to "
                    "evaluate it on");
+  }
+  int64_t in_mix = 0;
+  for (const CalibrationShare& share : calibration_mix) in_mix += share.num_sequences;
+  if (in_mix > 0 && (calibration_uri.empty() || (num_samples > 0 && in_mix >= num_samples))) {
+    violations.Add(kReason, "calibration_mix",
+                   absl::StrCat("calibration_mix gives ", in_mix, " sequences of num_samples = ",
+                                num_samples, "; calibration_uri must be given and have some left"));
   }
   if (!evaluation_uri.empty() && evaluation_entry.empty()) {
     violations.Add(kReason, "evaluation_entry",

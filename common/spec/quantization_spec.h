@@ -59,6 +59,28 @@ enum class EvaluationBaseline {
   kRtn,  // round to nearest with the same bits and groups, which is evaluated too
 };
 
+// How documents of text become sequences.
+enum class TextPacking {
+  kConcat,    // one after the other, cut anywhere
+  kTruncate,  // each makes one sequence; shorter ones are dropped
+};
+// What becomes of conversations.
+enum class TextChatTemplate {
+  kConversations,  // they go through the model's chat template
+  kAlways,         // so does plain text, as what a user says
+  kNever,          // their contents alone
+};
+// Whether the tokenizer's special tokens (for the beginning, say) are added to plain text.
+enum class TextSpecialTokens { kAdd, kOmit };
+
+// A further file of calibration text and what is taken of it.
+struct CalibrationShare {
+  std::string uri;
+  int64_t num_sequences = 0;
+
+  bool operator==(const CalibrationShare&) const = default;
+};
+
 // Settings for the modules whose name matches `pattern`; the first override that matches wins.
 struct ModuleOverride {
   static constexpr int kJobsBits = 0;
@@ -118,6 +140,16 @@ struct QuantizationSpec {
   int distill_batch_size = 8;
   double distill_learning_rate = 2.5e-3;      // of the latent weights, in steps of their grid
   double distill_scale_learning_rate = 1e-3;  // of scale factors, shifts and norms' gains
+
+  // Text in place of token files (worker/text/README.md).
+  std::vector<CalibrationShare> calibration_mix;  // beside calibration_uri, which gives the rest
+  std::string text_field;                         // "": the first there is of the common ones
+  TextPacking text_packing = TextPacking::kConcat;
+  std::string text_separator = "eos";
+  int64_t text_min_tokens = 1;
+  TextChatTemplate text_chat_template = TextChatTemplate::kConversations;
+  TextSpecialTokens text_special_tokens = TextSpecialTokens::kAdd;
+  uint64_t text_shuffle_seed = 0;  // 0: the files' order
 
   bool operator==(const QuantizationSpec&) const = default;
   // Checks every range that needs no model. Group size against layer shapes is checked in prepare.

@@ -22,12 +22,13 @@
 namespace uniquanf {
 
 // A heading of the help and of the reference page.
-enum class SpecSection { kWhat, kHow, kOptimization, kDistillation };
+enum class SpecSection { kWhat, kHow, kOptimization, kDistillation, kText };
 inline constexpr EnumRow<SpecSection> kSpecSections[] = {
     {SpecSection::kWhat, "What to quantize"},
     {SpecSection::kHow, "How"},
     {SpecSection::kOptimization, "Calibration and optimization"},
     {SpecSection::kDistillation, "Distillation"},
+    {SpecSection::kText, "Text, where calibration or evaluation are no token files"},
 };
 
 inline constexpr EnumRow<LayerSchedule> kLayerSchedules[] = {
@@ -53,6 +54,25 @@ inline constexpr EnumRow<EvaluationBaseline> kEvaluationBaselines[] = {
     {EvaluationBaseline::kNone, "no_baseline", "nothing"},
     {EvaluationBaseline::kRtn, "round_to_nearest",
      "that at the same bits and groups, quantized and evaluated for it"},
+};
+
+inline constexpr EnumRow<TextPacking> kTextPackings[] = {
+    {TextPacking::kConcat, "concat", "one after the other, cut into sequences"},
+    {TextPacking::kTruncate, "truncate",
+     "each document (line of plain text) makes one sequence, shorter ones are dropped"},
+};
+
+inline constexpr EnumRow<TextChatTemplate> kTextChatTemplates[] = {
+    {TextChatTemplate::kConversations, "conversations",
+     "they go through the model's chat template"},
+    {TextChatTemplate::kAlways, "always", "so does plain text, as what a user says"},
+    {TextChatTemplate::kNever, "never", "conversations give their contents as text"},
+};
+
+inline constexpr EnumRow<TextSpecialTokens> kTextSpecialTokens[] = {
+    {TextSpecialTokens::kAdd, "add",
+     "what the tokenizer adds to plain text, for its beginning say"},
+    {TextSpecialTokens::kOmit, "omit", "none are added"},
 };
 
 // In every row: `name` is the field's in JSON and in the proto (where an enum's values are the
@@ -101,6 +121,18 @@ struct OverridesField {
   SpecSection section;
   const char* flag;  // takes one at a time
   const char* help;
+};
+
+// The list of calibration files beside the first, each with its share.
+struct SharesField {
+  const char* name;
+  std::vector<CalibrationShare> QuantizationSpec::*member;
+  size_t max_count;
+  int64_t max_sequences;  // of one
+  SpecSection section;
+  const char* flag;  // takes one at a time: FILE:num=N
+  const char* help;
+  bool later = false;  // as in NumberField
 };
 
 // The fields of an override. A number has a value that means "the job's": written in JSON, left out
@@ -240,6 +272,38 @@ void VisitSpecFields(Visitor&& v) {
                         Section::kDistillation,
                         "learning rate of scale factors, shifts and norms' gains",
                         /*later=*/true});
+
+  v(SharesField{"calibration_mix", &S::calibration_mix, 64, 1000000, Section::kText,
+                "calibration-mix",
+                "a further text file and how many sequences of num_samples it gives; calibration "
+                "gives the rest",
+                /*later=*/true});
+  v(TextField{"text_field", &S::text_field, TextField::kName, false, Section::kText, "NAME",
+              "member of each JSON sample that holds it; none: the first there is of messages, "
+              "conversations, text, content, prompt, input_ids",
+              /*later=*/true});
+  v(EnumField<EnumRow<TextPacking>, TextPacking>{"text_packing", &S::text_packing, kTextPackings,
+                                                 Section::kText, "documents to sequences",
+                                                 /*later=*/true});
+  v(TextField{"text_separator", &S::text_separator, TextField::kName, false, Section::kText, "TEXT",
+              "between documents that are put one after the other: eos or bos (the model's "
+              "token), none, or text, in which \\n is a line break",
+              /*later=*/true});
+  v(NumberField<int64_t>{"text_min_tokens", &S::text_min_tokens, 1, kMaxTokens, "", Section::kText,
+                         "documents of fewer tokens are dropped",
+                         /*later=*/true});
+  v(EnumField<EnumRow<TextChatTemplate>, TextChatTemplate>{
+      "text_chat_template", &S::text_chat_template, kTextChatTemplates, Section::kText,
+      "what goes through the chat template",
+      /*later=*/true});
+  v(EnumField<EnumRow<TextSpecialTokens>, TextSpecialTokens>{
+      "text_special_tokens", &S::text_special_tokens, kTextSpecialTokens, Section::kText,
+      "special tokens around plain text",
+      /*later=*/true});
+  v(NumberField<uint64_t>{"text_shuffle_seed", &S::text_shuffle_seed, 0,
+                          std::numeric_limits<uint64_t>::max(), "the files' order", Section::kText,
+                          "order of the documents within each file",
+                          /*later=*/true});
 }
 
 template <typename Visitor>

@@ -115,6 +115,17 @@ class FlagAdder {
                    });
   }
 
+  void operator()(const SharesField& field) const {
+    if (field.section != section_) return;
+    std::vector<CalibrationShare>* const list = &(spec_->*field.member);
+    flags_->Custom(field.flag, "FILE:num=N", "", absl::StrCat(field.help, "; may repeat"),
+                   [list](absl::string_view text) {
+                     UQ_ASSIGN_OR_RETURN(CalibrationShare share, ParseCalibrationShare(text));
+                     list->push_back(std::move(share));
+                     return absl::OkStatus();
+                   });
+  }
+
  private:
   // A file, or "self" for text that the model writes; given twice, both.
   void AddCalibration(const TextField& field) const {
@@ -168,6 +179,17 @@ absl::StatusOr<ModuleOverride> ParseModuleOverride(absl::string_view text) {
   return out;
 }
 
+absl::StatusOr<CalibrationShare> ParseCalibrationShare(absl::string_view text) {
+  const size_t at = text.rfind(":num=");
+  CalibrationShare share;
+  if (at == 0 || at == absl::string_view::npos ||
+      !absl::SimpleAtoi(text.substr(at + 5), &share.num_sequences) || share.num_sequences < 1) {
+    return InvalidInput(kReason, "allowed: FILE:num=N with a whole number N from 1");
+  }
+  share.uri = std::string(text.substr(0, at));
+  return share;
+}
+
 std::string FormatModuleOverride(const ModuleOverride& module_override) {
   std::vector<std::string> parts;
   VisitOverrideFields([&](const auto& field) {
@@ -193,11 +215,19 @@ std::string AbsoluteUri(absl::string_view path) {
 }
 
 void MakeUrisAbsolute(QuantizationSpec* spec) {
+  for (CalibrationShare& share : spec->calibration_mix) share.uri = AbsoluteUri(share.uri);
   VisitSpecFields([spec](const auto& field) {
     if constexpr (std::is_same_v<std::decay_t<decltype(field)>, TextField>) {
       if (field.kind != TextField::kUri) return;
       spec->*field.member = AbsoluteUri(spec->*field.member);
     }
+  });
+}
+
+void AddTextFlags(FlagSet* flags, QuantizationSpec* spec) {
+  flags->Section("Text");
+  VisitSpecFields([adder = FlagAdder(flags, spec, SpecSection::kText)](const auto& field) {
+    if constexpr (!std::is_same_v<std::decay_t<decltype(field)>, SharesField>) adder(field);
   });
 }
 

@@ -23,6 +23,13 @@ using SpecReader = std::function<absl::StatusOr<std::string>(absl::string_view w
 // `read_spec`: of programs that read more than files of JSON.
 void AddSpecFlags(FlagSet* flags, QuantizationSpec* spec, SpecReader read_spec = nullptr);
 
+// Declares the flags of text alone (--text-field and so on), for commands that read text
+// themselves.
+void AddTextFlags(FlagSet* flags, QuantizationSpec* spec);
+
+// "FILE:num=N".
+absl::StatusOr<CalibrationShare> ParseCalibrationShare(absl::string_view text);
+
 // "PATTERN=full" or "PATTERN=bits:3,group:64" (either part alone is fine).
 absl::StatusOr<ModuleOverride> ParseModuleOverride(absl::string_view text);
 
@@ -33,7 +40,7 @@ std::string FormatModuleOverride(const ModuleOverride& module_override);
 // has a scheme already stay.
 std::string AbsoluteUri(absl::string_view path);
 
-// AbsoluteUri over all four places of `spec`: a server has another working directory.
+// AbsoluteUri over all places of `spec`: a server has another working directory.
 void MakeUrisAbsolute(QuantizationSpec* spec);
 
 }  // namespace uniquanf

@@ -35,6 +35,12 @@ class FieldWriter {
           [&entry, &object](const auto& row) { object[row.name] = entry.*row.member; });
     }
   }
+  void operator()(const SharesField& field) const {
+    if (IsLeftOut(field)) return;
+    for (const CalibrationShare& share : spec_.*field.member) {
+      json_[field.name].push_back({{"uri", share.uri}, {"num_sequences", share.num_sequences}});
+    }
+  }
 
  private:
   template <typename Field>
@@ -86,6 +92,18 @@ class FieldReader {
       absl::StatusOr<ModuleOverride> entry = ParseOverride((*list)[i], i);
       if (!entry.ok()) return reader_->Fail(entry.status().message());
       (spec_->*field.member).push_back(*std::move(entry));
+    }
+  }
+  void operator()(const SharesField& field) const {
+    const nlohmann::json* list = reader_->ReadArray(field.name, JsonObjectReader::kOptional);
+    for (size_t i = 0; list != nullptr && i < list->size(); ++i) {
+      JsonObjectReader entry((*list)[i], absl::StrCat(field.name, "[", i, "]"), kReason);
+      CalibrationShare share;
+      entry.Read("uri", JsonObjectReader::kRequired, &share.uri);
+      entry.Read("num_sequences", JsonObjectReader::kRequired, &share.num_sequences);
+      const absl::Status status = entry.Finish();
+      if (!status.ok()) return reader_->Fail(status.message());
+      (spec_->*field.member).push_back(std::move(share));
     }
   }
 

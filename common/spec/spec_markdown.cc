@@ -56,6 +56,10 @@ class RowWriter {
   void operator()(const OverridesField& field) {
     Row(field, field.flag, "list", "none", absl::StrCat("up to ", field.max_count), field.help);
   }
+  void operator()(const SharesField& field) {
+    Row(field, field.flag, "list", "none", absl::StrCat("up to ", field.max_count),
+        absl::StrCat(field.help, "; in JSON {\"uri\", \"num_sequences\"}, as a flag FILE:num=N"));
+  }
 
  private:
   template <typename Field>

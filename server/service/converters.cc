@@ -69,6 +69,9 @@ void ReadSpec(const v1::QuantizationSpec& proto, const std::string& default_outp
   violations->Merge(spec->Validate(), kPrefix);
   CheckUri("model_uri", spec->model_uri, violations);
   CheckUri("calibration_uri", spec->calibration_uri, violations);
+  for (const CalibrationShare& share : spec->calibration_mix) {
+    CheckUri("calibration_mix.uri", share.uri, violations);
+  }
   CheckUri("output_uri", spec->output_uri, violations);
   CheckUri("evaluation_uri", spec->evaluation_uri, violations);
   CheckUri("distillation_uri", spec->distillation_uri, violations);

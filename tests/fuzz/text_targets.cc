@@ -6,6 +6,7 @@
 #include "common/base/file_kind.h"
 #include "tests/fuzz/fuzz_target.h"
 #include "worker/generate/special_tokens.h"
+#include "worker/text/chat_template.h"
 #include "worker/text/quiz_file.h"
 #include "worker/text/text_files.h"
 #include "worker/text/tokenizer.h"
@@ -89,6 +90,39 @@ bool RunTokenizerInput(absl::string_view bytes) {
   return true;
 }
 
+// Any template: parsed and rendered, or refused.
+bool RunChatTemplate(absl::string_view bytes) {
+  static const auto* const conversation = new nlohmann::ordered_json(nlohmann::ordered_json::parse(
+      R"({"messages": [{"role": "system", "content": "Be brief."},)"
+      R"({"role": "user", "content": [{"type": "text", "text": "hi"}]},)"
+      R"({"role": "assistant", "content": null, "tool_calls": [{"x": 1.5}]}],)"
+      R"("tools": [{"name": "f", "parameters": {"b": true}}]})"));
+  const auto parsed = ChatTemplate::Parse(bytes, {{"bos_token", "<s>"}});
+  if (!parsed.ok()) {
+    CheckRefusal(parsed.status());
+    return false;
+  }
+  const auto text = (*parsed)->Render(*conversation, ChatOptions());
+  if (!text.ok()) CheckRefusal(text.status());
+  return true;
+}
+
+// Any JSON as the conversation of a template that looks at all of it.
+bool RunConversation(absl::string_view bytes) {
+  static const auto* const parsed = [] {
+    return new std::shared_ptr<const ChatTemplate>(*ChatTemplate::Parse(
+        "{% for m in messages %}{{ m.role }}: {{ m.content if m.content is string else "
+        "m.content|tojson }}{{ m }}{{ m.keys()|list }}{% endfor %}{{ tools|tojson(indent=1) }}",
+        {}));
+  }();
+  const auto json = nlohmann::ordered_json::parse(bytes.begin(), bytes.end(), nullptr,
+                                                  /*allow_exceptions=*/false);
+  if (json.is_discarded()) return false;
+  const auto text = (*parsed)->Render(json, ChatOptions());
+  if (!text.ok()) CheckRefusal(text.status());
+  return text.ok();
+}
+
 // The first byte chooses the name and so the kind.
 bool RunTextFile(absl::string_view bytes) {
   constexpr const char* kNames[] = {"a.txt", "a.json", "a.jsonl", "a.jsonl.gz", "a.zst", "a"};
@@ -151,6 +185,42 @@ std::vector<FuzzTarget> TextTargets() {
        {"hello <s> W\xC3\xB6rld 12345 \xE2\x82\xAC\n\n  it's"},
        {"\xF0\x9F\x98\x80", "\xED\xA0\x80", "<s>", "\xC0\x80", "\xEF\xBF\xBD", "\xE2\x80\xA8"},
        0.7},
+      {"ChatTemplate",
+       RunChatTemplate,
+       {"{{ bos_token }}{% for m in messages %}{% if loop.first and m.role == 'system' %}"
+        "{% set s = m.content|trim ~ '\\n' %}{% else %}{{ s[1:] }}{{ m['content'][0].text }}"
+        "{% endif %}{%- endfor -%}{# c #}",
+        "{% macro f(a, b=[1, 2.5]) %}{{ caller(a) if caller else b|join(',') }}{% endmacro %}"
+        "{% set n = namespace(x={'a': none}) %}{% call(y) f(3) %}{{ y * 2 }}{% endcall %}"
+        "{% set n.x = n.x.get('a') is none %}{{ tools|tojson(indent=2) }}{{ f(b='x'.split('y')) }}",
+        "{% for k, v in {'a': 1}.items() if v is not string %}{{ loop.index0 % 2 }}{% break %}"
+        "{% endfor %}{% filter upper %}a{% endfilter %}{{ messages|selectattr('role', 'eq', 'user')"
+        "|map(attribute='content')|list|length ** 2 // 3 }}{{ raise_exception('no') }}"},
+       {"{%-",
+        "-%}",
+        "{{",
+        "}}",
+        "{#",
+        "|default(",
+        "|sort",
+        "is defined",
+        "[::-1]",
+        "[1:",
+        "namespace(",
+        "range(9)",
+        "strftime_now('%d')",
+        "{% raw %}",
+        "{% endraw %}",
+        "recursive",
+        "loop.nextitem",
+        "|map('map', 'upper')",
+        "'\\u00e9'",
+        "not in"}},
+      {"Conversation",
+       RunConversation,
+       {"{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"tools\":[{\"a\":1}]}",
+        "[{\"role\":\"user\",\"content\":[{\"type\":\"text\"}]}]"},
+       {"18446744073709551615", "1e400", "[[[[[[", "null", "\\u0000", "-0.0"}},
       {"TextFile",
        RunTextFile,
        {std::string(1, '\0') + "plain text\nof lines", "\x01[{\"text\":\"a\"}]",

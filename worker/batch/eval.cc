@@ -21,6 +21,7 @@ namespace uniquanf::batch {
 namespace {
 
 struct EvalFlags {
+  QuantizationSpec text;
   std::string model, tokens, entry = "valid";
   int64_t window = 1024, max_windows = 200;
   DeviceFlags device;
@@ -44,13 +45,18 @@ absl::StatusOr<Perplexity> RunEval(const EvalFlags& flags) {
                         absl::StrCat("--window ", flags.window, " is longer than the model's ",
                                      config.max_position_embeddings, " positions"));
   }
-  UQ_ASSIGN_OR_RETURN(
-      const std::vector<int32_t> tokens,
-      IsTokenFile(flags.tokens)
-          ? ReadEvaluationTokens(AbsoluteUri(flags.tokens), flags.entry, flags.window,
-                                 flags.window * flags.max_windows, config.vocab_size)
-          : ReadEvaluationText(AbsoluteUri(flags.tokens), store.get(), flags.window,
-                               flags.window * flags.max_windows, config.vocab_size, {}));
+  const std::string uri = AbsoluteUri(flags.tokens);
+  const int64_t max_tokens = flags.window * flags.max_windows;
+  std::vector<int32_t> tokens;
+  if (IsTokenFile(uri)) {
+    UQ_ASSIGN_OR_RETURN(tokens, ReadEvaluationTokens(uri, flags.entry, flags.window, max_tokens,
+                                                     config.vocab_size));
+  } else {
+    UQ_ASSIGN_OR_RETURN(PackedText packed,
+                        ReadEvaluationText(uri, store.get(), TextSettingsOf(flags.text),
+                                           flags.window, max_tokens, config.vocab_size, {}));
+    tokens = std::move(packed.ids);
+  }
   TerminalProgress progress(STDERR_FILENO, DetectTerminal(STDERR_FILENO), SystemClock());
   options.window = flags.window;
   options.max_windows = flags.max_windows;
@@ -77,6 +83,7 @@ int Evaluate(const std::vector<std::string>& arguments) {
                   "safetensors file with 1-D integer tensors, or text: .txt, .jsonl, .json");
   flag_set.String("entry", "NAME", &flags.entry, "which tensor of the file");
   flag_set.Int64("window", &flags.window, 2, 1 << 20, "tokens a window");
+  AddTextFlags(&flag_set, &flags.text);
   flag_set.Int64("max-windows", &flags.max_windows, 0, 1 << 30, "windows at most; 0: all");
   flag_set.Bool("packed", &flags.packed,
                 "an artifact's quantized layers multiply from their packed form; --no-packed: they "

@@ -5,14 +5,13 @@
 #include <limits>
 
 #include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_join.h"
 #include "common/base/printable.h"
 #include "common/base/status.h"
 #include "common/safetensors/safetensors.h"
 #include "common/spec/spec_flags.h"
 #include "worker/batch/batch.h"
-#include "worker/batch/text_flags.h"
+#include "worker/text/text_tokens.h"
 
 namespace uniquanf::batch {
 namespace {
@@ -24,21 +23,15 @@ struct TokensFlags {
   std::vector<std::string> inputs;
   int64_t num_samples = 128, sequence_length = 2048;
   bool dump_ids = false;
-  TextSettings text;
+  QuantizationSpec text;
 };
 
 // "FILE" or "FILE:num=N".
 absl::StatusOr<TextSource> ParseSource(const std::string& input) {
-  TextSource source;
-  const size_t at = input.rfind(":num=");
-  source.uri = AbsoluteUri(input.substr(0, at));
-  if (at == std::string::npos) return source;
-  if (!absl::SimpleAtoi(input.substr(at + 5), &source.num_sequences) || source.num_sequences < 1) {
-    return InvalidInput("INVALID_FLAG", absl::StrCat("--input ", input,
-                                                     ": the count behind :num= is no whole number "
-                                                     "from 1"));
-  }
-  return source;
+  if (!absl::StrContains(input, ":num=")) return TextSource{AbsoluteUri(input), 0};
+  absl::StatusOr<CalibrationShare> share = ParseCalibrationShare(input);
+  if (!share.ok()) return Annotate(share.status(), absl::StrCat("--input ", input));
+  return TextSource{AbsoluteUri(share->uri), share->num_sequences};
 }
 
 absl::Status DumpIds(const TokensFlags& flags, TextTokenizer* tokenizer) {
@@ -46,7 +39,7 @@ absl::Status DumpIds(const TokensFlags& flags, TextTokenizer* tokenizer) {
     UQ_ASSIGN_OR_RETURN(const TextSource source, ParseSource(input));
     UQ_ASSIGN_OR_RETURN(std::string bytes, ReadTextFile(source.uri, {}));
     ParseTextOptions options;
-    options.field = flags.text.field;
+    options.field = flags.text.text_field;
     options.lines = true;
     UQ_ASSIGN_OR_RETURN(const TextFileContent content,
                         ParseTextFile(source.uri, std::move(bytes), options));
@@ -77,7 +70,7 @@ absl::Status RunTokens(const TokensFlags& flags) {
   UQ_ASSIGN_OR_RETURN(const std::shared_ptr<ObjectStore> store,
                       OpenObjectStore(AbsoluteUri(flags.model)));
   UQ_ASSIGN_OR_RETURN(const std::unique_ptr<TextTokenizer> tokenizer,
-                      TextTokenizer::Open(store.get(), flags.text));
+                      TextTokenizer::Open(store.get(), TextSettingsOf(flags.text)));
   if (flags.dump_ids) return DumpIds(flags, tokenizer.get());
   PackedText packed;
   if (flags.entry.empty()) {
@@ -99,8 +92,8 @@ absl::Status RunTokens(const TokensFlags& flags) {
     UQ_RETURN_IF_ERROR(
         WriteTokens(flags.output, flags.entry, {packed.sequence_length}, packed.ids));
   }
-  for (size_t i = 0; i < packed.files.size(); ++i) {
-    const TextFacts& facts = packed.files[i];
+  for (size_t i = 0; i < packed.provenance.files.size(); ++i) {
+    const TextFileProvenance& facts = packed.provenance.files[i];
     std::printf("%s: %lld documents (%lld used, %lld too short, %lld refused), %lld sequences\n",
                 flags.inputs[i].c_str(), static_cast<long long>(facts.num_documents),
                 static_cast<long long>(facts.num_used), static_cast<long long>(facts.num_too_short),
@@ -116,33 +109,6 @@ absl::Status RunTokens(const TokensFlags& flags) {
 }
 
 }  // namespace
-
-void AddTextFlags(FlagSet* flags, TextSettings* settings) {
-  flags->Section("Text");
-  flags->String(
-      "text-field", "NAME", &settings->field,
-      "member of each JSON sample that holds it; default: the first there is of messages, "
-      "conversations, text, content, prompt, input_ids");
-  flags->Custom("text-packing", "concat|truncate", "concat",
-                "concat: documents one after the other, cut into sequences; truncate: each "
-                "document (line of plain text) makes one sequence, shorter ones are dropped",
-                [settings](absl::string_view value) {
-                  settings->truncate = value == "truncate";
-                  return settings->truncate || value == "concat"
-                             ? absl::OkStatus()
-                             : absl::InvalidArgumentError("allowed: concat, truncate");
-                });
-  flags->String("text-separator", "TEXT", &settings->separator,
-                "between concatenated documents: eos or bos (the model's token), none, or text");
-  flags->Int64("text-min-tokens", &settings->min_tokens, 1, 1 << 20,
-               "documents of fewer tokens are dropped");
-  flags->Choice("text-chat-template", {"auto", "never"}, &settings->chat_template,
-                "for conversations; auto: the model's own; never: their contents as text");
-  flags->Bool("text-special-tokens", &settings->special_tokens,
-              "add to plain text what the tokenizer adds (a token for the beginning, say)");
-  flags->Uint64("text-shuffle-seed", &settings->shuffle_seed, 0,
-                std::numeric_limits<uint64_t>::max(), "order of the documents; 0: the file's");
-}
 
 int Tokens(const std::vector<std::string>& arguments) {
   TokensFlags flags;

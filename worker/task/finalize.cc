@@ -207,6 +207,8 @@ class FinalizeRun {
     manifest_.model.weights_sha256 = weights.FinishHex();
     manifest_.model.calibration_sha256 = plan_.calibration_sha256;
     manifest_.model.plan_sha256 = plan_sha256_;
+    manifest_.calibration_text = plan_.calibration_text;
+    manifest_.evaluation_text = plan_.evaluation_text;
     manifest_.attachments = {kReportKey, kRunKey};
   }
 

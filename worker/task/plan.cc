@@ -26,6 +26,7 @@ QuantizationSpec WithoutUris(QuantizationSpec spec) {
   spec.output_uri.clear();
   spec.evaluation_uri.clear();
   spec.distillation_uri.clear();
+  for (CalibrationShare& share : spec.calibration_mix) share.uri.clear();
   return spec;
 }
 
@@ -34,6 +35,7 @@ absl::Status CheckNumbers(const Plan& plan) {
   QuantizationSpec complete = plan.spec;
   complete.model_uri = complete.calibration_uri = complete.output_uri = complete.evaluation_uri =
       "file:///left-out";
+  for (CalibrationShare& share : complete.calibration_mix) share.uri = "file:///left-out";
   const absl::Status valid = complete.Validate();
   if (!valid.ok()) return InvalidInput(kReason, absl::StrCat("the plan's spec: ", valid.message()));
   const std::pair<const char*, int64_t> counts[] = {
@@ -76,6 +78,8 @@ std::string Plan::ToJson() const {
   }
   json["evaluation_sha256"] = evaluation_sha256;
   json["num_evaluation_tokens"] = num_evaluation_tokens;
+  if (calibration_text) json["calibration_text"] = calibration_text->ToJson();
+  if (evaluation_text) json["evaluation_text"] = evaluation_text->ToJson();
   if (!warnings.empty()) json["warnings"] = warnings;
   if (spec.optimizer_state != OptimizerState::kF32) {
     json["optimizer_state_version"] = quant::kCompactStateVersion;
@@ -110,6 +114,10 @@ absl::StatusOr<Plan> Plan::FromJson(absl::string_view text) {
   reader.Read("num_self_samples", JsonObjectReader::kOptional, &plan.num_self_samples);
   reader.Read("evaluation_sha256", kRequired, &plan.evaluation_sha256);
   reader.Read("num_evaluation_tokens", kRequired, &plan.num_evaluation_tokens);
+  UQ_RETURN_IF_ERROR(
+      ReadTextProvenance(&reader, "calibration_text", kReason, &plan.calibration_text));
+  UQ_RETURN_IF_ERROR(
+      ReadTextProvenance(&reader, "evaluation_text", kReason, &plan.evaluation_text));
   reader.Read("warnings", JsonObjectReader::kOptional, &plan.warnings);
   int state_version = quant::kCompactStateVersion;
   reader.Read("optimizer_state_version", JsonObjectReader::kOptional, &state_version);

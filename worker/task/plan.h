@@ -9,11 +9,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/artifact/text_provenance.h"
 #include "common/spec/quantization_spec.h"
 #include "worker/model/checkpoint.h"
 
@@ -43,6 +45,8 @@ struct Plan {
   // Evaluation tokens, int32 [num_evaluation_tokens]; empty digest: no evaluation.
   std::string evaluation_sha256;
   int64_t num_evaluation_tokens = 0;
+  // What the text was made of; nothing where there were token files.
+  std::optional<TextProvenance> calibration_text, evaluation_text;
   std::vector<std::string> warnings;  // about the calibration set, for the report
 
   std::string ToJson() const;

@@ -27,21 +27,32 @@ int64_t SequenceLength(int64_t wanted, const ModelConfig& config) {
 }
 
 // Text goes through the model's own tokenizer; a file of ids is taken as it is.
-absl::StatusOr<CalibrationTokens> LoadSequences(const std::string& uri, int64_t num_samples,
-                                                int64_t sequence_length, const ModelConfig& config,
-                                                const TaskEnvironment& env, ObjectStore* model,
-                                                Plan* plan) {
+absl::StatusOr<CalibrationTokens> LoadSequences(
+    const std::string& uri, const std::vector<CalibrationShare>& mix, int64_t num_samples,
+    int64_t sequence_length, const ModelConfig& config, const TaskEnvironment& env,
+    ObjectStore* model, Plan* plan, std::optional<TextProvenance>* provenance) {
+  std::vector<TextSource> sources = {{uri, 0}};
+  for (const CalibrationShare& share : mix) {
+    sources.push_back({share.uri, share.num_sequences});
+    if (IsTokenFile(share.uri) || IsTokenFile(uri)) {
+      return InvalidInput(
+          "INVALID_SPEC",
+          absl::StrCat("calibration_mix joins text files (.txt, .json, .jsonl), but ",
+                       IsTokenFile(share.uri) ? share.uri : uri, " is none by its name"));
+    }
+  }
   if (IsTokenFile(uri)) {
     return ReadCalibrationTokens(uri, num_samples, sequence_length, config.vocab_size,
                                  StoreOptionsOf(env));
   }
   UQ_ASSIGN_OR_RETURN(const std::unique_ptr<TextTokenizer> tokenizer,
-                      TextTokenizer::Open(model, TextSettings()));
+                      TextTokenizer::Open(model, TextSettingsOf(plan->spec)));
   const int64_t length = SequenceLength(sequence_length, config);
   UQ_ASSIGN_OR_RETURN(PackedText packed,
-                      PackCalibrationText({{uri, 0}}, tokenizer.get(), num_samples, length,
+                      PackCalibrationText(sources, tokenizer.get(), num_samples, length,
                                           config.vocab_size, StoreOptionsOf(env)));
   plan->warnings.insert(plan->warnings.end(), packed.warnings.begin(), packed.warnings.end());
+  *provenance = std::move(packed.provenance);
   return CalibrationTokens{packed.num_sequences, packed.sequence_length, std::move(packed.ids)};
 }
 
@@ -75,8 +86,9 @@ absl::Status PrepareCalibration(const QuantizationSpec& spec, const Checkpoint& 
   const ModelConfig& config = checkpoint.config();
   CalibrationTokens tokens;
   if (!spec.calibration_uri.empty()) {
-    UQ_ASSIGN_OR_RETURN(tokens, LoadSequences(spec.calibration_uri, spec.num_samples,
-                                              spec.sequence_length, config, env, model, plan));
+    UQ_ASSIGN_OR_RETURN(tokens, LoadSequences(spec.calibration_uri, spec.calibration_mix,
+                                              spec.num_samples, spec.sequence_length, config, env,
+                                              model, plan, &plan->calibration_text));
   }
   UQ_RETURN_IF_ERROR(PrepareSelfTokens(checkpoint, env, &tokens, plan));
   if (tokens.sequence_length > config.max_position_embeddings) {
@@ -107,10 +119,12 @@ absl::Status PrepareDistillation(const QuantizationSpec& spec, const ModelConfig
                                  const TaskEnvironment& env, ObjectStore* model, Plan* plan) {
   if (!Distills(spec)) return absl::OkStatus();
   std::vector<int32_t> ids;
+  std::optional<TextProvenance> provenance;  // told by the digest of its tokens alone
   if (!spec.distillation_uri.empty()) {
-    UQ_ASSIGN_OR_RETURN(CalibrationTokens tokens,
-                        LoadSequences(spec.distillation_uri, /*num_samples=*/0,
-                                      plan->sequence_length, config, env, model, plan));
+    UQ_ASSIGN_OR_RETURN(
+        CalibrationTokens tokens,
+        LoadSequences(spec.distillation_uri, /*mix=*/{}, /*num_samples=*/0, plan->sequence_length,
+                      config, env, model, plan, &provenance));
     ids = std::move(tokens.ids);
   }
   if (!plan->self_tokens_sha256.empty()) {
@@ -136,13 +150,20 @@ absl::Status PrepareEvaluation(const QuantizationSpec& spec, const ModelConfig& 
                                      config.max_position_embeddings, " positions"));
   }
   const int64_t max_tokens = spec.evaluation_max_windows * spec.evaluation_window;
-  UQ_ASSIGN_OR_RETURN(
-      const std::vector<int32_t> ids,
-      IsTokenFile(spec.evaluation_uri)
-          ? ReadEvaluationTokens(spec.evaluation_uri, spec.evaluation_entry, spec.evaluation_window,
-                                 max_tokens, config.vocab_size, StoreOptionsOf(env))
-          : ReadEvaluationText(spec.evaluation_uri, model, spec.evaluation_window, max_tokens,
-                               config.vocab_size, StoreOptionsOf(env)));
+  std::vector<int32_t> ids;
+  if (IsTokenFile(spec.evaluation_uri)) {
+    UQ_ASSIGN_OR_RETURN(ids, ReadEvaluationTokens(spec.evaluation_uri, spec.evaluation_entry,
+                                                  spec.evaluation_window, max_tokens,
+                                                  config.vocab_size, StoreOptionsOf(env)));
+  } else {
+    UQ_ASSIGN_OR_RETURN(
+        PackedText packed,
+        ReadEvaluationText(spec.evaluation_uri, model, TextSettingsOf(spec), spec.evaluation_window,
+                           max_tokens, config.vocab_size, StoreOptionsOf(env)));
+    ids = std::move(packed.ids);
+    plan->evaluation_text = std::move(packed.provenance);
+    for (std::string& warning : packed.warnings) plan->warnings.push_back(std::move(warning));
+  }
   plan->num_evaluation_tokens = static_cast<int64_t>(ids.size());
   UQ_ASSIGN_OR_RETURN(plan->evaluation_sha256, PutContent(env.work.get(), TokensToBytes(ids)));
   return absl::OkStatus();

@@ -21,7 +21,7 @@ namespace uniquanf::jinja {
 // What one rendering may cost.
 class Budget {
  public:
-  static constexpr int64_t kMaxSteps = 5'000'000;          // nodes evaluated, items looked at
+  static constexpr int64_t kMaxSteps = 5'000'000;           // nodes evaluated, items looked at
   static constexpr uint64_t kMaxBytes = uint64_t{1} << 29;  // made and compared, over all values
 
   absl::Status Step(int64_t steps = 1);

@@ -117,7 +117,7 @@ class Lexer {
   }
   absl::Status AddRaw() {
     const size_t close = source_.find("%}", at_);
-    Close(close + 2, source_[close - 1] == '-', true);
+    Close(close + 2, source_[close - 1] == '-', /*trim=*/false);
     size_t open = at_;
     while (true) {
       open = source_.find("{%", open);

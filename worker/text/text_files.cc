@@ -35,14 +35,14 @@ absl::StatusOr<Json> ParseOrdered(absl::string_view text, const std::string& wha
 class SampleReader {
  public:
   SampleReader(absl::string_view name, const ParseTextOptions& options)
-      : name_(name), field_(options.field) {}
+      : name_(name), field_(options.field), field_may_miss_(options.field_may_miss) {}
 
   absl::StatusOr<TextDocument> Read(const Json& sample, const std::string& where) const {
     if (!sample.is_object()) return ReadValue(sample, where, "");
     if (!field_.empty()) {
       const auto it = sample.find(field_);
-      if (it == sample.end()) return NoField(sample, where, absl::StrCat("\"", field_, "\""));
-      return ReadMember(sample, *it, where, field_);
+      if (it != sample.end()) return ReadMember(sample, *it, where, field_);
+      if (!field_may_miss_) return NoField(sample, where, absl::StrCat("\"", field_, "\""));
     }
     for (const char* field : kFields) {
       const auto it = sample.find(field);
@@ -144,6 +144,7 @@ class SampleReader {
 
   const absl::string_view name_;
   const std::string field_;
+  const bool field_may_miss_;
 };
 
 absl::Status ReadLines(absl::string_view name, absl::string_view bytes, const SampleReader& reader,

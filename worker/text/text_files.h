@@ -43,6 +43,8 @@ struct ParseTextOptions {
   std::string field;
   // Each line of plain text is a document; else the whole file is one.
   bool lines = false;
+  // Objects without `field` are read as if none was named.
+  bool field_may_miss = false;
 };
 
 // `name`: the file's, for its kind and for messages; `bytes`: as it lies in storage.

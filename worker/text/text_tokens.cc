@@ -4,9 +4,9 @@
 #include <numeric>
 #include <utility>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_join.h"
 #include "common/base/digest.h"
-#include "common/base/json_util.h"
 #include "common/base/random.h"
 #include "common/base/status.h"
 #include "worker/text/tokenizer_file.h"
@@ -46,11 +46,12 @@ class Packer {
   // At most `max_rows` (0: all). `length` 0: one row of everything, up to `max_tokens` (0: all).
   absl::Status AddFile(const std::string& uri, std::string bytes, int64_t max_rows,
                        int64_t max_tokens, PackedText* packed) {
-    TextFacts facts;
+    TextFileProvenance facts;
     facts.sha256 = Sha256Hex(bytes);
     facts.size_bytes = bytes.size();
     ParseTextOptions parse;
     parse.field = tokenizer_->settings().field;
+    parse.field_may_miss = tokenizer_->settings().field_may_miss;
     // A sequence a document would be one sequence a file: plain text is then taken by lines.
     parse.lines = tokenizer_->settings().truncate;
     UQ_ASSIGN_OR_RETURN(TextFileContent content, ParseTextFile(uri, std::move(bytes), parse));
@@ -65,7 +66,8 @@ class Packer {
       ids.clear();
       const absl::Status encoded = tokenizer_->Encode(content.documents[index], vocab_size_, &ids);
       content.documents[index] = TextDocument();  // no longer needed
-      if (ErrorReason(encoded) == "CHAT_TEMPLATE_REFUSED") {
+      const std::string reason = ErrorReason(encoded);
+      if (reason == "CHAT_TEMPLATE_REFUSED" || reason == "CHAT_TEMPLATE_FAILED") {
         if (facts.num_refused++ == 0) first_refusal_ = encoded;
         continue;
       }
@@ -90,13 +92,13 @@ class Packer {
     }
     packed->ids.insert(packed->ids.end(), rows.begin(), rows.end());
     packed->num_sequences += facts.num_sequences;
-    packed->files.push_back(std::move(facts));
+    packed->provenance.files.push_back(std::move(facts));
     return absl::OkStatus();
   }
 
  private:
   void AddDocument(const std::vector<int32_t>& ids, const std::vector<int32_t>& separator,
-                   std::vector<int32_t>* rows, TextFacts* facts) {
+                   std::vector<int32_t>* rows, TextFileProvenance* facts) {
     const TextSettings& settings = tokenizer_->settings();
     const bool one_row = settings.truncate && length_ > 0;
     const int64_t least = std::max<int64_t>(settings.min_tokens, one_row ? length_ : 1);
@@ -115,8 +117,8 @@ class Packer {
 };
 
 void AddDigests(const TextTokenizer& tokenizer, PackedText* packed) {
-  packed->tokenizer_sha256 = tokenizer.tokenizer_sha256();
-  packed->template_sha256 = tokenizer.template_sha256();
+  packed->provenance.tokenizer_sha256 = tokenizer.tokenizer_sha256();
+  packed->provenance.chat_template_sha256 = tokenizer.template_sha256();
 }
 
 }  // namespace
@@ -150,14 +152,8 @@ absl::StatusOr<std::unique_ptr<TextTokenizer>> TextTokenizer::Open(ObjectStore* 
 }
 
 absl::Status TextTokenizer::ReadConfigs(ObjectStore* model) {
-  config_ = nlohmann::ordered_json::object();
-  UQ_ASSIGN_OR_RETURN(const std::string text,
-                      ReadIfThere(model, "tokenizer_config.json", kMaxConfigBytes));
-  if (!text.empty()) {
-    UQ_RETURN_IF_ERROR(ParseJson(text, "tokenizer_config.json", "INVALID_TOKENIZER").status());
-    config_ = nlohmann::ordered_json::parse(text, nullptr, /*allow_exceptions=*/false);
-    if (!config_.is_object()) return BadTokenizer("tokenizer_config.json is no object");
-  }
+  UQ_ASSIGN_OR_RETURN(config_, ReadTokenizerConfig(model));
+  templates_ = ReadChatTemplates(model, config_);
   UQ_ASSIGN_OR_RETURN(const std::string model_config,
                       ReadIfThere(model, "config.json", kMaxConfigBytes));
   const nlohmann::json parsed = nlohmann::json::parse(model_config, nullptr, false);
@@ -167,30 +163,15 @@ absl::Status TextTokenizer::ReadConfigs(ObjectStore* model) {
         parsed[name].is_array() && !parsed[name].empty() ? parsed[name][0] : parsed[name];
     if (value.is_number_unsigned()) *id = value.get<int64_t>();
   }
-  UQ_ASSIGN_OR_RETURN(template_text_, ReadIfThere(model, "chat_template.jinja", kMaxConfigBytes));
-  if (!template_text_.empty() || !config_.contains("chat_template")) return absl::OkStatus();
-  const nlohmann::ordered_json& field = config_["chat_template"];
-  if (field.is_string()) template_text_ = field.get<std::string>();
-  if (!field.is_array()) return absl::OkStatus();
-  for (const nlohmann::ordered_json& entry : field) {
-    if (entry.is_object() && entry.value("name", nlohmann::ordered_json()) == "default" &&
-        entry.contains("template") && entry["template"].is_string()) {
-      template_text_ = entry["template"].get<std::string>();
-    }
-  }
   return absl::OkStatus();
 }
 
 absl::StatusOr<int32_t> TextTokenizer::SpecialId(absl::string_view name) const {
-  const std::string field = absl::StrCat(name, "_token");
-  if (config_.contains(field)) {
-    const nlohmann::ordered_json& value = config_[field];
-    const nlohmann::ordered_json content =
-        value.is_object() ? value.value("content", nlohmann::ordered_json()) : value;
-    if (content.is_string()) {
-      const int64_t id = tokenizer_->FindToken(content.get<std::string>());
-      if (id >= 0) return static_cast<int32_t>(id);
-    }
+  const std::map<std::string, std::string> tokens = SpecialTokens(config_);
+  const auto it = tokens.find(absl::StrCat(name, "_token"));
+  if (it != tokens.end()) {
+    const int64_t id = tokenizer_->FindToken(it->second);
+    if (id >= 0) return static_cast<int32_t>(id);
   }
   const int64_t id = name == "eos" ? eos_id_ : bos_id_;
   if (id >= 0 && id < tokenizer_->id_bound()) return static_cast<int32_t>(id);
@@ -208,7 +189,11 @@ absl::StatusOr<std::vector<int32_t>> TextTokenizer::Separator() const {
   TokenizerScratch scratch;
   EncodeOptions options;
   options.add_special_tokens = false;
-  UQ_RETURN_IF_ERROR(tokenizer_->Encode(settings_.separator, options, &scratch, &ids));
+  std::string text, error;
+  if (!absl::CUnescape(settings_.separator, &text, &error)) {
+    return InvalidInput("INVALID_SPEC", absl::StrCat("text_separator: ", error));
+  }
+  UQ_RETURN_IF_ERROR(tokenizer_->Encode(text, options, &scratch, &ids));
   return ids;
 }
 
@@ -228,14 +213,17 @@ absl::Status TextTokenizer::Encode(const TextDocument& document, int64_t vocab_s
   }
   EncodeOptions options;
   options.add_special_tokens = settings_.special_tokens;
-  if (document.conversation.is_null()) {
-    UQ_RETURN_IF_ERROR(tokenizer_->Encode(document.text, options, &scratch_, ids));
-  } else {
-    UQ_ASSIGN_OR_RETURN(const std::string text, Render(document.conversation));
+  std::string rendered;
+  const bool plain = document.conversation.is_null();
+  if (!plain || settings_.chat_template == TextChatTemplate::kAlways) {
+    UQ_ASSIGN_OR_RETURN(
+        rendered, plain ? Render({{"messages", {{{"role", "user"}, {"content", document.text}}}}})
+                        : Render(document.conversation));
     // Templates print the tokens for beginning and end themselves.
-    if (settings_.chat_template != "never") options.add_special_tokens = false;
-    UQ_RETURN_IF_ERROR(tokenizer_->Encode(text, options, &scratch_, ids));
+    if (settings_.chat_template != TextChatTemplate::kNever) options.add_special_tokens = false;
   }
+  UQ_RETURN_IF_ERROR(tokenizer_->Encode(rendered.empty() && plain ? document.text : rendered,
+                                        options, &scratch_, ids));
   for (size_t i = before; i < ids->size(); ++i) {
     if ((*ids)[i] < vocab_size) continue;
     return InvalidInput("TOKEN_OUT_OF_RANGE",
@@ -247,18 +235,30 @@ absl::Status TextTokenizer::Encode(const TextDocument& document, int64_t vocab_s
 }
 
 absl::StatusOr<std::string> TextTokenizer::Render(const nlohmann::ordered_json& conversation) {
-  if (settings_.chat_template != "never") {
-    return InvalidInput(
-        "NO_CHAT_TEMPLATE",
-        "conversations need a chat template, which this version does not apply; to take their "
-        "contents as text make a token file: uniquanf-batch tokens "
-        "--text-chat-template never");
+  if (settings_.chat_template != TextChatTemplate::kNever) {
+    UQ_RETURN_IF_ERROR(templates_.status());
+    const ChatTemplate* chat_template = templates_->For(conversation);
+    if (chat_template == nullptr) {
+      return InvalidInput(
+          "NO_CHAT_TEMPLATE",
+          "the sample is a conversation, but the model has no chat template (chat_template.jinja, "
+          "or "
+          "chat_template in tokenizer_config.json); to take the contents as text set "
+          "text_chat_template to never");
+    }
+    if (template_sha256_.empty()) template_sha256_ = Sha256Hex(chat_template->source());
+    return chat_template->Render(conversation, ChatOptions());
   }
   std::vector<std::string> contents;
   for (const nlohmann::ordered_json& message : conversation["messages"]) {
     const auto content = message.find("content");
-    if (content != message.end() && content->is_string()) {
-      contents.push_back(content->get<std::string>());
+    if (content == message.end()) continue;
+    if (content->is_string()) contents.push_back(content->get<std::string>());
+    if (!content->is_array()) continue;
+    for (const nlohmann::ordered_json& part : *content) {  // {"type": "text", "text": …}
+      if (part.is_object() && part.contains("text") && part["text"].is_string()) {
+        contents.push_back(part["text"].get<std::string>());
+      }
     }
   }
   return absl::StrJoin(contents, "\n");
@@ -281,7 +281,7 @@ absl::StatusOr<PackedText> PackCalibrationText(const std::vector<TextSource>& so
     }
     UQ_ASSIGN_OR_RETURN(std::string bytes, ReadTextFile(source.uri, options));
     UQ_RETURN_IF_ERROR(packer.AddFile(source.uri, std::move(bytes), wanted, 0, &packed));
-    const TextFacts& facts = packed.files.back();
+    const TextFileProvenance& facts = packed.provenance.files.back();
     if (source.num_sequences == 0) given += facts.num_sequences;
     if (facts.num_sequences < std::max<int64_t>(wanted, 1)) {
       return InvalidInput(
@@ -315,15 +315,29 @@ absl::StatusOr<PackedText> PackEvaluationText(const std::string& uri, TextTokeni
   return packed;
 }
 
-absl::StatusOr<std::vector<int32_t>> ReadEvaluationText(const std::string& uri, ObjectStore* model,
-                                                        int64_t min_tokens, int64_t max_tokens,
-                                                        int64_t vocab_size,
-                                                        const StoreOptions& options) {
+absl::StatusOr<PackedText> ReadEvaluationText(const std::string& uri, ObjectStore* model,
+                                              TextSettings settings, int64_t min_tokens,
+                                              int64_t max_tokens, int64_t vocab_size,
+                                              const StoreOptions& options) {
+  settings.field_may_miss = true;
+  settings.min_tokens = 1;
+  settings.shuffle_seed = 0;
+  settings.truncate = false;
   UQ_ASSIGN_OR_RETURN(const std::unique_ptr<TextTokenizer> tokenizer,
-                      TextTokenizer::Open(model, TextSettings()));
-  UQ_ASSIGN_OR_RETURN(PackedText packed, PackEvaluationText(uri, tokenizer.get(), min_tokens,
-                                                            max_tokens, vocab_size, options));
-  return std::move(packed.ids);
+                      TextTokenizer::Open(model, settings));
+  return PackEvaluationText(uri, tokenizer.get(), min_tokens, max_tokens, vocab_size, options);
+}
+
+TextSettings TextSettingsOf(const QuantizationSpec& spec) {
+  TextSettings settings;
+  settings.field = spec.text_field;
+  settings.truncate = spec.text_packing == TextPacking::kTruncate;
+  settings.separator = spec.text_separator;
+  settings.min_tokens = spec.text_min_tokens;
+  settings.chat_template = spec.text_chat_template;
+  settings.special_tokens = spec.text_special_tokens == TextSpecialTokens::kAdd;
+  settings.shuffle_seed = spec.text_shuffle_seed;
+  return settings;
 }
 
 }  // namespace uniquanf

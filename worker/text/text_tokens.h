@@ -14,21 +14,29 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "common/artifact/text_provenance.h"
 #include "common/object_store/object_store.h"
+#include "common/spec/quantization_spec.h"
+#include "worker/text/chat_template.h"
 #include "worker/text/text_files.h"
 #include "worker/text/tokenizer.h"
 
 namespace uniquanf {
 
 struct TextSettings {
-  std::string field;              // as in ParseTextOptions
-  bool truncate = false;          // each document makes one sequence; else all are concatenated
-  std::string separator = "eos";  // between concatenated documents: eos, bos, none, or text
-  int64_t min_tokens = 1;         // shorter documents are dropped
-  std::string chat_template = "auto";  // auto: the model's; never: contents only
-  bool special_tokens = true;          // what the tokenizer adds to plain text
-  uint64_t shuffle_seed = 0;           // order of the documents; 0: the file's
+  std::string field;  // as in ParseTextOptions
+  bool field_may_miss = false;
+  bool truncate = false;  // each document makes one sequence; else all are concatenated
+  // Between concatenated documents: eos, bos, none, or text with C's escapes.
+  std::string separator = "eos";
+  int64_t min_tokens = 1;  // shorter documents are dropped
+  TextChatTemplate chat_template = TextChatTemplate::kConversations;
+  bool special_tokens = true;  // what the tokenizer adds to plain text
+  uint64_t shuffle_seed = 0;   // order of the documents; 0: the file's
 };
+
+// Those of a job.
+TextSettings TextSettingsOf(const QuantizationSpec& spec);
 
 // One file of text, in storage.
 struct TextSource {
@@ -36,24 +44,10 @@ struct TextSource {
   int64_t num_sequences = 0;  // this file's share; 0: what the others leave
 };
 
-// What is recorded of a file; nothing of where it lies.
-struct TextFacts {
-  std::string sha256;  // of the file as it lies in storage
-  uint64_t size_bytes = 0;
-  std::string kind;           // text, json, jsonl
-  int64_t num_documents = 0;  // in the file
-  int64_t num_used = 0;       // whose tokens are in the result, in part at least
-  int64_t num_too_short = 0;  // dropped
-  int64_t num_refused = 0;    // dropped: the chat template refuses them
-  int64_t num_sequences = 0;  // of the result
-};
-
 struct PackedText {
   int64_t num_sequences = 0, sequence_length = 0;
   std::vector<int32_t> ids;  // [num_sequences, sequence_length]; evaluation: one row
-  std::vector<TextFacts> files;
-  std::string tokenizer_sha256;
-  std::string template_sha256;  // "" where no document was a conversation
+  TextProvenance provenance;
   std::vector<std::string> warnings;
 };
 
@@ -71,7 +65,7 @@ class TextTokenizer {
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   const TextSettings& settings() const { return settings_; }
   const std::string& tokenizer_sha256() const { return tokenizer_sha256_; }
-  // Of the template that was used; "" until one was.
+  // Of the chat template that was used; "" until one was.
   const std::string& template_sha256() const { return template_sha256_; }
 
  private:
@@ -83,9 +77,9 @@ class TextTokenizer {
   TextSettings settings_;
   std::unique_ptr<const Tokenizer> tokenizer_;
   TokenizerScratch scratch_;
-  nlohmann::ordered_json config_;      // tokenizer_config.json; an object
-  int64_t eos_id_ = -1, bos_id_ = -1;  // of config.json
-  std::string template_text_;
+  nlohmann::ordered_json config_;            // tokenizer_config.json; an object
+  int64_t eos_id_ = -1, bos_id_ = -1;        // of config.json
+  absl::StatusOr<ChatTemplates> templates_;  // its error counts when a conversation comes
   std::string tokenizer_sha256_, template_sha256_;
 };
 
@@ -100,11 +94,13 @@ absl::StatusOr<PackedText> PackEvaluationText(const std::string& uri, TextTokeni
                                               int64_t min_tokens, int64_t max_tokens,
                                               int64_t vocab_size, const StoreOptions& options);
 
-// As above, with the tokenizer of `model` and the settings' defaults.
-absl::StatusOr<std::vector<int32_t>> ReadEvaluationText(const std::string& uri, ObjectStore* model,
-                                                        int64_t min_tokens, int64_t max_tokens,
-                                                        int64_t vocab_size,
-                                                        const StoreOptions& options);
+// As above, with the tokenizer of `model` and the settings of a job that hold for evaluation: all
+// but the least number of tokens and the order; samples without the job's field are read by the
+// common ones.
+absl::StatusOr<PackedText> ReadEvaluationText(const std::string& uri, ObjectStore* model,
+                                              TextSettings settings, int64_t min_tokens,
+                                              int64_t max_tokens, int64_t vocab_size,
+                                              const StoreOptions& options);
 
 // Whole file `uri`, at most kMaxTextFileBytes.
 absl::StatusOr<std::string> ReadTextFile(const std::string& uri, const StoreOptions& options);

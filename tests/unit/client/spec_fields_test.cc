@@ -220,6 +220,9 @@ struct MakeUnusual {
       if (row.value != QuantizationSpec().*field.member) spec->*field.member = row.value;
     }
   }
+  void operator()(const SharesField& field) {
+    spec->*field.member = {{"file:///a:b.txt", 3}, {"s3://b/c.jsonl.gz", 1}};
+  }
   void operator()(const OverridesField& field) {
     spec->*field.member = {
         {"a.*", 2, -1, false}, {"b\"\\", 0, 0, false}, {"c", 8, 32, false}, {"d", 0, -1, true}};

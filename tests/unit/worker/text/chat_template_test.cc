@@ -3,9 +3,11 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <fstream>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/digest.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_dir.h"
 
@@ -203,6 +205,64 @@ TEST(ChatTemplateTest, NothingIsUnbounded) {
         "{{ 1" + repeat("|abs", 9999) + " }}", "{{ 1" + repeat(" if 1 else 1", 9999) + " }}",
         std::string(2 << 20, 'x')}) {
     EXPECT_THAT(Render(source), invalid) << source.substr(0, 50);
+  }
+}
+
+constexpr char kGoldens[] = UNIQUANF_SOURCE_DIR "/tests/golden/chat_templates/";
+
+Json ReadJson(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return Json::parse(file, nullptr, /*allow_exceptions=*/false);
+}
+
+TEST(ChatTemplateTest, TemplatesOfEveryKindGiveWhatJinja2Gives) {
+  const Json cases = ReadJson(absl::StrCat(kGoldens, "cases.json"));
+  const Json expected = ReadJson(absl::StrCat(kGoldens, "expected.json"));
+  const auto special = cases["special_tokens"].get<std::map<std::string, std::string>>();
+  int num_texts = 0;
+  for (const auto& [name, source] : cases["templates"].items()) {
+    const auto parsed = ChatTemplate::Parse(source.get<std::string>(), special);
+    ASSERT_THAT(parsed, IsOk()) << name;
+    for (const auto& [key, conversation] : cases["conversations"].items()) {
+      ChatOptions options;
+      options.add_generation_prompt = conversation.value("add_generation_prompt", false);
+      const auto text = (*parsed)->Render(conversation, options);
+      const Json& wanted = expected[name][key];
+      EXPECT_EQ(text.ok(), wanted.is_string()) << name << " " << key << " " << text.status();
+      if (text.ok() && wanted.is_string()) {
+        EXPECT_EQ(*text, wanted.get<std::string>()) << name << " " << key;
+      }
+      ++num_texts;
+    }
+  }
+  EXPECT_GE(num_texts, 100);
+}
+
+// The files are others' and not part of this project (scripts/tokenizer_oracle).
+TEST(ChatTemplateTest, RealTemplatesGiveWhatTheLibraryGives) {
+  const char* directory = std::getenv("UNIQUANF_TOKENIZERS");
+  if (directory == nullptr) {
+    GTEST_SKIP() << "UNIQUANF_TOKENIZERS names no folder of NAME/tokenizer_config.json files";
+  }
+  const Json conversations = ReadJson(absl::StrCat(kGoldens, "cases.json"))["conversations"];
+  const Json models = ReadJson(absl::StrCat(kGoldens, "models.json"))["models"];
+  ASSERT_GE(models.size(), 7u);
+  for (const auto& [name, entry] : models.items()) {
+    const auto store = *OpenObjectStore(absl::StrCat(directory, "/", name));
+    const auto config = ReadTokenizerConfig(store.get());
+    ASSERT_THAT(config, IsOk()) << name;
+    const auto templates = ReadChatTemplates(store.get(), *config);
+    ASSERT_THAT(templates, IsOk()) << name;
+    ASSERT_NE(templates->chat, nullptr) << name;
+    ASSERT_EQ(Sha256Hex(templates->chat->source()), entry["template_sha256"].get<std::string>());
+    for (const auto& [key, conversation] : conversations.items()) {
+      ChatOptions options;
+      options.add_generation_prompt = conversation.value("add_generation_prompt", false);
+      const auto text = templates->For(conversation)->Render(conversation, options);
+      const std::string digest = text.ok() ? Sha256Hex(*text).substr(0, 16) : "refused";
+      const Json& source = entry["jinja2"].contains(key) ? entry["jinja2"] : entry["texts"];
+      EXPECT_EQ(digest, source[key].get<std::string>()) << name << " " << key << text.status();
+    }
   }
 }
 

@@ -148,8 +148,8 @@ TEST_F(TextTokensTest, DocumentsAreConcatenatedWithASeparatorAndTheRestIsDropped
   EXPECT_EQ(packed->num_sequences, static_cast<int64_t>(all.size()) / 2);
   all.resize(all.size() / 2 * 2);
   EXPECT_EQ(packed->ids, all);
-  EXPECT_EQ(packed->files[0].num_documents, 2);
-  EXPECT_EQ(packed->files[0].sha256.size(), 64u);
+  EXPECT_EQ(packed->provenance.files[0].num_documents, 2);
+  EXPECT_EQ(packed->provenance.files[0].sha256.size(), 64u);
 }
 
 TEST_F(TextTokensTest, TruncationDropsShortDocumentsAndCountsThem) {
@@ -162,8 +162,8 @@ TEST_F(TextTokensTest, TruncationDropsShortDocumentsAndCountsThem) {
   const auto packed = PackCalibrationText({{file, 0}}, tokenizer.get(), 2, 6, 1 << 20, {});
   ASSERT_THAT(packed, IsOk());
   EXPECT_EQ(packed->num_sequences, 2);
-  EXPECT_EQ(packed->files[0].num_too_short, 1);
-  EXPECT_EQ(packed->files[0].num_used, 2);
+  EXPECT_EQ(packed->provenance.files[0].num_too_short, 1);
+  EXPECT_EQ(packed->provenance.files[0].num_used, 2);
   const auto more = PackCalibrationText({{file, 0}}, tokenizer.get(), 3, 6, 1 << 20, {});
   EXPECT_THAT(more, FailsWith(kInvalid, "TOO_FEW_SEQUENCES"));
   EXPECT_THAT(more.status().message(), HasSubstr("1 too short"));
@@ -177,8 +177,8 @@ TEST_F(TextTokensTest, AMixTakesItsCountsAndTheRestFromTheOther) {
   const auto packed = PackCalibrationText({{a, 3}, {b, 0}}, tokenizer.get(), 8, 16, 1 << 20, {});
   ASSERT_THAT(packed, IsOk());
   EXPECT_EQ(packed->num_sequences, 8);
-  EXPECT_EQ(packed->files[0].num_sequences, 3);
-  EXPECT_EQ(packed->files[1].num_sequences, 5);
+  EXPECT_EQ(packed->provenance.files[0].num_sequences, 3);
+  EXPECT_EQ(packed->provenance.files[1].num_sequences, 5);
 }
 
 TEST_F(TextTokensTest, TheSeedOrdersDocumentsAndNothingElseDoes) {

@@ -12,6 +12,7 @@
 #include "absl/strings/str_join.h"
 #include "common/base/digest.h"
 #include "tests/support/status_matchers.h"
+#include "worker/text/pre_tokenizer.h"
 
 namespace uniquanf {
 namespace {
@@ -102,6 +103,38 @@ TEST(TokenizerTest, RealTokenizersGiveTheLibrarysIdsAndTexts) {
     const auto tokenizer = Tokenizer::Create(json);
     ASSERT_THAT(tokenizer, IsOk()) << name;
     ExpectEqualToLibrary(**tokenizer, texts, entry["digests"].get<std::string>(), name);
+  }
+}
+
+// The patterns of 141 published tokenizers, some with several behaviors.
+TEST(TokenizerTest, PatternsOfPublishedModelsSplitAsInTheLibrary) {
+  const Json golden = Json::parse(ReadAll(std::string(kGoldens) + "regex_cases.json"));
+  ASSERT_EQ(golden["cases"].size(), 146u);
+  for (const Json& item : golden["cases"]) {
+    const std::string name = item["name"].get<std::string>();
+    const auto pre_tokenizer = PreTokenizer::Create({{"type", "Split"},
+                                                     {"pattern", {{"Regex", item["pattern"]}}},
+                                                     {"behavior", item["behavior"]},
+                                                     {"invert", item["invert"]}});
+    std::string digest = "refused";
+    if (pre_tokenizer.ok()) {
+      Sha256 hash;
+      for (const Json& text : golden["texts"]) {
+        std::vector<std::string> pieces;
+        const std::string bytes = text.get<std::string>();
+        EXPECT_THAT(
+            pre_tokenizer->Split(
+                bytes, true, [&pieces](absl::string_view piece) { pieces.emplace_back(piece); }),
+            IsOk())
+            << name;
+        hash.Update(absl::StrCat(absl::StrJoin(pieces, "\x1f"), "\x1e"));
+      }
+      digest = hash.FinishHex().substr(0, 16);
+    }
+    const bool differs = golden["exceptions"].contains(name);
+    EXPECT_EQ(digest == item["digest"].get<std::string>(), !differs)
+        << name << (differs ? " is equal now; take it from the exceptions: " : ": ")
+        << item["pattern"];
   }
 }
 
