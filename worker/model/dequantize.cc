@@ -16,7 +16,6 @@ namespace uniquanf {
 namespace {
 
 constexpr int64_t kMicroscalingGroup = 32;
-
 absl::Status DoesNotFit(absl::string_view message) {
   return InvalidInput("INVALID_QUANTIZATION",
                       absl::StrCat(message,
@@ -33,10 +32,6 @@ std::string Described(const SourceTensor& tensor) {
 }
 
 int64_t CeilDiv(int64_t a, int64_t b) { return a / b + (a % b != 0 ? 1 : 0); }
-
-bool IsScaleType(SafetensorsDType dtype) {
-  return IsFullPrecision(dtype) || dtype == SafetensorsDType::kF8E8M0;
-}
 
 class Dequantizer {
  public:
@@ -148,20 +143,20 @@ class Dequantizer {
   }
 
   absl::Status CheckScales(const SourceTensor& weights, const SourceTensor& scales) const {
-    if (IsScaleType(scales.info.dtype)) return absl::OkStatus();
+    const SafetensorsDType dtype = scales.info.dtype;
+    if (IsFullPrecision(dtype) || dtype == SafetensorsDType::kF8E8M0) return absl::OkStatus();
     return DoesNotFit(absl::StrCat(Described(scales), " should hold the scales of ",
                                    weights.info.name, "; they are F32, F16, BF16 or F8_E8M0"));
   }
   absl::Status WrongScales(const SourceTensor& weights, const SourceTensor& scales) const {
-    std::vector<std::string> blocks;
-    for (const SourceQuantization::Block& block : quantization_.blocks) {
-      blocks.push_back(absl::StrCat(block.rows, " x ", block.columns));
+    std::string blocks = "or for a group of columns";
+    if (!quantization_.blocks.empty()) {
+      const SourceQuantization::Block& block = quantization_.blocks[0];
+      blocks = absl::StrCat("or for ", block.rows, " x ", block.columns);
     }
-    return DoesNotFit(absl::StrCat(
-        Described(scales), " does not fit the weights, ", Described(weights),
-        ": there is a scale for all, for each row, ",
-        blocks.empty() ? "or for a group of columns"
-                       : absl::StrCat("or for blocks of ", absl::StrJoin(blocks, ", "))));
+    return DoesNotFit(absl::StrCat(Described(scales), " does not fit the weights, ",
+                                   Described(weights), ": there is a scale for all, for each row, ",
+                                   blocks));
   }
 
   // fp8 and int8: the tensor's own name, and its scales'.
@@ -258,23 +253,12 @@ class Dequantizer {
           absl::StrCat(Described(words), " lacks ", name, scales == nullptr ? "_scale" : "_shape"));
     }
     UQ_RETURN_IF_ERROR(CheckScales(words, *scales));
+    if (words.info.dtype != SafetensorsDType::kI32 || words.info.shape.size() != 2) {
+      return DoesNotFit(absl::StrCat(Described(words), " must be I32 [rows, words]"));
+    }
     ScaledMatrices matrices;
-    UQ_RETURN_IF_ERROR(ReadShape(*shape, &matrices));
-    if (words.info.dtype != SafetensorsDType::kI32 || words.info.shape.size() != 2 ||
-        words.info.shape[0] != matrices.rows) {
-      return DoesNotFit(absl::StrCat(Described(words), " must be I32 [", matrices.rows,
-                                     ", words], as ", shape->info.name, " says"));
-    }
-    for (const int bits : {2, 4, 8}) {
-      const bool fits = words.info.shape[1] == CeilDiv(matrices.columns, 32 / bits);
-      // Of very few columns several fit.
-      if (fits && (matrices.packed_bits == 0 || HasScheme(bits))) matrices.packed_bits = bits;
-    }
-    if (matrices.packed_bits == 0) {
-      return DoesNotFit(absl::StrCat(Described(words), " does not hold ", matrices.columns,
-                                     " numbers a row, as ", shape->info.name,
-                                     " says, in 2, 4 or 8 bits each"));
-    }
+    matrices.rows = words.info.shape[0];
+    UQ_RETURN_IF_ERROR(FindColumns(words, *scales, *shape, &matrices));
     std::vector<std::string> parts = {packed, scales->info.name, shape->info.name};
     matrices.codes = words;
     std::string form;
@@ -295,23 +279,42 @@ class Dequantizer {
     return Replace(parts, std::move(tensor), text);
   }
 
-  bool HasScheme(int bits) const {
-    return std::any_of(quantization_.schemes.begin(), quantization_.schemes.end(),
-                       [&](const auto& scheme) { return scheme.bits == bits; });
-  }
-
-  static absl::Status ReadShape(const SourceTensor& shape, ScaledMatrices* matrices) {
+  // How many numbers a row's words hold, and of how many bits. Groups of columns say it; a scale a
+  // row does not, and the numbers of weight_shape are read. (Reading them always would be a request
+  // for each of the tens of thousands of matrices of a model with many experts.)
+  absl::Status FindColumns(const SourceTensor& words, const SourceTensor& scales,
+                           const SourceTensor& shape, ScaledMatrices* matrices) const {
     if (shape.info.shape != std::vector<int64_t>{2}) {
       return DoesNotFit(absl::StrCat(Described(shape), " must hold two integers"));
     }
+    const int64_t num_words = words.info.shape[1];
+    const bool grouped = scales.info.shape.size() == 2 && scales.info.shape[1] > 1;
+    int64_t rows = matrices->rows, columns = 0;
+    if (!grouped) UQ_RETURN_IF_ERROR(ReadShape(shape, &rows, &columns));
+    for (const SourceQuantization::Scheme& scheme : quantization_.schemes) {
+      const int64_t here = grouped ? scales.info.shape[1] * scheme.group_size : columns;
+      if (scheme.is_float || here < 1 || (grouped && scheme.group_size < 1) ||
+          num_words != CeilDiv(here, 32 / scheme.bits)) {
+        continue;
+      }
+      matrices->packed_bits = scheme.bits;
+      matrices->columns = here;
+    }
+    if (matrices->packed_bits > 0 && rows == matrices->rows) return absl::OkStatus();
+    return DoesNotFit(absl::StrCat(Described(words), " and ", Described(scales), " are no matrix ",
+                                   grouped ? "" : absl::StrCat("[", rows, ", ", columns, "] "),
+                                   "of one of the config_groups of config.json"));
+  }
+
+  static absl::Status ReadShape(const SourceTensor& shape, int64_t* rows, int64_t* columns) {
     int64_t sizes[2] = {0, 0};
     UQ_RETURN_IF_ERROR(shape.file->ReadInt64(shape.info, sizes));
     if (sizes[0] < 1 || sizes[1] < 1 || sizes[0] > kMaxVocab || sizes[1] > kMaxVocab) {
       return DoesNotFit(absl::StrCat(Described(shape), " holds ", sizes[0], " and ", sizes[1],
                                      ", which is no matrix"));
     }
-    matrices->rows = sizes[0];
-    matrices->columns = sizes[1];
+    *rows = sizes[0];
+    *columns = sizes[1];
     return absl::OkStatus();
   }
 
@@ -366,8 +369,7 @@ class Dequantizer {
                    "mxfp4, a scale for 32 columns of a row, transposed");
   }
 
-  // Of what goes into a layer, comes out of it or is cached.
-  void RemoveOtherScales() {
+  void RemoveOtherScales() {  // of what goes into a layer, comes out of it or is cached
     constexpr const char* kEndings[] = {
         ".input_scale",       ".activation_scale",       ".output_scale", ".input_zero_point",
         ".output_zero_point", ".input_scale_ub",         ".k_scale",      ".v_scale",

@@ -72,6 +72,11 @@ absl::Status CheckAttentionMask(const SafetensorsFile& file, absl::string_view u
   return absl::OkStatus();
 }
 
+// What other programs write beside the ids, and train with.
+constexpr const char* kMeaningful[] = {"labels",        "loss_mask",   "position_ids",
+                                       "sequence_ids",  "segment_ids", "special_tokens_mask",
+                                       "token_type_ids"};
+
 absl::StatusOr<TensorInfo> FindEntry(const SafetensorsFile& file, absl::string_view uri,
                                      absl::string_view entry, size_t rank) {
   const auto it = file.tensors().find(std::string(entry));
@@ -131,6 +136,9 @@ absl::StatusOr<CalibrationTokens> ReadCalibrationTokens(absl::string_view uri, i
   tokens.sequence_length = sequence_length == 0 ? width : sequence_length;
   UQ_RETURN_IF_ERROR(
       CheckAttentionMask(*file, uri, info, tokens.num_samples, tokens.sequence_length));
+  for (const char* name : kMeaningful) {
+    if (file->tensors().count(name) > 0) tokens.ignored.emplace_back(name);
+  }
   std::vector<int64_t> raw(info.num_elements());
   UQ_RETURN_IF_ERROR(file->ReadInt64(info, raw.data()));
   std::vector<int64_t> used;
@@ -173,6 +181,12 @@ bool IsTokenFile(absl::string_view uri) {
 
 std::vector<std::string> CalibrationWarnings(const CalibrationTokens& tokens) {
   std::vector<std::string> warnings;
+  if (!tokens.ignored.empty()) {
+    warnings.push_back(absl::StrCat("the calibration file also holds ",
+                                    absl::StrJoin(tokens.ignored, ", "),
+                                    ", which are not used: every token counts, at its position in "
+                                    "the row"));
+  }
   std::set<absl::string_view> rows;
   std::map<int32_t, int64_t> counts;
   const int64_t length = tokens.sequence_length;

@@ -22,6 +22,8 @@ struct CalibrationTokens {
   int64_t num_samples = 0;
   int64_t sequence_length = 0;
   std::vector<int32_t> ids;  // [num_samples, sequence_length]
+  // Other tensors of the file that mean something for the sequences, and that nothing here reads.
+  std::vector<std::string> ignored;
 };
 // The first `num_samples` rows (0: all) cut to the first `sequence_length` columns (0: all).
 absl::StatusOr<CalibrationTokens> ReadCalibrationTokens(absl::string_view uri, int64_t num_samples,
@@ -37,7 +39,7 @@ absl::StatusOr<std::vector<int32_t>> ReadEvaluationTokens(absl::string_view uri,
 // with .gz or .zst behind).
 bool IsTokenFile(absl::string_view uri);
 // What is odd about a calibration set, in words for the user: equal sequences, few distinct tokens,
-// one token that fills it.
+// one token that fills it, tensors that were ignored.
 std::vector<std::string> CalibrationWarnings(const CalibrationTokens& tokens);
 // The most that a tokens object may hold, in bytes.
 inline constexpr uint64_t kMaxTokenBytes = uint64_t{1} << 34;
