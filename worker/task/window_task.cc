@@ -82,7 +82,10 @@ class WindowRun {
 
   absl::Status ObtainInputs() {
     std::optional<WindowInputs> cached;
-    if (cache() != nullptr) cached = cache()->TakeWindow(plan_sha256_, first_);
+    if (cache() != nullptr) {
+      cached = cache()->TakeWindow(plan_sha256_, first_);
+      cache()->Clear();  // of a block that was read ahead too
+    }
     UQ_ASSIGN_OR_RETURN(
         keep_activations_,
         PlanWindowMemory(plan_, config_, first_, ReadAvailableMemory(*env_.backend, 0, 0), env_));
