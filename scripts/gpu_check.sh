@@ -44,7 +44,7 @@ sanitize() {
 }
 
 tests="cuda_backend_test cuda_attention_test packed_test uniquanf_ops_test uniquanf_block_test quantizer_device_test"
-goldens="quantizer_golden_test reconstruct_golden_test"
+goldens="quantizer_golden_test reconstruct_golden_test family_incremental_test"
 for part in $parts; do
   case $part in
     tests) for t in $tests; do check "$t" 300 "$(program "$t")" --gtest_brief=1; done ;;

@@ -122,6 +122,25 @@ TEST_F(BatchTest, ADistillationThatIsKilledContinuesToTheSameBytes) {
   EXPECT_THAT(log_, HasSubstr("distill 1: done by an earlier run"));
 }
 
+TEST_F(BatchTest, TextOfItsOwnSurvivesAKill) {
+  const auto arguments = [&](const std::string& output) {
+    std::vector<std::string> all = QuantizeArguments(output);
+    all[2] = "--calibration=self:70";
+    return all;
+  };
+  ASSERT_EQ(Run(arguments("whole")), (ExitStatus{0, 0})) << log_;
+  EXPECT_EQ(Run(arguments("out"), {{kCrashPointVariable, CrashPoint("prepare.text_stored").At(1)}}),
+            (ExitStatus{-1, SIGKILL}));
+  ASSERT_EQ(Run(arguments("out")), (ExitStatus{0, 0})) << log_;
+  EXPECT_EQ(ManifestDigest("out"), ManifestDigest("whole"));
+}
+
+TEST_F(BatchTest, GenerateWithoutATokenizerSaysSo) {
+  EXPECT_EQ(Run({"generate", dir_.path() + "/model", "--prompt=a"}), (ExitStatus{5, 0}));
+  EXPECT_THAT(log_, HasSubstr("tokenizer.json"));
+  EXPECT_EQ(Run({"generate", dir_.path() + "/model", "--system=a"}), (ExitStatus{2, 0}));
+}
+
 TEST_F(BatchTest, ContinuesFromFinishedLayers) {
   EXPECT_EQ(Run(QuantizeArguments("out"),
                 {{kCrashPointVariable, CrashPoint("layer.shard_stored").At(2)}}),

@@ -25,7 +25,7 @@ namespace {
 
 struct GenerateFlags {
   std::string model, prompt, prompt_file, system;
-  bool chat = false, json = false, stats = false, raw = false;
+  bool chat = false, json = false, stats = false, raw = false, packed = true;
   ContinuationOptions continuation;
   DeviceFlags device;
   CacheFlags cache;
@@ -80,6 +80,7 @@ class Generator {
     ResidentOptions options;
     options.act = act;
     options.stop = flags_.continuation.stop;
+    options.keep_packed = flags_.packed;
     UQ_ASSIGN_OR_RETURN(model_, ResidentModel::Load(backend_.get(), *checkpoint_, options));
     load_time_ = SystemClock().Now() - start;
     return absl::OkStatus();
@@ -238,6 +239,9 @@ int Generate(const std::vector<std::string>& arguments) {
   flag_set.Uint64("seed", &options.sampling.seed, 0, std::numeric_limits<uint64_t>::max(),
                   "of the draws: the same text for the same seed on one kind of device");
   flag_set.Bool("special-tokens", &flags.raw, "show special tokens too");
+  flag_set.Bool("packed", &flags.packed,
+                "an artifact's quantized layers multiply from their packed form; --no-packed: they "
+                "are dequantized first");
   flag_set.Bool("stats", &flags.stats, "tell times and memory on standard error");
   flag_set.Bool("json", &flags.json, "print one line of JSON a text, when it is complete");
   flags.device.AddTo(&flag_set);

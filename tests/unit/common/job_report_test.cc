@@ -19,11 +19,20 @@ TEST(JobReportTest, JsonHasEveryMemberAndNullForWhatIsNotKnownOrNoNumber) {
   EXPECT_EQ(
       ToJson(report).dump(),
       R"({"perplexity_before":null,"perplexity_after":null,"num_evaluation_tokens":5,)"
-      R"("model_size_bytes":0,"artifact_size_bytes":0,"average_bits":0.0,)"
+      R"("quality":null,"model_size_bytes":0,"artifact_size_bytes":0,"average_bits":0.0,)"
       R"("duration_seconds":1.5,"warnings":["w"],"layers":[{"layer":2,"bits":3,)"
       R"("initial_loss":0.5,"final_loss":null,"duration_seconds":7.0}],"windows":[{"first_layer":4,)"
       R"("num_layers":2,"initial_divergence":0.25,"final_divergence":null,)"
       R"("duration_seconds":3.0}]})");
+}
+
+TEST(JobReportTest, QualityIsTold) {
+  JobReport report;
+  report.quality = QualityReport{0.25, 0.5, 9, std::nullopt, "v", {{"p", "b", "a"}}};
+  EXPECT_EQ(ToJson(report)["quality"].dump(),
+            R"({"verdict":"v","divergence":0.25,"same_top_token":0.5,"num_compared_tokens":9,)"
+            R"("baseline_perplexity":null,)"
+            R"("texts":[{"prompt":"p","before":"b","after":"a"}]})");
 }
 
 }  // namespace
