@@ -48,8 +48,8 @@ std::string AuditLine(const AuditRecord& record) {
 absl::StatusOr<std::unique_ptr<AuditLog>> AuditLog::Open(const std::string& path, NoteSink note) {
   const int fd = open(path.c_str(), kFlags, 0600);
   if (fd < 0) {
-    return InvalidInput("INVALID_FLAG", absl::StrCat("--audit-log=", path, ": ",
-                                                     std::strerror(errno)));
+    return InvalidInput("INVALID_FLAG",
+                        absl::StrCat("--audit-log=", path, ": ", std::strerror(errno)));
   }
   std::unique_ptr<AuditLog> log(new AuditLog(path, std::move(note), fd));
   log->thread_ = std::thread([raw = log.get()] { raw->Run(); });
@@ -130,8 +130,8 @@ absl::Status AuditLog::Write(const std::vector<std::string>& batch, size_t* num_
   *num_lines = batch.size();
   // Pipes and terminals have nothing to make durable.
   if (fdatasync(fd_) != 0 && errno != EINVAL && errno != EROFS) {
-    return Unavailable("AUDIT_UNAVAILABLE",
-                       absl::StrCat("the audit log cannot be made durable: ", std::strerror(errno)));
+    return Unavailable("AUDIT_UNAVAILABLE", absl::StrCat("the audit log cannot be made durable: ",
+                                                         std::strerror(errno)));
   }
   return absl::OkStatus();
 }
@@ -146,9 +146,8 @@ void AuditLog::Run() {
       const auto woken = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
         return stop_ || reopen_ || !lines_.empty();
       };
-      const auto urgent = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-        return stop_ || reopen_;
-      };
+      const auto urgent = [this]()
+                              ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stop_ || reopen_; };
       if (again) {
         mutex_.AwaitWithTimeout(absl::Condition(&urgent), kRetryPause);
       } else {
