@@ -53,7 +53,8 @@ start_unit() {
   local unit=$root/lib/systemd/system/$1.service env
   env=$(sed -n 's/^EnvironmentFile=-//p' "$unit")
   mkdir -p "$root/var/lib/uniquanf" && chroot "$root" chown uniquanf:uniquanf /var/lib/uniquanf && chmod 0750 "$root/var/lib/uniquanf"
-  in_root setpriv --reuid uniquanf --regid uniquanf --init-groups sh -c "umask 0027; cd /var/lib/uniquanf
+  # No function here: $! must be the program's own number.
+  chroot "$root" setpriv --reuid uniquanf --regid uniquanf --init-groups env -i PATH=/usr/bin:/bin sh -c "umask 0027; cd /var/lib/uniquanf
     set -a; [ ! -e $env ] || . $env; set +a; exec $(sed -n 's/^ExecStart=//p' "$unit")" >"$root/tmp/$1.log" 2>&1 &
   pids+=($!)
 }
