@@ -19,6 +19,7 @@ if [ ! -e "$root/.made" ]; then
     { tail -5 "$root.log" >&2; echo "debootstrap does not work here"; exit 77; }
   touch "$root/.made"
 fi
+names="uniquanf-server uniquanf-worker uniquanf-client uniquanf-batch python3-uniquanf"
 in_root() { chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 "$@"; }
 pids=()
 cleanup() {
@@ -28,6 +29,7 @@ cleanup() {
 }
 trap cleanup EXIT
 for place in dev proc; do mount --bind "/$place" "$root/$place"; done
+echo 'Dpkg::Use-Pty "0";' >"$root/etc/apt/apt.conf.d/no-pty"
 cp /etc/resolv.conf "$root/etc/resolv.conf"
 mkdir -p "$root/srv/examples" "$root/tmp/packages"
 mount --bind examples "$root/srv/examples"
@@ -51,7 +53,8 @@ start_unit() {
   local unit=$root/lib/systemd/system/$1.service env
   env=$(sed -n 's/^EnvironmentFile=-//p' "$unit")
   mkdir -p "$root/var/lib/uniquanf" && chroot "$root" chown uniquanf:uniquanf /var/lib/uniquanf && chmod 0750 "$root/var/lib/uniquanf"
-  in_root setpriv --reuid uniquanf --regid uniquanf --init-groups sh -c "umask 0027; cd /var/lib/uniquanf
+  # No function here: $! must be the program's own number.
+  chroot "$root" setpriv --reuid uniquanf --regid uniquanf --init-groups env -i PATH=/usr/bin:/bin sh -c "umask 0027; cd /var/lib/uniquanf
     set -a; [ ! -e $env ] || . $env; set +a; exec $(sed -n 's/^ExecStart=//p' "$unit")" >"$root/tmp/$1.log" 2>&1 &
   pids+=($!)
 }
@@ -76,16 +79,16 @@ kill "${pids[@]}"; wait "${pids[@]}" 2>/dev/null || true
 pids=()
 
 say "removing"
-in_root sh -c 'apt-get remove -y -qq "uniquanf-*" python3-uniquanf >/dev/null'
+in_root sh -c "apt-get remove -y -qq $names >/dev/null"
 in_root test -e /var/lib/uniquanf/server/state.sqlite -a -e /etc/uniquanf/server.env || die "removing took data or configuration"
 in_root getent passwd uniquanf >/dev/null || die "removing took the user, whose files are there"
-in_root sh -c 'apt-get purge -y -qq "uniquanf-*" python3-uniquanf >/dev/null 2>&1'
+in_root sh -c "dpkg --purge $names >/dev/null 2>&1"
 in_root test ! -e /etc/uniquanf || die "purging left the configuration"
 in_root test -e /var/lib/uniquanf/server/state.sqlite || die "purging took the data"
 in_root getent passwd uniquanf >/dev/null || die "the user is gone, whose files are there"
 say "without data the user goes with the last package"
 in_root sh -c 'rm -rf /var/lib/uniquanf && apt-get install -y -qq --no-install-recommends /tmp/packages/*.deb >/tmp/install.log 2>&1'
-in_root sh -c 'apt-get purge -y -qq "uniquanf-*" python3-uniquanf >/dev/null 2>&1'
+in_root sh -c "dpkg --purge $names >/dev/null 2>&1"
 ! in_root getent passwd uniquanf >/dev/null || die "the user stayed without anything to own"
 in_root test ! -e /usr/lib/python3/dist-packages/uniquanf || die "files of the Python package stayed"
 say "the packages are good"
