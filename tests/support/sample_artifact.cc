@@ -86,6 +86,10 @@ Manifest SampleManifest() {
   };
   manifest.layers = {{0, 0.5, 0.25}};
   manifest.evaluation = ManifestEvaluation{25.2342, 28.75, 204600};
+  TextProvenance text;
+  text.tokenizer_sha256 = Sha256Hex("tokenizer");
+  text.files = {{Sha256Hex("a"), 100, "jsonl", 7, 5, 1, 1, 4}};
+  manifest.calibration_text = text;
   return manifest;
 }
 

@@ -1,10 +1,14 @@
 #include <filesystem>
 #include <fstream>
 #include <limits>
+#include <nlohmann/json.hpp>
 
+#include "absl/strings/str_cat.h"
+#include "common/base/status.h"
 #include "tests/unit/worker/task/task_fixture.h"
 #include "worker/task/content_store.h"
 #include "worker/task/plan.h"
+#include "worker/task/tokens.h"
 
 namespace uniquanf {
 namespace {
@@ -116,6 +120,114 @@ TEST_F(PrepareTest, WrongTokenTensorListsWhatThereIs) {
               FailsWith(kInvalid, "TENSOR_NOT_FOUND", HasSubstr("tokens")));
   WriteTokenFile(spec_.calibration_uri, {{"input_ids", RandomTokens({128}, 128, 1)}});
   EXPECT_THAT(RunPrepare(spec_, env_), FailsWith(kInvalid, "TENSOR_SHAPE"));
+}
+
+class PrepareTextTest : public PrepareTest {
+ protected:
+  void SetUp() override {
+    model_.Write(spec_.model_uri);
+    // One token a letter.
+    nlohmann::json tokenizer = {{"model", {{"type", "BPE"}, {"merges", nlohmann::json::array()}}}};
+    for (int i = 0; i < 128; ++i) {
+      tokenizer["model"]["vocab"][i == 0 ? "<end>" : std::string(1, static_cast<char>(i))] = i;
+    }
+    Write("model/tokenizer.json", tokenizer.dump());
+    Write(
+        "model/tokenizer_config.json",
+        R"({"eos_token": "<end>", "chat_template": "{% for m in messages %}{% if m.role == 'system' %})"
+        R"({{ raise_exception('no system role') }}{% endif %}<{{ m.role }}>{{ m.content }}{% endfor %}"})");
+    spec_.calibration_uri = dir_.path() + "/a.jsonl";
+    std::string lines;
+    for (int i = 0; i < 20; ++i) {
+      lines += absl::StrCat("{\"messages\": [{\"role\": \"", i == 7 ? "system" : "user",
+                            "\", \"content\": \"a question with the number ", i, "\"}]}\n");
+    }
+    Write("a.jsonl", lines);
+    Write("b.txt", std::string(100, 'b') + "\n" + std::string(100, 'c'));
+  }
+  void Write(const std::string& name, const std::string& bytes) {
+    std::ofstream(dir_.path() + "/" + name, std::ios::binary) << bytes;
+  }
+  absl::StatusOr<Plan> Prepare() {
+    UQ_ASSIGN_OR_RETURN(const PrepareOutcome outcome, RunPrepare(spec_, env_));
+    UQ_ASSIGN_OR_RETURN(const std::string json,
+                        GetContent(env_.work.get(), outcome.plan_sha256, 1 << 20));
+    return Plan::FromJson(json);
+  }
+};
+
+TEST_F(PrepareTextTest, AMixOfConversationsAndTextIsRecorded) {
+  spec_.calibration_mix = {{dir_.path() + "/b.txt", 2}};
+  spec_.evaluation_uri = dir_.path() + "/b.txt";
+  const auto plan = Prepare();
+  ASSERT_THAT(plan, IsOk());
+  EXPECT_EQ(plan->num_samples, 4);
+  ASSERT_TRUE(plan->calibration_text.has_value());
+  ASSERT_EQ(plan->calibration_text->files.size(), 2u);
+  EXPECT_EQ(plan->calibration_text->files[0].kind, "jsonl");
+  EXPECT_EQ(plan->calibration_text->files[0].num_documents, 20);
+  EXPECT_EQ(plan->calibration_text->files[0].num_sequences, 2);
+  EXPECT_EQ(plan->calibration_text->files[1].num_sequences, 2);
+  EXPECT_EQ(plan->calibration_text->tokenizer_sha256.size(), 64u);
+  EXPECT_EQ(plan->calibration_text->chat_template_sha256.size(), 64u);
+  ASSERT_TRUE(plan->evaluation_text.has_value());
+  EXPECT_EQ(plan->evaluation_text->chat_template_sha256, "");
+  EXPECT_EQ(plan->spec.calibration_mix[0].uri, "") << "where files lie is no part of the plan";
+  const auto bytes = GetContent(env_.work.get(), plan->calibration_sha256, 1 << 20);
+  const std::vector<int32_t> ids = TokensFromBytes(*bytes);
+  EXPECT_EQ(std::string(ids.begin(), ids.begin() + 18), "<user>a question w");
+  EXPECT_EQ(std::string(ids.begin() + 64, ids.end()), std::string(64, 'b'));
+}
+
+TEST_F(PrepareTextTest, SettingsOfTextChangeTheTokensAndAreInThePlan) {
+  const auto plain = Prepare();
+  ASSERT_THAT(plain, IsOk());
+  spec_.text_chat_template = TextChatTemplate::kNever;
+  const auto contents = Prepare();
+  ASSERT_THAT(contents, IsOk());
+  EXPECT_NE(contents->calibration_sha256, plain->calibration_sha256);
+  EXPECT_EQ(contents->calibration_text->chat_template_sha256, "");
+  EXPECT_EQ(contents->spec.text_chat_template, TextChatTemplate::kNever);
+  spec_.text_separator = "\\n--\\n";
+  const auto separated = Prepare();
+  ASSERT_THAT(separated, IsOk());
+  EXPECT_NE(separated->calibration_sha256, contents->calibration_sha256);
+  spec_.text_packing = TextPacking::kTruncate;
+  spec_.sequence_length = 16;
+  spec_.num_samples = 20;
+  const auto truncated = Prepare();
+  ASSERT_THAT(truncated, IsOk());
+  EXPECT_EQ(truncated->calibration_text->files[0].num_used, 20);
+}
+
+TEST_F(PrepareTextTest, SamplesThatTheTemplateRefusesAreDroppedAndCounted) {
+  spec_.text_packing = TextPacking::kTruncate;
+  spec_.sequence_length = 16;
+  spec_.num_samples = 19;
+  const auto plan = Prepare();
+  ASSERT_THAT(plan, IsOk());
+  EXPECT_EQ(plan->calibration_text->files[0].num_refused, 1);
+  ASSERT_FALSE(plan->warnings.empty());
+  EXPECT_THAT(plan->warnings[0], HasSubstr("no system role"));
+  spec_.num_samples = 20;
+  EXPECT_THAT(RunPrepare(spec_, env_),
+              FailsWith(kInvalid, "TOO_FEW_SEQUENCES", HasSubstr("1 refused")));
+}
+
+TEST_F(PrepareTextTest, WhatCannotBeJoinedOrRenderedIsRefused) {
+  spec_.calibration_mix = {{dir_.path() + "/calib.safetensors", 1}};
+  EXPECT_THAT(RunPrepare(spec_, env_),
+              FailsWith(kInvalid, "INVALID_SPEC", HasSubstr("calib.safetensors")));
+  spec_.calibration_mix = {{dir_.path() + "/b.txt", 4}};
+  EXPECT_THAT(RunPrepare(spec_, env_),
+              FailsWith(kInvalid, "INVALID_SPEC", HasSubstr("calibration_mix")));
+  spec_.calibration_mix.clear();
+  Write("model/tokenizer_config.json", "{}");
+  EXPECT_THAT(RunPrepare(spec_, env_), FailsWith(kInvalid, "NO_CHAT_TEMPLATE"));
+  Write("model/tokenizer_config.json", R"({"chat_template": "{% if %}"})");
+  EXPECT_THAT(RunPrepare(spec_, env_), FailsWith(kInvalid, "INVALID_CHAT_TEMPLATE"));
+  spec_.calibration_uri = dir_.path() + "/b.txt";
+  EXPECT_THAT(RunPrepare(spec_, env_), IsOk()) << "plain text needs no template";
 }
 
 TEST_F(PrepareTest, BitsOutOfRange) {
