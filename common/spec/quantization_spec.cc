@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "common/base/status.h"
 #include "common/spec/glob.h"
 #include "common/spec/spec_fields.h"
@@ -115,11 +116,11 @@ absl::string_view LayerScheduleName(LayerSchedule schedule) {
 }
 
 bool NeedsReconstruction(const QuantizationSpec& spec) {
-  for (const MethodRow& row : kQuantizationMethods) {
-    if (row.value == spec.method) return row.reconstructs && spec.epochs > 0;
-  }
-  return false;
+  const MethodRow& row = RowOf(spec.method);
+  return row.calibrates && (!row.trains || spec.epochs > 0);
 }
+
+bool Trains(const QuantizationSpec& spec) { return RowOf(spec.method).trains && spec.epochs > 0; }
 
 absl::Status QuantizationSpec::Validate() const {
   FieldChecker checker(*this);
@@ -128,11 +129,28 @@ absl::Status QuantizationSpec::Validate() const {
   // The rules that join fields.
   if (NeedsReconstruction(*this) && calibration_uri.empty()) {
     return Invalid(absl::StrCat("calibration_uri is empty; the method ",
-                                QuantizationMethodName(method),
-                                " needs calibration data unless epochs is 0"));
+                                QuantizationMethodName(method), " needs calibration data",
+                                RowOf(method).trains ? " unless epochs is 0" : ""));
   }
   if (!evaluation_uri.empty() && evaluation_entry.empty()) {
     return Invalid("evaluation_entry is empty; it is required beside evaluation_uri");
+  }
+  if (levels != Levels::kAny && !RowOf(method).uniform) {
+    std::vector<absl::string_view> uniform;
+    for (const MethodRow& row : kQuantizationMethods) {
+      if (row.uniform) uniform.push_back(row.name);
+    }
+    return Invalid(
+        absl::StrCat("levels is ", EnumName(kLevels, levels), ", but the levels of ",
+                     QuantizationMethodName(method),
+                     " are no grid; methods whose levels are one: ", absl::StrJoin(uniform, ", ")));
+  }
+  if (average_bits > 0 && artifact_size > 0) {
+    return Invalid("average_bits and artifact_size are both given; a job has one budget");
+  }
+  if (HasBudget(*this) && calibration_uri.empty()) {
+    return Invalid(
+        "calibration_uri is empty; bits are spread by what they cost on calibration data");
   }
   if (num_samples > 0 && batch_size > num_samples) {
     return Invalid(absl::StrCat("batch_size = ", batch_size, " is larger than num_samples = ",

@@ -222,8 +222,12 @@ class QuantizeRun {
       UQ_RETURN_IF_ERROR(work_->RecordFinishedLayer(prepared_.plan_sha256, task, result));
       absl::MutexLock lock(&mutex_);
       if (outcome.initial_loss > 0) {
-        progress_.Print(absl::StrFormat("%s: output error %.3e -> %.3e", name, outcome.initial_loss,
-                                        outcome.final_loss));
+        progress_.Print(absl::StrCat(
+            absl::StrFormat("%s: output error %.3e -> %.3e", name, outcome.initial_loss,
+                            outcome.final_loss),
+            outcome.kept_start ? ", stored as it began" : "",
+            outcome.num_folded > 0 ? absl::StrCat(", ", outcome.num_folded, " channels folded")
+                                   : ""));
       }
     } else {
       absl::MutexLock lock(&mutex_);

@@ -39,6 +39,27 @@ absl::Status CheckModules(const LayerResult& result, const ModelConfig& config) 
                    " does not list the model's linear layers; run the layer again"));
 }
 
+absl::Status ScaledTensorError(const LayerResult& result, const std::string& name) {
+  return InvalidInput("INVALID_LAYER_RESULT",
+                      absl::StrCat("the result of layer ", result.layer, " names a tensor ", name,
+                                   " that the layer has not; run the layer again"));
+}
+
+// A tensor whose channels were scaled, as the shard holds it.
+absl::Status ReadScaled(const SafetensorsFile& shard, const std::string& name,
+                        const TensorSpec& tensor, std::vector<float>* values) {
+  UQ_ASSIGN_OR_RETURN(const TensorInfo info, shard.Find(name));
+  if (!tensor.stored.IsPlain() || info.num_elements() != tensor.num_elements()) {
+    return InvalidInput("TENSOR_SHAPE", absl::StrCat("tensor ", name, " of object ", shard.key(),
+                                                     " is not the layer's"));
+  }
+  UQ_RETURN_IF_ERROR(shard.ReadFloat(info, values->data()));
+  if (tensor.stored.added != 0) {
+    for (float& value : *values) value += tensor.stored.added;
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<HostBlock> LoadStoredBlock(const TaskContext& context, const LayerResult& result,
@@ -49,6 +70,13 @@ absl::StatusOr<HostBlock> LoadStoredBlock(const TaskContext& context, const Laye
   const auto opened = SafetensorsFile::Open(env.work, ContentKey(result.shard_sha256));
   if (!opened.ok()) return NoteWorkObject(opened.status(), result.shard_sha256);
   const auto& shard = *opened;
+  const std::string prefix = context.checkpoint->config().LayerPrefix(result.layer);
+  for (const std::string& name : result.scaled_tensors) {
+    const int t = spec.FindTensor(name);
+    const absl::Status read = t < 0 ? ScaledTensorError(result, name)
+                                    : ReadScaled(*shard, prefix + name, spec.tensors[t], &block[t]);
+    if (!read.ok()) return NoteWorkObject(read, result.shard_sha256);
+  }
   for (int l = 0; l < spec.num_linears(); ++l) {
     const ModuleResult& module = result.modules[l];
     if (!module.quantized) continue;

@@ -22,6 +22,7 @@ struct ShardTensor {
   const TensorSpec* part = nullptr;  // the part of raw that is meant; null: all of it
   std::string module;                // else the packed layer it belongs to
   const PackedLinear* packed = nullptr;
+  const std::string* scaled = nullptr;  // these bytes instead of the source's
 };
 
 absl::Status AddRaw(const Checkpoint& checkpoint, const std::string& name,
@@ -61,6 +62,8 @@ absl::Status WriteShard(const std::vector<ShardTensor>& tensors, ObjectWriter* o
     std::string bytes;
     if (tensor.packed != nullptr) {
       bytes = PackedTensorBytes(tensor.module, *tensor.packed, name);
+    } else if (tensor.scaled != nullptr) {
+      bytes = *tensor.scaled;
     } else {
       bytes.resize(tensor.raw.info.size_bytes);
       UQ_RETURN_IF_ERROR(tensor.raw.file->ReadBytes(tensor.raw.info, bytes.data()));
@@ -74,7 +77,8 @@ absl::Status WriteShard(const std::vector<ShardTensor>& tensors, ObjectWriter* o
 }  // namespace
 
 absl::StatusOr<std::string> BuildLayerShard(const Checkpoint& checkpoint, int layer,
-                                            const std::map<std::string, PackedLinear>& packed) {
+                                            const std::map<std::string, PackedLinear>& packed,
+                                            const std::map<std::string, std::string>& scaled) {
   std::vector<ShardTensor> tensors;
   const ModelConfig& config = checkpoint.config();
   const std::string prefix = config.LayerPrefix(layer);
@@ -93,6 +97,8 @@ absl::StatusOr<std::string> BuildLayerShard(const Checkpoint& checkpoint, int la
   for (const std::string& name : checkpoint.TensorNames()) {
     if (!absl::StartsWith(name, prefix) || replaced.count(name) > 0) continue;
     UQ_RETURN_IF_ERROR(AddRaw(checkpoint, name, &tensors));
+    const auto it = scaled.find(name.substr(prefix.size()));
+    if (it != scaled.end()) tensors.back().scaled = &it->second;
   }
   for (const TensorSpec& part : config.blocks[layer].tensors) {
     const std::string stored = prefix + part.stored.name;

@@ -15,9 +15,11 @@
 namespace uniquanf {
 
 // Layer `layer`: the packed tensors of the modules in `packed` (by module name), and the source's
-// tensors of that layer as they are, except the weights that are packed.
+// tensors of that layer as they are, except the weights that are packed, and those in `scaled`, by
+// stored name inside the layer, with these bytes.
 absl::StatusOr<std::string> BuildLayerShard(const Checkpoint& checkpoint, int layer,
-                                            const std::map<std::string, PackedLinear>& packed);
+                                            const std::map<std::string, PackedLinear>& packed,
+                                            const std::map<std::string, std::string>& scaled);
 
 // Embedding, final norm, LM head: every tensor of the source that belongs to no layer, streamed.
 absl::Status WriteOuterShard(const Checkpoint& checkpoint, ObjectWriter* out,

@@ -1,6 +1,7 @@
 #include "worker/task/layer_store.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <tuple>
 #include <utility>
@@ -52,6 +53,30 @@ double StoredError(const PackedLinear& packed, const std::vector<float>& weight)
   return sum / static_cast<double>(weight.size());
 }
 
+// Groups that fp16 cannot say: a scale or the shift loses more than 2^-9 of the group's largest
+// weight by being stored, because it is too small (what is too large is counted when it is packed).
+int64_t CountUnderflowed(const UnifiedLinear& unified, const std::vector<float>& weight) {
+  constexpr float kLargestLoss = 0x1p-9f, kLargestFloat16 = 65504;
+  const int64_t g = unified.group_size;
+  int64_t count = 0;
+  for (size_t group = 0; group < unified.shift.size(); ++group) {
+    float largest = 0;
+    for (int64_t i = 0; i < g; ++i) {
+      largest = std::max(largest, std::fabs(weight[static_cast<int64_t>(group) * g + i]));
+    }
+    const auto loses = [&](float value) {
+      return std::fabs(value) <= kLargestFloat16 &&
+             std::fabs(StoredScale(value) - value) > kLargestLoss * largest;
+    };
+    bool lost = loses(unified.shift[group]);
+    for (int i = 0; i < unified.bits; ++i) {
+      lost = lost || loses(unified.alpha[group * unified.bits + i]);
+    }
+    if (largest > 0 && lost) ++count;
+  }
+  return count;
+}
+
 // The stored weights of one layer in place of those it was trained with.
 absl::Status WriteStored(Backend* backend, const UnifiedLinear& unified,
                          const QuantizerState& state, Tensor* weight) {
@@ -85,6 +110,12 @@ StoringShard::StoringShard(std::shared_ptr<const LayerTask> task,
       std::async(std::launch::async, [this] { return WeightsDigest(task_->block(), *original_); });
 }
 
+void StoringShard::SetScaled(std::map<int, std::vector<float>> scaled,
+                             std::map<std::string, std::string> scaled_bytes) {
+  scaled_ = std::move(scaled);
+  scaled_bytes_ = std::move(scaled_bytes);
+}
+
 void StoringShard::Pack(int l, UnifiedLinear unified) {
   packing_[l] = std::async(std::launch::async, [this, l, unified = std::move(unified)] {
     packed_[l] = uniquanf::Pack(unified);
@@ -93,7 +124,12 @@ void StoringShard::Pack(int l, UnifiedLinear unified) {
     module.bits = unified.bits;
     module.group_size = unified.group_size;
     module.num_saturated = packed_[l].num_saturated;
-    module.weight_error = StoredError(packed_[l], (*original_)[task_->block().linears[l]]);
+    const int tensor = task_->block().linears[l];
+    const auto scaled = scaled_.find(tensor);
+    const std::vector<float>& weight =
+        scaled == scaled_.end() ? (*original_)[tensor] : scaled->second;
+    module.weight_error = StoredError(packed_[l], weight);
+    module.num_underflowed = CountUnderflowed(unified, weight);
   });
 }
 
@@ -108,8 +144,9 @@ absl::Status StoringShard::StoreShard() {
     packing_[l].get();
     packed.emplace(task_->modules[l], std::move(packed_[l]));
   }
-  UQ_ASSIGN_OR_RETURN(const std::string bytes,
-                      BuildLayerShard(*task_->context.checkpoint, task_->at.layer, packed));
+  UQ_ASSIGN_OR_RETURN(
+      const std::string bytes,
+      BuildLayerShard(*task_->context.checkpoint, task_->at.layer, packed, scaled_bytes_));
   stored_.size_bytes = bytes.size();
   UQ_ASSIGN_OR_RETURN(stored_.sha256, PutContent(task_->env.work.get(), bytes));
   UQ_CRASH_POINT("layer.shard_stored");
@@ -124,6 +161,7 @@ absl::StatusOr<StoredShard> StoringShard::Wait() {
 
 absl::Status StartStoring(const LayerTask& task, Optimized* optimized, StoringShard* storing) {
   const BlockSpec& block = task.block();
+  storing->SetScaled(std::move(optimized->scaled), std::move(optimized->scaled_bytes));
   for (int l = 0; l < block.num_linears(); ++l) {
     std::optional<QuantizerState>& state = optimized->states[l];
     if (!state) continue;

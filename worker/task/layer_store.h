@@ -4,6 +4,7 @@
 #define UNIQUANF_WORKER_TASK_LAYER_STORE_H_
 
 #include <future>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -16,7 +17,7 @@
 namespace uniquanf {
 
 struct StoredShard {
-  std::string weights_sha256;         // of the original linear weights
+  std::string weights_sha256;         // of the original linear weights, unscaled
   std::vector<ModuleResult> modules;  // by linear
   std::string sha256;                 // the shard's, an object of the work store
   uint64_t size_bytes = 0;
@@ -31,6 +32,9 @@ class StoringShard {
   StoringShard(const StoringShard&) = delete;
   StoringShard& operator=(const StoringShard&) = delete;
 
+  // Tensors of the original that were scaled (Optimized). Call before Pack.
+  void SetScaled(std::map<int, std::vector<float>> scaled,
+                 std::map<std::string, std::string> scaled_bytes);
   // Starts to pack linear layer l; those that are not given stay in full precision.
   void Pack(int l, UnifiedLinear unified);
   // Starts to write, as soon as everything is packed. Call once, after the last Pack.
@@ -45,6 +49,8 @@ class StoringShard {
   const std::shared_ptr<const HostBlock> original_;
   StoredShard stored_;
   std::vector<PackedLinear> packed_;  // by linear
+  std::map<int, std::vector<float>> scaled_;
+  std::map<std::string, std::string> scaled_bytes_;
   // Last, so that what runs in other threads is waited for before what it uses goes.
   std::future<std::string> weights_sha256_;
   std::vector<std::future<void>> packing_;

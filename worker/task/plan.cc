@@ -7,6 +7,7 @@
 #include "common/base/digest.h"
 #include "common/base/json_util.h"
 #include "common/base/status.h"
+#include "common/spec/spec_fields.h"
 
 namespace uniquanf {
 namespace {
@@ -64,6 +65,7 @@ std::string Plan::ToJson() const {
   json["evaluation_sha256"] = evaluation_sha256;
   json["num_evaluation_tokens"] = num_evaluation_tokens;
   if (!warnings.empty()) json["warnings"] = warnings;
+  if (!allocation.empty()) json["allocation"] = allocation;
   return json.dump();
 }
 
@@ -90,12 +92,32 @@ absl::StatusOr<Plan> Plan::FromJson(absl::string_view text) {
   reader.Read("evaluation_sha256", kRequired, &plan.evaluation_sha256);
   reader.Read("num_evaluation_tokens", kRequired, &plan.num_evaluation_tokens);
   reader.Read("warnings", JsonObjectReader::kOptional, &plan.warnings);
+  const nlohmann::json* allocation = reader.ReadObject("allocation", JsonObjectReader::kOptional);
   UQ_RETURN_IF_ERROR(reader.Finish());
+  if (allocation != nullptr) {
+    JsonObjectReader bits(*allocation, "allocation", kReason);
+    for (const auto& [module, value] : allocation->items()) {
+      bits.Read(module.c_str(), kRequired, &plan.allocation[module]);
+    }
+    UQ_RETURN_IF_ERROR(bits.Finish());
+    for (const auto& [module, value] : plan.allocation) {
+      if (value >= kMinBits && value <= kMaxBits) continue;
+      return InvalidInput(kReason, absl::StrCat("the plan gives ", module, " ", value, " bits"));
+    }
+  }
   UQ_ASSIGN_OR_RETURN(plan.spec, QuantizationSpec::FromJson(spec->dump()));
   // A job that was prepared before the field was there goes on as it began.
   if (!spec->contains("initialization")) plan.spec.initialization = Initialization::kPlain;
+  if (!spec->contains("folding")) plan.spec.folding = Folding::kOff;
   UQ_RETURN_IF_ERROR(CheckNumbers(plan));
   return plan;
+}
+
+ModuleSettings SettingsOf(const Plan& plan, const std::string& module_name) {
+  ModuleSettings settings = SettingsForModule(plan.spec, module_name);
+  const auto allocated = plan.allocation.find(module_name);
+  if (allocated != plan.allocation.end()) settings.bits = allocated->second;
+  return settings;
 }
 
 bool NeedsQuantizedInputs(const QuantizationSpec& spec) {
@@ -103,8 +125,7 @@ bool NeedsQuantizedInputs(const QuantizationSpec& spec) {
 }
 
 int64_t NumSteps(const Plan& plan) {
-  return NeedsReconstruction(plan.spec) ? plan.spec.epochs * plan.num_samples / plan.spec.batch_size
-                                        : 0;
+  return Trains(plan.spec) ? plan.spec.epochs * plan.num_samples / plan.spec.batch_size : 0;
 }
 
 int NumRounds(const Plan& plan) {

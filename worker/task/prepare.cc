@@ -136,6 +136,10 @@ absl::StatusOr<PrepareOutcome> RunPrepare(const QuantizationSpec& spec,
                       Checkpoint::Open(store, /*allow_quantized=*/false));
   const ModelConfig& config = checkpoint->config();
   UQ_RETURN_IF_ERROR(CheckModules(spec, config));
+  if (HasBudget(spec)) {
+    return InvalidInput("INVALID_SPEC",
+                        "average_bits and artifact_size are not supported by this worker");
+  }
 
   Plan plan;
   plan.spec = spec;

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "common/base/format_bytes.h"
 
@@ -171,18 +172,24 @@ std::string Summary(const Plan& plan, const FinalizeOutcome& outcome) {
   return html + "</table>";
 }
 
-std::string LayerTable(const FinalizeOutcome& outcome) {
+std::string LayerTable(const FinalizeOutcome& outcome, const std::vector<LayerResult>& results) {
   std::string html =
       "<h2>Layers</h2><div class=\"scroll\"><table><tr><th>Layer</th><th>Bits</th><th>Initial "
-      "error</th><th>Stored error</th><th>Ratio</th><th>Seconds</th></tr>";
-  for (const LayerReport& layer : outcome.report.layers) {
+      "error</th><th>Stored error</th><th>Ratio</th><th>Seconds</th><th></th></tr>";
+  for (size_t i = 0; i < outcome.report.layers.size(); ++i) {
+    const LayerReport& layer = outcome.report.layers[i];
+    std::vector<std::string> notes;
+    if (results[i].kept_start) notes.emplace_back("stored as it began");
+    if (results[i].num_folded > 0) {
+      notes.push_back(absl::StrCat(results[i].num_folded, " channels folded"));
+    }
     const double ratio = layer.initial_loss > 0 ? layer.final_loss / layer.initial_loss : 0;
     absl::StrAppendFormat(&html,
                           "<tr><td>%d</td><td>%d</td><td>%s</td><td>%s</td><td>%s</td>"
-                          "<td>%.1f</td></tr>",
+                          "<td>%.1f</td><td>%s</td></tr>",
                           layer.layer, layer.bits, Number(layer.initial_loss),
                           Number(layer.final_loss), Number(ratio),
-                          absl::ToDoubleSeconds(layer.duration));
+                          absl::ToDoubleSeconds(layer.duration), absl::StrJoin(notes, "; "));
   }
   return html + "</table></div>";
 }
@@ -199,7 +206,7 @@ std::string RenderReportHtml(const Plan& plan, const FinalizeOutcome& outcome,
     absl::StrAppend(&html, "<p class=\"warn\">Warning: ", Escape(warning), "</p>");
   }
   absl::StrAppend(&html, Summary(plan, outcome), LossCurves(layers), LayerErrors(layers),
-                  LayerTable(outcome), "</body></html>\n");
+                  LayerTable(outcome, layers), "</body></html>\n");
   return html;
 }
 
