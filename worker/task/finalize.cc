@@ -118,13 +118,7 @@ class FinalizeRun {
       }
       manifest_.layers.push_back({result.layer, result.initial_loss, result.final_loss});
     }
-    const ModelConfig& config = context_.checkpoint->config();
-    ManifestModule head;
-    head.name = config.ends.head;
-    head.num_outputs = config.vocab_size;
-    head.num_inputs = config.hidden_size;
-    head.reason = config.ends.tied ? kTiedReason : "outside the decoder blocks";
-    manifest_.modules.push_back(std::move(head));
+    manifest_.modules.push_back(HeadModule(context_.checkpoint->config()));
   }
 
   absl::Status WriteFiles() {

@@ -48,14 +48,38 @@ std::string PartOf(const std::string& bytes, const ShardTensor& tensor) {
   return part;
 }
 
-absl::Status WriteShard(const std::vector<ShardTensor>& tensors, ObjectWriter* out) {
+std::vector<SafetensorsWriter::Declaration> Declarations(const std::vector<ShardTensor>& tensors) {
   std::vector<SafetensorsWriter::Declaration> declarations;
   for (const ShardTensor& tensor : tensors) declarations.push_back(tensor.declaration);
   SafetensorsWriter::SortForAlignment(&declarations);
+  return declarations;
+}
+
+absl::StatusOr<std::unique_ptr<SafetensorsWriter>> NewWriter(
+    const std::vector<SafetensorsWriter::Declaration>& declarations, ObjectWriter* out) {
+  return SafetensorsWriter::Create(out, declarations, {{"format", "pt"}});
+}
+
+absl::StatusOr<ShardSize> SizeOf(const std::vector<ShardTensor>& tensors) {
+  ShardSize size;
+  StringWriter header;
+  UQ_RETURN_IF_ERROR(NewWriter(Declarations(tensors), &header).status());
+  for (const ShardTensor& tensor : tensors) {
+    UQ_ASSIGN_OR_RETURN(const uint64_t bytes,
+                        TensorBytes(tensor.declaration.dtype, tensor.declaration.shape));
+    size.tensor_bytes += bytes;
+    size.tensors.push_back(tensor.declaration.name);
+  }
+  size.file_bytes = header.bytes().size() + size.tensor_bytes;
+  return size;
+}
+
+absl::Status WriteShard(const std::vector<ShardTensor>& tensors, ObjectWriter* out) {
+  const std::vector<SafetensorsWriter::Declaration> declarations = Declarations(tensors);
   std::map<std::string, const ShardTensor*> by_name;
   for (const ShardTensor& tensor : tensors) by_name[tensor.declaration.name] = &tensor;
   UQ_ASSIGN_OR_RETURN(const std::unique_ptr<SafetensorsWriter> writer,
-                      SafetensorsWriter::Create(out, declarations, {{"format", "pt"}}));
+                      NewWriter(declarations, out));
   for (const SafetensorsWriter::Declaration& declaration : declarations) {
     const std::string& name = declaration.name;
     const ShardTensor& tensor = *by_name.at(name);
@@ -74,11 +98,10 @@ absl::Status WriteShard(const std::vector<ShardTensor>& tensors, ObjectWriter* o
   return writer->Finish();
 }
 
-}  // namespace
-
-absl::StatusOr<std::string> BuildLayerShard(const Checkpoint& checkpoint, int layer,
-                                            const std::map<std::string, PackedLinear>& packed,
-                                            const std::map<std::string, std::string>& scaled) {
+// `packed` and `scaled` are referred to.
+absl::StatusOr<std::vector<ShardTensor>> LayerTensors(
+    const Checkpoint& checkpoint, int layer, const std::map<std::string, PackedLinear>& packed,
+    const std::map<std::string, std::string>& scaled) {
   std::vector<ShardTensor> tensors;
   const ModelConfig& config = checkpoint.config();
   const std::string prefix = config.LayerPrefix(layer);
@@ -111,6 +134,25 @@ absl::StatusOr<std::string> BuildLayerShard(const Checkpoint& checkpoint, int la
     tensors.back().declaration.name = OwnTensorName(prefix, part);
     tensors.back().declaration.shape = part.shape;
   }
+  return tensors;
+}
+
+absl::StatusOr<std::vector<ShardTensor>> OuterTensors(const Checkpoint& checkpoint) {
+  std::vector<ShardTensor> tensors;
+  for (const std::string& name : checkpoint.TensorNames()) {
+    if (checkpoint.config().LayerOf(name) >= 0) continue;
+    UQ_RETURN_IF_ERROR(AddRaw(checkpoint, name, &tensors));
+  }
+  return tensors;
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> BuildLayerShard(const Checkpoint& checkpoint, int layer,
+                                            const std::map<std::string, PackedLinear>& packed,
+                                            const std::map<std::string, std::string>& scaled) {
+  UQ_ASSIGN_OR_RETURN(const std::vector<ShardTensor> tensors,
+                      LayerTensors(checkpoint, layer, packed, scaled));
   uint64_t size_bytes = kHeaderRoom;
   for (const ShardTensor& tensor : tensors) {
     UQ_ASSIGN_OR_RETURN(const uint64_t bytes,
@@ -124,13 +166,24 @@ absl::StatusOr<std::string> BuildLayerShard(const Checkpoint& checkpoint, int la
 
 absl::Status WriteOuterShard(const Checkpoint& checkpoint, ObjectWriter* out,
                              std::vector<std::string>* names) {
-  std::vector<ShardTensor> tensors;
-  for (const std::string& name : checkpoint.TensorNames()) {
-    if (checkpoint.config().LayerOf(name) >= 0) continue;
-    UQ_RETURN_IF_ERROR(AddRaw(checkpoint, name, &tensors));
-    if (names != nullptr) names->push_back(name);
+  UQ_ASSIGN_OR_RETURN(const std::vector<ShardTensor> tensors, OuterTensors(checkpoint));
+  if (names != nullptr) {
+    for (const ShardTensor& tensor : tensors) names->push_back(tensor.declaration.name);
   }
   return WriteShard(tensors, out);
+}
+
+absl::StatusOr<ShardSize> LayerShardSize(const Checkpoint& checkpoint, int layer,
+                                         const std::map<std::string, PackedLinear>& packed) {
+  const std::map<std::string, std::string> none;
+  UQ_ASSIGN_OR_RETURN(const std::vector<ShardTensor> tensors,
+                      LayerTensors(checkpoint, layer, packed, none));
+  return SizeOf(tensors);
+}
+
+absl::StatusOr<ShardSize> OuterShardSize(const Checkpoint& checkpoint) {
+  UQ_ASSIGN_OR_RETURN(const std::vector<ShardTensor> tensors, OuterTensors(checkpoint));
+  return SizeOf(tensors);
 }
 
 }  // namespace uniquanf

@@ -25,6 +25,16 @@ absl::StatusOr<std::string> BuildLayerShard(const Checkpoint& checkpoint, int la
 absl::Status WriteOuterShard(const Checkpoint& checkpoint, ObjectWriter* out,
                              std::vector<std::string>* names);
 
+// How large a shard is and what it holds, from declarations alone.
+struct ShardSize {
+  uint64_t file_bytes = 0, tensor_bytes = 0;  // the whole file; its tensors
+  std::vector<std::string> tensors;
+};
+// `packed` need their bits and shapes only.
+absl::StatusOr<ShardSize> LayerShardSize(const Checkpoint& checkpoint, int layer,
+                                         const std::map<std::string, PackedLinear>& packed);
+absl::StatusOr<ShardSize> OuterShardSize(const Checkpoint& checkpoint);
+
 }  // namespace uniquanf
 
 #endif  // UNIQUANF_WORKER_TASK_LAYER_SHARD_H_

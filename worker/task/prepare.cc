@@ -8,6 +8,7 @@
 #include "common/base/digest.h"
 #include "common/base/status.h"
 #include "common/object_store/caching_store.h"
+#include "worker/task/allocate_bits.h"
 #include "worker/task/content_store.h"
 #include "worker/task/memory_plan.h"
 #include "worker/task/output.h"
@@ -75,9 +76,10 @@ absl::StatusOr<CalibrationTokens> LoadCalibration(const QuantizationSpec& spec,
   return CalibrationTokens{packed.num_sequences, packed.sequence_length, std::move(packed.ids)};
 }
 
-absl::Status PrepareCalibration(const QuantizationSpec& spec, const ModelConfig& config,
+absl::Status PrepareCalibration(const QuantizationSpec& spec, const Checkpoint& checkpoint,
                                 const TaskEnvironment& env, ObjectStore* model, Plan* plan) {
-  if (!NeedsReconstruction(spec)) return absl::OkStatus();
+  const ModelConfig& config = checkpoint.config();
+  if (!NeedsReconstruction(spec) && !HasBudget(spec)) return absl::OkStatus();
   UQ_ASSIGN_OR_RETURN(const CalibrationTokens tokens,
                       LoadCalibration(spec, config, env, model, plan));
   if (tokens.sequence_length > config.max_position_embeddings) {
@@ -99,6 +101,9 @@ absl::Status PrepareCalibration(const QuantizationSpec& spec, const ModelConfig&
   plan->sequence_length = tokens.sequence_length;
   UQ_ASSIGN_OR_RETURN(plan->calibration_sha256,
                       PutContent(env.work.get(), TokensToBytes(tokens.ids)));
+  if (HasBudget(spec)) {
+    UQ_ASSIGN_OR_RETURN(plan->allocation, AllocateBits(*plan, checkpoint, tokens.ids, env));
+  }
   return absl::OkStatus();
 }
 
@@ -136,11 +141,6 @@ absl::StatusOr<PrepareOutcome> RunPrepare(const QuantizationSpec& spec,
                       Checkpoint::Open(store, /*allow_quantized=*/false));
   const ModelConfig& config = checkpoint->config();
   UQ_RETURN_IF_ERROR(CheckModules(spec, config));
-  if (HasBudget(spec)) {
-    return InvalidInput("INVALID_SPEC",
-                        "average_bits and artifact_size are not supported by this worker");
-  }
-
   Plan plan;
   plan.spec = spec;
   plan.device = DeviceName(env.backend->kind());
@@ -148,7 +148,7 @@ absl::StatusOr<PrepareOutcome> RunPrepare(const QuantizationSpec& spec,
   plan.num_layers = config.num_layers;
   plan.config_sha256 = Sha256Hex(checkpoint->config_json());
   plan.tensors_sha256 = TensorsDigest(*checkpoint, &plan.model_size_bytes);
-  UQ_RETURN_IF_ERROR(PrepareCalibration(spec, config, env, store.get(), &plan));
+  UQ_RETURN_IF_ERROR(PrepareCalibration(spec, *checkpoint, env, store.get(), &plan));
   UQ_RETURN_IF_ERROR(PrepareEvaluation(spec, config, env, store.get(), &plan));
 
   PrepareOutcome outcome;

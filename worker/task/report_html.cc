@@ -153,7 +153,13 @@ std::string Summary(const Plan& plan, const FinalizeOutcome& outcome) {
   std::string html = "<table>";
   absl::StrAppend(
       &html, Row("Method", QuantizationMethodName(spec.method)),
-      Row("Bits", absl::StrCat(spec.bits)),
+      Row("Bits", spec.average_bits > 0
+                      ? absl::StrFormat("spread over the modules, %g stored bits a weight at most",
+                                        spec.average_bits)
+                  : spec.artifact_size > 0
+                      ? absl::StrCat("spread over the modules, ", spec.artifact_size,
+                                     " bytes of files at most")
+                      : absl::StrCat(spec.bits)),
       Row("Group size", spec.group_size == 0 ? "per row" : absl::StrCat(spec.group_size)),
       Row("Stored bits a quantized weight", Number(outcome.report.average_bits)));
   if (outcome.report.perplexity_before.has_value()) {
@@ -194,6 +200,15 @@ std::string LayerTable(const FinalizeOutcome& outcome, const std::vector<LayerRe
   return html + "</table></div>";
 }
 
+std::string AllocationTable(const Plan& plan) {
+  if (plan.allocation.empty()) return "";
+  std::string html = "<h2>Bits by the budget</h2><div class=\"scroll\"><table>";
+  for (const auto& [module, bits] : plan.allocation) {
+    absl::StrAppend(&html, Row(module, absl::StrCat(bits)));
+  }
+  return html + "</table></div>";
+}
+
 }  // namespace
 
 std::string RenderReportHtml(const Plan& plan, const FinalizeOutcome& outcome,
@@ -206,7 +221,7 @@ std::string RenderReportHtml(const Plan& plan, const FinalizeOutcome& outcome,
     absl::StrAppend(&html, "<p class=\"warn\">Warning: ", Escape(warning), "</p>");
   }
   absl::StrAppend(&html, Summary(plan, outcome), LossCurves(layers), LayerErrors(layers),
-                  LayerTable(outcome, layers), "</body></html>\n");
+                  LayerTable(outcome, layers), AllocationTable(plan), "</body></html>\n");
   return html;
 }
 
