@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "common/base/status.h"
 #include "common/base/violations.h"
 #include "common/spec/glob.h"
@@ -139,17 +140,16 @@ absl::string_view LayerScheduleName(LayerSchedule schedule) {
 }
 
 bool NeedsReconstruction(const QuantizationSpec& spec) {
-  for (const MethodRow& row : kQuantizationMethods) {
-    if (row.value == spec.method) return row.reconstructs && spec.epochs > 0;
-  }
-  return false;
+  const MethodRow& row = RowOf(spec.method);
+  return row.calibrates && (!row.trains || spec.epochs > 0);
 }
 
 bool Distills(const QuantizationSpec& spec) { return spec.distill_window > 0; }
 
 bool NeedsCalibration(const QuantizationSpec& spec) {
-  return NeedsReconstruction(spec) || Distills(spec);
+  return NeedsReconstruction(spec) || Distills(spec) || HasBudget(spec);
 }
+bool Trains(const QuantizationSpec& spec) { return RowOf(spec.method).trains && spec.epochs > 0; }
 
 absl::Status QuantizationSpec::Validate() const {
   Violations violations;
@@ -162,11 +162,11 @@ absl::Status QuantizationSpec::Validate() const {
         absl::StrCat("calibration_uri is empty; ",
                      Distills(*this) ? "distillation (distill_window)"
                                      : absl::StrCat("the method ", QuantizationMethodName(method)),
-                     " needs calibration data", Distills(*this) ? "" : " unless epochs is 0",
+                     " needs calibration data",
+                     !Distills(*this) && RowOf(method).trains ? " unless epochs is 0" : "",
                      "; the model can write its own (self_samples)"));
   }
-  if (Distills(*this) &&
-      (method == QuantizationMethod::kRtn || method == QuantizationMethod::kFlexround)) {
+  if (Distills(*this) && RowOf(method).uniform) {
     violations.Add(kReason, "distill_window",
                    absl::StrCat("distill_window = ", distill_window,
                                 ": distillation trains levels that the method ",
@@ -197,6 +197,26 @@ absl::Status QuantizationSpec::Validate() const {
   if (!evaluation_uri.empty() && evaluation_entry.empty()) {
     violations.Add(kReason, "evaluation_entry",
                    "evaluation_entry is empty; it is required beside evaluation_uri");
+  }
+  if (levels != Levels::kAny && !RowOf(method).uniform) {
+    std::vector<absl::string_view> uniform;
+    for (const MethodRow& row : kQuantizationMethods) {
+      if (row.uniform) uniform.push_back(row.name);
+    }
+    violations.Add(
+        kReason, "levels",
+        absl::StrCat("levels is ", EnumName(kLevels, levels), ", but the levels of ",
+                     QuantizationMethodName(method),
+                     " are no grid; methods whose levels are one: ", absl::StrJoin(uniform, ", ")));
+  }
+  if (average_bits > 0 && artifact_size > 0) {
+    violations.Add(kReason, "artifact_size",
+                   "average_bits and artifact_size are both given; a job has one budget");
+  }
+  if (HasBudget(*this) && calibration_uri.empty() && self_samples == 0) {
+    violations.Add(
+        kReason, "calibration_uri",
+        "calibration_uri is empty; bits are spread by what they cost on calibration data");
   }
   if (num_samples > 0 && batch_size > num_samples) {
     violations.Add(kReason, "batch_size",

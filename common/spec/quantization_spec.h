@@ -81,6 +81,17 @@ struct CalibrationShare {
   bool operator==(const CalibrationShare&) const = default;
 };
 
+// Which levels a group may have.
+enum class Levels {
+  kAny,      // the method's own
+  kUniform,  // Δ·(c − z), z whole and in 0 .. 2^n − 1: exact in the formats that hold such grids
+  kSymmetric,  // the same with z = 2^(n−1)
+};
+
+// Whether channels that stand out are scaled before a block is quantized, by powers of two that a
+// norm or the layer before takes back (worker/quant/folding.h).
+enum class Folding { kAuto, kOff };
+
 // Settings for the modules whose name matches `pattern`; the first override that matches wins.
 struct ModuleOverride {
   static constexpr int kJobsBits = 0;
@@ -114,7 +125,10 @@ struct QuantizationSpec {
 
   QuantizationMethod method = QuantizationMethod::kUniquanf;
   int bits = 4;
+  double average_bits = 0;    // at most one of these two is not 0
+  int64_t artifact_size = 0;  // bytes
   int64_t group_size = 0;
+  Levels levels = Levels::kAny;
   std::vector<ModuleOverride> overrides;
 
   int64_t self_samples = 0;  // sequences that the original model writes itself
@@ -126,6 +140,7 @@ struct QuantizationSpec {
   double uniform_learning_rate = 5e-3;  // u_lr: log Δ, s2, s3
   double binary_learning_rate = 5e-4;   // b_lr: α
   Initialization initialization = Initialization::kActivationAware;
+  Folding folding = Folding::kAuto;
   int grid_steps = 1;           // G
   int alternating_rounds = 15;  // T
   int remap_period = 2;         // p
@@ -164,6 +179,12 @@ struct QuantizationSpec {
 
 // Whether `spec` optimizes blocks on calibration data (else a layer needs nothing but its weights).
 bool NeedsReconstruction(const QuantizationSpec& spec);
+// ... in steps.
+bool Trains(const QuantizationSpec& spec);
+// Whether bits are spread over the modules.
+inline bool HasBudget(const QuantizationSpec& spec) {
+  return spec.average_bits > 0 || spec.artifact_size > 0;
+}
 
 // Whether windows of layers are distilled after the layers.
 bool Distills(const QuantizationSpec& spec);

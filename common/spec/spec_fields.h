@@ -75,6 +75,22 @@ inline constexpr EnumRow<TextSpecialTokens> kTextSpecialTokens[] = {
     {TextSpecialTokens::kOmit, "omit", "none are added"},
 };
 
+inline constexpr EnumRow<Levels> kLevels[] = {
+    {Levels::kAny, "any", "the method's own"},
+    {Levels::kUniform, "uniform",
+     "a uniform grid with a whole zero point, so that exports to formats that hold such grids are "
+     "exact (flexround, rtn, gptq, awq)"},
+    {Levels::kSymmetric, "symmetric", "the same with the zero point in the middle"},
+};
+
+inline constexpr EnumRow<Folding> kFoldings[] = {
+    {Folding::kAuto, "auto",
+     "channels whose inputs stand out are scaled by exact powers of two, which norms and the "
+     "layers "
+     "before take back"},
+    {Folding::kOff, "off", "never"},
+};
+
 // In every row: `name` is the field's in JSON and in the proto (where an enum's values are the
 // names in capitals); the flag is FlagName(name). `help` completes "FIELD: ...".
 
@@ -102,6 +118,9 @@ struct NumberField {
   const char* help;
   bool later = false;  // left out of the JSON where it has its default
 };
+
+// A number of bytes; its flag also takes units.
+struct BytesField : NumberField<int64_t> {};
 
 template <typename Row, typename E>
 struct EnumField {
@@ -199,9 +218,20 @@ void VisitSpecFields(Visitor&& v) {
   v(EnumField<MethodRow, QuantizationMethod>{"method", &S::method, kQuantizationMethods,
                                              Section::kHow, "how weights are quantized"});
   v(NumberField<int>{"bits", &S::bits, kMinBits, kMaxBits, "", Section::kHow, "bits a weight"});
+  v(NumberField<double>{"average_bits", &S::average_bits, 0, 16, "all modules have the same bits",
+                        Section::kHow,
+                        "stored bits a quantized weight, scales included, spread over the modules "
+                        "by what they cost; never more",
+                        /*later=*/true});
+  v(BytesField{{"artifact_size", &S::artifact_size, 0, int64_t{1} << 50,
+                "all modules have the same bits", Section::kHow,
+                "bytes of the artifact's files, spread likewise; never more",
+                /*later=*/true}});
   v(NumberField<int64_t>{
       "group_size", &S::group_size, 0, kMaxGroupSize, "the row", Section::kHow,
       "weights of a row that share scales; divides every quantized layer's input width"});
+  v(EnumField<EnumRow<Levels>, Levels>{"levels", &S::levels, kLevels, Section::kHow,
+                                       "which levels a group may have", /*later=*/true});
   v(OverridesField{"overrides", &S::overrides, 10000, Section::kHow, "override",
                    "other settings for the modules whose full name matches the pattern"});
 
@@ -229,6 +259,8 @@ void VisitSpecFields(Visitor&& v) {
   v(EnumField<EnumRow<Initialization>, Initialization>{"initialization", &S::initialization,
                                                        kInitializations, Section::kOptimization,
                                                        "where each group's quantizer starts"});
+  v(EnumField<EnumRow<Folding>, Folding>{"folding", &S::folding, kFoldings, Section::kOptimization,
+                                         "outlier channels"});
   v(NumberField<int>{"grid_steps", &S::grid_steps, 0, 1000, "", Section::kOptimization,
                      "grid search steps G of the initialization"});
   v(NumberField<int>{"alternating_rounds", &S::alternating_rounds, 0, 1000, "",

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <iterator>
 #include <memory>
+#include <optional>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "common/base/format_bytes.h"
 #include "common/base/read_file.h"
 #include "common/base/status.h"
 #include "common/spec/spec_fields.h"
@@ -84,6 +86,24 @@ class FlagAdder {
   }
   void operator()(const NumberField<int>& field) const { AddNumber(field, &FlagSet::Int); }
   void operator()(const NumberField<int64_t>& field) const { AddNumber(field, &FlagSet::Int64); }
+  void operator()(const BytesField& field) const {
+    if (field.section != section_) return;
+    int64_t* const value = &(spec_->*field.member);
+    flags_->Custom(FlagName(field.name), "BYTES", absl::StrCat(*value),
+                   absl::StrCat(field.help, "; units as in 4.2GB or 500MiB; ",
+                                SpecRange(field.min, field.max, field.zero)),
+                   [value, field](absl::string_view text) {
+                     const std::optional<int64_t> bytes = ParseBytes(text);
+                     if (!bytes.has_value() || *bytes < field.min || *bytes > field.max) {
+                       return InvalidInput(
+                           kReason,
+                           absl::StrCat("allowed: ", SpecRange(field.min, field.max, field.zero),
+                                        ", with B, kB, MB, GB, TB, KiB, MiB, GiB or TiB"));
+                     }
+                     *value = *bytes;
+                     return absl::OkStatus();
+                   });
+  }
   void operator()(const NumberField<uint64_t>& field) const { AddNumber(field, &FlagSet::Uint64); }
   void operator()(const NumberField<double>& field) const { AddNumber(field, &FlagSet::Double); }
   template <typename Row, typename E>

@@ -258,8 +258,12 @@ class QuantizeRun {
       UQ_RETURN_IF_ERROR(work_->RecordFinished(prepared_.plan_sha256, key, result));
       absl::MutexLock lock(&mutex_);
       if (outcome.initial_loss > 0) {
-        progress_.Print(absl::StrFormat("%s: block error %.3e -> %.3e", name, outcome.initial_loss,
-                                        outcome.final_loss));
+        progress_.Print(absl::StrCat(
+            absl::StrFormat("%s: block error %.3e -> %.3e", name, outcome.initial_loss,
+                            outcome.final_loss),
+            outcome.kept_start ? ", stored as it began" : "",
+            outcome.num_folded > 0 ? absl::StrCat(", ", outcome.num_folded, " channels folded")
+                                   : ""));
       }
     } else {
       UQ_RETURN_IF_ERROR(

@@ -10,6 +10,7 @@
 #include "common/base/check.h"
 #include "common/base/status.h"
 #include "worker/quant/gradient_memory.h"
+#include "worker/quant/kept_start.h"
 #include "worker/quant/staged_batch.h"
 #include "worker/quant/step_schedule.h"
 
@@ -75,12 +76,6 @@ class Reconstruction {
   absl::Status RunRecorded(std::unique_ptr<CapturedSequence>* sequence,
                            const std::function<void()>& issue);
   absl::StatusOr<double> EvaluateLoss();
-  // What training changes of a state that starts with s2 = s3 = 0; its codes follow.
-  struct Start {
-    Tensor log_delta, alpha;
-  };
-  absl::StatusOr<std::vector<Start>> SaveStart();
-  absl::Status ReturnToStart(const std::vector<Start>& start);
   // Copies the losses of steps [begin, end) to the result: means over the step's parts.
   absl::Status FetchLosses(int64_t begin, int64_t end, std::vector<float>* losses);
 
@@ -230,43 +225,13 @@ absl::Status Reconstruction::FetchLosses(int64_t begin, int64_t end, std::vector
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<Reconstruction::Start>> Reconstruction::SaveStart() {
-  std::vector<Start> start(states_.size());
-  for (size_t l = 0; l < states_.size(); ++l) {
-    if (states_[l] == nullptr) continue;
-    const std::pair<const Tensor*, Tensor*> arrays[] = {
-        {&states_[l]->log_delta, &start[l].log_delta}, {&states_[l]->alpha, &start[l].alpha}};
-    for (const auto& [from, to] : arrays) {
-      UQ_ASSIGN_OR_RETURN(*to, Tensor::Allocate(backend_, DType::kFloat32, from->shape()));
-      UQ_RETURN_IF_ERROR(backend_->CopyOnDevice(to->data(), from->data(), from->size_bytes()));
-    }
-  }
-  return start;
-}
-
-absl::Status Reconstruction::ReturnToStart(const std::vector<Start>& start) {
-  for (size_t l = 0; l < states_.size(); ++l) {
-    QuantizerState* const state = states_[l];
-    if (state == nullptr) continue;
-    UQ_RETURN_IF_ERROR(backend_->CopyOnDevice(state->log_delta.data(), start[l].log_delta.data(),
-                                              state->log_delta.size_bytes()));
-    UQ_RETURN_IF_ERROR(backend_->CopyOnDevice(state->alpha.data(), start[l].alpha.data(),
-                                              state->alpha.size_bytes()));
-    for (Tensor* zero : {&state->log_scale_group, &state->log_scale_weight}) {
-      UQ_RETURN_IF_ERROR(backend_->FillZero(zero->data(), zero->size_bytes()));
-    }
-    Forward(backend_, Mapping::kDirect, state, &(*weights_)[block_.linears[l]]);
-  }
-  return backend_->Synchronize();
-}
-
 absl::StatusOr<ReconstructResult> Reconstruction::Run(
     const std::function<void(const ReconstructProgress&)>& progress,
     const std::function<bool()>& cancelled) {
   ReconstructResult result;
-  std::vector<Start> start;
+  KeptStart start;
   if (options_.keep_better_start) {
-    UQ_ASSIGN_OR_RETURN(start, SaveStart());
+    UQ_ASSIGN_OR_RETURN(start, KeptStart::Save(backend_, states_));
   }
   for (int l = 0; l < block_.num_linears(); ++l) {
     if (states_[l] == nullptr) continue;
@@ -316,7 +281,7 @@ absl::StatusOr<ReconstructResult> Reconstruction::Run(
                      " after reconstruction; check the calibration activations"));
   }
   if (options_.keep_better_start && !(result.final_loss < result.initial_loss)) {
-    UQ_RETURN_IF_ERROR(ReturnToStart(start));
+    UQ_RETURN_IF_ERROR(start.Return(block_, states_, weights_));
     result.final_loss = result.initial_loss;
     result.kept_start = true;
   }

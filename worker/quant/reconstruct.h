@@ -57,13 +57,6 @@ int MicroBatchSize(int batch_size, int64_t sequence_length);
 // At most this many calibration sequences (the first ones) measure initial_loss and final_loss.
 inline constexpr int64_t kMaxEvaluationSequences = 32;
 
-// Device bytes that keep_better_start takes for a linear layer; for planning.
-inline uint64_t StartBytes(int64_t num_outputs, int64_t num_inputs, int bits, int64_t group_size) {
-  // log Δ and α of every group.
-  return static_cast<uint64_t>(num_outputs) * (num_inputs / group_size) * (1 + bits) *
-         sizeof(float);
-}
-
 struct ReconstructResult {
   std::vector<float> losses;  // one for each step that was run, before its update
   // Mean loss before the first and after the last step: forward passes with the input x_q (x_fp

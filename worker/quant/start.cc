@@ -36,10 +36,11 @@ absl::StatusOr<Tensor> EqualImportance(Backend* backend, int64_t num_inputs) {
   return Tensor::FromFloats(backend, DType::kFloat32, {num_inputs}, ones.data());
 }
 
-absl::StatusOr<std::vector<Tensor>> MeasureImportance(Backend* backend, const BlockSpec& block,
-                                                      const RopeTables& rope,
-                                                      const BlockWeights& weights,
-                                                      const SequenceBuffer& inputs) {
+absl::StatusOr<std::vector<std::vector<float>>> MeasureSquares(Backend* backend,
+                                                               const BlockSpec& block,
+                                                               const RopeTables& rope,
+                                                               const BlockWeights& weights,
+                                                               const SequenceBuffer& inputs) {
   const int64_t length = inputs.shape()[1], hidden = inputs.shape()[2];
   std::vector<Tensor> sums;
   for (int l = 0; l < block.num_linears(); ++l) {
@@ -59,17 +60,32 @@ absl::StatusOr<std::vector<Tensor>> MeasureImportance(Backend* backend, const Bl
     UQ_RETURN_IF_ERROR(inputs.Load(sequence, 0, &x));
     runner->Forward(weights, x, &y);
   }
-  for (Tensor& sum : sums) {
-    UQ_ASSIGN_OR_RETURN(std::vector<float> values, sum.ToFloats());
+  std::vector<std::vector<float>> squares;
+  for (const Tensor& sum : sums) {
+    UQ_ASSIGN_OR_RETURN(squares.emplace_back(), sum.ToFloats());
+  }
+  return squares;
+}
+
+absl::StatusOr<std::vector<Tensor>> MeasureImportance(Backend* backend, const BlockSpec& block,
+                                                      const RopeTables& rope,
+                                                      const BlockWeights& weights,
+                                                      const SequenceBuffer& inputs) {
+  UQ_ASSIGN_OR_RETURN(std::vector<std::vector<float>> squares,
+                      MeasureSquares(backend, block, rope, weights, inputs));
+  std::vector<Tensor> importance;
+  for (std::vector<float>& values : squares) {
     const float largest = *std::max_element(values.begin(), values.end());
     if (largest > 0 && std::isfinite(largest)) {
       for (float& value : values) value /= largest;
     } else {
       std::fill(values.begin(), values.end(), 1.0f);
     }
-    UQ_RETURN_IF_ERROR(sum.CopyFromFloats(values.data(), 0, static_cast<int64_t>(values.size())));
+    const auto width = static_cast<int64_t>(values.size());
+    UQ_ASSIGN_OR_RETURN(importance.emplace_back(),
+                        Tensor::FromFloats(backend, DType::kFloat32, {width}, values.data()));
   }
-  return sums;
+  return importance;
 }
 
 float LearningRateScale(int bits) { return std::ldexp(1.0f, -2 * std::clamp(bits - 4, 0, 2)); }

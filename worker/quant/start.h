@@ -40,6 +40,14 @@ void ChooseStarts(Backend* backend, UniformStarts allowed, const Tensor& importa
 // sums [K] f32 += Σ_t input[t, k]²; input [T, K] act.
 void AddSquares(Backend* backend, const Tensor& input, Tensor* sums);
 
+// By linear layer Σ x² of each input over the first min(S, kMaxEvaluationSequences) sequences of
+// `inputs`, [S, L, H] act; the block runs with `weights`.
+absl::StatusOr<std::vector<std::vector<float>>> MeasureSquares(Backend* backend,
+                                                               const BlockSpec& block,
+                                                               const RopeTables& rope,
+                                                               const BlockWeights& weights,
+                                                               const SequenceBuffer& inputs);
+
 // For each linear layer of the block the mean squares of its inputs over the first
 // min(S, kMaxEvaluationSequences) sequences of `inputs`, [S, L, H] act, scaled so that the largest
 // is 1; ones where no token reached the layer (an expert). Runs the block with `weights`.

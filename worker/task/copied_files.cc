@@ -4,6 +4,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_format.h"
+#include "common/artifact/artifact_config.h"
 #include "common/artifact/manifest.h"
 #include "common/base/digest.h"
 #include "common/base/status.h"
@@ -106,6 +107,26 @@ absl::Status CopyModelFiles(const CopyPlan& plan, ObjectStore* from, ObjectStore
     files->push_back({file.to, bytes.size(), Sha256Hex(bytes)});
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<uint64_t> CopiedBytes(ObjectStore* from) {
+  uint64_t total = 0;
+  for (const char* name : kModelFiles) {
+    const absl::StatusOr<ObjectInfo> info = from->Stat(name);
+    if (absl::IsNotFound(info.status())) continue;
+    if (!info.ok()) return info.status();
+    total += info->size_bytes;
+  }
+  return total;
+}
+
+ManifestModule HeadModule(const ModelConfig& config) {
+  ManifestModule head;
+  head.name = config.ends.head;
+  head.num_outputs = config.vocab_size;
+  head.num_inputs = config.hidden_size;
+  head.reason = config.ends.tied ? kTiedReason : "outside the decoder blocks";
+  return head;
 }
 
 std::string ShardFileName(int index, int num_shards) {

@@ -9,7 +9,9 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/artifact/manifest.h"
 #include "common/object_store/object_store.h"
+#include "worker/model/model_config.h"
 
 namespace uniquanf {
 
@@ -39,6 +41,12 @@ absl::StatusOr<CopyPlan> PlanCopies(ObjectStore* from);
 // Copies them; appends to *files.
 absl::Status CopyModelFiles(const CopyPlan& plan, ObjectStore* from, ObjectStore* to,
                             std::vector<CopiedFile>* files);
+
+// Their bytes together.
+absl::StatusOr<uint64_t> CopiedBytes(ObjectStore* from);
+
+// What the manifest says about the model's head, which no layer holds.
+ManifestModule HeadModule(const ModelConfig& config);
 
 // "model-00001-of-00005.safetensors" for index 0 of 5.
 std::string ShardFileName(int index, int num_shards);

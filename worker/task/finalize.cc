@@ -38,6 +38,8 @@ constexpr char kReportKey[] = "report.html";
 constexpr char kRunKey[] = "run.json";
 // A perplexity that grew by more than this factor is a collapse, not a compression.
 constexpr double kCollapseFactor = 3.0;
+// An original whose perplexity is above this part of its vocabulary knows next to nothing.
+constexpr double kAbsurdPart = 0.5;
 
 // Counts and hashes what passes through on its way to another writer.
 class DigestingWriter : public ObjectWriter {
@@ -140,13 +142,7 @@ class FinalizeRun {
       }
       manifest_.layers.push_back({result.layer, result.initial_loss, result.final_loss});
     }
-    const ModelConfig& config = context_.checkpoint->config();
-    ManifestModule head;
-    head.name = config.ends.head;
-    head.num_outputs = config.vocab_size;
-    head.num_inputs = config.hidden_size;
-    head.reason = config.ends.tied ? kTiedReason : "outside the decoder blocks";
-    manifest_.modules.push_back(std::move(head));
+    manifest_.modules.push_back(HeadModule(context_.checkpoint->config()));
   }
 
   absl::Status WriteFiles() {
@@ -295,6 +291,16 @@ class FinalizeRun {
     return best;
   }
 
+  // What a perplexity says about the original: an incomplete download, or tokens of another model.
+  void AddDoubts(double perplexity, std::vector<std::string>* warnings) const {
+    const auto vocabulary = static_cast<double>(context_.checkpoint->config().vocab_size);
+    if (perplexity < kAbsurdPart * vocabulary) return;  // not for NaN
+    warnings->push_back(absl::StrFormat(
+        "the original model is doubtful: its own perplexity is %.4g, where guessing among its %.0f "
+        "tokens gives %.0f; look for an incomplete download or tokens of another tokenizer",
+        perplexity, vocabulary, vocabulary));
+  }
+
   std::vector<std::string> Warnings(const JobReport& report) const {
     std::vector<std::string> warnings = plan_.warnings;
     if (evaluation_.has_value()) {
@@ -313,7 +319,14 @@ class FinalizeRun {
                                       ": distillation lowered the divergence of no judged state; "
                                       "its layers are what they were"));
     }
+    if (report.perplexity_before.has_value()) AddDoubts(*report.perplexity_before, &warnings);
     for (const LayerResult& result : results_) {
+      warnings.insert(warnings.end(), result.warnings.begin(), result.warnings.end());
+      if (result.kept_start) {
+        warnings.push_back(absl::StrCat("layer ", result.layer,
+                                        ": training did not lower its output error; it is stored "
+                                        "as it began"));
+      }
       if (!std::isfinite(result.initial_loss) || !std::isfinite(result.final_loss)) {
         warnings.push_back(
             absl::StrCat("layer ", result.layer,
@@ -325,6 +338,14 @@ class FinalizeRun {
                             result.layer, result.initial_loss, result.final_loss));
       }
       for (const ModuleResult& module : result.modules) {
+        if (module.num_underflowed > 0) {
+          warnings.push_back(absl::StrCat(
+              module.name, ": ", module.num_underflowed,
+              " groups of weights are so small that fp16 cannot hold their scale factors; more "
+              "bits "
+              "do not help: leave the module in full precision (override), or rescale it with the "
+              "norm or layer before it"));
+        }
         if (module.num_saturated == 0) continue;
         warnings.push_back(
             absl::StrCat(module.name, ": ", module.num_saturated,

@@ -23,7 +23,7 @@ absl::Status ForwardHostBlock(const TaskContext& context, int layer, const HostB
   return ForwardBlock(env.backend, spec, rope, weights, *hidden, hidden, env.stop);
 }
 
-// A vector that was trained, as the block computes with it.
+// A vector that was scaled or trained, as the block computes with it.
 absl::StatusOr<std::vector<float>> ReadVector(const SafetensorsFile& shard, const std::string& name,
                                               const TensorSpec& tensor) {
   UQ_ASSIGN_OR_RETURN(const TensorInfo info, shard.Find(name));
@@ -77,7 +77,7 @@ absl::StatusOr<HostBlock> LoadStoredBlock(const TaskContext& context, const Laye
   const std::string prefix = context.checkpoint->config().LayerPrefix(result.layer);
   for (const std::string& name : result.changed_vectors) {
     const int tensor = spec.FindTensor(name);
-    if (tensor < 0 || spec.tensors[tensor].role != TensorRole::kVector) {
+    if (tensor < 0 || spec.tensors[tensor].role == TensorRole::kLinear) {
       return InvalidInput("INVALID_LAYER_RESULT",
                           absl::StrCat("the result of layer ", result.layer, " names the vector \"",
                                        name, "\", which the model does not have"));

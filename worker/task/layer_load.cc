@@ -1,14 +1,19 @@
 #include "worker/task/layer_load.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "common/base/status.h"
 #include "worker/task/layer_inputs.h"
 #include "worker/task/layer_task.h"
 
 namespace uniquanf {
 namespace {
+
+// A matrix with at least this part of zeros is not one that was trained.
+constexpr double kDoubtfulZeros = 0.9;
 
 // Starts reading a layer's weights, unless that was done already, and copying them. On the CPU it
 // would only take time and memory from the work itself.
@@ -150,6 +155,24 @@ absl::Status LoadWeights(const LayerTask& task, Loaded* loaded) {
   UQ_ASSIGN_OR_RETURN(loaded->weights, UploadBlock(task.env.backend, task.block(), task.env.act,
                                                    *loaded->original, std::move(copied_ahead)));
   return absl::OkStatus();
+}
+
+std::vector<std::string> DoubtsAbout(const LayerTask& task, const HostBlock& original) {
+  std::vector<std::string> doubts;
+  const BlockSpec& block = task.block();
+  for (size_t t = 0; t < block.tensors.size(); ++t) {
+    const TensorSpec& tensor = block.tensors[t];
+    if (tensor.role == TensorRole::kVector) continue;
+    const auto num_zeros = std::count(original[t].begin(), original[t].end(), 0.0f);
+    if (static_cast<double>(num_zeros) < kDoubtfulZeros * static_cast<double>(original[t].size())) {
+      continue;
+    }
+    doubts.push_back(absl::StrFormat(
+        "the original model is doubtful: %.4g%% of %s%s are zeros; look for an incomplete download",
+        100.0 * static_cast<double>(num_zeros) / static_cast<double>(original[t].size()),
+        task.config().LayerPrefix(task.at.layer), tensor.stored.name));
+  }
+  return doubts;
 }
 
 absl::Status ComputeTargets(const LayerTask& task, Loaded* loaded) {

@@ -56,6 +56,8 @@ struct Loaded {
 absl::Status LoadInputs(const LayerTask& task, const std::vector<std::string>* earlier,
                         Loaded* loaded);
 absl::Status LoadWeights(const LayerTask& task, Loaded* loaded);
+// What is wrong with a layer that can be quantized all the same: matrices of zeros.
+std::vector<std::string> DoubtsAbout(const LayerTask& task, const HostBlock& original);
 absl::Status ComputeTargets(const LayerTask& task, Loaded* loaded);
 
 // The inputs are all there, so that they can go back to the cache.

@@ -3,15 +3,19 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <optional>
 #include <tuple>
 #include <utility>
 
 #include "common/base/random.h"
 #include "common/base/status.h"
+#include "worker/quant/kept_start.h"
 #include "worker/quant/method.h"
 #include "worker/quant/quantizer.h"
 #include "worker/quant/reconstruct.h"
+#include "worker/quant/uniform_grids.h"
 #include "worker/task/content_store.h"
+#include "worker/task/layer_solve.h"
 #include "worker/task/lost_inputs.h"
 
 namespace uniquanf {
@@ -46,8 +50,34 @@ absl::StatusOr<std::vector<Tensor>> Importance(const LayerTask& task, const Load
   return importance;
 }
 
-// The states' beginning, or where the round before left them.
-absl::Status Initialize(const LayerTask& task, Loaded* loaded, Optimized* optimized) {
+// The beginning of one linear layer; `importance` null: the method's own.
+absl::Status Start(const LayerTask& task, const quant::InitOptions& options,
+                   const Tensor* importance, quant::QuantizerState* state) {
+  const quant::Method& method = quant::MethodOf(task.plan().spec.method);
+  const Levels levels = task.plan().spec.levels;
+  if (levels != Levels::kAny) {
+    std::vector<float> values;
+    if (importance != nullptr) {
+      UQ_ASSIGN_OR_RETURN(values, importance->ToFloats());
+    }
+    return quant::StartOnGrids(levels, /*search=*/importance != nullptr, values, state);
+  }
+  method.initialize(task.env.backend, options, state);
+  if (importance != nullptr) {
+    quant::ChooseStarts(task.env.backend, method.starts, *importance, state);
+  }
+  return absl::OkStatus();
+}
+
+// Whether a block whose training has not lowered its error is stored as it began: decided in the
+// last round, where its inputs are the artifact's own.
+bool KeepsBetterStart(const LayerTask& task) {
+  return task.plan().spec.initialization == Initialization::kActivationAware &&
+         task.at.round + 1 == task.num_rounds;
+}
+
+// The states, at their beginning where `fresh`, else undefined.
+absl::Status Initialize(const LayerTask& task, bool fresh, Loaded* loaded, Optimized* optimized) {
   Backend* const backend = task.env.backend;
   const BlockSpec& block = task.block();
   const QuantizationSpec& spec = task.plan().spec;
@@ -55,44 +85,22 @@ absl::Status Initialize(const LayerTask& task, Loaded* loaded, Optimized* optimi
   options.grid_steps = spec.grid_steps;
   options.alternating_rounds = spec.alternating_rounds;
   const quant::Method& method = quant::MethodOf(spec.method);
-  std::shared_ptr<const SafetensorsFile> state;
-  if (loaded->before.has_value()) {
-    const std::string& digest = loaded->before->state_sha256;
-    auto opened = SafetensorsFile::Open(task.env.work, ContentKey(digest));
-    if (!opened.ok()) return NoteWorkObject(opened.status(), digest);
-    state = *std::move(opened);
-  }
   const bool searches = spec.initialization == Initialization::kActivationAware &&
                         method.starts != quant::UniformStarts::kNone;
   std::vector<Tensor> importance;
-  if (searches && state == nullptr) {
+  if (searches && fresh) {
     UQ_ASSIGN_OR_RETURN(importance, Importance(task, *loaded));
   }
   optimized->weights = std::move(loaded->weights);
   for (int l = 0; l < block.num_linears(); ++l) {
     if (IsCancelled(task.env)) return CancelledError();
     ReportProgress(task.env, "initializing", l, block.num_linears());
-    const ModuleSettings settings = SettingsForModule(spec, task.modules[l]);
-    if (settings.full_precision) continue;
-    const TensorSpec& linear = block.linear(l);
-    const int64_t group_size = settings.group_size == 0 ? linear.num_inputs() : settings.group_size;
-    Tensor& w_hat = optimized->weights[block.linears[l]];
-    Tensor weight = std::move(w_hat);
-    UQ_ASSIGN_OR_RETURN(w_hat, Tensor::Allocate(backend, task.env.act, linear.shape));
+    if (SettingsOf(task.plan(), task.modules[l]).full_precision) continue;
     UQ_ASSIGN_OR_RETURN(optimized->states[l],
-                        quant::NewQuantizerState(backend, std::move(weight), settings.bits,
-                                                 group_size, method.trained, spec.optimizer_state));
-    optimized->states[l]->rounding_seed = RoundingSeed(LayerSeed(spec.seed, task.at.layer), l);
-    if (spec.initialization == Initialization::kActivationAware) {
-      optimized->states[l]->learning_rate_scale = quant::LearningRateScale(settings.bits);
-    }
-    if (state != nullptr) {
-      UQ_RETURN_IF_ERROR(LoadQuantizerState(*state, task.modules[l], &*optimized->states[l]));
-      continue;
-    }
-    method.initialize(backend, options, &*optimized->states[l]);
-    if (!searches) continue;
-    quant::ChooseStarts(backend, method.starts, importance[l], &*optimized->states[l]);
+                        NewStateOf(task, l, &optimized->weights[block.linears[l]]));
+    if (!fresh) continue;
+    UQ_RETURN_IF_ERROR(
+        Start(task, options, searches ? &importance[l] : nullptr, &*optimized->states[l]));
   }
   return backend->Synchronize();
 }
@@ -134,7 +142,61 @@ absl::Status ExplainNotFinite(const LayerTask& task, const Loaded& loaded, absl:
   return Annotate(status, absl::StrCat("layer ", task.at.layer));
 }
 
-absl::Status Reconstruct(const LayerTask& task, Loaded* loaded, Optimized* optimized) {
+// Where the round before left the states.
+absl::Status LoadStates(const LayerTask& task, const LayerResult& before, Optimized* optimized) {
+  const std::string& digest = before.state_sha256;
+  const auto state = SafetensorsFile::Open(task.env.work, ContentKey(digest));
+  if (!state.ok()) return NoteWorkObject(state.status(), digest);
+  for (size_t l = 0; l < optimized->states.size(); ++l) {
+    if (!optimized->states[l].has_value()) continue;
+    UQ_RETURN_IF_ERROR(LoadQuantizerState(**state, task.modules[l], &*optimized->states[l]));
+  }
+  return absl::OkStatus();
+}
+
+// How the block of a later round would have begun on the inputs that it has now.
+struct LaterStart {
+  quant::KeptStart start;
+  double loss = 0;
+};
+
+quant::BlockActivations Activations(const LayerTask& task, const Loaded& loaded) {
+  const LayerInputs& inputs = loaded.inputs;
+  quant::BlockActivations activations;
+  activations.x_fp = &inputs.x_fp;
+  // The first layer's inputs are those of the original model.
+  if (NeedsQuantizedInputs(task.plan().spec)) {
+    activations.x_q = inputs.x_q.empty() ? &inputs.x_fp : &inputs.x_q;
+  }
+  activations.y_fp = &loaded.y_fp;
+  return activations;
+}
+
+std::vector<quant::QuantizerState*> Pointers(Optimized* optimized) {
+  std::vector<quant::QuantizerState*> states;
+  for (auto& state : optimized->states) states.push_back(state ? &*state : nullptr);
+  return states;
+}
+
+// REQUIRES: the states are at their beginning.
+absl::StatusOr<LaterStart> MeasureStart(const LayerTask& task, const Loaded& loaded,
+                                        Optimized* optimized) {
+  LaterStart later;
+  UQ_ASSIGN_OR_RETURN(later.start, quant::KeptStart::Save(task.env.backend, Pointers(optimized)));
+  quant::ReconstructOptions options;
+  options.batch_size = task.plan().spec.batch_size;
+  options.input_prob = task.plan().spec.input_prob;
+  UQ_ASSIGN_OR_RETURN(const quant::ReconstructResult measured,
+                      quant::ReconstructBlock(task.env.backend, task.block(), loaded.rope, options,
+                                              Activations(task, loaded), &optimized->weights,
+                                              Pointers(optimized), nullptr, nullptr));
+  later.loss = measured.initial_loss;
+  return later;
+}
+
+// `later`: in the last of several rounds.
+absl::Status Reconstruct(const LayerTask& task, const std::optional<LaterStart>& later,
+                         Loaded* loaded, Optimized* optimized) {
   const Plan& plan = task.plan();
   LayerInputs& inputs = loaded->inputs;
   quant::ReconstructOptions options;
@@ -146,21 +208,12 @@ absl::Status Reconstruct(const LayerTask& task, Loaded* loaded, Optimized* optim
   options.binary_learning_rate = plan.spec.binary_learning_rate;
   options.remap_period = plan.spec.remap_period;
   // Between two rounds a state is no initialization.
-  options.keep_better_start =
-      plan.spec.initialization == Initialization::kActivationAware && task.num_rounds == 1;
+  options.keep_better_start = KeepsBetterStart(task) && task.num_rounds == 1;
   options.seed = LayerSeed(plan.spec.seed, task.at.layer);
-  quant::BlockActivations activations;
-  activations.x_fp = &inputs.x_fp;
-  // The first layer's inputs are those of the original model.
-  if (NeedsQuantizedInputs(plan.spec)) {
-    activations.x_q = inputs.x_q.empty() ? &inputs.x_fp : &inputs.x_q;
-  }
-  activations.y_fp = &loaded->y_fp;
-  std::vector<quant::QuantizerState*> states;
-  for (auto& state : optimized->states) states.push_back(state ? &*state : nullptr);
+  const std::vector<quant::QuantizerState*> states = Pointers(optimized);
   const absl::StatusOr<quant::ReconstructResult> finished = quant::ReconstructBlock(
-      task.env.backend, task.block(), loaded->rope, options, activations, &optimized->weights,
-      states,
+      task.env.backend, task.block(), loaded->rope, options, Activations(task, *loaded),
+      &optimized->weights, states,
       [&task](const quant::ReconstructProgress& progress) {
         ReportProgress(task.env, "reconstructing", progress.step, progress.num_steps,
                        progress.loss);
@@ -175,6 +228,11 @@ absl::Status Reconstruct(const LayerTask& task, Loaded* loaded, Optimized* optim
   UQ_RETURN_IF_ERROR(finished.status());
   const quant::ReconstructResult& reconstructed = *finished;
   optimized->initial_loss = reconstructed.initial_loss;
+  optimized->kept_start = reconstructed.kept_start;
+  if (later.has_value() && !(reconstructed.final_loss < later->loss)) {
+    UQ_RETURN_IF_ERROR(later->start.Return(task.block(), states, &optimized->weights));
+    optimized->kept_start = true;
+  }
   optimized->loss_curve = Condense(reconstructed.losses, kMaxCurvePoints / task.num_rounds);
   if (loaded->before.has_value()) {
     const LayerResult& before = *loaded->before;
@@ -203,11 +261,46 @@ std::vector<float> Condense(const std::vector<float>& losses, size_t max_points)
   return curve;
 }
 
+absl::StatusOr<quant::QuantizerState> NewStateOf(const LayerTask& task, int l, Tensor* weight) {
+  const QuantizationSpec& spec = task.plan().spec;
+  const TensorSpec& linear = task.block().linear(l);
+  const ModuleSettings settings = SettingsOf(task.plan(), task.modules[l]);
+  Tensor original = std::move(*weight);
+  UQ_ASSIGN_OR_RETURN(*weight, Tensor::Allocate(task.env.backend, task.env.act, linear.shape));
+  UQ_ASSIGN_OR_RETURN(
+      quant::QuantizerState state,
+      quant::NewQuantizerState(task.env.backend, std::move(original), settings.bits,
+                               settings.group_size == 0 ? linear.num_inputs() : settings.group_size,
+                               quant::MethodOf(spec.method).trained, spec.optimizer_state));
+  state.rounding_seed = RoundingSeed(LayerSeed(spec.seed, task.at.layer), l);
+  if (spec.initialization == Initialization::kActivationAware) {
+    state.learning_rate_scale = quant::LearningRateScale(settings.bits);
+  }
+  return state;
+}
+
 absl::StatusOr<Optimized> OptimizeBlock(const LayerTask& task, Loaded* loaded) {
   Optimized optimized;
   optimized.states.resize(task.block().num_linears());
-  UQ_RETURN_IF_ERROR(Initialize(task, loaded, &optimized));
-  if (task.reconstructs) UQ_RETURN_IF_ERROR(Reconstruct(task, loaded, &optimized));
+  UQ_ASSIGN_OR_RETURN(quant::ScaledBlock scaled, NewScaledBlock(task, *loaded));
+  UQ_ASSIGN_OR_RETURN(optimized.num_folded, FoldBlock(task, loaded, &scaled));
+  if (quant::MethodOf(task.plan().spec.method).solve != nullptr) {
+    UQ_RETURN_IF_ERROR(SolveBlock(task, loaded, &scaled, &optimized));
+  } else {
+    const std::optional<LayerResult>& before = loaded->before;
+    UQ_RETURN_IF_ERROR(
+        Initialize(task, !before.has_value() || KeepsBetterStart(task), loaded, &optimized));
+    std::optional<LaterStart> later;
+    if (before.has_value()) {
+      if (KeepsBetterStart(task)) {
+        UQ_ASSIGN_OR_RETURN(later, MeasureStart(task, *loaded, &optimized));
+      }
+      UQ_RETURN_IF_ERROR(LoadStates(task, *before, &optimized));
+    }
+    if (task.reconstructs) UQ_RETURN_IF_ERROR(Reconstruct(task, later, loaded, &optimized));
+  }
+  UQ_ASSIGN_OR_RETURN(optimized.changed_bytes, ChangedBytes(task, scaled));
+  optimized.scaled = std::move(scaled.changed);
   return optimized;
 }
 

@@ -5,13 +5,20 @@
 #ifndef UNIQUANF_WORKER_TASK_LAYER_OPTIMIZE_H_
 #define UNIQUANF_WORKER_TASK_LAYER_OPTIMIZE_H_
 
+#include <map>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "worker/task/layer_load.h"
+#include "worker/task/layer_scale.h"
 #include "worker/task/layer_state.h"
 
 namespace uniquanf {
+
+// A state for linear layer l with its settings, over the weight that is taken out of `weight`; room
+// for ŵ takes its place.
+absl::StatusOr<quant::QuantizerState> NewStateOf(const LayerTask& task, int l, Tensor* weight);
 
 struct Optimized {
   QuantizerStates states;
@@ -20,6 +27,12 @@ struct Optimized {
   // Of all rounds so far; 0 and empty where there was no reconstruction.
   double initial_loss = 0;
   std::vector<float> loss_curve;
+  bool kept_start = false;  // training did not lower the block's error
+  int64_t num_folded = 0;   // channels
+  // Tensors of the original that were scaled before they were quantized, whole, by index; and those
+  // that are stored as they are, as bytes by their stored name inside the layer.
+  std::map<int, std::vector<float>> scaled;
+  std::map<std::string, std::string> changed_bytes;
 };
 
 // Means of consecutive steps, at most `max_points` of them, so that a curve stays small.

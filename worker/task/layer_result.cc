@@ -28,6 +28,10 @@ std::string LayerResult::ToJson() const {
   json["initial_loss"] = initial_loss;
   json["final_loss"] = final_loss;
   json["loss_curve"] = loss_curve;
+  // What most layers have not is left out.
+  if (kept_start) json["kept_start"] = true;
+  if (num_folded > 0) json["num_folded"] = num_folded;
+  if (!warnings.empty()) json["warnings"] = warnings;
   json["modules"] = Json::array();
   for (const ModuleResult& module : modules) {
     json["modules"].push_back({{"name", module.name},
@@ -38,6 +42,9 @@ std::string LayerResult::ToJson() const {
                                {"group_size", module.group_size},
                                {"weight_error", module.weight_error},
                                {"num_saturated", module.num_saturated}});
+    if (module.num_underflowed > 0) {
+      json["modules"].back()["num_underflowed"] = module.num_underflowed;
+    }
   }
   if (!changed_vectors.empty()) json["changed_vectors"] = changed_vectors;
   return json.dump();
@@ -67,6 +74,10 @@ absl::StatusOr<LayerResult> LayerResult::FromJson(absl::string_view text) {
   std::vector<double> curve;
   reader.ReadOrNan("loss_curve", kRequired, &curve);
   result.loss_curve.assign(curve.begin(), curve.end());
+  constexpr auto kOptional = JsonObjectReader::kOptional;
+  reader.Read("kept_start", kOptional, &result.kept_start);
+  reader.Read("num_folded", kOptional, &result.num_folded);
+  reader.Read("warnings", kOptional, &result.warnings);
   const nlohmann::json* modules = reader.ReadArray("modules", kRequired);
   for (size_t i = 0; modules != nullptr && i < modules->size(); ++i) {
     JsonObjectReader item((*modules)[i], absl::StrCat("modules[", i, "]"), kReason);
@@ -79,6 +90,7 @@ absl::StatusOr<LayerResult> LayerResult::FromJson(absl::string_view text) {
     item.Read("group_size", kRequired, &module.group_size);
     item.ReadOrNan("weight_error", kRequired, &module.weight_error);
     item.Read("num_saturated", kRequired, &module.num_saturated);
+    item.Read("num_underflowed", JsonObjectReader::kOptional, &module.num_underflowed);
     UQ_RETURN_IF_ERROR(item.Finish());
   }
   reader.Read("changed_vectors", JsonObjectReader::kOptional, &result.changed_vectors);

@@ -20,10 +20,11 @@ struct ModuleResult {
   std::string name;  // "model.layers.3.mlp.down_proj"
   int64_t num_outputs = 0, num_inputs = 0;
   bool quantized = false;
-  int bits = 0;               // quantized only
-  int64_t group_size = 0;     // quantized only; columns, never 0
-  double weight_error = 0;    // mean (w − ŵ)² of the stored weights
-  int64_t num_saturated = 0;  // scale factors or shifts beyond fp16's range, clamped
+  int bits = 0;                 // quantized only
+  int64_t group_size = 0;       // quantized only; columns, never 0
+  double weight_error = 0;      // mean (w − ŵ)² of the stored weights
+  int64_t num_saturated = 0;    // scale factors or shifts beyond fp16's range, clamped
+  int64_t num_underflowed = 0;  // groups whose scale factors are too small for fp16
 };
 
 struct LayerResult {
@@ -41,8 +42,12 @@ struct LayerResult {
   double initial_loss = 0, final_loss = 0;
   std::vector<float> loss_curve;  // at most 256 means of consecutive steps, of all rounds so far
   std::vector<ModuleResult> modules;
-  // Names inside the layer of the vectors that the shard holds with other values than the source.
+  bool kept_start = false;  // training did not lower the block's error, so it is stored as it began
+  int64_t num_folded = 0;   // channels that were scaled because they stood out
+  // Stored names, inside the layer, of what the shard holds otherwise than the source: norms whose
+  // channels were scaled, or whose gains were trained.
   std::vector<std::string> changed_vectors;
+  std::vector<std::string> warnings;  // about the original layer, for the report
 
   std::string ToJson() const;
   static absl::StatusOr<LayerResult> FromJson(absl::string_view json);

@@ -21,11 +21,11 @@ constexpr uint64_t kHeaderRoom = 64 << 10;
 // One tensor of a shard: from the source as it is, or one of a packed layer's.
 struct ShardTensor {
   SafetensorsWriter::Declaration declaration;
-  SourceTensor raw;                            // when module is empty
-  const TensorSpec* part = nullptr;            // the part of raw that is meant; null: all of it
-  const std::vector<float>* values = nullptr;  // in place of raw's
-  std::string module;                          // else the packed layer it belongs to
+  SourceTensor raw;                  // when module is empty
+  const TensorSpec* part = nullptr;  // the part of raw that is meant; null: all of it
+  std::string module;                // else the packed layer it belongs to
   const PackedLinear* packed = nullptr;
+  const std::string* changed = nullptr;  // these bytes instead of the source's
 };
 
 absl::Status AddRaw(const Checkpoint& checkpoint, const std::string& name,
@@ -59,19 +59,6 @@ absl::StatusOr<std::string> BytesOf(const ShardTensor& tensor) {
   return part;
 }
 
-std::string AsStored(const std::vector<float>& values, SafetensorsDType dtype) {
-  if (dtype == SafetensorsDType::kF32) {
-    return std::string(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float));
-  }
-  std::vector<uint16_t> rounded(values.size());
-  for (size_t i = 0; i < values.size(); ++i) {
-    rounded[i] =
-        dtype == SafetensorsDType::kBF16 ? FloatToBfloat16(values[i]) : FloatToFloat16(values[i]);
-  }
-  return std::string(reinterpret_cast<const char*>(rounded.data()),
-                     rounded.size() * sizeof(uint16_t));
-}
-
 // Not what follows from the config, masks with −∞ among it.
 absl::Status CheckFinite(const ShardTensor& tensor, absl::string_view bytes) {
   if (!MustBeFinite(tensor.declaration.name)) return absl::OkStatus();
@@ -84,22 +71,46 @@ absl::Status CheckFinite(const ShardTensor& tensor, absl::string_view bytes) {
                                    "; was the checkpoint fetched whole?"));
 }
 
-absl::Status WriteShard(const std::vector<ShardTensor>& tensors, ObjectWriter* out) {
+std::vector<SafetensorsWriter::Declaration> Declarations(const std::vector<ShardTensor>& tensors) {
   std::vector<SafetensorsWriter::Declaration> declarations;
   for (const ShardTensor& tensor : tensors) declarations.push_back(tensor.declaration);
   SafetensorsWriter::SortForAlignment(&declarations);
+  return declarations;
+}
+
+absl::StatusOr<std::unique_ptr<SafetensorsWriter>> NewWriter(
+    const std::vector<SafetensorsWriter::Declaration>& declarations, ObjectWriter* out) {
+  return SafetensorsWriter::Create(out, declarations, {{"format", "pt"}});
+}
+
+absl::StatusOr<ShardSize> SizeOf(const std::vector<ShardTensor>& tensors) {
+  ShardSize size;
+  StringWriter header;
+  UQ_RETURN_IF_ERROR(NewWriter(Declarations(tensors), &header).status());
+  for (const ShardTensor& tensor : tensors) {
+    UQ_ASSIGN_OR_RETURN(const uint64_t bytes,
+                        TensorBytes(tensor.declaration.dtype, tensor.declaration.shape));
+    size.tensor_bytes += bytes;
+    size.tensors.push_back(tensor.declaration.name);
+  }
+  size.file_bytes = header.bytes().size() + size.tensor_bytes;
+  return size;
+}
+
+absl::Status WriteShard(const std::vector<ShardTensor>& tensors, ObjectWriter* out) {
+  const std::vector<SafetensorsWriter::Declaration> declarations = Declarations(tensors);
   std::map<std::string, const ShardTensor*> by_name;
   for (const ShardTensor& tensor : tensors) by_name[tensor.declaration.name] = &tensor;
   UQ_ASSIGN_OR_RETURN(const std::unique_ptr<SafetensorsWriter> writer,
-                      SafetensorsWriter::Create(out, declarations, {{"format", "pt"}}));
+                      NewWriter(declarations, out));
   for (const SafetensorsWriter::Declaration& declaration : declarations) {
     const std::string& name = declaration.name;
     const ShardTensor& tensor = *by_name.at(name);
     std::string bytes;
     if (tensor.packed != nullptr) {
       bytes = PackedTensorBytes(tensor.module, *tensor.packed, name);
-    } else if (tensor.values != nullptr) {
-      bytes = AsStored(*tensor.values, tensor.raw.info.dtype);
+    } else if (tensor.changed != nullptr) {
+      bytes = *tensor.changed;
     } else {
       UQ_ASSIGN_OR_RETURN(bytes, BytesOf(tensor));
       UQ_RETURN_IF_ERROR(CheckFinite(tensor, bytes));
@@ -109,20 +120,10 @@ absl::Status WriteShard(const std::vector<ShardTensor>& tensors, ObjectWriter* o
   return writer->Finish();
 }
 
-}  // namespace
-
-std::vector<float> RoundedTo(const std::vector<float>& values, SafetensorsDType dtype) {
-  std::vector<float> rounded = values;
-  for (float& value : rounded) {
-    if (dtype == SafetensorsDType::kBF16) value = Bfloat16ToFloat(FloatToBfloat16(value));
-    if (dtype == SafetensorsDType::kF16) value = Float16ToFloat(FloatToFloat16(value));
-  }
-  return rounded;
-}
-
-absl::StatusOr<std::string> BuildLayerShard(
+// `packed` and `changed` are referred to.
+absl::StatusOr<std::vector<ShardTensor>> LayerTensors(
     const Checkpoint& checkpoint, int layer, const std::map<std::string, PackedLinear>& packed,
-    const std::map<std::string, std::vector<float>>& vectors) {
+    const std::map<std::string, std::string>& changed) {
   std::vector<ShardTensor> tensors;
   const ModelConfig& config = checkpoint.config();
   const std::string prefix = config.LayerPrefix(layer);
@@ -141,8 +142,8 @@ absl::StatusOr<std::string> BuildLayerShard(
   for (const std::string& name : checkpoint.TensorNames()) {
     if (!absl::StartsWith(name, prefix) || replaced.count(name) > 0) continue;
     UQ_RETURN_IF_ERROR(AddRaw(checkpoint, name, &tensors));
-    const auto changed = vectors.find(name.substr(prefix.size()));
-    if (changed != vectors.end()) tensors.back().values = &changed->second;
+    const auto it = changed.find(name.substr(prefix.size()));
+    if (it != changed.end()) tensors.back().changed = &it->second;
   }
   for (const TensorSpec& part : config.blocks[layer].tensors) {
     const std::string stored = prefix + part.stored.name;
@@ -155,6 +156,47 @@ absl::StatusOr<std::string> BuildLayerShard(
     tensors.back().declaration.name = OwnTensorName(prefix, part);
     tensors.back().declaration.shape = part.shape;
   }
+  return tensors;
+}
+
+absl::StatusOr<std::vector<ShardTensor>> OuterTensors(const Checkpoint& checkpoint) {
+  std::vector<ShardTensor> tensors;
+  for (const std::string& name : checkpoint.TensorNames()) {
+    if (checkpoint.config().LayerOf(name) >= 0) continue;
+    UQ_RETURN_IF_ERROR(AddRaw(checkpoint, name, &tensors));
+  }
+  return tensors;
+}
+
+}  // namespace
+
+std::string AsStored(const std::vector<float>& values, SafetensorsDType dtype) {
+  if (dtype == SafetensorsDType::kF32) {
+    return std::string(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float));
+  }
+  std::vector<uint16_t> rounded(values.size());
+  for (size_t i = 0; i < values.size(); ++i) {
+    rounded[i] =
+        dtype == SafetensorsDType::kBF16 ? FloatToBfloat16(values[i]) : FloatToFloat16(values[i]);
+  }
+  return std::string(reinterpret_cast<const char*>(rounded.data()),
+                     rounded.size() * sizeof(uint16_t));
+}
+
+std::vector<float> RoundedTo(const std::vector<float>& values, SafetensorsDType dtype) {
+  std::vector<float> rounded = values;
+  for (float& value : rounded) {
+    if (dtype == SafetensorsDType::kBF16) value = Bfloat16ToFloat(FloatToBfloat16(value));
+    if (dtype == SafetensorsDType::kF16) value = Float16ToFloat(FloatToFloat16(value));
+  }
+  return rounded;
+}
+
+absl::StatusOr<std::string> BuildLayerShard(const Checkpoint& checkpoint, int layer,
+                                            const std::map<std::string, PackedLinear>& packed,
+                                            const std::map<std::string, std::string>& changed) {
+  UQ_ASSIGN_OR_RETURN(const std::vector<ShardTensor> tensors,
+                      LayerTensors(checkpoint, layer, packed, changed));
   uint64_t size_bytes = kHeaderRoom;
   for (const ShardTensor& tensor : tensors) {
     UQ_ASSIGN_OR_RETURN(const uint64_t bytes,
@@ -168,13 +210,24 @@ absl::StatusOr<std::string> BuildLayerShard(
 
 absl::Status WriteOuterShard(const Checkpoint& checkpoint, ObjectWriter* out,
                              std::vector<std::string>* names) {
-  std::vector<ShardTensor> tensors;
-  for (const std::string& name : checkpoint.TensorNames()) {
-    if (checkpoint.config().LayerOf(name) >= 0) continue;
-    UQ_RETURN_IF_ERROR(AddRaw(checkpoint, name, &tensors));
-    if (names != nullptr) names->push_back(name);
+  UQ_ASSIGN_OR_RETURN(const std::vector<ShardTensor> tensors, OuterTensors(checkpoint));
+  if (names != nullptr) {
+    for (const ShardTensor& tensor : tensors) names->push_back(tensor.declaration.name);
   }
   return WriteShard(tensors, out);
+}
+
+absl::StatusOr<ShardSize> LayerShardSize(const Checkpoint& checkpoint, int layer,
+                                         const std::map<std::string, PackedLinear>& packed) {
+  const std::map<std::string, std::string> none;
+  UQ_ASSIGN_OR_RETURN(const std::vector<ShardTensor> tensors,
+                      LayerTensors(checkpoint, layer, packed, none));
+  return SizeOf(tensors);
+}
+
+absl::StatusOr<ShardSize> OuterShardSize(const Checkpoint& checkpoint) {
+  UQ_ASSIGN_OR_RETURN(const std::vector<ShardTensor> tensors, OuterTensors(checkpoint));
+  return SizeOf(tensors);
 }
 
 }  // namespace uniquanf

@@ -1,6 +1,7 @@
 #include "worker/task/layer_store.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <tuple>
 #include <utility>
@@ -38,6 +39,30 @@ double StoredError(const PackedLinear& packed, const std::vector<float>& weight)
   double sum = 0;
   for (double row : sums) sum += row;
   return sum / static_cast<double>(weight.size());
+}
+
+// Groups that fp16 cannot say: a scale or the shift loses more than 2^-9 of the group's largest
+// weight by being stored, because it is too small (what is too large is counted when it is packed).
+int64_t CountUnderflowed(const UnifiedLinear& unified, const std::vector<float>& weight) {
+  constexpr float kLargestLoss = 0x1p-9f, kLargestFloat16 = 65504;
+  const int64_t g = unified.group_size;
+  int64_t count = 0;
+  for (size_t group = 0; group < unified.shift.size(); ++group) {
+    float largest = 0;
+    for (int64_t i = 0; i < g; ++i) {
+      largest = std::max(largest, std::fabs(weight[static_cast<int64_t>(group) * g + i]));
+    }
+    const auto loses = [&](float value) {
+      return std::fabs(value) <= kLargestFloat16 &&
+             std::fabs(StoredScale(value) - value) > kLargestLoss * largest;
+    };
+    bool lost = loses(unified.shift[group]);
+    for (int i = 0; i < unified.bits; ++i) {
+      lost = lost || loses(unified.alpha[group * unified.bits + i]);
+    }
+    if (largest > 0 && lost) ++count;
+  }
+  return count;
 }
 
 }  // namespace
@@ -82,7 +107,12 @@ void StoringShard::Pack(int l, UnifiedLinear unified) {
     module.bits = unified.bits;
     module.group_size = unified.group_size;
     module.num_saturated = packed_[l].num_saturated;
-    module.weight_error = StoredError(packed_[l], (*original_)[task_->block().linears[l]]);
+    const int tensor = task_->block().linears[l];
+    const auto scaled = scaled_.find(tensor);
+    const std::vector<float>& weight =
+        scaled == scaled_.end() ? (*original_)[tensor] : scaled->second;
+    module.weight_error = StoredError(packed_[l], weight);
+    module.num_underflowed = CountUnderflowed(unified, weight);
   });
 }
 
@@ -98,7 +128,7 @@ absl::Status StoringShard::StoreShard() {
     packed.emplace(task_->modules[l], std::move(packed_[l]));
   }
   UQ_ASSIGN_OR_RETURN(const std::string bytes, BuildLayerShard(*task_->context.checkpoint,
-                                                               task_->at.layer, packed, vectors_));
+                                                               task_->at.layer, packed, changed_));
   stored_.size_bytes = bytes.size();
   UQ_ASSIGN_OR_RETURN(stored_.sha256, PutContent(task_->env.work.get(), bytes));
   UQ_CRASH_POINT("layer.shard_stored");
@@ -113,6 +143,8 @@ absl::StatusOr<StoredShard> StoringShard::Wait() {
 
 absl::Status StartStoring(const LayerTask& task, Optimized* optimized, StoringShard* storing) {
   const BlockSpec& block = task.block();
+  storing->SetScaled(std::move(optimized->scaled));
+  storing->SetChanged(std::move(optimized->changed_bytes));
   for (int l = 0; l < block.num_linears(); ++l) {
     std::optional<QuantizerState>& state = optimized->states[l];
     if (!state) continue;

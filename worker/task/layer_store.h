@@ -19,7 +19,7 @@
 namespace uniquanf {
 
 struct StoredShard {
-  std::string weights_sha256;         // of the original linear weights
+  std::string weights_sha256;         // of the original linear weights, unscaled
   std::vector<ModuleResult> modules;  // by linear
   std::string sha256;                 // the shard's, an object of the work store
   uint64_t size_bytes = 0;
@@ -34,13 +34,13 @@ class StoringShard {
   StoringShard(const StoringShard&) = delete;
   StoringShard& operator=(const StoringShard&) = delete;
 
+  // Linear weights of the original that were scaled (Optimized). Call before Pack.
+  void SetScaled(std::map<int, std::vector<float>> scaled) { scaled_ = std::move(scaled); }
   // Starts to pack linear layer l; those that are not given stay in full precision.
   void Pack(int l, UnifiedLinear unified);
-  // The layer's vectors of these stored names (inside the layer) get these values, as they are
-  // stored.
-  void SetVectors(std::map<std::string, std::vector<float>> vectors) {
-    vectors_ = std::move(vectors);
-  }
+  // The layer's vectors of these stored names (inside the layer) get these bytes. Call before
+  // Write.
+  void SetChanged(std::map<std::string, std::string> changed) { changed_ = std::move(changed); }
   // Starts to write, as soon as everything is packed. Call once, after the last Pack.
   void Write();
   // Waits for it. Call once, after Write.
@@ -53,7 +53,8 @@ class StoringShard {
   const std::shared_ptr<const HostBlock> original_;
   StoredShard stored_;
   std::vector<PackedLinear> packed_;  // by linear
-  std::map<std::string, std::vector<float>> vectors_;
+  std::map<int, std::vector<float>> scaled_;
+  std::map<std::string, std::string> changed_;
   // Last, so that what runs in other threads is waited for before what it uses goes.
   std::future<std::string> weights_sha256_;
   std::vector<std::future<void>> packing_;

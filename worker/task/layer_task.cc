@@ -43,6 +43,8 @@ class StoringLayer : public UnstoredLayer {
     LayerOutcome outcome;
     outcome.initial_loss = result_.initial_loss;
     outcome.final_loss = result_.final_loss;
+    outcome.kept_start = result_.kept_start;
+    outcome.num_folded = result_.num_folded;
     outcome.device_seconds = absl::ToDoubleSeconds(device_time_);
     UQ_ASSIGN_OR_RETURN(outcome.result_sha256, PutContent(task_->env.work.get(), result_.ToJson()));
     UQ_CRASH_POINT("layer.result_stored");
@@ -65,11 +67,17 @@ class StoringLayer : public UnstoredLayer {
     UQ_RETURN_IF_ERROR(LoadInputs(task, earlier, loaded));
     if (IsCancelled(task.env)) return CancelledError();
     UQ_RETURN_IF_ERROR(LoadWeights(task, loaded));
+    result_.warnings = DoubtsAbout(task, *loaded->original);
     storing_ = std::make_unique<StoringShard>(task_, loaded->original);
     if (task.reconstructs) UQ_RETURN_IF_ERROR(ComputeTargets(task, loaded));
     UQ_ASSIGN_OR_RETURN(Optimized optimized, OptimizeBlock(task, loaded));
     result_.initial_loss = optimized.initial_loss;
     result_.loss_curve = std::move(optimized.loss_curve);
+    result_.kept_start = optimized.kept_start;
+    result_.num_folded = optimized.num_folded;
+    for (const auto& [name, bytes] : optimized.changed_bytes) {
+      result_.changed_vectors.push_back(name);
+    }
     ReportProgress(task.env, "storing", 0, 1);
     if (task.at.round + 1 < task.num_rounds) {
       UQ_ASSIGN_OR_RETURN(const std::string state, SaveLayerState(task.modules, optimized.states));
@@ -80,6 +88,7 @@ class StoringLayer : public UnstoredLayer {
       UQ_ASSIGN_OR_RETURN(const Measured measured,
                           MeasureAndHandOn(task, optimized.weights, loaded));
       result_.final_loss = measured.final_loss;
+      if (!Trains(task.plan().spec)) result_.initial_loss = result_.final_loss;
       next_at_hand_ = measured.next_at_hand;
     }
     result_.environment = task.env.backend->description();

@@ -8,6 +8,8 @@
 #include "common/base/status.h"
 #include "worker/model/checkpoint.h"
 #include "worker/quant/gradient_memory.h"
+#include "worker/quant/input_moments.h"
+#include "worker/quant/kept_start.h"
 #include "worker/quant/quantizer.h"
 #include "worker/quant/reconstruct.h"
 
@@ -39,18 +41,22 @@ LayerMemory EstimateLayerMemory(const Plan& plan, const ModelConfig& config, int
   }
   for (int l = 0; l < block.num_linears(); ++l) {
     const auto [num_outputs, num_inputs] = block.LinearShape(l);
-    const ModuleSettings settings = SettingsForModule(spec, config.ModuleName(layer, l));
-    // The original and ŵ.
-    memory.fixed_bytes += static_cast<uint64_t>(num_outputs) * num_inputs * 2 * act_bytes;
+    const ModuleSettings settings = SettingsOf(plan, config.ModuleName(layer, l));
+    memory.fixed_bytes += static_cast<uint64_t>(num_outputs) * num_inputs * weight_bytes;
     if (settings.full_precision) continue;
     const int64_t group_size = settings.group_size == 0 ? num_inputs : settings.group_size;
     memory.fixed_bytes += quant::QuantizerStateBytes(
         backend, num_outputs, num_inputs, settings.bits, group_size, spec.optimizer_state);
     if (reconstructs && spec.initialization == Initialization::kActivationAware) {
-      memory.fixed_bytes += quant::StartBytes(num_outputs, num_inputs, settings.bits, group_size);
+      memory.fixed_bytes +=
+          quant::KeptStart::Bytes(num_outputs, num_inputs, settings.bits, group_size);
     }
   }
   if (!reconstructs) return memory;
+  if (!RowOf(spec.method).trains) {
+    memory.fixed_bytes += quant::InputMomentsBytes(block);
+    memory.host_bytes += quant::InputMomentsHostBytes(block);
+  }
   const uint64_t sequence_bytes =
       static_cast<uint64_t>(plan.sequence_length) * block.hidden_size * act_bytes;
   memory.step_bytes = RopeTablesBytes(config.ropes, plan.sequence_length) +

@@ -7,6 +7,7 @@
 #include "common/base/digest.h"
 #include "common/base/json_util.h"
 #include "common/base/status.h"
+#include "common/spec/spec_fields.h"
 #include "worker/quant/compact_state.h"
 
 namespace uniquanf {
@@ -84,6 +85,7 @@ std::string Plan::ToJson() const {
   if (spec.optimizer_state != OptimizerState::kF32) {
     json["optimizer_state_version"] = quant::kCompactStateVersion;
   }
+  if (!allocation.empty()) json["allocation"] = allocation;
   return json.dump();
 }
 
@@ -125,12 +127,32 @@ absl::StatusOr<Plan> Plan::FromJson(absl::string_view text) {
     reader.Fail(absl::StrCat("the job's optimizer state has version ", state_version,
                              "; this one knows ", quant::kCompactStateVersion));
   }
+  const nlohmann::json* allocation = reader.ReadObject("allocation", JsonObjectReader::kOptional);
   UQ_RETURN_IF_ERROR(reader.Finish());
+  if (allocation != nullptr) {
+    JsonObjectReader bits(*allocation, "allocation", kReason);
+    for (const auto& [module, value] : allocation->items()) {
+      bits.Read(module.c_str(), kRequired, &plan.allocation[module]);
+    }
+    UQ_RETURN_IF_ERROR(bits.Finish());
+    for (const auto& [module, value] : plan.allocation) {
+      if (value >= kMinBits && value <= kMaxBits) continue;
+      return InvalidInput(kReason, absl::StrCat("the plan gives ", module, " ", value, " bits"));
+    }
+  }
   UQ_ASSIGN_OR_RETURN(plan.spec, QuantizationSpec::FromJson(spec->dump()));
   // A job that was prepared before the field was there goes on as it began.
   if (!spec->contains("initialization")) plan.spec.initialization = Initialization::kPlain;
+  if (!spec->contains("folding")) plan.spec.folding = Folding::kOff;
   UQ_RETURN_IF_ERROR(CheckNumbers(plan));
   return plan;
+}
+
+ModuleSettings SettingsOf(const Plan& plan, const std::string& module_name) {
+  ModuleSettings settings = SettingsForModule(plan.spec, module_name);
+  const auto allocated = plan.allocation.find(module_name);
+  if (allocated != plan.allocation.end()) settings.bits = allocated->second;
+  return settings;
 }
 
 bool NeedsQuantizedInputs(const QuantizationSpec& spec) {
@@ -138,8 +160,7 @@ bool NeedsQuantizedInputs(const QuantizationSpec& spec) {
 }
 
 int64_t NumSteps(const Plan& plan) {
-  return NeedsReconstruction(plan.spec) ? plan.spec.epochs * plan.num_samples / plan.spec.batch_size
-                                        : 0;
+  return Trains(plan.spec) ? plan.spec.epochs * plan.num_samples / plan.spec.batch_size : 0;
 }
 
 int NumRounds(const Plan& plan) {

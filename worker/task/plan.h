@@ -8,6 +8,7 @@
 #define UNIQUANF_WORKER_TASK_PLAN_H_
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -48,10 +49,15 @@ struct Plan {
   // What the text was made of; nothing where there were token files.
   std::optional<TextProvenance> calibration_text, evaluation_text;
   std::vector<std::string> warnings;  // about the calibration set, for the report
+  // Bits of the modules that a budget decides, by full name; empty without one.
+  std::map<std::string, int> allocation;
 
   std::string ToJson() const;
   static absl::StatusOr<Plan> FromJson(absl::string_view json);
 };
+
+// Settings of a module in this job: the spec's, with the bits that the budget gives it.
+ModuleSettings SettingsOf(const Plan& plan, const std::string& module_name);
 
 // Whether a layer's task needs the stored results of earlier layers.
 bool NeedsQuantizedInputs(const QuantizationSpec& spec);

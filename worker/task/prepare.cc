@@ -6,6 +6,7 @@
 #include "common/base/digest.h"
 #include "common/base/status.h"
 #include "common/object_store/caching_store.h"
+#include "worker/task/allocate_bits.h"
 #include "worker/task/content_store.h"
 #include "worker/task/memory_plan.h"
 #include "worker/task/model_changes.h"
@@ -110,6 +111,9 @@ absl::Status PrepareCalibration(const QuantizationSpec& spec, const Checkpoint& 
   plan->sequence_length = tokens.sequence_length;
   UQ_ASSIGN_OR_RETURN(plan->calibration_sha256,
                       PutContent(env.work.get(), TokensToBytes(tokens.ids)));
+  if (HasBudget(spec)) {
+    UQ_ASSIGN_OR_RETURN(plan->allocation, AllocateBits(*plan, checkpoint, tokens.ids, env));
+  }
   return absl::OkStatus();
 }
 

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "common/base/format_bytes.h"
 
@@ -152,7 +153,13 @@ std::string Summary(const Plan& plan, const FinalizeOutcome& outcome) {
   std::string html = "<table>";
   absl::StrAppend(
       &html, Row("Method", QuantizationMethodName(spec.method)),
-      Row("Bits", absl::StrCat(spec.bits)),
+      Row("Bits", spec.average_bits > 0
+                      ? absl::StrFormat("spread over the modules, %g stored bits a weight at most",
+                                        spec.average_bits)
+                  : spec.artifact_size > 0
+                      ? absl::StrCat("spread over the modules, ", spec.artifact_size,
+                                     " bytes of files at most")
+                      : absl::StrCat(spec.bits)),
       Row("Group size", spec.group_size == 0 ? "per row" : absl::StrCat(spec.group_size)),
       Row("Stored bits a quantized weight", Number(outcome.report.average_bits)));
   if (outcome.report.perplexity_before.has_value()) {
@@ -200,18 +207,33 @@ std::string Quality(const std::optional<QualityReport>& quality) {
   return html + "</table>";
 }
 
-std::string LayerTable(const FinalizeOutcome& outcome) {
+std::string LayerTable(const FinalizeOutcome& outcome, const std::vector<LayerResult>& results) {
   std::string html =
       "<h2>Layers</h2><div class=\"scroll\"><table><tr><th>Layer</th><th>Bits</th><th>Initial "
-      "error</th><th>Stored error</th><th>Ratio</th><th>Seconds</th></tr>";
-  for (const LayerReport& layer : outcome.report.layers) {
+      "error</th><th>Stored error</th><th>Ratio</th><th>Seconds</th><th></th></tr>";
+  for (size_t i = 0; i < outcome.report.layers.size(); ++i) {
+    const LayerReport& layer = outcome.report.layers[i];
+    std::vector<std::string> notes;
+    if (results[i].kept_start) notes.emplace_back("stored as it began");
+    if (results[i].num_folded > 0) {
+      notes.push_back(absl::StrCat(results[i].num_folded, " channels folded"));
+    }
     const double ratio = layer.initial_loss > 0 ? layer.final_loss / layer.initial_loss : 0;
     absl::StrAppendFormat(&html,
                           "<tr><td>%d</td><td>%d</td><td>%s</td><td>%s</td><td>%s</td>"
-                          "<td>%.1f</td></tr>",
+                          "<td>%.1f</td><td>%s</td></tr>",
                           layer.layer, layer.bits, Number(layer.initial_loss),
                           Number(layer.final_loss), Number(ratio),
-                          absl::ToDoubleSeconds(layer.duration));
+                          absl::ToDoubleSeconds(layer.duration), absl::StrJoin(notes, "; "));
+  }
+  return html + "</table></div>";
+}
+
+std::string AllocationTable(const Plan& plan) {
+  if (plan.allocation.empty()) return "";
+  std::string html = "<h2>Bits by the budget</h2><div class=\"scroll\"><table>";
+  for (const auto& [module, bits] : plan.allocation) {
+    absl::StrAppend(&html, Row(module, absl::StrCat(bits)));
   }
   return html + "</table></div>";
 }
@@ -243,7 +265,7 @@ std::string RenderReportHtml(const Plan& plan, const FinalizeOutcome& outcome,
     absl::StrAppend(&html, "<p class=\"warn\">Warning: ", Escape(warning), "</p>");
   }
   absl::StrAppend(&html, Summary(plan, outcome), Quality(outcome.report.quality),
-                  LossCurves(layers), LayerErrors(layers), LayerTable(outcome),
+                  LossCurves(layers), LayerErrors(layers), LayerTable(outcome, layers),
                   WindowTable(outcome), "</body></html>\n");
   return html;
 }

@@ -94,6 +94,8 @@ absl::StatusOr<PrepareOutcome> RunPrepare(const QuantizationSpec& spec, const Ta
 struct LayerOutcome {
   std::string result_sha256;
   double initial_loss = 0, final_loss = 0;  // 0 where there was no reconstruction to measure
+  bool kept_start = false;                  // training did not lower the error
+  int64_t num_folded = 0;                   // channels that were scaled because they stood out
   double device_seconds = 0;                // for which it kept the device, without its storing
 };
 // `earlier` are the results of layers 0..layer−1 of the same round, in order (may be left out when

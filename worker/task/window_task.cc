@@ -111,6 +111,10 @@ class WindowRun {
     return absl::OkStatus();
   }
 
+  // Whether the layer's channels were scaled before it was quantized: then the stored weights stand
+  // for others than the original's, and the latents begin at what is stored.
+  static bool IsScaled(const LayerResult& result) { return result.num_folded > 0; }
+
   absl::Status StartStates(int layer, distill::WindowLayer* window) {
     const BlockSpec& block = *window->block;
     const LayerResult& result = results_[layer];
@@ -125,9 +129,15 @@ class WindowRun {
           ReadPackedLinear(**opened, module.name, module.bits, module.num_outputs,
                            module.num_inputs, module.group_size);
       if (!packed.ok()) return NoteWorkObject(packed.status(), result.shard_sha256);
+      std::vector<float> start;
+      if (IsScaled(result)) {
+        start.resize(packed->num_outputs * packed->num_inputs);
+        Dequantize(*packed, start.data());
+      }
       UQ_ASSIGN_OR_RETURN(
           quant::LatentState state,
-          quant::StartLatents(env_.backend, Unpack(*packed), original[block.linears[l]].data()));
+          quant::StartLatents(env_.backend, Unpack(*packed),
+                              start.empty() ? original[block.linears[l]].data() : start.data()));
       window->states[l] = std::make_unique<quant::LatentState>(std::move(state));
     }
     originals_.push_back(std::make_shared<const HostBlock>(std::move(original)));
@@ -189,18 +199,36 @@ class WindowRun {
     for (size_t i = 0; i < storing.size(); ++i) {
       LayerResult result = results_[first_ + i];
       UQ_ASSIGN_OR_RETURN(StoredShard shard, storing[i]->Wait());
+      for (size_t l = 0; IsScaled(result) && l < shard.modules.size(); ++l) {
+        shard.modules[l].weight_error = result.modules[l].weight_error;
+        shard.modules[l].num_underflowed = result.modules[l].num_underflowed;
+      }
       result.modules = std::move(shard.modules);
       result.shard_sha256 = shard.sha256;
       result.shard_size_bytes = shard.size_bytes;
-      result.changed_vectors = TrainedNames(first_ + static_cast<int>(i));
+      result.changed_vectors = ChangedNames(first_ + static_cast<int>(i));
       result_.layers.push_back(std::move(result));
     }
     return absl::OkStatus();
   }
 
-  std::vector<std::string> TrainedNames(int layer) const {
+  // What the layer's shard holds otherwise than the source: what is trained, and what its own task
+  // scaled.
+  std::vector<int> Changed(int layer) const {
+    const BlockSpec& block = config_.blocks[layer];
+    std::vector<int> changed = distill::TrainedGains(block);
+    for (const std::string& name : results_[layer].changed_vectors) {
+      const int tensor = block.FindTensor(name);
+      if (std::find(changed.begin(), changed.end(), tensor) == changed.end()) {
+        changed.push_back(tensor);
+      }
+    }
+    return changed;
+  }
+
+  std::vector<std::string> ChangedNames(int layer) const {
     std::vector<std::string> names;
-    for (const int tensor : distill::TrainedGains(config_.blocks[layer])) {
+    for (const int tensor : Changed(layer)) {
       names.push_back(config_.blocks[layer].tensors[tensor].stored.name);
     }
     return names;
@@ -221,8 +249,8 @@ class WindowRun {
                                      &window.weights[block.linears[l]]));
       storing->Pack(l, std::move(unified));
     }
-    std::map<std::string, std::vector<float>> vectors;
-    for (const int tensor : distill::TrainedGains(block)) {
+    std::map<std::string, std::string> changed;
+    for (const int tensor : Changed(layer)) {
       const StoredForm& form = block.tensors[tensor].stored;
       UQ_ASSIGN_OR_RETURN(const SourceTensor raw,
                           context_.checkpoint->FindRaw(config_.LayerPrefix(layer) + form.name));
@@ -231,9 +259,9 @@ class WindowRun {
       std::vector<float> stored = RoundedTo(values, raw.info.dtype);
       for (float& value : stored) value += form.added;
       UQ_RETURN_IF_ERROR(window.weights[tensor].CopyFromFloats(stored.data()));
-      vectors[form.name] = std::move(values);
+      changed[form.name] = AsStored(values, raw.info.dtype);
     }
-    storing->SetVectors(std::move(vectors));
+    storing->SetChanged(std::move(changed));
     storing->Write();
     return storing;
   }

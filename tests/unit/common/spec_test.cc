@@ -60,12 +60,13 @@ TEST(SpecTest, CanonicalJson) {
       spec.ToJson(),
       R"({"model_uri":"file:///models/tiny","calibration_uri":"calib.safetensors","output_uri":"out",)"
       R"("evaluation_uri":"","evaluation_entry":"valid","evaluation_window":1024,)"
-      R"("evaluation_max_windows":200,"method":"uniquanf","bits":4,"group_size":0,"overrides":[)"
+      R"("evaluation_max_windows":200,"method":"uniquanf","bits":4,"average_bits":0.0,)"
+      R"("artifact_size":0,"group_size":0,"levels":"any","overrides":[)"
       R"({"pattern":"*.down_proj","bits":4,"group_size":64,"full_precision":false},)"
       R"({"pattern":"lm_head","bits":0,"group_size":-1,"full_precision":true}],)"
       R"("num_samples":128,"sequence_length":2048,"epochs":20,"batch_size":1,"input_prob":0.5,)"
       R"("uniform_learning_rate":0.005,"binary_learning_rate":0.0005,)"
-      R"("initialization":"activation_aware","grid_steps":1,)"
+      R"("initialization":"activation_aware","folding":"auto","grid_steps":1,)"
       R"("alternating_rounds":15,"remap_period":2,"seed":18446744073709551615,)"
       R"("schedule":"sequential","pipeline_rounds":4})");
 }
@@ -96,7 +97,7 @@ TEST(SpecTest, FromJsonIsStrict) {
   invalid(R"({"bits":4,"bits":3})", "appears twice");
   invalid(R"({"seed":-1})", "seed must be an integer of 0 or more");
   invalid(R"({"input_prob":null})", "input_prob must be a number");
-  invalid(R"({"method":"gptq"})", "allowed: uniquanf, flexround, alternating, rtn");
+  invalid(R"({"method":"gptqq"})", "allowed: uniquanf, flexround, alternating, rtn, gptq, awq");
   invalid(R"({"overrides":{}})", "overrides must be an array");
   invalid(R"({"overrides":[{"bits":4}]})", "overrides[0].pattern is missing");
   invalid(R"({"overrides":[{"pattern":"a"},{"pattern":"b","x":1}]})", "overrides[1].x");
@@ -117,6 +118,8 @@ TEST(SpecTest, WhatIsWrongIsNamedWithWhatIsAllowed) {
   check("output_uri", "control", [](Spec s) { s->output_uri = "a\nb"; });
   check("model_uri", "4096", [](Spec s) { s->model_uri = std::string(5000, 'x'); });
   check("calibration_uri", "needs calibration data", [](Spec s) { s->calibration_uri = ""; });
+  check("levels", "flexround, rtn, gptq, awq", [](Spec s) { s->levels = Levels::kUniform; });
+  check("average_bits", "one budget", [](Spec s) { s->average_bits = 3, s->artifact_size = 9; });
   check("evaluation_entry", "required", [](Spec s) {
     s->evaluation_uri = "x";
     s->evaluation_entry = "";
