@@ -26,10 +26,14 @@ class Distribution {
                           absl::StrCat("the budget is ", budget_, " bits; all modules at ",
                                        kFewestBits, " bits, scales included, take ", used_));
     }
+    // From the closed form, and from equal bits: few sets of very different sizes can be stuck.
     StartFromClosedForm();
-    while (used_ > budget_) Lower();
-    Fill();
-    while (Exchange()) Fill();
+    Improve();
+    const std::vector<int> from_closed_form = bits_;
+    const double cost = Cost();
+    for (size_t i = 0; i < sets_.size(); ++i) Set(i, mean_bits_);
+    Improve();
+    if (cost <= Cost()) return from_closed_form;
     return bits_;
   }
 
@@ -37,6 +41,16 @@ class Distribution {
   void Set(size_t i, int bits) {
     used_ += sets_[i].size[bits] - sets_[i].size[bits_[i]];
     bits_[i] = bits;
+  }
+  void Improve() {
+    while (used_ > budget_) Lower();
+    Fill();
+    while (Exchange()) Fill();
+  }
+  double Cost() const {
+    double sum = 0;
+    for (size_t i = 0; i < sets_.size(); ++i) sum += sets_[i].cost[bits_[i]];
+    return sum;
   }
   int64_t Growth(size_t i) const { return sets_[i].size[bits_[i] + 1] - sets_[i].size[bits_[i]]; }
   double Gain(size_t i) const { return sets_[i].cost[bits_[i]] - sets_[i].cost[bits_[i] + 1]; }
@@ -47,23 +61,23 @@ class Distribution {
 
   // The largest bits that fit everywhere are b̄; s_i is what the set costs there.
   void StartFromClosedForm() {
-    int mean_bits = kFewestBits;
+    mean_bits_ = kFewestBits;
     for (int bits = kFewestBits; bits <= kMostBits; ++bits) {
       int64_t size = 0;
       for (const BitsSet& set : sets_) size += set.size[bits];
-      if (size <= budget_) mean_bits = bits;
+      if (size <= budget_) mean_bits_ = bits;
     }
     std::vector<double> wanted(sets_.size());
     double mean = 0, weights = 0;
     for (size_t i = 0; i < sets_.size(); ++i) {
       const auto n = static_cast<double>(sets_[i].num_weights);
-      const double cost = std::max(sets_[i].cost[mean_bits], 1e-300);
+      const double cost = std::max(sets_[i].cost[mean_bits_], 1e-300);
       wanted[i] = 0.5 * std::log2(cost / n);
       mean += n * wanted[i];
       weights += n;
     }
     for (size_t i = 0; i < sets_.size(); ++i) {
-      const double bits = mean_bits + wanted[i] - mean / weights;
+      const double bits = mean_bits_ + wanted[i] - mean / weights;
       Set(i, static_cast<int>(
                  std::clamp(std::nearbyint(bits), double{kFewestBits}, double{kMostBits})));
     }
@@ -121,6 +135,7 @@ class Distribution {
   const int64_t budget_;
   std::vector<int> bits_;
   int64_t used_ = 0;
+  int mean_bits_ = kFewestBits;
 };
 
 }  // namespace
