@@ -7,6 +7,7 @@
 #include "common/base/file_modes.h"
 #include "common/base/flag_set.h"
 #include "common/base/version.h"
+#include "worker/backend/blas_kernel.h"
 #include "worker/batch/batch.h"
 
 namespace {
@@ -28,9 +29,7 @@ constexpr char kUsage[] =
     "  version    print the version\n\n"
     "`uniquanf-batch COMMAND --help` lists a command's flags.\n";
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int Run(int argc, char** argv) {
   const std::map<std::string, Command> commands = {
       {"quantize", uniquanf::batch::Quantize}, {"eval", uniquanf::batch::Evaluate},
       {"inspect", uniquanf::batch::Inspect},   {"verify", uniquanf::batch::Verify},
@@ -60,4 +59,12 @@ int main(int argc, char** argv) {
   uniquanf::batch::InstallInterruptHandler();
   arguments.erase(arguments.begin());
   return command->second(arguments);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const int code = Run(argc, argv);
+  uniquanf::EndPastBlas(code);
+  return code;
 }
