@@ -67,10 +67,11 @@ struct VerifyReport {
 };
 
 // Checks everything that the format promises: each file's size and SHA-256, every tensor's dtype
-// and shape, that none is missing or extra, that scale factors, shifts and tensors in full precision are
-// finite, pad bits and q_bias zero, and that no file lies in the store that the manifest does not name. `progress` (may
-// be empty) is told the bytes done and the total. Returns an error only where the artifact can not
-// be read at all (no manifest, or a storage failure); defects go to the report.
+// and shape, that none is missing or extra, that scale factors, shifts and tensors in full
+// precision are finite, pad bits and q_bias zero, and that no file lies in the store that the
+// manifest does not name. `progress` (may be empty) is told the bytes done and the total. Returns
+// an error only where the artifact can not be read at all (no manifest, or a storage failure);
+// defects go to the report.
 absl::StatusOr<VerifyReport> VerifyArtifact(
     std::shared_ptr<ObjectStore> store,
     const std::function<void(uint64_t done_bytes, uint64_t total_bytes)>& progress);

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <iostream>
 #include <map>
 #include <set>
@@ -286,6 +287,121 @@ TEST_P(FamilyJobTest, KeepsOverriddenLayersExactly) {
   ASSERT_NE(artifact, nullptr);
   const int kept = config.blocks[1].linears[1];
   EXPECT_EQ((*artifact->LoadBlock(1))[kept], (*source->LoadBlock(1))[kept]);
+}
+
+// gpt-oss as it is published, with its experts in mxfp4, gives the results of the values that they
+// stand for, in stacks of bf16.
+class MicroscaledExpertsTest : public TaskTest {
+ protected:
+  struct Stored {
+    SafetensorsDType dtype;
+    std::vector<int64_t> shape;
+    std::string bytes;
+  };
+  template <typename T>
+  static std::string Bytes(const std::vector<T>& values) {
+    return std::string(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T));
+  }
+  // `stack` bf16 [E, K, N] in groups of 32 of each column; returns what they stand for.
+  static std::string Microscale(const std::string& name, const Stored& stack,
+                                std::map<std::string, Stored>* out) {
+    constexpr float kValues[] = {0, 0.5, 1, 1.5, 2, 3, 4, 6};
+    const int64_t experts = stack.shape[0], k = stack.shape[1], n = stack.shape[2];
+    std::vector<uint16_t> halves(experts * k * n), result(halves.size());
+    std::memcpy(halves.data(), stack.bytes.data(), stack.bytes.size());
+    std::vector<uint8_t> blocks(halves.size() / 2), scales(halves.size() / 32);
+    for (int64_t group = 0; group < experts * n * k / 32; ++group) {
+      const int64_t e = group / (n * k / 32), r = group / (k / 32) % n, c = group % (k / 32) * 32;
+      const auto at = [&](int64_t i) { return (e * k + c + i) * n + r; };
+      float largest = 0x1p-100f;
+      for (int64_t i = 0; i < 32; ++i) {
+        largest = std::max(largest, std::abs(Bfloat16ToFloat(halves[at(i)])));
+      }
+      const int exponent = std::ilogb(largest) - 2;
+      scales[group] = static_cast<uint8_t>(exponent + 127);
+      for (int64_t i = 0; i < 32; ++i) {
+        const float value = std::ldexp(Bfloat16ToFloat(halves[at(i)]), -exponent);
+        int code = 0;
+        for (int c2 = 1; c2 < 8; ++c2) {
+          if (std::abs(kValues[c2] - std::abs(value)) < std::abs(kValues[code] - std::abs(value))) {
+            code = c2;
+          }
+        }
+        const float kept = value < 0 ? -kValues[code] : kValues[code];
+        blocks[group * 16 + i / 2] |= (code + (value < 0 ? 8 : 0)) << (i % 2 * 4);
+        result[at(i)] = FloatToBfloat16(std::ldexp(kept, exponent));
+      }
+    }
+    (*out)[name + "_blocks"] = {SafetensorsDType::kU8, {experts, n, k / 32, 16}, Bytes(blocks)};
+    (*out)[name + "_scales"] = {SafetensorsDType::kU8, {experts, n, k / 32}, Bytes(scales)};
+    return Bytes(result);
+  }
+  static void Write(const std::string& dir, const std::string& config,
+                    const std::map<std::string, Stored>& tensors) {
+    const auto store = *OpenObjectStore(dir);
+    ASSERT_TRUE(store->Write("config.json", config).ok());
+    std::vector<SafetensorsWriter::Declaration> declarations;
+    for (const auto& [name, tensor] : tensors) {
+      declarations.push_back({name, tensor.dtype, tensor.shape});
+    }
+    const auto out = *store->NewWriter("model.safetensors", {});
+    const auto writer = *SafetensorsWriter::Create(out.get(), declarations, {});
+    for (const auto& [name, tensor] : tensors) {
+      ASSERT_TRUE(writer->Append(name, tensor.bytes.data(), tensor.bytes.size()).ok());
+    }
+    ASSERT_TRUE(writer->Finish().ok() && out->Commit().ok());
+  }
+};
+
+TEST_F(MicroscaledExpertsTest, GiveTheResultsOfWhatTheyStandFor) {
+  const auto source = *OpenObjectStore(FolderPath("gpt_oss"));
+  const auto file = *SafetensorsFile::Open(source, "model.safetensors");
+  std::string config = *source->Read("config.json", 1 << 20);
+  std::map<std::string, Stored> twin, published;
+  for (const auto& [name, info] : file->tensors()) {
+    Stored& tensor = twin[name] = {info.dtype, info.shape, std::string(info.size_bytes, 0)};
+    ASSERT_TRUE(file->ReadBytes(info, tensor.bytes.data()).ok());
+    const bool stack =
+        absl::EndsWith(name, "experts.gate_up_proj") || absl::EndsWith(name, "experts.down_proj");
+    if (stack) {
+      tensor.bytes = Microscale(name, tensor, &published);
+    } else {
+      published[name] = tensor;
+    }
+  }
+  Write(dir_.path() + "/twin", config, twin);
+  config.insert(config.find('{') + 1,
+                R"("quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert":
+                   ["model.layers.*.self_attn", "model.layers.*.mlp.router", "lm_head"]}, )");
+  Write(dir_.path() + "/published", config, published);
+  spec_.bits = 4;
+  WriteTokenFile(spec_.calibration_uri, {{"input_ids", RandomTokens({4, 32}, 64, 1)}});
+  ModuleOverride keep;  // a part of a stack that is copied
+  keep.pattern = "model.layers.1.mlp.experts.2.down_proj";
+  keep.full_precision = true;
+  spec_.overrides = {keep};
+  std::map<std::string, std::string> digests;
+  for (const char* name : {"twin", "published"}) {
+    spec_.model_uri = absl::StrCat(dir_.path(), "/", name);
+    spec_.output_uri = absl::StrCat(dir_.path(), "/out-", name);
+    cache_->Clear();
+    const auto outcome = RunJob();
+    ASSERT_TRUE(outcome.ok()) << outcome.status();
+    const auto artifact = ArtifactReader::Open(*OpenObjectStore(spec_.output_uri));
+    ASSERT_TRUE(artifact.ok()) << artifact.status();
+    const Manifest& manifest = (*artifact)->manifest();
+    EXPECT_EQ(manifest.origin.dequantized.size(), spec_.model_uri.back() == 'n' ? 0u : 1u);
+    for (const ManifestFile& written : manifest.files) {
+      if (digests.count(written.path) == 0) digests[written.path] = written.sha256;
+      EXPECT_EQ(digests[written.path], written.sha256) << written.path;
+    }
+  }
+  const std::string exported = dir_.path() + "/exported";
+  ASSERT_TRUE(ExportArtifact(*OpenObjectStore(spec_.output_uri), exported, ExportOptions()).ok());
+  const auto plain = Checkpoint::Open(*OpenObjectStore(exported), false);
+  ASSERT_TRUE(plain.ok()) << plain.status();
+  const auto original = Checkpoint::Open(*OpenObjectStore(dir_.path() + "/twin"), false);
+  EXPECT_EQ((*plain)->TensorNames(), (*original)->TensorNames());
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, FamilyJobTest, testing::ValuesIn(kFolders),

@@ -363,4 +363,8 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace uniquanf
 
-int main(int argc, char** argv) { return uniquanf::Main(argc, argv); }
+int main(int argc, char** argv) {
+  const int code = uniquanf::Main(argc, argv);
+  uniquanf::EndPastBlas(code);
+  return code;
+}

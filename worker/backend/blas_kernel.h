@@ -24,6 +24,9 @@ bool BlasMergesPieces();
 // tries again for ever. To be asked before NewCpuBackend. Error: kResourceExhausted
 // (OUT_OF_MEMORY).
 absl::Status CheckMemoryForBlas(int num_threads);
+// Ends the process with `code` where such a limit is set, without OpenBLAS's own end, which would
+// wait for threads that may still try to allocate; else returns.
+void EndPastBlas(int code);
 
 }  // namespace uniquanf
 

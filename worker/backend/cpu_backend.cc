@@ -1,8 +1,10 @@
 #include "worker/backend/cpu_backend.h"
 
 #include <cblas.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <vector>
@@ -67,6 +69,12 @@ absl::Status CheckMemoryForBlas(int wanted_threads) {
       absl::StrCat("the limit on this process's address space (ulimit -v) leaves ",
                    FormatBytes(free), ", but ", num_threads, " threads of matrix products need ",
                    FormatBytes(needed), "; raise the limit, or use fewer --threads"));
+}
+
+void EndPastBlas(int code) {
+  if (ReadMachineResources().free_address_space_bytes == UINT64_MAX) return;
+  std::fflush(nullptr);
+  _exit(code);
 }
 
 CpuBackend::CpuBackend(const CpuBackendOptions& options)

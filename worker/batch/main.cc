@@ -8,6 +8,7 @@
 #include "common/base/program_commands.h"
 #include "common/base/standard_output.h"
 #include "common/base/version.h"
+#include "worker/backend/blas_kernel.h"
 #include "worker/batch/batch.h"
 
 namespace {
@@ -78,4 +79,12 @@ int Run(std::vector<std::string> arguments) {
 int main(int argc, char** argv) {
   return uniquanf::ExitCodeAfterOutput("uniquanf-batch",
                                        Run(std::vector<std::string>(argv + 1, argv + argc)));
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const int code = Run(argc, argv);
+  uniquanf::EndPastBlas(code);
+  return code;
 }

@@ -30,7 +30,7 @@ WindowMemory EstimateWindowMemory(const Plan& plan, const ModelConfig& config, i
       if (layer < end) memory.host_bytes += elements * sizeof(float);
     }
     for (int l = 0; l < block.num_linears() && layer < end; ++l) {
-      const ModuleSettings settings = SettingsForModule(spec, config.ModuleName(layer, l));
+      const ModuleSettings settings = SettingsOf(plan, config.ModuleName(layer, l));
       if (settings.full_precision) continue;
       const auto [num_outputs, num_inputs] = block.LinearShape(l);
       const int64_t group_size = settings.group_size == 0 ? num_inputs : settings.group_size;
