@@ -77,14 +77,8 @@ int Run(std::vector<std::string> arguments) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  return uniquanf::ExitCodeAfterOutput("uniquanf-batch",
-                                       Run(std::vector<std::string>(argv + 1, argv + argc)));
-}
-
-}  // namespace
-
-int main(int argc, char** argv) {
-  const int code = Run(argc, argv);
+  const int code = uniquanf::ExitCodeAfterOutput(
+      "uniquanf-batch", Run(std::vector<std::string>(argv + 1, argv + argc)));
   uniquanf::EndPastBlas(code);
   return code;
 }

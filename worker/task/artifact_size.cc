@@ -56,8 +56,8 @@ absl::StatusOr<int64_t> ArtifactSize(const Plan& plan, const Checkpoint& checkpo
   UQ_ASSIGN_OR_RETURN(const ArtifactConfig artifact_config,
                       BuildArtifactConfig(checkpoint.config_json(), plan.spec, modules));
   total += artifact_config.json.size() + BuildIndexJson(tensor_to_file, tensor_bytes).size();
-  UQ_ASSIGN_OR_RETURN(const uint64_t copied, CopiedBytes(checkpoint.store().get()));
-  return static_cast<int64_t>(total + copied);
+  UQ_ASSIGN_OR_RETURN(const CopyPlan copies, PlanCopies(checkpoint.store().get()));
+  return static_cast<int64_t>(total + copies.size_bytes());
 }
 
 }  // namespace uniquanf

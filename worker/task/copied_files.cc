@@ -109,17 +109,6 @@ absl::Status CopyModelFiles(const CopyPlan& plan, ObjectStore* from, ObjectStore
   return absl::OkStatus();
 }
 
-absl::StatusOr<uint64_t> CopiedBytes(ObjectStore* from) {
-  uint64_t total = 0;
-  for (const char* name : kModelFiles) {
-    const absl::StatusOr<ObjectInfo> info = from->Stat(name);
-    if (absl::IsNotFound(info.status())) continue;
-    if (!info.ok()) return info.status();
-    total += info->size_bytes;
-  }
-  return total;
-}
-
 ManifestModule HeadModule(const ModelConfig& config) {
   ManifestModule head;
   head.name = config.ends.head;

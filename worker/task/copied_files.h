@@ -42,9 +42,6 @@ absl::StatusOr<CopyPlan> PlanCopies(ObjectStore* from);
 absl::Status CopyModelFiles(const CopyPlan& plan, ObjectStore* from, ObjectStore* to,
                             std::vector<CopiedFile>* files);
 
-// Their bytes together.
-absl::StatusOr<uint64_t> CopiedBytes(ObjectStore* from);
-
 // What the manifest says about the model's head, which no layer holds.
 ManifestModule HeadModule(const ModelConfig& config);
 

@@ -1,6 +1,5 @@
 #include "worker/task/layer_scale.h"
 
-#include <cstring>
 #include <utility>
 
 #include "common/base/check.h"
@@ -8,6 +7,7 @@
 #include "common/safetensors/float_conversion.h"
 #include "worker/quant/folding.h"
 #include "worker/quant/start.h"
+#include "worker/task/layer_shard.h"
 
 namespace uniquanf {
 namespace {
@@ -27,7 +27,7 @@ float RoundTo(SafetensorsDType dtype, float value) {
 absl::StatusOr<SafetensorsDType> StoredDType(const LayerTask& task, int t) {
   const TensorSpec& tensor = task.block().tensors[t];
   if (!tensor.stored.constant.empty()) return SafetensorsDType::kF32;
-  UQ_ASSIGN_OR_RETURN(const Checkpoint::RawTensor raw,
+  UQ_ASSIGN_OR_RETURN(const SourceTensor raw,
                       task.context.checkpoint->FindRaw(task.config().LayerPrefix(task.at.layer) +
                                                        tensor.stored.name));
   return raw.info.dtype;
