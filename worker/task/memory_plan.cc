@@ -42,7 +42,8 @@ LayerMemory EstimateLayerMemory(const Plan& plan, const ModelConfig& config, int
   for (int l = 0; l < block.num_linears(); ++l) {
     const auto [num_outputs, num_inputs] = block.LinearShape(l);
     const ModuleSettings settings = SettingsOf(plan, config.ModuleName(layer, l));
-    memory.fixed_bytes += static_cast<uint64_t>(num_outputs) * num_inputs * weight_bytes;
+    memory.fixed_bytes +=
+        static_cast<uint64_t>(num_outputs) * num_inputs * 2 * act_bytes;  // the original and ŵ
     if (settings.full_precision) continue;
     const int64_t group_size = settings.group_size == 0 ? num_inputs : settings.group_size;
     memory.fixed_bytes += quant::QuantizerStateBytes(
