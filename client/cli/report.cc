@@ -74,8 +74,7 @@ void PrintLayers(const std::vector<LayerReport>& layers) {
 
 void PrintWindows(const std::vector<WindowReport>& windows) {
   if (windows.empty()) return;
-  std::vector<std::vector<std::string>> rows = {
-      {"  Distilled layers", "Divergence before", "after", "Time"}};
+  std::vector<std::vector<std::string>> rows;
   for (const WindowReport& window : windows) {
     rows.push_back(
         {absl::StrCat(window.first_layer, " to ", window.first_layer + window.num_layers - 1),
@@ -83,7 +82,11 @@ void PrintWindows(const std::vector<WindowReport>& windows) {
          absl::StrFormat("%.4f", window.final_divergence), ShortDuration(window.duration)});
   }
   std::puts("");
-  PrintTable(rows, {true, true, true, true});
+  PrintTable({{"  Distilled layers", Column::kNumber},
+              {"Divergence before", Column::kNumber},
+              {"after", Column::kNumber},
+              {"Time", Column::kNumber}},
+             std::move(rows));
 }
 
 std::string Settings(const QuantizationSpec& spec) {
