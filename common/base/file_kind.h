@@ -12,8 +12,8 @@ namespace uniquanf {
 inline constexpr size_t kFileKindBytes = 256;
 
 // What a file is when it is something that people commonly take for another, with what to do: "a
-// Git LFS pointer, …: run \"git lfs pull\" …", "a gzip file", "a pickled Python file: …"; "" when it
-// is none of those. Of a file shorter than kFileKindBytes, give all of it.
+// Git LFS pointer, …: run \"git lfs pull\" …", "a gzip file", "a pickled Python file: …"; "" when
+// it is none of those. Of a file shorter than kFileKindBytes, give all of it.
 std::string DescribeFileKind(absl::string_view first_bytes);
 
 }  // namespace uniquanf

@@ -66,8 +66,8 @@ class AuditLog {
 
   const std::string path_;
   const NoteSink note_;
-  int fd_;              // the thread's own, once it runs
-  bool torn_ = false;   // likewise: a batch was written in part, and its last line has no end
+  int fd_;             // the thread's own, once it runs
+  bool torn_ = false;  // likewise: a batch was written in part, and its last line has no end
   mutable absl::Mutex mutex_;
   std::deque<std::string> lines_ ABSL_GUARDED_BY(mutex_);
   int64_t num_appended_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -1,4 +1,5 @@
-// The audit log (SECURITY R27): every line once, whole, on disk; and what happens when the disk is full.
+// The audit log (SECURITY R27): every line once, whole, on disk; and what happens when the disk is
+// full.
 #include "server/access/audit_log.h"
 
 #include <gtest/gtest.h>
@@ -61,7 +62,8 @@ TEST(AuditLogTest, LinesOfManyThreadsAreThereOnceEachAndWhole) {
 }
 
 TEST(AuditLogTest, WhatCallersSayStaysInItsLine) {
-  AuditRecord record = Record("jobs/a\n{\"decision\":\"allowed\"}\x1b[2J\xff" + std::string(5000, 'x'));
+  AuditRecord record =
+      Record("jobs/a\n{\"decision\":\"allowed\"}\x1b[2J\xff" + std::string(5000, 'x'));
   record.allowed = false;
   const std::string line = AuditLine(record);
   EXPECT_EQ(line.find('\n'), std::string::npos);
