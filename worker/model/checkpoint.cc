@@ -32,26 +32,6 @@ constexpr int64_t kLargestReadBytes = 4 << 20;
 // Elements of two tensors that are compared at a time.
 constexpr int64_t kCompared = 1 << 20;
 
-// `values` are `count` elements of the tensor from element `first` on.
-absl::Status CheckFinite(const TensorInfo& info, int64_t first, const float* values,
-                         int64_t count) {
-  for (int64_t i = 0; i < count; ++i) {
-    if (std::isfinite(values[i])) continue;
-    // The index in the tensor's own dimensions.
-    std::vector<int64_t> index(info.shape.size());
-    int64_t rest = first + i;
-    for (size_t d = info.shape.size(); d-- > 0;) {
-      index[d] = rest % info.shape[d];
-      rest /= info.shape[d];
-    }
-    return InvalidInput(
-        "WEIGHT_NOT_FINITE",
-        absl::StrCat("tensor ", info.name, " holds ", std::isnan(values[i]) ? "NaN" : "an infinity",
-                     " at [", absl::StrJoin(index, ", "), "]"));
-  }
-  return absl::OkStatus();
-}
-
 class CheckpointImpl : public Checkpoint {
  public:
   // `artifact` is null for a checkpoint.
@@ -261,7 +241,7 @@ class CheckpointImpl : public Checkpoint {
   static absl::Status ReadElements(const SourceTensor& tensor, int64_t begin, int64_t end,
                                    float* out) {
     UQ_RETURN_IF_ERROR(tensor.ReadFloats(begin, end, out));
-    return CheckFinite(tensor.info, begin, out, end - begin);
+    return CheckFiniteValues(tensor.info, begin, out, end - begin);
   }
 
   // Some rows of a matrix, all that lie between them read with them.
@@ -273,7 +253,7 @@ class CheckpointImpl : public Checkpoint {
     UQ_RETURN_IF_ERROR(tensor.ReadFloats(first, last, values.data()));
     for (size_t i = 0; i < rows.size(); ++i) {
       const float* row = values.data() + (rows[i] - rows.front()) * width;
-      UQ_RETURN_IF_ERROR(CheckFinite(tensor.info, rows[i] * width, row, width));
+      UQ_RETURN_IF_ERROR(CheckFiniteValues(tensor.info, rows[i] * width, row, width));
       std::copy_n(row, width, out + static_cast<int64_t>(i) * width);
     }
     return absl::OkStatus();
@@ -403,40 +383,6 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(std::shared_ptr<Obj
   checkpoint->SetDequantized(std::move(dequantized));
   checkpoint->TakeTiedHead();
   return checkpoint;
-}
-
-DType DeviceDType(TensorRole role, DType act) {
-  return role == TensorRole::kVector ? DType::kFloat32 : act;
-}
-
-absl::StatusOr<BlockWeights> UploadBlock(Backend* backend, const BlockSpec& spec, DType act,
-                                         const HostBlock& block, std::vector<Tensor> linear) {
-  BlockWeights weights(spec.tensors.size());
-  for (size_t l = 0; l < linear.size(); ++l) weights[spec.linears[l]] = std::move(linear[l]);
-  for (size_t t = 0; t < weights.size(); ++t) {
-    if (!weights[t].empty()) continue;
-    const TensorSpec& tensor = spec.tensors[t];
-    UQ_ASSIGN_OR_RETURN(weights[t], Tensor::FromFloats(backend, DeviceDType(tensor.role, act),
-                                                       tensor.shape, block[t].data()));
-  }
-  return weights;
-}
-
-absl::StatusOr<BlockWeights> UploadStoredBlock(Backend* backend, const BlockSpec& spec, DType act,
-                                               const StoredBlock& block, PackedBlock* packed) {
-  BlockWeights weights(spec.tensors.size());
-  packed->clear();
-  for (size_t t = 0; t < weights.size(); ++t) {
-    const TensorSpec& tensor = spec.tensors[t];
-    if (t < block.packed.size() && block.packed[t].bits > 0) {
-      packed->resize(weights.size());
-      UQ_ASSIGN_OR_RETURN((*packed)[t], packed::Upload(backend, block.packed[t]));
-      continue;
-    }
-    UQ_ASSIGN_OR_RETURN(weights[t], Tensor::FromFloats(backend, DeviceDType(tensor.role, act),
-                                                       tensor.shape, block.values[t].data()));
-  }
-  return weights;
 }
 
 }  // namespace uniquanf

@@ -142,4 +142,23 @@ absl::StatusOr<CheckpointFiles> OpenCheckpointFiles(const std::shared_ptr<Object
   return files;
 }
 
+absl::Status CheckFiniteValues(const TensorInfo& info, int64_t first, const float* values,
+                         int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    if (std::isfinite(values[i])) continue;
+    // The index in the tensor's own dimensions.
+    std::vector<int64_t> index(info.shape.size());
+    int64_t rest = first + i;
+    for (size_t d = info.shape.size(); d-- > 0;) {
+      index[d] = rest % info.shape[d];
+      rest /= info.shape[d];
+    }
+    return InvalidInput(
+        "WEIGHT_NOT_FINITE",
+        absl::StrCat("tensor ", info.name, " holds ", std::isnan(values[i]) ? "NaN" : "an infinity",
+                     " at [", absl::StrJoin(index, ", "), "]"));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace uniquanf

@@ -19,6 +19,7 @@
 #include "common/base/version.h"
 #include "worker/task/content_store.h"
 #include "worker/task/copied_files.h"
+#include "worker/task/digesting_writer.h"
 #include "worker/task/layer_shard.h"
 #include "worker/task/lost_inputs.h"
 #include "worker/task/model_changes.h"
@@ -40,24 +41,6 @@ constexpr char kRunKey[] = "run.json";
 constexpr double kCollapseFactor = 3.0;
 // An original whose perplexity is above this part of its vocabulary knows next to nothing.
 constexpr double kAbsurdPart = 0.5;
-
-// Counts and hashes what passes through on its way to another writer.
-class DigestingWriter : public ObjectWriter {
- public:
-  explicit DigestingWriter(std::unique_ptr<ObjectWriter> out) : out_(std::move(out)) {}
-  absl::Status Append(absl::string_view data) override {
-    sha256_.Update(data);
-    size_bytes_ += data.size();
-    return out_->Append(data);
-  }
-  absl::Status Commit() override { return out_->Commit(); }
-  CopiedFile Describe(const std::string& path) { return {path, size_bytes_, sha256_.FinishHex()}; }
-
- private:
-  std::unique_ptr<ObjectWriter> out_;
-  Sha256 sha256_;
-  uint64_t size_bytes_ = 0;
-};
 
 std::string ReasonForFullPrecision(const QuantizationSpec& spec, const std::string& name) {
   for (const ModuleOverride& override : spec.overrides) {
