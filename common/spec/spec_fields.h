@@ -260,7 +260,7 @@ void VisitSpecFields(Visitor&& v) {
                                                        kInitializations, Section::kOptimization,
                                                        "where each group's quantizer starts"});
   v(EnumField<EnumRow<Folding>, Folding>{"folding", &S::folding, kFoldings, Section::kOptimization,
-                                         "outlier channels"});
+                                         "outlier channels", /*later=*/true});
   v(NumberField<int>{"grid_steps", &S::grid_steps, 0, 1000, "", Section::kOptimization,
                      "grid search steps G of the initialization"});
   v(NumberField<int>{"alternating_rounds", &S::alternating_rounds, 0, 1000, "",

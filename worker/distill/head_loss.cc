@@ -19,7 +19,8 @@ absl::StatusOr<std::unique_ptr<HeadLoss>> HeadLoss::Create(Backend* backend,
   loss->vocab_size_ = checkpoint.config().vocab_size;
   loss->hidden_size_ = checkpoint.config().hidden_size;
   loss->piece_ = std::min(piece, loss->vocab_size_);
-  UQ_ASSIGN_OR_RETURN(loss->end_, HeadEnd::Create(backend, checkpoint, act, num_rows));
+  UQ_ASSIGN_OR_RETURN(loss->end_,
+                      HeadEnd::Create(backend, checkpoint, act, num_rows, /*in_act=*/true));
   if (loss->end_->norm().in_use()) {
     for (Tensor* tensor : {&loss->normed_, &loss->target_normed_, &loss->d_normed_}) {
       UQ_ASSIGN_OR_RETURN(*tensor, Tensor::Allocate(backend, act, {num_rows, loss->hidden_size_}));

@@ -1,10 +1,12 @@
 #include "worker/model/checkpoint_files.h"
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "common/base/file_kind.h"
 #include "common/base/json_util.h"
 #include "common/base/status.h"
@@ -143,7 +145,7 @@ absl::StatusOr<CheckpointFiles> OpenCheckpointFiles(const std::shared_ptr<Object
 }
 
 absl::Status CheckFiniteValues(const TensorInfo& info, int64_t first, const float* values,
-                         int64_t count) {
+                               int64_t count) {
   for (int64_t i = 0; i < count; ++i) {
     if (std::isfinite(values[i])) continue;
     // The index in the tensor's own dimensions.

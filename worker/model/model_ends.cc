@@ -165,7 +165,7 @@ void NormalizeRows(int64_t width, std::vector<float>* values) {
 
 absl::StatusOr<std::unique_ptr<HeadEnd>> HeadEnd::Create(Backend* backend,
                                                          const Checkpoint& checkpoint, DType act,
-                                                         int64_t num_rows) {
+                                                         int64_t num_rows, bool in_act) {
   const ModelConfig& config = checkpoint.config();
   const ModelEnds& ends = config.ends;
   auto end = std::make_unique<HeadEnd>();
@@ -178,7 +178,7 @@ absl::StatusOr<std::unique_ptr<HeadEnd>> HeadEnd::Create(Backend* backend,
     UQ_ASSIGN_OR_RETURN(std::vector<float> values, checkpoint.LoadLmHead());
     if (ends.head_rows_normalized) NormalizeRows(config.hidden_size, &values);
     // The CPU multiplies by it as it is: half the memory, the same bits.
-    const bool narrow = backend->kind() == DeviceKind::kCpu && FitsBfloat16(values);
+    const bool narrow = !in_act && backend->kind() == DeviceKind::kCpu && FitsBfloat16(values);
     UQ_ASSIGN_OR_RETURN(end->head_,
                         Tensor::FromFloats(backend, narrow ? DType::kBfloat16 : act,
                                            {config.vocab_size, config.hidden_size}, values.data()));

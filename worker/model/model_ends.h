@@ -63,12 +63,14 @@ class EmbeddingEnd {
 // From the last block's output to logits: norm, head, bias, scale, soft cap.
 class HeadEnd {
  public:
+  // `in_act`: the head's matrix is of type act everywhere, for who computes backwards through it.
   static absl::StatusOr<std::unique_ptr<HeadEnd>> Create(Backend* backend,
                                                          const Checkpoint& checkpoint, DType act,
-                                                         int64_t num_rows);
+                                                         int64_t num_rows, bool in_act = false);
   // logits [R, V] of x [R, H], R <= num_rows.
   void Apply(const Tensor& x, Tensor* logits);
-  // The head's matrix [V, H], act or on the CPU bf16 where that holds all its values.
+  // The head's matrix [V, H], act or, but for `in_act`, on the CPU bf16 where that holds its
+  // values.
   const Tensor& matrix() const { return head_; }
 
   // The parts, for who takes the vocabulary in chunks.

@@ -143,7 +143,6 @@ absl::StatusOr<Plan> Plan::FromJson(absl::string_view text) {
   UQ_ASSIGN_OR_RETURN(plan.spec, QuantizationSpec::FromJson(spec->dump()));
   // A job that was prepared before the field was there goes on as it began.
   if (!spec->contains("initialization")) plan.spec.initialization = Initialization::kPlain;
-  if (!spec->contains("folding")) plan.spec.folding = Folding::kOff;
   UQ_RETURN_IF_ERROR(CheckNumbers(plan));
   return plan;
 }

@@ -54,7 +54,7 @@ absl::StatusOr<CalibrationTokens> LoadSequences(
                                           config.vocab_size, StoreOptionsOf(env)));
   plan->warnings.insert(plan->warnings.end(), packed.warnings.begin(), packed.warnings.end());
   *provenance = std::move(packed.provenance);
-  return CalibrationTokens{packed.num_sequences, packed.sequence_length, std::move(packed.ids)};
+  return CalibrationTokens{packed.num_sequences, packed.sequence_length, std::move(packed.ids), {}};
 }
 
 // Text that the model writes itself. Without tokens of the user's its first sequences are the

@@ -266,7 +266,7 @@ std::string RenderReportHtml(const Plan& plan, const FinalizeOutcome& outcome,
   }
   absl::StrAppend(&html, Summary(plan, outcome), Quality(outcome.report.quality),
                   LossCurves(layers), LayerErrors(layers), LayerTable(outcome, layers),
-                  WindowTable(outcome), "</body></html>\n");
+                  AllocationTable(plan), WindowTable(outcome), "</body></html>\n");
   return html;
 }
 

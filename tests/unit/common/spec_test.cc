@@ -60,13 +60,12 @@ TEST(SpecTest, CanonicalJson) {
       spec.ToJson(),
       R"({"model_uri":"file:///models/tiny","calibration_uri":"calib.safetensors","output_uri":"out",)"
       R"("evaluation_uri":"","evaluation_entry":"valid","evaluation_window":1024,)"
-      R"("evaluation_max_windows":200,"method":"uniquanf","bits":4,"average_bits":0.0,)"
-      R"("artifact_size":0,"group_size":0,"levels":"any","overrides":[)"
+      R"("evaluation_max_windows":200,"method":"uniquanf","bits":4,"group_size":0,"overrides":[)"
       R"({"pattern":"*.down_proj","bits":4,"group_size":64,"full_precision":false},)"
       R"({"pattern":"lm_head","bits":0,"group_size":-1,"full_precision":true}],)"
       R"("num_samples":128,"sequence_length":2048,"epochs":20,"batch_size":1,"input_prob":0.5,)"
       R"("uniform_learning_rate":0.005,"binary_learning_rate":0.0005,)"
-      R"("initialization":"activation_aware","folding":"auto","grid_steps":1,)"
+      R"("initialization":"activation_aware","grid_steps":1,)"
       R"("alternating_rounds":15,"remap_period":2,"seed":18446744073709551615,)"
       R"("schedule":"sequential","pipeline_rounds":4})");
 }

@@ -89,7 +89,10 @@ class AccessCallsTest : public ::testing::Test {
         {"tokens", {issuer, operators, workers}},
         {"bindings", bindings},
         {"tenants",
-         {{"*", {{"data", {{"read", {"file:///models", "file:///data"}}}}}},
+         {{"a",
+           {{"max_creates_per_second", 1e6},
+            {"data", {{"read", {"file:///models", "file:///data"}}}}}},
+          {"*", {{"data", {{"read", {"file:///models", "file:///data"}}}}}},
           {"m",
            {{"max_queued_jobs", 2}, {"data", {{"read", {"file:///models", "file:///data"}}}}}}}}};
     std::rename(dir_.File("policy.new").c_str(), dir_.File("policy.json").c_str());

@@ -213,7 +213,8 @@ TEST_F(CompactStepTest, SecondMomentsDecayWithoutGradients) {
     UpdateAndForward(backend_.get(), &params, zeros, &state, &w_hat);
   }
   double sum = 0;
-  for (const float v : state.v_log_scale_weight.ToFloats().value()) sum += v;
+  const std::vector<float> second = state.v_log_scale_weight.ToFloats().value();
+  for (const float v : second) sum += v;
   const double expected = before * std::pow(0.999, 1000);
   EXPECT_NEAR(sum / static_cast<double>(w.size()), expected, 0.01 * expected);
 }

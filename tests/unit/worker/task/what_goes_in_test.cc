@@ -208,7 +208,8 @@ TEST_F(WhatGoesInTest, RoomIsNeededForTheWholeArtifact) {
   ASSERT_OK_AND_ASSIGN(const auto source,
                        Checkpoint::Open(*OpenObjectStore(spec_.model_uri), false));
   uint64_t written = 0;
-  for (const auto& file : ReadManifest(Output().get())->files) written += file.size_bytes;
+  ASSERT_OK_AND_ASSIGN(const Manifest manifest, ReadManifest(Output().get()));
+  for (const auto& file : manifest.files) written += file.size_bytes;
   const uint64_t planned = ArtifactBytes(spec_, *source);
   EXPECT_GT(planned, written / 2);
   EXPECT_LT(planned, written * 2);
