@@ -9,8 +9,11 @@
 #include <vector>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "common/base/status.h"
 
 namespace uniquanf::cli {
@@ -115,6 +118,21 @@ void Emit(const nlohmann::ordered_json& value, YAML::Emitter* out) {
   }
 }
 
+// Whether a second document begins somewhere: "---" at the beginning of a line after something that
+// is neither a comment nor a directive. yaml-cpp's own reader of several does not end on some
+// damaged inputs.
+bool HoldsSeveral(absl::string_view text) {
+  bool begun = false;
+  for (const absl::string_view line : absl::StrSplit(text, absl::ByAnyChar("\r\n"))) {
+    const bool marker =
+        absl::StartsWith(line, "---") && (line.size() == 3 || absl::ascii_isspace(line[3]));
+    if (marker && begun) return true;
+    const absl::string_view content = absl::StripAsciiWhitespace(line);
+    begun = begun || marker || (!content.empty() && content[0] != '#' && content[0] != '%');
+  }
+  return false;
+}
+
 }  // namespace
 
 // yaml-cpp reports errors by exceptions; they end here.
@@ -123,11 +141,8 @@ absl::StatusOr<nlohmann::json> ParseYaml(absl::string_view text) {
     return Invalid(absl::StrCat("it has ", text.size(), " bytes; allowed: up to ", kMaxBytes));
   }
   try {
-    const std::vector<YAML::Node> documents = YAML::LoadAll(std::string(text));
-    if (documents.size() != 1) {
-      return Invalid(absl::StrCat("it holds ", documents.size(), " documents; give one"));
-    }
-    return Converter().Convert(documents.front(), 0);
+    if (HoldsSeveral(text)) return Invalid("it holds several documents; give one");
+    return Converter().Convert(YAML::Load(std::string(text)), 0);
   } catch (const YAML::Exception& error) {
     return Invalid(absl::StrCat("line ", error.mark.line + 1, ": ", error.msg));
   }

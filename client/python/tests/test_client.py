@@ -36,7 +36,7 @@ class ClientTest(unittest.TestCase):
 
     def test_a_job_from_submission_to_its_artifact(self) -> None:
         client = self.client()
-        job = client.submit(self.settings("whole"), job_id="whole", labels={"team": "a"}, tenant="lab", priority=5, method="uniquanf",
+        job = client.submit(self.settings("whole", epochs=40), job_id="whole", labels={"team": "a"}, tenant="lab", priority=5, method="uniquanf",
                             overrides=[{"pattern": "*.down_proj", "bits": 4}])
         self.assertEqual((job.id, job.tenant, job.priority, job.labels), ("whole", "lab", 5, {"team": "a"}))
         self.assertEqual(job.spec["bits"], 3)

@@ -152,7 +152,7 @@ TEST_F(CliDocumentsTest, AFileThatIsNoJobIsRefusedWithItsLine) {
            {"labels: {a: 7}\nspec: {}\n", "in quotes"},
            {"deadline: yesterday\nspec: {}\n", "deadline"},
            {"- a\n- b\n", "no mapping"},
-           {"a: 1\n---\nb: 2\n", "2 documents"},
+           {"a: 1\n---\nb: 2\n", "several documents"},
            {"spec: !!python/object x\n", "tags"},
            {bomb.c_str(), "more than 100000 values"},
        }) {

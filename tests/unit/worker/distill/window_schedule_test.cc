@@ -11,11 +11,14 @@ namespace {
 
 TEST(WindowScheduleTest, JudgesDoNotTrainAndCalibrationCountsFourfoldBesideOtherText) {
   const Pool pool = MakePool(64, 100);
-  EXPECT_EQ(pool.judges, (std::vector<int64_t>{56, 57, 58, 59, 60, 61, 62, 63}));
+  EXPECT_EQ(pool.judges, (std::vector<int64_t>{156, 157, 158, 159, 160, 161, 162, 163}));
   std::map<int64_t, int> counts;
   for (const int64_t s : pool.training) ++counts[s];
-  EXPECT_EQ(counts.size(), 56u + 100u);
-  for (const auto& [sequence, count] : counts) EXPECT_EQ(count, sequence < 56 ? 4 : 1);
+  EXPECT_EQ(counts.size(), 64u + 92u);
+  for (const auto& [sequence, count] : counts) EXPECT_EQ(count, sequence < 64 ? 4 : 1);
+  // The calibration judges where there is little else.
+  EXPECT_EQ(MakePool(64, 31).judges, (std::vector<int64_t>{56, 57, 58, 59, 60, 61, 62, 63}));
+  EXPECT_EQ(MakePool(64, 31).training.size(), 4u * 56 + 31);
   EXPECT_EQ(MakePool(64, 0).training.size(), 56u);
 }
 
