@@ -8,9 +8,9 @@
 
 namespace uniquanf::distill {
 
-// Sequences that do not train but judge: the last 8 of the further ones, which the layers' tasks have
-// not seen either, where there are at least 32; else the last 8 of the calibration, or fewer where
-// there are few.
+// Sequences that do not train but judge: the last 8 of the further ones, which the layers' tasks
+// have not seen either, where there are at least 32; else the last 8 of the calibration, or fewer
+// where there are few.
 inline constexpr int64_t kNumJudges = 8;
 // How often a calibration sequence lies in the pool where there are further sequences.
 inline constexpr int kCalibrationWeight = 4;

@@ -31,8 +31,8 @@ absl::StatusOr<CheckpointFiles> OpenCheckpointFiles(const std::shared_ptr<Object
 absl::StatusOr<std::string> ReadModelText(ObjectStore* store, absl::string_view key,
                                           uint64_t max_bytes);
 
-// Whether `values`, which are `count` elements of the tensor from element `first` on, are all finite.
-// Error: kInvalidArgument (WEIGHT_NOT_FINITE) with the first one's place.
+// Whether `values`, which are `count` elements of the tensor from element `first` on, are all
+// finite. Error: kInvalidArgument (WEIGHT_NOT_FINITE) with the first one's place.
 absl::Status CheckFiniteValues(const TensorInfo& info, int64_t first, const float* values,
                                int64_t count);
 
