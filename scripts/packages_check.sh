@@ -15,7 +15,7 @@ if [ ! -e "$root/.made" ]; then
   say "a bare Debian 12 in $root"
   rm -rf "$root"
   mkdir -p "$root"
-  debootstrap --variant=minbase bookworm "$root" "${mirror:-http://deb.debian.org/debian}" >"$root.log" 2>&1 ||
+  debootstrap --variant=minbase bookworm "$root" "${mirror:?no Debian mirror is configured in /etc/apt}" >"$root.log" 2>&1 ||
     { tail -5 "$root.log" >&2; echo "debootstrap does not work here"; exit 77; }
   touch "$root/.made"
 fi
