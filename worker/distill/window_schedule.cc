@@ -14,26 +14,20 @@ constexpr int64_t kNumJudgements = 12;
 
 Pool MakePool(int64_t num_calibration, int64_t num_further) {
   Pool pool;
-  const int repetitions = num_further > 0 ? kCalibrationWeight : 1;
-  if (num_further >= 4 * kNumJudges) {
-    const int64_t end = num_calibration + num_further;
-    for (int64_t s = end - kNumJudges; s < end; ++s) pool.judges.push_back(s);
-    for (int i = 0; i < repetitions; ++i) {
-      for (int64_t s = 0; s < num_calibration; ++s) pool.training.push_back(s);
-    }
-    for (int64_t s = num_calibration; s < end - kNumJudges; ++s) pool.training.push_back(s);
-    return pool;
-  }
+  const bool others_judge = num_further >= 4 * kNumJudges;
   // A single sequence does both.
-  const int64_t num_judges = std::clamp<int64_t>(num_calibration / 4, 1, kNumJudges);
-  const int64_t num_trained = std::max<int64_t>(num_calibration - num_judges, 1);
-  for (int64_t s = num_calibration - num_judges; s < num_calibration; ++s) {
-    pool.judges.push_back(s);
-  }
+  const int64_t num_judges =
+      others_judge ? kNumJudges : std::clamp<int64_t>(num_calibration / 4, 1, kNumJudges);
+  const int64_t end = num_calibration + (others_judge ? num_further : 0);
+  for (int64_t s = end - num_judges; s < end; ++s) pool.judges.push_back(s);
+  const int64_t num_trained =
+      others_judge ? num_calibration : std::max<int64_t>(num_calibration - num_judges, 1);
+  const int repetitions = num_further > 0 ? kCalibrationWeight : 1;
   for (int i = 0; i < repetitions; ++i) {
     for (int64_t s = 0; s < num_trained; ++s) pool.training.push_back(s);
   }
-  for (int64_t s = 0; s < num_further; ++s) pool.training.push_back(num_calibration + s);
+  const int64_t num_others = num_further - (others_judge ? num_judges : 0);
+  for (int64_t s = 0; s < num_others; ++s) pool.training.push_back(num_calibration + s);
   return pool;
 }
 

@@ -55,7 +55,7 @@ absl::Status ResidentModel::LoadEnds() {
   if (config.ends.tied && !config.ends.head_rows_normalized) return absl::OkStatus();
   const int64_t vocab_size = config.vocab_size, width = config.hidden_size;
   UQ_ASSIGN_OR_RETURN(embedding_,
-                      Tensor::Allocate(backend_, head_->matrix().dtype(), {vocab_size, width}));
+                      Tensor::Allocate(backend_, head_->head().dtype(), {vocab_size, width}));
   const int64_t at_once = std::clamp<int64_t>(kBytesAtOnce / (width * 4), 1, vocab_size);
   std::vector<float> values(at_once * width);
   std::vector<int32_t> ids(at_once);

@@ -44,7 +44,7 @@ class ResidentModel {
   const PackedBlock& packed(int layer) const { return layers_[layer].packed; }
   packed::Workspace* workspace() { return &workspace_; }
   // [V, H], act or on the CPU perhaps bf16.
-  const Tensor& embedding() const { return embedding_.empty() ? head_->matrix() : embedding_; }
+  const Tensor& embedding() const { return embedding_.empty() ? head_->head() : embedding_; }
   // logits [R, V] of the last block's output x [R, H], for any R.
   void ApplyHead(const Tensor& x, Tensor* logits);
   // Device memory held by weights: blocks, embedding and head.

@@ -69,13 +69,10 @@ class HeadEnd {
                                                          int64_t num_rows, bool in_act = false);
   // logits [R, V] of x [R, H], R <= num_rows.
   void Apply(const Tensor& x, Tensor* logits);
-  // The head's matrix [V, H], act or, but for `in_act`, on the CPU bf16 where that holds its
-  // values.
-  const Tensor& matrix() const { return head_; }
-
   // The parts, for who takes the vocabulary in chunks.
   OuterNorm& norm() { return norm_; }
-  Tensor& head() { return head_; }  // [V, H] act
+  // [V, H], act or, but for `in_act`, on the CPU bf16 where that holds its values.
+  Tensor& head() { return head_; }
   Tensor& bias() { return bias_; }  // [V] f32, or empty
   ops::LogitShape shape() const { return {scale_, softcap_}; }
 

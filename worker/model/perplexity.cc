@@ -44,7 +44,7 @@ absl::StatusOr<double> SumNegativeLogLikelihood(Backend* backend, const Checkpoi
   const int64_t chunk = std::clamp<int64_t>(kLogitsElements / vocab_size, 1, window);
   UQ_ASSIGN_OR_RETURN(const std::unique_ptr<HeadEnd> head,
                       HeadEnd::Create(backend, checkpoint, act, chunk));
-  *head_bytes = head->matrix().size_bytes();
+  *head_bytes = head->head().size_bytes();
   UQ_ASSIGN_OR_RETURN(Tensor x, Tensor::Allocate(backend, act, {chunk, width}));
   UQ_ASSIGN_OR_RETURN(Tensor logits, Tensor::Allocate(backend, act, {chunk, vocab_size}));
   UQ_ASSIGN_OR_RETURN(Tensor targets, Tensor::Allocate(backend, DType::kInt32, {chunk}));
