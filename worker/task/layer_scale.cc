@@ -4,24 +4,12 @@
 
 #include "common/base/check.h"
 #include "common/base/status.h"
-#include "common/safetensors/float_conversion.h"
 #include "worker/quant/folding.h"
 #include "worker/quant/start.h"
 #include "worker/task/layer_shard.h"
 
 namespace uniquanf {
 namespace {
-
-float RoundTo(SafetensorsDType dtype, float value) {
-  switch (dtype) {
-    case SafetensorsDType::kBF16:
-      return Bfloat16ToFloat(FloatToBfloat16(value));
-    case SafetensorsDType::kF16:
-      return Float16ToFloat(FloatToFloat16(value));
-    default:
-      return value;
-  }
-}
 
 // Of the stored tensor that holds tensor t of the layer; F32 for a constant.
 absl::StatusOr<SafetensorsDType> StoredDType(const LayerTask& task, int t) {
@@ -50,7 +38,7 @@ absl::StatusOr<quant::ScaledBlock> NewScaledBlock(const LayerTask& task, const L
     dtypes.push_back(dtype);
   }
   scaled.stored = [dtypes = std::move(dtypes)](int tensor, float value) {
-    return RoundTo(dtypes[tensor], value);
+    return RoundedTo(dtypes[tensor], value);
   };
   return scaled;
 }

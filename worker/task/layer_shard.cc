@@ -183,12 +183,15 @@ std::string AsStored(const std::vector<float>& values, SafetensorsDType dtype) {
                      rounded.size() * sizeof(uint16_t));
 }
 
+float RoundedTo(SafetensorsDType dtype, float value) {
+  if (dtype == SafetensorsDType::kBF16) return Bfloat16ToFloat(FloatToBfloat16(value));
+  if (dtype == SafetensorsDType::kF16) return Float16ToFloat(FloatToFloat16(value));
+  return value;
+}
+
 std::vector<float> RoundedTo(const std::vector<float>& values, SafetensorsDType dtype) {
   std::vector<float> rounded = values;
-  for (float& value : rounded) {
-    if (dtype == SafetensorsDType::kBF16) value = Bfloat16ToFloat(FloatToBfloat16(value));
-    if (dtype == SafetensorsDType::kF16) value = Float16ToFloat(FloatToFloat16(value));
-  }
+  for (float& value : rounded) value = RoundedTo(dtype, value);
   return rounded;
 }
 

@@ -16,6 +16,7 @@ namespace uniquanf {
 
 // The values as a tensor of this element type (F32, F16 or BF16) holds them.
 std::vector<float> RoundedTo(const std::vector<float>& values, SafetensorsDType dtype);
+float RoundedTo(SafetensorsDType dtype, float value);
 
 // Layer `layer`: the packed tensors of the modules in `packed` (by module name), and the source's
 // tensors of that layer as they are, except the weights that are packed, and those in `changed`, by
