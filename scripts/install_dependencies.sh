@@ -7,7 +7,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 packages=(
   build-essential cmake ninja-build pkg-config ccache mold git ca-certificates
   libgrpc++-dev protobuf-compiler-grpc protobuf-compiler libprotobuf-dev libabsl-dev libre2-dev
-  prometheus-cpp-dev libsqlite3-dev libpq-dev libcurl4-openssl-dev libexpat1-dev libssl-dev openssl
+  prometheus-cpp-dev libcpp-httplib-dev libsqlite3-dev libpq-dev libcurl4-openssl-dev libexpat1-dev libssl-dev openssl
   nlohmann-json3-dev libyaml-cpp-dev libopenblas-pthread-dev libonig-dev libutf8proc-dev libzstd-dev zlib1g-dev libgtest-dev libgmock-dev
 )
 case ${1:-} in --test | --nightly) packages+=(
