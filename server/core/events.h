@@ -6,6 +6,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -67,6 +68,7 @@ struct LeaseReport {
   std::string task;  // {task}
   Kind kind = Kind::kRunning;
   TaskProgress progress;  // kRunning
+  std::vector<std::pair<int64_t, float>> losses;  // kRunning: (step, loss)
   TaskOutcome outcome;    // kSucceeded
   TaskFailure failure;    // kFailed: class, reason, message
   // kFailed with kInputLost: digests of results, as assigned, through which something is missing.
