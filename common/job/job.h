@@ -110,10 +110,10 @@ struct TaskProgress {
   int64_t step = 0;
   int64_t num_steps = 0;
   double loss = 0;  // the latest mean; 0 outside reconstruction
-  std::optional<absl::Duration> remaining;
-  absl::Duration elapsed;           // in this phase
-  std::vector<PhaseTime> finished;  // phases of this attempt that are over, in order
-  double fraction = 0;              // 0..1, of the task's estimated time
+  std::optional<absl::Duration> remaining = std::nullopt;
+  absl::Duration elapsed = absl::ZeroDuration();  // in this phase
+  std::vector<PhaseTime> finished = {};           // phases of this attempt that are over, in order
+  double fraction = 0;                            // 0..1, of the task's estimated time
   friend bool operator==(const TaskProgress&, const TaskProgress&) = default;
 };
 
