@@ -57,14 +57,14 @@ Phases PhasesOf(const GraphShape& shape, const JobWork& work, const TaskKey& tas
   const double around = std::max({train, calibration, weights}) * kAround;
   switch (task.kind) {
     case TaskKind::kLayer:
-      return {{"loading", kOther, around},
-              {"activations", kForward, 2 * calibration},
-              {"initializing", kInitialize,
-               task.round > 0 ? 0 : std::max(2 * calibration, 5 * around)},
-              {"reconstructing", kTrain,
-               LayerSteps(shape, work, task.round) * static_cast<double>(work.tokens_per_step) *
-                   weights * kTrainPasses},
-              {"storing", kOther, around}};
+      return {
+          {"loading", kOther, around},
+          {"activations", kForward, 2 * calibration},
+          {"initializing", kInitialize, task.round > 0 ? 0 : std::max(2 * calibration, 5 * around)},
+          {"reconstructing", kTrain,
+           LayerSteps(shape, work, task.round) * static_cast<double>(work.tokens_per_step) *
+               weights * kTrainPasses},
+          {"storing", kOther, around}};
     case TaskKind::kDistill: {
       const double layers = num_layers - task.layer;
       return {{"loading", kOther, around * layers},
@@ -77,10 +77,10 @@ Phases PhasesOf(const GraphShape& shape, const JobWork& work, const TaskKey& tas
     }
     case TaskKind::kFinalize: {
       const double model = num_layers * weights + head;
-      return {{"storing", kOther, around * num_layers / 5},
-              {"evaluating", kForward, static_cast<double>(work.evaluation_tokens) * model},
-              {"writing text", kWrite,
-               static_cast<double>(work.text_tokens) * model * kWrittenToken}};
+      return {
+          {"storing", kOther, around * num_layers / 5},
+          {"evaluating", kForward, static_cast<double>(work.evaluation_tokens) * model},
+          {"writing text", kWrite, static_cast<double>(work.text_tokens) * model * kWrittenToken}};
     }
     case TaskKind::kPrepare:
     case TaskKind::kUnknown:
@@ -89,9 +89,7 @@ Phases PhasesOf(const GraphShape& shape, const JobWork& work, const TaskKey& tas
   return {};
 }
 
-double Seconds(absl::Duration duration) {
-  return std::max(0.0, absl::ToDoubleSeconds(duration));
-}
+double Seconds(absl::Duration duration) { return std::max(0.0, absl::ToDoubleSeconds(duration)); }
 
 // Tasks whose phases do the same.
 std::pair<TaskKind, bool> Like(const TaskKey& task) { return {task.kind, task.round > 0}; }
@@ -153,8 +151,8 @@ class Estimator {
     const double now = elapsed + since;
     double total = expected;
     if (told.step > 0 && told.num_steps > 0 && told.remaining.has_value()) {
-      const double part = std::min(
-          1.0, static_cast<double>(told.step) / static_cast<double>(told.num_steps));
+      const double part =
+          std::min(1.0, static_cast<double>(told.step) / static_cast<double>(told.num_steps));
       const double pace = elapsed + Seconds(*told.remaining);
       const double trust = expected > 0 ? std::min(1.0, part / kTrustPace) : 1;
       total = trust * pace + (1 - trust) * expected;
@@ -289,10 +287,10 @@ TimeEstimate EstimateTime(const GraphShape& shape, const JobWork& work,
   if (shape.num_layers < 1) {
     if (!tasks.empty() && tasks[0].running && tasks[0].progress.num_steps > 0) {
       const TaskProgress& told = tasks[0].progress;
-      estimate.tasks[0] = {std::clamp(static_cast<double>(told.step) /
-                                          static_cast<double>(told.num_steps),
-                                      0.0, kAlmostDone),
-                           told.remaining};
+      estimate.tasks[0] = {
+          std::clamp(static_cast<double>(told.step) / static_cast<double>(told.num_steps), 0.0,
+                     kAlmostDone),
+          told.remaining};
       estimate.fraction = kPreparePart * estimate.tasks[0].fraction;
     }
     return estimate;
@@ -327,8 +325,8 @@ TimeEstimate EstimateTime(const GraphShape& shape, const JobWork& work,
   }
   estimate.fraction = spent + sum > 0 ? std::min(spent / (spent + sum), kAlmostDone) : 0;
   const bool one_after_another = shape.num_rounds <= 1 && !shape.layers_independent;
-  estimate.remaining = absl::Seconds(
-      one_after_another ? sum : Schedule(graph, tasks, left, std::max(1, num_slots)));
+  estimate.remaining =
+      absl::Seconds(one_after_another ? sum : Schedule(graph, tasks, left, std::max(1, num_slots)));
   return estimate;
 }
 

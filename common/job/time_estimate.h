@@ -25,10 +25,10 @@ struct TaskTiming {
   TaskKey key;
   bool done = false;
   bool running = false;
-  absl::Duration spent;             // of the attempt that runs, or that made the result
-  std::vector<PhaseTime> phases;    // done: how long each took; may be empty
-  TaskProgress progress;            // running: as told last
-  absl::Duration since_told;        // running: since then
+  absl::Duration spent;           // of the attempt that runs, or that made the result
+  std::vector<PhaseTime> phases;  // done: how long each took; may be empty
+  TaskProgress progress;          // running: as told last
+  absl::Duration since_told;      // running: since then
 };
 
 struct TimeEstimate {

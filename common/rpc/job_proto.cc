@@ -277,8 +277,8 @@ void ModulesToProto(const std::vector<ModuleMetrics>& modules, ModulesProto* pro
 std::vector<ModuleMetrics> ModulesFromProto(const ModulesProto& proto) {
   std::vector<ModuleMetrics> modules;
   for (const v1::ModuleMetrics& m : proto) {
-    modules.push_back({m.module().substr(0, 256), m.bits(), m.group_size(), m.weight_error(),
-                       m.num_saturated()});
+    modules.push_back(
+        {m.module().substr(0, 256), m.bits(), m.group_size(), m.weight_error(), m.num_saturated()});
   }
   if (modules.size() > kMaxModuleMetrics) {
     std::stable_sort(modules.begin(), modules.end(),
@@ -362,13 +362,20 @@ JobReport ReportFromProto(const v1::JobReport& proto) {
   report.num_evaluation_tokens = proto.num_evaluation_tokens();
   if (proto.has_quality()) report.quality = QualityFromProto(proto.quality());
   for (const v1::LayerReport& layer : proto.layers()) {
-    report.layers.push_back({layer.layer(), layer.initial_loss(), layer.final_loss(), layer.bits(),
-                             DurationFromProto(layer.duration()), {}});
+    report.layers.push_back({layer.layer(),
+                             layer.initial_loss(),
+                             layer.final_loss(),
+                             layer.bits(),
+                             DurationFromProto(layer.duration()),
+                             {}});
   }
   for (const v1::WindowReport& window : proto.windows()) {
-    report.windows.push_back({window.first_layer(), window.num_layers(),
-                              window.initial_divergence(), window.final_divergence(),
-                              DurationFromProto(window.duration()), {}});
+    report.windows.push_back({window.first_layer(),
+                              window.num_layers(),
+                              window.initial_divergence(),
+                              window.final_divergence(),
+                              DurationFromProto(window.duration()),
+                              {}});
   }
   report.model_size_bytes = proto.model_size_bytes();
   report.artifact_size_bytes = proto.artifact_size_bytes();

@@ -67,10 +67,10 @@ struct LeaseReport {
   std::string job;   // {job}
   std::string task;  // {task}
   Kind kind = Kind::kRunning;
-  TaskProgress progress;  // kRunning
+  TaskProgress progress;                          // kRunning
   std::vector<std::pair<int64_t, float>> losses;  // kRunning: (step, loss)
-  TaskOutcome outcome;    // kSucceeded
-  TaskFailure failure;    // kFailed: class, reason, message
+  TaskOutcome outcome;                            // kSucceeded
+  TaskFailure failure;                            // kFailed: class, reason, message
   // kFailed with kInputLost: digests of results, as assigned, through which something is missing.
   std::vector<std::string> missing_sha256;
 };

@@ -380,9 +380,9 @@ absl::StatusOr<SynchronizeEvent> SynchronizeFromProto(const v1::SynchronizeReque
         r.progress.phase = r.progress.phase.substr(0, 64);
         r.progress.fraction = 0;  // the server's to say
         {
-          const int num_points = std::min({report.history().steps_size(),
-                                           report.history().losses_size(),
-                                           static_cast<int>(LossHistory::kMaxPoints)});
+          const int num_points =
+              std::min({report.history().steps_size(), report.history().losses_size(),
+                        static_cast<int>(LossHistory::kMaxPoints)});
           for (int i = 0; i < num_points; ++i) {
             r.losses.emplace_back(report.history().steps(i), report.history().losses(i));
           }

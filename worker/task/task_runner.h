@@ -89,7 +89,7 @@ struct PrepareOutcome {
   int distill_window = 0;           // layers of a window's task; 0: there are none
   uint64_t layer_memory_bytes = 0;  // device memory that a layer's or a window's task needs
   JobWork work;
-  std::vector<std::string> notes;   // for people: what is left unquantized and why
+  std::vector<std::string> notes;  // for people: what is left unquantized and why
 };
 absl::StatusOr<PrepareOutcome> RunPrepare(const QuantizationSpec& spec, const TaskEnvironment& env);
 

@@ -121,11 +121,11 @@ TEST(TimeEstimateTest, WindowsCountByTheLayersTheyGoThrough) {
   work.distill_steps = 100;
   work.distill_tokens_per_step = 1000;
   std::vector<TaskTiming> tasks = AfterLayers(4);
-  tasks.insert(tasks.begin() + 5, Done({TaskKind::kDistill, 0, 0},
-                                       {{"loading", absl::Seconds(1)},
-                                        {"activations", absl::Seconds(4)},
-                                        {"distilling", absl::Seconds(50)},
-                                        {"storing", absl::Seconds(1)}}));
+  tasks.insert(tasks.begin() + 5,
+               Done({TaskKind::kDistill, 0, 0}, {{"loading", absl::Seconds(1)},
+                                                 {"activations", absl::Seconds(4)},
+                                                 {"distilling", absl::Seconds(50)},
+                                                 {"storing", absl::Seconds(1)}}));
   tasks.insert(tasks.begin() + 6, Open({TaskKind::kDistill, 2, 0}));
   const TimeEstimate estimate = EstimateTime(shape, work, tasks, 1);
   // Three fifths of the first: two layers and the head instead of four and the head.
