@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Generates the package's stubs: make_stubs.py PROTO_DIR OUT_DIR writes OUT_DIR/uniquanf/v1/*_pb2.py and .pyi.
 
-The descriptors are those of proto/, without the annotations of google.api, and with google.rpc's messages under a name of our own: a
+The descriptors are those of proto/, without annotations and the files that define them, and with google.rpc's messages under a name of our own: a
 process that has googleapis-common-protos as well would otherwise register two files of one name, which protobuf refuses.
 """
 
@@ -17,6 +17,10 @@ RENAMED = {"google/rpc/status.proto": "uniquanf/v1/rpc_status.proto",
            "google/rpc/error_details.proto": "uniquanf/v1/rpc_error_details.proto"}
 
 
+def is_annotation(name: str) -> bool:
+    return name.startswith("google/api/") or name == "uniquanf/v1/stream_cursor.proto"
+
+
 def strip(files: descriptor_pb2.FileDescriptorSet) -> None:
     def fields(message: descriptor_pb2.DescriptorProto) -> None:
         for field in message.field:
@@ -27,14 +31,14 @@ def strip(files: descriptor_pb2.FileDescriptorSet) -> None:
             fields(nested)
 
     for file in list(files.file):
-        if file.name.startswith("google/api/"):
+        if is_annotation(file.name):
             files.file.remove(file)
             continue
         if file.name.startswith("google/protobuf/"):
             continue
         if file.name in RENAMED:
             file.name, file.package = RENAMED[file.name], "uniquanf.rpc"
-        kept = [name for name in file.dependency if not name.startswith("google/api/")]
+        kept = [name for name in file.dependency if not is_annotation(name)]
         del file.dependency[:]
         file.dependency.extend(RENAMED.get(name, name) for name in kept)
         for message in file.message_type:

@@ -214,10 +214,11 @@ absl::StatusOr<Job> Client::WatchJob(absl::string_view job,
   JobWatcher watcher = WatchJob(job);
   Job last;
   while (true) {
-    UQ_ASSIGN_OR_RETURN(std::optional<JobUpdate> update, watcher.Next());
-    if (!update.has_value()) return last;
-    if (on_update) on_update(*update);
-    last = std::move(update->job);
+    absl::StatusOr<std::optional<JobUpdate>> update = watcher.Next();
+    if (!update.ok()) return update.status();
+    if (!update->has_value()) return last;
+    if (on_update) on_update(**update);
+    last = std::move((*update)->job);
   }
 }
 

@@ -76,6 +76,11 @@ void FillInfo(const ServiceContext& context, const State* state, v1::ServerInfo*
 
 }  // namespace
 
+std::vector<const google::protobuf::ServiceDescriptor*> HttpDescriptors() {
+  return {v1::Job::descriptor()->file()->pool()->FindServiceByName("uniquanf.v1.JobService"),
+          v1::Job::descriptor()->file()->pool()->FindServiceByName("uniquanf.v1.AdminService")};
+}
+
 grpc::ServerUnaryReactor* AdminServiceImpl::ListWorkers(grpc::CallbackServerContext* rpc,
                                                         const v1::ListWorkersRequest* request,
                                                         v1::ListWorkersResponse* response) {

@@ -2,6 +2,7 @@
 
 #include <grpc/grpc_security_constants.h>
 
+#include <optional>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -41,6 +42,21 @@ std::vector<std::string> AuthorizationOf(const grpc::ServerContextBase& rpc) {
   return values;
 }
 
+// Who makes the call: the peer of the connection, or whoever the HTTP address makes it for.
+absl::StatusOr<RelayedCaller> CallerOf(const Door& door, const grpc::ServerContextBase& rpc) {
+  const auto& metadata = rpc.client_metadata();
+  const auto relayed = metadata.find(RelayedCallers::kMetadataKey);
+  if (relayed == metadata.end()) return RelayedCaller{CertificateOf(rpc), rpc.peer()};
+  std::optional<RelayedCaller> caller;
+  if (door.relayed != nullptr) {
+    caller = door.relayed->Find(std::string(relayed->second.data(), relayed->second.size()));
+  }
+  if (caller.has_value()) return *std::move(caller);
+  return MakeError(absl::StatusCode::kUnauthenticated, "UNKNOWN_RELAY",
+                   absl::StrCat("the call's ", RelayedCallers::kMetadataKey,
+                                " names no call of this server's own"));
+}
+
 bool Changes(const Method& method) {
   return method.verb != Verb::kRead && method.verb != Verb::kWork;
 }
@@ -64,14 +80,16 @@ absl::Status CheckAccess(const Principal& principal, const Method& method) {
 Admission Admission::Admit(const Door& door, const grpc::ServerContextBase& rpc,
                            const Method& method, std::string resource) {
   Admission admission(door, method, std::move(resource));
-  if (door.audit != nullptr) admission.peer_ = rpc.peer();
+  const absl::StatusOr<RelayedCaller> caller = CallerOf(door, rpc);
+  if (door.audit != nullptr) admission.peer_ = caller.ok() ? caller->peer : rpc.peer();
   if (door.access == nullptr) {
     admission.principal_ = door.anonymous;
-    admission.status_ = CheckAudit(door, method);
+    admission.status_ = caller.ok() ? CheckAudit(door, method) : caller.status();
     return admission;
   }
   absl::StatusOr<Principal> principal =
-      door.access->Authenticate(CertificateOf(rpc), AuthorizationOf(rpc));
+      caller.ok() ? door.access->Authenticate(caller->certificate, AuthorizationOf(rpc))
+                  : caller.status();
   admission.status_ = principal.ok() ? CheckAccess(*principal, method) : principal.status();
   if (admission.status_.ok()) admission.status_ = CheckAudit(door, method);
   admission.principal_ =

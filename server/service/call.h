@@ -22,6 +22,7 @@
 #include "server/access/access_control.h"
 #include "server/access/audit_log.h"
 #include "server/access/principal.h"
+#include "server/access/relayed_callers.h"
 #include "server/service/methods.h"
 
 namespace uniquanf::server {
@@ -42,6 +43,8 @@ struct Door {
   RpcObserver* observer = nullptr;  // may be null
   // Null: nobody is asked who he is, and everybody may do everything.
   const AccessControl* access = nullptr;
+  // Who stands behind calls that the HTTP address makes; null: it makes none.
+  const RelayedCallers* relayed = nullptr;
   AuditLog* audit = nullptr;    // null: nothing is recorded
   bool audit_required = false;  // what cannot be recorded is not done
   std::shared_ptr<const Principal> anonymous = std::make_shared<const Principal>(Anonymous());

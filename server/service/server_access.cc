@@ -14,7 +14,8 @@ absl::StatusOr<bool> IsOpenToAll(const ServerFlags& flags) {
   if (closed) return false;
   std::string open_flag;
   for (const auto& [flag, listen] :
-       {std::pair{"--listen=", flags.listen}, std::pair{"--worker-listen=", flags.worker_listen}}) {
+       {std::pair{"--listen=", flags.listen}, std::pair{"--worker-listen=", flags.worker_listen},
+        std::pair{"--http-listen=", flags.http_listen}}) {
     if (listen.empty()) continue;
     const absl::StatusOr<bool> loopback = IsLoopbackOnly(listen);
     if (!loopback.ok()) return Annotate(loopback.status(), flag);

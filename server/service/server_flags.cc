@@ -54,6 +54,11 @@ absl::StatusOr<ServerFlags> ParseServerFlags(const std::vector<std::string>& arg
   set.String("listen", "HOST:PORT", &flags.listen, "gRPC address; port 0 takes a free one");
   set.String("worker-listen", "HOST:PORT", &flags.worker_listen,
              "gRPC address for workers alone, who then are not served at --listen");
+  set.String("http-listen", "HOST:PORT", &flags.http_listen,
+             "HTTP address of the API as JSON and of its page, for the same callers with the same "
+             "certificates as --listen; empty: off");
+  set.Int("http-max-streams", &flags.http_max_streams, 1, 1000,
+          "streams of events open at once at --http-listen; further ones are answered 503");
   set.String("metrics-listen", "HOST:PORT", &flags.metrics_listen,
              "HTTP address of /metrics, /healthz, /readyz and /readyz?standby=ok; empty: off");
   set.Int("max-connections", &flags.max_connections, 0, 1000000,

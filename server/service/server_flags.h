@@ -27,6 +27,8 @@ struct ServerFlags {
   absl::Duration shutdown_timeout = absl::Seconds(10);
   absl::Duration unfinished_upload_age = absl::Hours(24);  // zero: never removed
   ServerTlsOptions tls;
+  std::string http_listen;  // empty: off
+  int http_max_streams = 50;
   std::string worker_listen;   // empty: workers come to `listen`
   std::string worker_ca_file;  // empty: as for everybody
   std::string policy_file;     // empty: nobody is asked who he is

@@ -87,6 +87,7 @@ absl::StatusOr<std::unique_ptr<TelemetryServer>> StartTelemetry(
     process_metrics->Update();
     metrics->SetWatchStreams(server->runtime()->watch_hub().num_watchers());
     metrics->SetConnections(server->connections());
+    metrics->SetHttp(server->http_connections(), server->num_http_streams());
     metrics->SetTlsNotAfter(server->tls_not_after());
   };
   options.healthy = [server] { return server->listener_health(); };
@@ -177,6 +178,8 @@ int Run(const ServerFlags& flags) {
   options.audit = audit.get();
   options.audit_required = flags.audit_required;
   options.worker_listen = flags.worker_listen;
+  options.http_listen = flags.http_listen;
+  options.http_max_streams = flags.http_max_streams;
   options.worker_tls = options.tls;
   if (!flags.worker_ca_file.empty()) options.worker_tls.client_ca_file = flags.worker_ca_file;
   options.reflection = flags.reflection;
@@ -233,6 +236,9 @@ int Run(const ServerFlags& flags) {
   logger.Info("listening on", {{"address", address}});
   if (!flags.worker_listen.empty()) {
     logger.Info("listening for workers", {{"port", server.worker_port()}});
+  }
+  if (!flags.http_listen.empty()) {
+    logger.Info("listening for HTTP", {{"port", server.http_port()}});
   }
   logger.Info("serving", {{"address", address},
                           {"version", kSoftwareVersion},

@@ -337,6 +337,15 @@ void ServerMetrics::SetAuditFailures(int64_t num_failures) {
   last_audit_failures_ = num_failures;
 }
 
+void ServerMetrics::SetHttp(const HttpCounts& counts, int num_streams) {
+  const auto set = [this](const char* name, const char* help, double value) {
+    GaugeFamily(registry_.get(), name, help).Add({}).Set(value);
+  };
+  set("uniquanf_http_connections", "open connections to the HTTP address",
+      static_cast<double>(counts.num_open));
+  set("uniquanf_http_streams", "streams of events open at the HTTP address", num_streams);
+}
+
 void ServerMetrics::SetInsecure(bool insecure) {
   GaugeFamily(registry_.get(), "uniquanf_insecure",
               "1 where everybody who reaches the gRPC port may do everything")

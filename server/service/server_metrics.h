@@ -21,6 +21,7 @@
 #include "absl/synchronization/mutex.h"
 #include "common/rpc/guarded_listener.h"
 #include "common/telemetry/logger.h"
+#include "server/http/http_counts.h"
 #include "server/runtime/runtime.h"
 #include "server/service/call.h"
 
@@ -34,6 +35,8 @@ class ServerMetrics : public RuntimeObserver, public RpcObserver {
   // Before a scrape.
   void SetWatchStreams(int64_t num_streams);
   void SetConnections(const ConnectionCounts& counts) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Of the HTTP address.
+  void SetHttp(const HttpCounts& counts, int num_streams);
   // Infinite: there is no certificate, and no metric.
   void SetTlsNotAfter(absl::Time time);
 

@@ -12,6 +12,7 @@
 #include "absl/synchronization/notification.h"
 #include "common/base/status.h"
 #include "common/rpc/channel.h"
+#include "server/http/http_service.h"
 
 namespace uniquanf::server {
 namespace {
@@ -41,6 +42,7 @@ ServerProcess::ServerProcess(ServerProcessOptions options, std::unique_ptr<JobSt
   context_.door.clock = clock;
   context_.door.observer = rpc_observer;
   context_.door.access = options_.access;
+  context_.door.relayed = &relayed_callers_;
   context_.door.audit = options_.audit;
   context_.door.audit_required = options_.audit_required;
   context_.layout.root = options_.object_root;
@@ -94,6 +96,43 @@ absl::Status ServerProcess::Open(Port* port, const std::string& listen, const st
   return absl::OkStatus();
 }
 
+// Its calls go through the main port's gRPC server, without its socket.
+absl::Status ServerProcess::OpenHttp() {
+  if (options_.http_listen.empty()) return absl::OkStatus();
+  HttpServiceOptions http;
+  http.listener.listen = options_.http_listen;
+  http.listener.tls_files = main_.tls->files();
+  http.listener.client_certificate_optional = options_.tls.client_certificate_optional;
+  http.max_streams = options_.http_max_streams;
+  UQ_ASSIGN_OR_RETURN(const bool loopback, IsLoopbackOnly(options_.http_listen));
+  http.local_names_only = options_.access == nullptr && loopback;
+  absl::StatusOr<std::unique_ptr<HttpService>> started = HttpService::Start(
+      http, main_.server->InProcessChannel({}), &relayed_callers_, HttpDescriptors());
+  if (absl::IsUnavailable(started.status())) {
+    return Unavailable("LISTEN_FAILED",
+                       absl::StrCat(started.status().message(), "; choose another --http-listen"));
+  }
+  if (!started.ok()) return Annotate(started.status(), "--http-listen");
+  absl::MutexLock lock(&health_mutex_);
+  http_ = *std::move(started);
+  return absl::OkStatus();
+}
+
+int ServerProcess::http_port() const {
+  absl::MutexLock lock(&health_mutex_);
+  return http_ == nullptr ? 0 : http_->port();
+}
+
+HttpCounts ServerProcess::http_connections() const {
+  absl::MutexLock lock(&health_mutex_);
+  return http_ == nullptr ? HttpCounts{} : http_->counts();
+}
+
+int ServerProcess::num_http_streams() const {
+  absl::MutexLock lock(&health_mutex_);
+  return http_ == nullptr ? 0 : http_->num_streams();
+}
+
 absl::Status ServerProcess::Start() {
   const bool for_workers = !options_.worker_listen.empty();
   UQ_ASSIGN_OR_RETURN(main_.tls, ServerTls::Open(options_.tls, options_.tls_watch));
@@ -115,6 +154,7 @@ absl::Status ServerProcess::Start() {
     services.push_back(worker_service_.get());
   }
   if (opened.ok()) opened = Open(&main_, options_.listen, "--listen", services);
+  if (opened.ok()) opened = OpenHttp();
   if (!opened.ok()) {
     Shutdown();
     return opened;
@@ -206,6 +246,7 @@ void ServerProcess::Shutdown() {
     for (Port* port : {&main_, &workers_}) watches.push_back(std::move(port->watch));
   }
   watches.clear();
+  if (http_ != nullptr) http_->StopAccepting();
   std::vector<grpc::Server*> servers;
   for (const Port* port : {&main_, &workers_}) {
     if (port->listener != nullptr) port->listener->Stop();
@@ -219,6 +260,12 @@ void ServerProcess::Shutdown() {
   std::vector<std::thread> ending;
   for (grpc::Server* server : servers) ending.emplace_back([this, server] { EndCalls(server); });
   for (std::thread& thread : ending) thread.join();
+  std::unique_ptr<HttpService> http;
+  {
+    absl::MutexLock lock(&health_mutex_);
+    http = std::move(http_);
+  }
+  http.reset();
   runtime_->Stop();
 }
 

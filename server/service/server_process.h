@@ -20,12 +20,16 @@
 #include "common/base/ids.h"
 #include "common/rpc/guarded_listener.h"
 #include "common/rpc/server_tls.h"
+#include "server/access/relayed_callers.h"
+#include "server/http/http_counts.h"
 #include "server/runtime/runtime.h"
 #include "server/service/listener_watch.h"
 #include "server/service/services.h"
 #include "server/store/job_store.h"
 
 namespace uniquanf::server {
+
+class HttpService;
 
 struct ServerProcessOptions {
   // host:port; port 0 takes a free one. Empty: no socket, for tests with in-process channels.
@@ -38,6 +42,10 @@ struct ServerProcessOptions {
   // Empty: they share it.
   std::string worker_listen;
   ServerTlsOptions worker_tls;
+  // Where JobService and AdminService are served over HTTP as well; like `listen`, with the same
+  // certificates. Empty: nowhere.
+  std::string http_listen;
+  int http_max_streams = 50;
   TlsWatchOptions tls_watch;
   // Who may call; borrowed. Null: everybody.
   AccessControl* access = nullptr;
@@ -75,6 +83,10 @@ class ServerProcess {
   void ReloadTls();
   // When the certificate in use expires; infinite without one. From any thread after Start.
   absl::Time tls_not_after() const ABSL_LOCKS_EXCLUDED(health_mutex_);
+  int http_port() const ABSL_LOCKS_EXCLUDED(health_mutex_);
+  // Of the HTTP address, from any thread after Start.
+  HttpCounts http_connections() const ABSL_LOCKS_EXCLUDED(health_mutex_);
+  int num_http_streams() const ABSL_LOCKS_EXCLUDED(health_mutex_);
   Runtime* runtime() { return runtime_.get(); }
   std::shared_ptr<grpc::Channel> InProcessChannel();
 
@@ -90,6 +102,7 @@ class ServerProcess {
   // Without a socket where `listen` is empty. `flag` is its name in errors.
   absl::Status Open(Port* port, const std::string& listen, const std::string& flag,
                     const std::vector<grpc::Service*>& services);
+  absl::Status OpenHttp();
   void EndCalls(grpc::Server* server);
   void SetHealth() ABSL_LOCKS_EXCLUDED(health_mutex_);
 
@@ -104,6 +117,8 @@ class ServerProcess {
   std::unique_ptr<WorkerServiceImpl> worker_service_;
   std::unique_ptr<AdminServiceImpl> admin_service_;
   Port main_, workers_;
+  RelayedCallers relayed_callers_;
+  std::unique_ptr<HttpService> http_;  // null: there is none; guarded by health_mutex_
   mutable absl::Mutex health_mutex_;
   bool active_ ABSL_GUARDED_BY(health_mutex_) = false;
   bool listening_ ABSL_GUARDED_BY(health_mutex_) = false;

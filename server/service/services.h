@@ -24,6 +24,9 @@
 
 namespace uniquanf::server {
 
+// What is served over HTTP as well; WorkerService is between programs of this project alone.
+std::vector<const google::protobuf::ServiceDescriptor*> HttpDescriptors();
+
 struct ServiceContext {
   Door door;
   Runtime* runtime = nullptr;

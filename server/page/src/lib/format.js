@@ -62,7 +62,7 @@ export function formatSeconds(value) {
   const total = seconds(value);
   if (total === null) return dash;
   if (total < 1) return total === 0 ? '0 s' : `${Math.round(total * 1000)} ms`;
-  if (total < 60) return `${total < 10 ? total.toFixed(1) : Math.round(total)} s`;
+  if (total < 60) return `${total < 10 && !Number.isInteger(total) ? total.toFixed(1) : Math.round(total)} s`;
   const whole = Math.round(total);
   const days = Math.floor(whole / 86400), hours = Math.floor(whole / 3600) % 24, minutes = Math.floor(whole / 60) % 60;
   if (days > 0) return `${days} d ${hours} h`;

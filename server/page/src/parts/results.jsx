@@ -171,7 +171,7 @@ export function Samples({texts}) {
       <p class="quiet">After the same beginning, the most probable token each time.</p>
       <div class="samples">{texts.map((text, index) => (
         <article key={index} class="sample">
-          <h3>{text.prompt}</h3>
+          <h3>{shown(text.prompt)}</h3>
           <dl><dt>Original</dt><dd>{shown(text.before)}</dd><dt>Artifact</dt><dd>{shown(text.after)}</dd></dl>
         </article>))}</div>
     </Card>
