@@ -1,5 +1,5 @@
 import {defineConfig} from 'vite';
-import {readSpecTable} from './scripts/spec_table.mjs';
+import {readPresets, readSpecTable} from './scripts/spec_table.mjs';
 
 // `import fields from 'virtual:spec-fields'`: the table of docs/SPEC.md. The report needs no help for forms.
 export function specFields({help = true} = {}) {
@@ -8,7 +8,7 @@ export function specFields({help = true} = {}) {
   return {
     name: 'spec-fields',
     resolveId: (source) => (source === 'virtual:spec-fields' ? id : null),
-    load: (loaded) => (loaded === id ? `export default ${JSON.stringify(table())}` : null),
+    load: (loaded) => (loaded === id ? `export default ${JSON.stringify(table())}; export const presets = ${JSON.stringify(help ? readPresets() : [])}` : null),
   };
 }
 

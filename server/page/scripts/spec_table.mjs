@@ -40,6 +40,12 @@ export function parseSpecTable(markdown) {
   return fields;
 }
 
-export function readSpecTable() {
-  return parseSpecTable(readFileSync(new URL('../../../docs/SPEC.md', import.meta.url), 'utf8'));
+/** Presets: {name, sets: text, help}. */
+export function parsePresets(markdown) {
+  return markdown.slice(Math.max(markdown.indexOf('\n## Presets'), 0)).split('\n').filter((line) => line.startsWith('| `')).map(cells)
+    .filter((row) => row.length === 3).map(([name, sets, help]) => ({name: unquote(name), sets: sets.replaceAll('`', ''), help}));
 }
+
+const read = () => readFileSync(new URL('../../../docs/SPEC.md', import.meta.url), 'utf8');
+export const readSpecTable = () => parseSpecTable(read());
+export const readPresets = () => parsePresets(read());

@@ -1,8 +1,8 @@
 // A job's settings beside their defaults, and the command that runs the job again.
-import fields from 'virtual:spec-fields';
+import fields, {presets} from 'virtual:spec-fields';
 import {number} from './format.js';
 
-export {fields};
+export {fields, presets};
 
 const byName = new Map(fields.map((field) => [field.name, field]));
 
@@ -44,7 +44,7 @@ export function settingsOf(spec) {
     const differs = field.type === 'list' ? value.length > 0 : String(value) !== String(field.value);
     return {field, value, text: valueText(field, value), differs};
   });
-  const unknown = Object.keys(spec ?? {}).filter((name) => !byName.has(name)).map((name) => ({
+  const unknown = Object.keys(spec ?? {}).filter((name) => !byName.has(name) && !String(spec[name]).endsWith('_UNSPECIFIED')).map((name) => ({
     field: {name, flag: '', section: 'Others', value: '', help: '', type: 'text'},
     value: spec[name],
     text: typeof spec[name] === 'object' ? JSON.stringify(spec[name]) : String(spec[name]),

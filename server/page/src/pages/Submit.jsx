@@ -2,7 +2,7 @@
 import {useState} from 'preact/hooks';
 import {Card, Notice, Refusal} from '../parts/basics.jsx';
 import {call, jobHref} from '../lib/api.js';
-import {fields} from '../lib/settings.js';
+import {fields, presets} from '../lib/settings.js';
 
 const first = ['model_uri', 'calibration_uri', 'evaluation_uri', 'output_uri', 'bits', 'group_size', 'method'];
 
@@ -70,6 +70,7 @@ export function Submit() {
         return [pair.slice(0, at), pair.slice(at + 1)];
       }));
       const wish = {spec: specFrom(typed)};
+      if (typed.preset) wish.spec.preset = typed.preset.toUpperCase();
       if (job.tenant) wish.tenant = job.tenant;
       if (job.device) wish.device = job.device;
       if (job.priority) wish.priority = Number(job.priority);
@@ -91,7 +92,12 @@ export function Submit() {
     <>
       <h1>Submit a job</h1>
       <form class="form" onSubmit={(event) => { event.preventDefault(); send(false); }}>
-        <Card><div class="fields">{first.map((name) => fields.find((field) => field.name === name)).filter(Boolean).map(show)}</div></Card>
+        <Card><div class="fields">{first.map((name) => fields.find((field) => field.name === name)).filter(Boolean).map(show)}
+          {presets.length > 0 && <div class="field"><label for="field-preset"><code>preset</code></label>
+            <select id="field-preset" value={typed.preset ?? ''} onChange={(event) => set('preset')(event.currentTarget.value)}>
+              <option value="">none</option>{presets.map((preset) => <option key={preset.name} value={preset.name}>{preset.name}</option>)}</select>
+            <small>{presets.find((preset) => preset.name === typed.preset)?.sets || 'where the settings begin; whatever is said besides wins'}</small></div>}
+        </div></Card>
         <Card><details><summary>The job: name, tenant, priority, device, labels</summary>
           <div class="fields">{jobFields.map(([name, title, help]) => (
             <div class="field" key={name}><label for={`job-${name}`}>{title}</label>

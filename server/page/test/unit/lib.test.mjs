@@ -6,7 +6,7 @@ import {align, decadeMarks, decadeRange, decadeText, reportCurves} from '../../s
 import {formatBytes, formatChange, formatNumber, formatSeconds, lastPart, number, seconds} from '../../src/lib/format.js';
 import {metricsStore} from '../../src/lib/metrics.js';
 import {reportOf, sortTasks, taskTitle, timelineOf} from '../../src/lib/model.js';
-import {parseSpecTable, readSpecTable} from '../../scripts/spec_table.mjs';
+import {parseSpecTable, readPresets, readSpecTable} from '../../scripts/spec_table.mjs';
 
 const {rerunCommand, settingsOf, shellWord} = await import('../../src/lib/settings.js');
 
@@ -111,12 +111,13 @@ test('the settings are those of docs/SPEC.md', () => {
   const bits = table.find((field) => field.name === 'bits');
   assert.deepEqual([bits.flag, bits.type, bits.value], ['--bits', 'integer', 4]);
   assert.ok(table.find((field) => field.name === 'method').words.includes('gptq'));
+  assert.deepEqual(readPresets().map((preset) => preset.name), ['fast', 'default', 'best']);
   assert.throws(() => parseSpecTable('# nothing'), /no tables/);
 });
 
 test('what differs from the default is told from what does not', () => {
   const differing = (spec) => settingsOf(spec).filter((setting) => setting.differs).map((setting) => setting.field.name);
-  assert.deepEqual(differing({method: 'UNIQUANF', bits: 4, num_samples: '128', levels: 'LEVELS_UNSPECIFIED', overrides: []}), []);
+  assert.deepEqual(differing({method: 'UNIQUANF', bits: 4, num_samples: '128', levels: 'LEVELS_UNSPECIFIED', preset: 'PRESET_UNSPECIFIED', overrides: []}), []);
   assert.deepEqual(differing({method: 'GPTQ', bits: 3, group_size: '64'}), ['method', 'bits', 'group_size']);
   assert.deepEqual(differing({method: 'gptq', new_field: 1}), ['method', 'new_field']);
 });

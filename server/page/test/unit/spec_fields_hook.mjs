@@ -1,8 +1,8 @@
 // For tests in node, which has no Vite: `virtual:spec-fields` as vite.config.mjs gives it.
 import {register} from 'node:module';
-import {readSpecTable} from '../../scripts/spec_table.mjs';
+import {readPresets, readSpecTable} from '../../scripts/spec_table.mjs';
 
-const source = `export default ${JSON.stringify(readSpecTable())}`;
+const source = `export default ${JSON.stringify(readSpecTable())}; export const presets = ${JSON.stringify(readPresets())}`;
 const hook = `
   export function resolve(name, context, next) {
     return name === 'virtual:spec-fields' ? {url: 'virtual:spec-fields', shortCircuit: true} : next(name, context);
