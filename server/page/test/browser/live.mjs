@@ -96,7 +96,8 @@ test('a job from the form to the report, with the server killed in between', {ti
   const late = await openPage(browser, {origin: origin(), width: 1280, dark: true});
   await late.page.goto(`${origin()}/#/jobs/live`);
   const metrics = await fetch(`http://127.0.0.1:${httpPort}/v1/jobs/live/metrics`);
-  if (metrics.ok) {
+  if (metrics.status !== 501) {  // of servers that keep histories
+    assert.ok(metrics.ok);
     await waitFor('the curves of the layers that are done', async () => (await late.page.getByLabel('Highlight').locator('option').count()) >= 3, 30000);
     const tasks = (await metrics.json()).tasks.filter((task) => task.kind === 'LAYER');
     assert.ok(tasks.length >= 2 && tasks[0].history.steps.length > 5, 'each has its points from the start');
