@@ -130,7 +130,14 @@ void ShowWaiting(const JobView& view, v1::Job* proto) {
   if (IsFinal(job.state) || job.state == JobState::kCancelling) return;
   absl::Time next_attempt = absl::InfinitePast();
   for (const auto& task : view.tasks) {
-    if (task->state == TaskState::kLeased) return;
+    if (task->state == TaskState::kLeased) {
+      if (!job.silent_worker.empty() && proto->status_message().empty()) {
+        proto->set_status_message(absl::StrCat(
+            "worker ", job.silent_worker,
+            " has not called for some seconds; when its lease runs out, its task is tried again"));
+      }
+      return;
+    }
     if (task->next_attempt_time) next_attempt = std::max(next_attempt, *task->next_attempt_time);
   }
   v1::Waiting* waiting = proto->mutable_waiting();
@@ -193,6 +200,12 @@ void WorkerToProto(const State& state, const Session& session, const Now& now, N
   if (session.held) {
     proto->set_status_message(
         "its name is drained: it gets no tasks until `uniquanf undrain` takes that back");
+  }
+  const absl::Duration silence = now.mono - session.last_seen;
+  if (!lost && !session.parked && !session.leases.empty() && silence > absl::Seconds(5)) {
+    proto->set_status_message(absl::StrCat(
+        "has not called for ", absl::FormatDuration(absl::Trunc(silence, absl::Seconds(1))),
+        "; its tasks are tried again when their leases run out"));
   }
   if (session.quarantined()) {
     const absl::Duration left = session.quarantined_until - now.mono;

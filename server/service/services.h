@@ -78,6 +78,11 @@ class JobServiceImpl final : public v1::JobService::CallbackService {
                                     v1::Task*) override;
   grpc::ServerUnaryReactor* ListTasks(grpc::CallbackServerContext*, const v1::ListTasksRequest*,
                                       v1::ListTasksResponse*) override;
+  grpc::ServerUnaryReactor* GetJobMetrics(grpc::CallbackServerContext*,
+                                          const v1::GetJobMetricsRequest*,
+                                          v1::JobMetrics*) override;
+  grpc::ServerWriteReactor<v1::WatchJobsResponse>* WatchJobs(grpc::CallbackServerContext*,
+                                                             const v1::WatchJobsRequest*) override;
 
  private:
   absl::StatusOr<CreateJobEvent> NewJob(const v1::CreateJobRequest& request,

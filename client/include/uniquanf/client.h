@@ -116,6 +116,10 @@ class JobWatcher {
   absl::StatusOr<std::optional<JobUpdate>> Next();
   // From any thread, also while Next blocks. The job itself goes on.
   void Cancel();
+  // How long the server has not been heard, where it should have been: it sends a message every two
+  // seconds at least (older servers: while the connection stands, nobody can tell). From any
+  // thread.
+  absl::Duration Silence() const;
 
  private:
   friend class Client;
