@@ -69,6 +69,8 @@ struct SubmitOptions : JobWish {
   std::string job_id;      // default: chosen by the server
   std::string request_id;  // default: fresh for every SubmitJob
   bool validate_only = false;
+  // Do not look at what the spec names: it is there for the workers alone.
+  bool unchecked = false;
 };
 
 struct ListJobsOptions {
