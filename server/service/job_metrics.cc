@@ -2,6 +2,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
+#include "common/base/violations.h"
 #include "common/rpc/job_proto.h"
 #include "server/service/job_listing.h"
 #include "server/service/resource_names.h"

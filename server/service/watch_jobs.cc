@@ -13,6 +13,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/synchronization/mutex.h"
 #include "common/base/status.h"
+#include "common/base/violations.h"
 #include "server/service/job_listing.h"
 #include "server/service/resource_names.h"
 #include "server/service/services.h"
@@ -107,31 +108,8 @@ class FeedCall final : public grpc::ServerWriteReactor<v1::WatchJobsResponse> {
  public:
   FeedCall(const ServiceContext& context, Admission admission, const v1::WatchJobsRequest& request)
       : context_(context), admission_(std::move(admission)) {
-    if (!admission_.status().ok()) return FinishWith(admission_.status());
-    absl::StatusOr<JobFilter> filter = JobFilter::Parse(request.filter());
-    if (!filter.ok()) return FinishWith(filter.status());
-    uint64_t after = 0;
-    bool reset = false;
-    if (!request.cursor().empty()) {
-      const std::vector<std::string> parts = absl::StrSplit(request.cursor(), '.');
-      if (parts.size() != 2 || !absl::SimpleHexAtoi(parts[1], &after)) {
-        return FinishWith(InvalidField("INVALID_CURSOR", "cursor",
-                                       "cursor is not one that a server gave; start without one"));
-      }
-      // Another server has counted its changes otherwise.
-      if (parts[0] != FeedInstance(context)) {
-        after = 0;
-        reset = true;
-      }
-    }
-    context.runtime->WhenCurrent(
-        [this, filter = *std::move(filter), after, reset](const absl::Status& current) {
-          if (current.ok()) {
-            Start(filter, after, reset);
-          } else {
-            FinishWith(current);
-          }
-        });
+    const absl::Status begun = Begin(request);
+    if (!begun.ok()) FinishWith(begun);
   }
 
   void FinishWith(const absl::Status& status) { Finish(admission_.End(status)); }
@@ -140,6 +118,8 @@ class FeedCall final : public grpc::ServerWriteReactor<v1::WatchJobsResponse> {
   }
 
  private:
+  // OK: the call goes on, or has ended.
+  absl::Status Begin(const v1::WatchJobsRequest& request);
   void Start(const JobFilter& filter, uint64_t after, bool reset);
   FeedStream::Scope ScopeNow() const;
   void OnWriteDone(bool ok) override { stream()->OnWriteDone(ok); }
@@ -170,6 +150,34 @@ class FeedCall final : public grpc::ServerWriteReactor<v1::WatchJobsResponse> {
   std::shared_ptr<FeedStream> stream_ ABSL_GUARDED_BY(mutex_);
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
 };
+
+absl::Status FeedCall::Begin(const v1::WatchJobsRequest& request) {
+  UQ_RETURN_IF_ERROR(admission_.status());
+  UQ_ASSIGN_OR_RETURN(JobFilter filter, JobFilter::Parse(request.filter()));
+  uint64_t after = 0;
+  bool reset = false;
+  if (!request.cursor().empty()) {
+    const std::vector<std::string> parts = absl::StrSplit(request.cursor(), '.');
+    if (parts.size() != 2 || !absl::SimpleHexAtoi(parts[1], &after)) {
+      return InvalidField("INVALID_CURSOR", "cursor",
+                          "cursor is not one that a server gave; start without one");
+    }
+    // Another server has counted its changes otherwise.
+    if (parts[0] != FeedInstance(context_)) {
+      after = 0;
+      reset = true;
+    }
+  }
+  context_.runtime->WhenCurrent(
+      [this, filter = std::move(filter), after, reset](const absl::Status& current) {
+        if (current.ok()) {
+          Start(filter, after, reset);
+        } else {
+          FinishWith(current);
+        }
+      });
+  return absl::OkStatus();
+}
 
 // By the policy and the time of that moment; a stream may outlive both its token and its right.
 FeedStream::Scope FeedCall::ScopeNow() const {

@@ -43,7 +43,7 @@
 #include "worker/backend/blas_kernel.h"
 #include "worker/backend/gpu_monitor.h"
 #include "worker/model/checkpoint.h"
-#include "worker/model/model_config.h"
+#include "worker/model/supported_architectures.h"
 
 namespace uniquanf {
 namespace {

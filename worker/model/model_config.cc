@@ -13,6 +13,7 @@
 #include "common/base/status.h"
 #include "worker/model/config_fields.h"
 #include "worker/model/families/family.h"
+#include "worker/model/supported_architectures.h"
 
 namespace uniquanf {
 

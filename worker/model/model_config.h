@@ -97,9 +97,6 @@ struct ModelConfig {
   void ChooseNames(const std::function<bool(const std::string&)>& has);
 };
 
-// In alphabetical order.
-std::vector<std::string> SupportedArchitectures();
-
 absl::StatusOr<ModelConfig> ParseModelConfig(absl::string_view config_json);
 
 // Inverse frequencies [width/2] with the type's scaling applied, for sequences of this length.
