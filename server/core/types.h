@@ -128,6 +128,7 @@ struct Job : JobFields {
   int32_t most_leased = 0;      // tasks at once, since the server's start
   int32_t num_before = -1;      // jobs that get a slot earlier; -1: it does not wait for a slot
   std::string waits_for;        // "WORKER" or "QUOTA": what it waits for instead
+  std::string silent_worker;    // runs a task of it and does not call
 };
 
 // The graph that the job's tasks are, once prepare has run.

@@ -23,7 +23,7 @@ class JobFilter {
   bool Matches(const Job& job) const;
 
  private:
-  enum class Field { kState, kTenant, kDevice, kLabel, kCreateTime, kPriority };
+  enum class Field { kState, kTenant, kDevice, kLabel, kCreateTime, kUpdateTime, kPriority };
   enum class Operator { kEqual, kNotEqual, kLess, kLessEqual, kGreater, kGreaterEqual };
   struct Term {
     Field field;
@@ -33,7 +33,8 @@ class JobFilter {
     absl::Time time;
     int64_t number = 0;
   };
-  std::vector<Term> terms_;
+  static bool Holds(const Term& term, const Job& job);
+  std::vector<std::vector<Term>> clauses_;  // each holds when one of its terms does
 };
 
 struct Page {
