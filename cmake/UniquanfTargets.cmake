@@ -33,3 +33,14 @@ function(uniquanf_test)
   gtest_discover_tests(${ARG_NAME} DISCOVERY_TIMEOUT 60
                        PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}")
 endfunction()
+
+# A source with the bytes of a file, made when the file changes: its path in `variable` (EmbedFile.cmake says what HEADER declares).
+function(uniquanf_embed_file variable)
+  cmake_parse_arguments(ARG "" "FILE;HEADER;NAME" "" ${ARGN})
+  set(out ${CMAKE_CURRENT_BINARY_DIR}/${ARG_NAME}.cc)
+  set(script ${PROJECT_SOURCE_DIR}/cmake/EmbedFile.cmake)
+  add_custom_command(OUTPUT ${out}
+    COMMAND ${CMAKE_COMMAND} -DIN=${ARG_FILE} -DOUT=${out} -DHEADER=${ARG_HEADER} -DNAME=${ARG_NAME} -P ${script}
+    DEPENDS ${ARG_FILE} ${script} VERBATIM)
+  set(${variable} ${out} PARENT_SCOPE)
+endfunction()

@@ -18,6 +18,7 @@ stages=(
   test      # scripts/test.sh: the README's test command
   locks     # clang 14: it compiles all of our code too, and -Wthread-safety checks the locks
   tidy      # clang-tidy
+  page      # the live page and the report: built anew and compared, tried in Chromium; needs npm
   tokenizers  # tokenizers and chat templates against the libraries that define them; needs npm
   cuda      # nvcc compiles the CUDA backend
   deploy    # alerts, chart, images
@@ -58,6 +59,10 @@ stage_tokenizers() {
   unchanged worker/text scripts/tokenizer_oracle scripts/tokenizer_check.sh tests/golden/tokenizers tests/golden/chat_templates && return 77
   scripts/tokenizer_check.sh
 }
+stage_page() {
+  unchanged server/page server/http docs/SPEC.md worker/task/report_html.cc scripts/page_check.sh && return 77
+  scripts/page_check.sh
+}
 stage_cuda() {
   unchanged worker/backend worker/ops worker/packed worker/block worker/quant common/base cmake CMakeLists.txt CMakePresets.json &&
     return 77
@@ -78,5 +83,6 @@ needs_test() { echo build; }
 needs_packages() { echo build; }
 needs_locks() { echo build; }
 needs_tidy() { echo build; }
+needs_page() { echo build; }
 needs_tokenizers() { echo build; }
 run_parts stage "${chosen[@]}"

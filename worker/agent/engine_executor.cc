@@ -60,6 +60,7 @@ absl::StatusOr<v1::TaskOutcome> EngineExecutor::Execute(const v1::TaskAssignment
   environment.store_observer = options_.store_observer;
   environment.artifact_mode = options_.artifact_mode;
   environment.work_uri = assignment.work_uri();
+  environment.job = JobOfTask(assignment.task());
   environment.stop = [running = running_] {
     absl::MutexLock lock(&running->mutex);
     return running->stop.StopRequested();

@@ -211,7 +211,9 @@ class FinalizeRun {
     FinalizeOutcome outcome = Summarize();
     const std::string manifest_json = manifest_.ToJson();
     outcome.artifact.manifest_sha256 = Sha256Hex(manifest_json);
-    UQ_RETURN_IF_ERROR(output_->Write(kReportKey, RenderReportHtml(plan_, outcome, results_)));
+    UQ_RETURN_IF_ERROR(
+        output_->Write(kReportKey, RenderReportHtml({spec_, plan_, manifest_, outcome, results_,
+                                                     parts_, env_.job, env_.clock->Now()})));
     UQ_RETURN_IF_ERROR(output_->Write(kRunKey, RunJson(outcome)));
     if (IsCancelled(env_)) return CancelledError();
     UQ_RETURN_IF_ERROR(PublishManifest(output_.get(), manifest_json));
@@ -262,18 +264,6 @@ class FinalizeRun {
     report.duration += env_.clock->Monotonic() - start_;
     report.warnings = Warnings(report);
     return outcome;
-  }
-
-  static int MostCommonBits(const LayerResult& result) {
-    std::map<int, int> counts;
-    for (const ModuleResult& module : result.modules) {
-      if (module.quantized) ++counts[module.bits];
-    }
-    int best = 0;
-    for (const auto& [bits, count] : counts) {
-      if (best == 0 || count > counts[best]) best = bits;
-    }
-    return best;
   }
 
   // What a perplexity says about the original: an incomplete download, or tokens of another model.
@@ -327,9 +317,8 @@ class FinalizeRun {
           warnings.push_back(absl::StrCat(
               module.name, ": ", module.num_underflowed,
               " groups of weights are so small that fp16 cannot hold their scale factors; more "
-              "bits "
-              "do not help: leave the module in full precision (override), or rescale it with the "
-              "norm or layer before it"));
+              "bits do not help: leave the module in full precision (override), or rescale it with "
+              "the norm or layer before it"));
         }
         if (module.num_saturated == 0) continue;
         warnings.push_back(
@@ -355,6 +344,7 @@ class FinalizeRun {
     UQ_ASSIGN_OR_RETURN(const auto shard, SafetensorsFile::Open(output_, file));
     for (const auto& [name, info] : shard->tensors()) {
       tensor_to_file_[name] = file;
+      parts_.Add(name, info.size_bytes, file == ShardFileName(0, plan_.num_layers + 1));
       tensor_bytes_ += info.size_bytes;
     }
     return absl::OkStatus();
@@ -383,6 +373,7 @@ class FinalizeRun {
   std::optional<Evaluation> evaluation_;
   std::map<std::string, std::string> tensor_to_file_;
   uint64_t tensor_bytes_ = 0;
+  PartSizes parts_;
 };
 
 }  // namespace

@@ -67,9 +67,10 @@ struct TaskEnvironment {
   Backend* backend = nullptr;   // borrowed, as all below
   DType act = DType::kFloat32;  // f32, or bf16 on CUDA
   const Clock* clock = nullptr;
-  ActivationCache* cache = nullptr;          // may be null
-  std::shared_ptr<ObjectStore> work;         // the job's working objects
-  std::string work_uri;                      // tells LayerRunner one job's from another's
+  ActivationCache* cache = nullptr;   // may be null
+  std::shared_ptr<ObjectStore> work;  // the job's working objects
+  std::string work_uri;               // tells LayerRunner one job's from another's
+  std::string job;                    // "jobs/x", for the report; "" where no service runs it
   std::shared_ptr<ObjectCache> model_cache;  // of models in remote stores; null: none
   ActivationPlacement activations = ActivationPlacement::kAuto;
   std::function<void(const TaskStepProgress&)>
