@@ -21,6 +21,10 @@
 namespace uniquanf::server {
 namespace {
 
+// What a worker says that it can quantize.
+constexpr int kMaxArchitectures = 1000;
+constexpr size_t kMaxArchitectureBytes = 100;
+
 constexpr char kReason[] = "INVALID_REQUEST";
 constexpr size_t kMaxLabels = 32;
 constexpr int kMaxPriority = 100;
@@ -176,6 +180,9 @@ void WorkerToProto(const State& state, const Session& session, const Now& now, N
   capabilities->set_num_cpus(session.capabilities.num_cpus);
   capabilities->mutable_labels()->insert(session.capabilities.labels.begin(),
                                          session.capabilities.labels.end());
+  for (const std::string& name : session.capabilities.architectures) {
+    capabilities->add_architectures(name);
+  }
   proto->set_software_version(session.software_version);
   *proto->mutable_last_seen_time() = TimeToProto(session.last_seen_time);
   *proto->mutable_start_time() = TimeToProto(session.start_time);
@@ -318,6 +325,12 @@ absl::StatusOr<SynchronizeEvent> SynchronizeFromProto(const v1::SynchronizeReque
       request.num_free_slots() > 4096) {
     return Invalid(
         "capabilities.memory_bytes, num_slots, num_cpus or num_free_slots is out of range");
+  }
+  if (capabilities.architectures_size() > kMaxArchitectures) {
+    return Invalid(absl::StrCat("capabilities.architectures has more than ", kMaxArchitectures));
+  }
+  for (const std::string& name : capabilities.architectures()) {
+    event.capabilities.architectures.push_back(name.substr(0, kMaxArchitectureBytes));
   }
   UQ_RETURN_IF_ERROR(CheckLabels(capabilities.labels()));
   event.capabilities.device = capabilities.device();
