@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian 12 packages that building, running and testing need; does nothing when all are
 # there. `--test` adds what only tests and checks need (a PostgreSQL server, clang), `--nightly` also what scripts/nightly.sh needs
-# (clang's sanitizers and fuzzer).
+# (clang's sanitizers and fuzzer, Go and Java for the guides of the API).
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 packages=(
@@ -12,7 +12,10 @@ packages=(
 )
 case ${1:-} in --test | --nightly) packages+=(
   postgresql clang clang-format clang-tidy curl python3 python3-protobuf python3-grpcio mypy) ;; esac
-[ "${1:-}" != --nightly ] || packages+=(libclang-rt-14-dev llvm)
+[ "${1:-}" != --nightly ] || packages+=(libclang-rt-14-dev llvm
+  golang-go golang-google-grpc-dev golang-google-genproto-dev golang-github-golang-protobuf-1-5-dev golang-google-protobuf-dev
+  protoc-gen-go-1-5 protoc-gen-go-grpc default-jdk-headless libgrpc-java libnetty-java libprotobuf-java libperfmark-java
+  protobuf-compiler-grpc-java-plugin)
 
 [ -r /etc/debian_version ] || die "these scripts know Debian 12; elsewhere install the packages listed in $0"
 missing=()

@@ -27,16 +27,16 @@ absl::Status ParseLabel(absl::string_view text, std::map<std::string, std::strin
   return absl::OkStatus();
 }
 
-void AddJobFlags(FlagSet* flags, SubmitOptions* options) {
+void AddJobFlags(FlagSet* flags, const PresetFlag& preset, SubmitOptions* options) {
   flags->Section("The job");
   flags->Custom(
       "file", "FILE", "",
       "the job as YAML or JSON, - for standard input: job_id, tenant, priority, labels, device, "
       "deadline, time_to_live and spec (the fields of docs/SPEC.md), as `uniquanf get -o yaml` "
       "prints them; other flags override it",
-      [options](absl::string_view where) -> absl::Status {
+      [options, preset](absl::string_view where) -> absl::Status {
         UQ_ASSIGN_OR_RETURN(const nlohmann::json document, ReadDocument(where));
-        return ReadJobFile(document, options);
+        return ReadJobFile(document, *preset, options);
       },
       FlagSet::kEarly);
   flags->Letter('f');
@@ -79,8 +79,9 @@ int RunSubmit(const Arguments& arguments) {
                            "the same on the workers'\nmachines; use s3:// where they do not.");
   SubmitOptions options;
   bool watch = false;
-  AddSpecFlags(&command_line.flags(), &options.spec, ReadSpecDocument);
-  AddJobFlags(&command_line.flags(), &options);
+  const auto preset = std::make_shared<std::optional<Preset>>();
+  AddSpecFlags(&command_line.flags(), &options.spec, ReadSpecDocument, preset);
+  AddJobFlags(&command_line.flags(), preset, &options);
   command_line.flags().Bool("watch", &watch, "watch the job until it is done");
   command_line.flags().Example(
       "uniquanf submit --model examples/tiny --calibration examples/tokens/tiny_calib.safetensors "

@@ -70,7 +70,8 @@ absl::Status ParseTimeToLive(absl::string_view text, std::optional<absl::Duratio
   return absl::OkStatus();
 }
 
-absl::Status ReadJobFile(const nlohmann::json& document, SubmitOptions* options) {
+absl::Status ReadJobFile(const nlohmann::json& document, std::optional<Preset> preset,
+                         SubmitOptions* options) {
   if (!document.is_object()) return InvalidInput(kReason, "the job is no mapping of fields");
   nlohmann::json job =
       document.contains("model_uri") ? nlohmann::json{{"spec", document}} : document;
@@ -111,7 +112,7 @@ absl::Status ReadJobFile(const nlohmann::json& document, SubmitOptions* options)
         Annotate(ParseTimeToLive(time_to_live, &options->time_to_live), "time_to_live"));
   }
   if (ttl_seconds >= 0) options->time_to_live = absl::Seconds(ttl_seconds);
-  UQ_ASSIGN_OR_RETURN(options->spec, QuantizationSpec::FromJson(spec->dump()));
+  UQ_ASSIGN_OR_RETURN(options->spec, ReadSpec(spec->dump(), preset));
   if (shown_by_server) options->spec.output_uri.clear();
   return absl::OkStatus();
 }

@@ -12,6 +12,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "client/include/uniquanf/client.h"
+#include "common/spec/presets.h"
 
 namespace uniquanf::cli {
 
@@ -23,8 +24,9 @@ absl::StatusOr<std::string> ReadSpecDocument(absl::string_view where);
 // Members: job_id, request_id, tenant, priority, labels, device, deadline (RFC 3339, or a duration
 // from now), time_to_live ("24h") or time_to_live_seconds, and spec; the other members of a job
 // that the server has shown are passed over, its output_uri too (the new job needs one of its own).
-// A document with model_uri is a spec alone.
-absl::Status ReadJobFile(const nlohmann::json& document, SubmitOptions* options);
+// A document with model_uri is a spec alone. A spec may name a preset; `preset` takes its place.
+absl::Status ReadJobFile(const nlohmann::json& document, std::optional<Preset> preset,
+                         SubmitOptions* options);
 
 // A point in time, or a duration from now.
 absl::Status ParseDeadline(absl::string_view text, std::optional<absl::Time>* deadline);

@@ -362,7 +362,7 @@ absl::Status FlagSet::Parse(const std::vector<std::string>& arguments) {
   if (help_requested()) return absl::OkStatus();
   UQ_RETURN_IF_ERROR(collected);
   UQ_RETURN_IF_ERROR(ApplyEnvironment(occurrences));
-  for (const Phase phase : {kEarly, kNormal}) {
+  for (const Phase phase : {kFirst, kEarly, kNormal}) {
     for (const Occurrence& occurrence : occurrences) {
       if (occurrence.flag->phase != phase) continue;
       UQ_RETURN_IF_ERROR(Annotate(

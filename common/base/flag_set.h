@@ -68,9 +68,9 @@ std::string Completions(const CommandDescription& command, const std::vector<std
 
 class FlagSet {
  public:
-  // Order of application. Early flags come first, wherever they stand on the command line: a file
-  // of settings that other flags override.
-  enum Phase { kEarly, kNormal };
+  // Order of application, wherever the flags stand on the command line: words that stand for many
+  // settings, then files of settings, which other flags override.
+  enum Phase { kFirst, kEarly, kNormal };
 
   // `usage`: the line after "Usage: ", such as "uniquanf submit --model DIR [flags]". `summary`:
   // what the command does, one or a few lines.

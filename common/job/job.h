@@ -43,6 +43,14 @@ struct JobProgress {
   std::optional<absl::Duration> remaining;
 };
 
+// Why a job waits: SLOT, WORKER, QUOTA, RETRY, PAUSED or SERVER, as in job.proto.
+struct Waiting {
+  std::string reason;
+  int32_t num_before = 0;  // SLOT: jobs that get one earlier; at most kMaxCountedBefore
+  friend bool operator==(const Waiting&, const Waiting&) = default;
+};
+inline constexpr int32_t kMaxCountedBefore = 100;
+
 // What whoever submits a job may ask for, beside its spec.
 struct JobWish {
   std::string tenant;    // "": the server's default
@@ -63,6 +71,38 @@ struct JobFields : JobWish {
   absl::Time update_time = absl::InfinitePast();
   std::optional<absl::Time> start_time, end_time;
   std::optional<ArtifactInfo> artifact;  // in kSucceeded
+  std::optional<Waiting> waiting;        // while it is not final and no task of it runs
+};
+
+// How long a task has spent in one of its phases, all visits together.
+struct PhaseTime {
+  std::string phase;
+  absl::Duration duration;
+  friend bool operator==(const PhaseTime&, const PhaseTime&) = default;
+};
+
+// Amounts that a job's time depends on, told by prepare. Tokens count once for each pass.
+struct JobWork {
+  int64_t num_steps = 0;  // of a layer's training, over all rounds
+  int64_t tokens_per_step = 0;
+  int64_t calibration_tokens = 0;
+  int64_t evaluation_tokens = 0;  // through the whole model, over all evaluated models
+  int64_t layer_weights = 0;      // of one layer's linear modules that a token passes
+  int64_t head_weights = 0;       // of the output head
+  int64_t distill_steps = 0;      // of one window's training
+  int64_t distill_tokens_per_step = 0;
+  int64_t text_tokens = 0;  // written for the report
+  friend bool operator==(const JobWork&, const JobWork&) = default;
+};
+
+// What became of one linear module of a layer.
+struct ModuleMetrics {
+  std::string module;  // "model.layers.3.mlp.down_proj"
+  int32_t bits = 0;    // 0: left in full precision
+  int64_t group_size = 0;
+  double weight_error = 0;  // mean squared error of the stored weights
+  int64_t num_saturated = 0;
+  friend bool operator==(const ModuleMetrics&, const ModuleMetrics&) = default;
 };
 
 struct TaskProgress {
@@ -70,7 +110,10 @@ struct TaskProgress {
   int64_t step = 0;
   int64_t num_steps = 0;
   double loss = 0;  // the latest mean; 0 outside reconstruction
-  std::optional<absl::Duration> remaining;
+  std::optional<absl::Duration> remaining = std::nullopt;
+  absl::Duration elapsed = absl::ZeroDuration();  // in this phase
+  std::vector<PhaseTime> finished = {};           // phases of this attempt that are over, in order
+  double fraction = 0;                            // 0..1, of the task's estimated time
   friend bool operator==(const TaskProgress&, const TaskProgress&) = default;
 };
 
@@ -96,6 +139,8 @@ struct TaskFields {
   std::optional<absl::Time> start_time, end_time;  // of the current or last attempt
   std::optional<absl::Time> next_attempt_time;     // after a failure
   std::string result_sha256;
+  // kSucceeded, kLayer and kDistill: as the report's; 0: not measured.
+  double initial_loss = 0, final_loss = 0;
 };
 
 }  // namespace uniquanf

@@ -37,6 +37,14 @@ Json QualityJson(const std::optional<QualityReport>& quality) {
   return json;
 }
 
+// Nothing where there is none: the API's report has none, and its form stays.
+void AddHistory(const LossHistory& history, Json* json) {
+  if (history.empty()) return;
+  Json losses = Json::array();
+  for (const float loss : history.losses()) losses.push_back(NumberJson(loss));
+  (*json)["history"] = {{"steps", history.steps()}, {"losses", std::move(losses)}};
+}
+
 }  // namespace
 
 Json ToJson(const JobReport& report) {
@@ -57,6 +65,7 @@ Json ToJson(const JobReport& report) {
                               {"initial_loss", MeasuredJson(layer, layer.initial_loss)},
                               {"final_loss", MeasuredJson(layer, layer.final_loss)},
                               {"duration_seconds", SecondsJson(layer.duration)}});
+    AddHistory(layer.history, &json["layers"].back());
   }
   json["windows"] = Json::array();
   for (const WindowReport& window : report.windows) {
@@ -65,6 +74,7 @@ Json ToJson(const JobReport& report) {
                                {"initial_divergence", NumberJson(window.initial_divergence)},
                                {"final_divergence", NumberJson(window.final_divergence)},
                                {"duration_seconds", SecondsJson(window.duration)}});
+    AddHistory(window.history, &json["windows"].back());
   }
   return json;
 }

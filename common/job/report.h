@@ -11,6 +11,7 @@
 
 #include "absl/time/time.h"
 #include "common/job/job.h"
+#include "common/job/loss_history.h"
 
 namespace uniquanf {
 
@@ -20,6 +21,7 @@ struct LayerReport {
   double final_loss = 0;    // ... and as stored, before distillation
   int bits = 0;             // the most common in the layer; 0: left in full precision
   absl::Duration duration;
+  LossHistory history = {};  // empty in what comes from the API: GetJobMetrics has it
 };
 
 // A window of layers that was distilled: mean divergence KL(original ‖ quantized) of the next-token
@@ -29,6 +31,7 @@ struct WindowReport {
   int num_layers = 0;
   double initial_divergence = 0, final_divergence = 0;
   absl::Duration duration;
+  LossHistory history = {};  // likewise
 };
 
 // What the original and the artifact write after the same beginning, the most probable token each

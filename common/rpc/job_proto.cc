@@ -1,5 +1,7 @@
 #include "common/rpc/job_proto.h"
 
+#include <algorithm>
+
 #include "common/rpc/time_proto.h"
 
 namespace uniquanf {
@@ -85,6 +87,10 @@ void JobFieldsToProto(const JobFields& job, v1::Job* proto) {
   if (job.start_time) *proto->mutable_start_time() = TimeToProto(*job.start_time);
   if (job.end_time) *proto->mutable_end_time() = TimeToProto(*job.end_time);
   if (job.artifact) ArtifactToProto(*job.artifact, proto->mutable_artifact());
+  if (job.waiting) {
+    proto->mutable_waiting()->set_reason(job.waiting->reason);
+    proto->mutable_waiting()->set_num_before(job.waiting->num_before);
+  }
 }
 
 void JobFieldsFromProto(const v1::Job& proto, JobFields* job) {
@@ -101,6 +107,9 @@ void JobFieldsFromProto(const v1::Job& proto, JobFields* job) {
   if (proto.has_start_time()) job->start_time = TimeFromProto(proto.start_time());
   if (proto.has_end_time()) job->end_time = TimeFromProto(proto.end_time());
   if (proto.has_artifact()) job->artifact = ArtifactFromProto(proto.artifact());
+  if (proto.has_waiting()) {
+    job->waiting = Waiting{proto.waiting().reason(), proto.waiting().num_before()};
+  }
 }
 
 void ProgressToProto(const JobProgress& progress, v1::JobProgress* proto) {
@@ -145,6 +154,8 @@ void TaskFieldsToProto(const TaskFields& task, v1::Task* proto) {
     *proto->mutable_next_attempt_time() = TimeToProto(*task.next_attempt_time);
   }
   proto->set_result_sha256(task.result_sha256);
+  proto->set_initial_loss(task.initial_loss);
+  proto->set_final_loss(task.final_loss);
 }
 
 void TaskFieldsFromProto(const v1::Task& proto, TaskFields* task) {
@@ -166,6 +177,8 @@ void TaskFieldsFromProto(const v1::Task& proto, TaskFields* task) {
     task->next_attempt_time = TimeFromProto(proto.next_attempt_time());
   }
   task->result_sha256 = proto.result_sha256();
+  task->initial_loss = proto.initial_loss();
+  task->final_loss = proto.final_loss();
 }
 
 void TaskProgressToProto(const TaskProgress& progress, v1::TaskProgress* proto) {
@@ -174,6 +187,11 @@ void TaskProgressToProto(const TaskProgress& progress, v1::TaskProgress* proto) 
   proto->set_num_steps(progress.num_steps);
   proto->set_loss(progress.loss);
   if (progress.remaining) *proto->mutable_remaining() = DurationToProto(*progress.remaining);
+  if (progress.elapsed != absl::ZeroDuration()) {
+    *proto->mutable_elapsed() = DurationToProto(progress.elapsed);
+  }
+  PhasesToProto(progress.finished, proto->mutable_finished());
+  proto->set_fraction(progress.fraction);
 }
 
 TaskProgress TaskProgressFromProto(const v1::TaskProgress& proto) {
@@ -183,7 +201,93 @@ TaskProgress TaskProgressFromProto(const v1::TaskProgress& proto) {
   progress.num_steps = proto.num_steps();
   progress.loss = proto.loss();
   if (proto.has_remaining()) progress.remaining = DurationFromProto(proto.remaining());
+  if (proto.has_elapsed()) progress.elapsed = DurationFromProto(proto.elapsed());
+  progress.finished = PhasesFromProto(proto.finished());
+  progress.fraction = proto.fraction();
   return progress;
+}
+
+void PhasesToProto(const std::vector<PhaseTime>& phases, PhaseTimesProto* proto) {
+  for (const PhaseTime& time : phases) {
+    v1::PhaseTime* p = proto->Add();
+    p->set_phase(time.phase);
+    *p->mutable_duration() = DurationToProto(time.duration);
+  }
+}
+
+std::vector<PhaseTime> PhasesFromProto(const PhaseTimesProto& proto) {
+  std::vector<PhaseTime> phases;
+  for (int i = 0; i < std::min(proto.size(), kMaxPhases); ++i) {
+    phases.push_back({proto[i].phase().substr(0, 64), DurationFromProto(proto[i].duration())});
+  }
+  return phases;
+}
+
+void HistoryToProto(const LossHistory& history, int64_t after, v1::LossHistory* proto) {
+  for (size_t i = 0; i < history.size(); ++i) {
+    if (history.steps()[i] <= after) continue;
+    proto->add_steps(history.steps()[i]);
+    proto->add_losses(history.losses()[i]);
+  }
+}
+
+void AppendHistory(const v1::LossHistory& proto, LossHistory* history) {
+  const int num_points = std::min(proto.steps_size(), proto.losses_size());
+  for (int i = 0; i < num_points; ++i) history->Append(proto.steps(i), proto.losses(i));
+}
+
+void WorkToProto(const JobWork& work, v1::JobWork* proto) {
+  proto->set_num_steps(work.num_steps);
+  proto->set_tokens_per_step(work.tokens_per_step);
+  proto->set_calibration_tokens(work.calibration_tokens);
+  proto->set_evaluation_tokens(work.evaluation_tokens);
+  proto->set_layer_weights(work.layer_weights);
+  proto->set_head_weights(work.head_weights);
+  proto->set_distill_steps(work.distill_steps);
+  proto->set_distill_tokens_per_step(work.distill_tokens_per_step);
+  proto->set_text_tokens(work.text_tokens);
+}
+
+JobWork WorkFromProto(const v1::JobWork& proto) {
+  const auto amount = [](int64_t value) { return std::max<int64_t>(0, value); };
+  JobWork work;
+  work.num_steps = amount(proto.num_steps());
+  work.tokens_per_step = amount(proto.tokens_per_step());
+  work.calibration_tokens = amount(proto.calibration_tokens());
+  work.evaluation_tokens = amount(proto.evaluation_tokens());
+  work.layer_weights = amount(proto.layer_weights());
+  work.head_weights = amount(proto.head_weights());
+  work.distill_steps = amount(proto.distill_steps());
+  work.distill_tokens_per_step = amount(proto.distill_tokens_per_step());
+  work.text_tokens = amount(proto.text_tokens());
+  return work;
+}
+
+void ModulesToProto(const std::vector<ModuleMetrics>& modules, ModulesProto* proto) {
+  for (const ModuleMetrics& module : modules) {
+    v1::ModuleMetrics* m = proto->Add();
+    m->set_module(module.module);
+    m->set_bits(module.bits);
+    m->set_group_size(module.group_size);
+    m->set_weight_error(module.weight_error);
+    m->set_num_saturated(module.num_saturated);
+  }
+}
+
+std::vector<ModuleMetrics> ModulesFromProto(const ModulesProto& proto) {
+  std::vector<ModuleMetrics> modules;
+  for (const v1::ModuleMetrics& m : proto) {
+    modules.push_back(
+        {m.module().substr(0, 256), m.bits(), m.group_size(), m.weight_error(), m.num_saturated()});
+  }
+  if (modules.size() > kMaxModuleMetrics) {
+    std::stable_sort(modules.begin(), modules.end(),
+                     [](const ModuleMetrics& a, const ModuleMetrics& b) {
+                       return a.weight_error > b.weight_error;
+                     });
+    modules.resize(kMaxModuleMetrics);
+  }
+  return modules;
 }
 
 void ArtifactToProto(const ArtifactInfo& artifact, v1::Artifact* proto) {
@@ -258,13 +362,20 @@ JobReport ReportFromProto(const v1::JobReport& proto) {
   report.num_evaluation_tokens = proto.num_evaluation_tokens();
   if (proto.has_quality()) report.quality = QualityFromProto(proto.quality());
   for (const v1::LayerReport& layer : proto.layers()) {
-    report.layers.push_back({layer.layer(), layer.initial_loss(), layer.final_loss(), layer.bits(),
-                             DurationFromProto(layer.duration())});
+    report.layers.push_back({layer.layer(),
+                             layer.initial_loss(),
+                             layer.final_loss(),
+                             layer.bits(),
+                             DurationFromProto(layer.duration()),
+                             {}});
   }
   for (const v1::WindowReport& window : proto.windows()) {
-    report.windows.push_back({window.first_layer(), window.num_layers(),
-                              window.initial_divergence(), window.final_divergence(),
-                              DurationFromProto(window.duration())});
+    report.windows.push_back({window.first_layer(),
+                              window.num_layers(),
+                              window.initial_divergence(),
+                              window.final_divergence(),
+                              DurationFromProto(window.duration()),
+                              {}});
   }
   report.model_size_bytes = proto.model_size_bytes();
   report.artifact_size_bytes = proto.artifact_size_bytes();

@@ -5,7 +5,10 @@
 #ifndef UNIQUANF_COMMON_RPC_JOB_PROTO_H_
 #define UNIQUANF_COMMON_RPC_JOB_PROTO_H_
 
+#include <vector>
+
 #include "common/job/job.h"
+#include "common/job/loss_history.h"
 #include "common/job/report.h"
 #include "uniquanf/v1/artifact.pb.h"
 #include "uniquanf/v1/job.pb.h"
@@ -29,7 +32,26 @@ void TaskFieldsToProto(const TaskFields& task, v1::Task* proto);
 void TaskFieldsFromProto(const v1::Task& proto, TaskFields* task);
 
 void TaskProgressToProto(const TaskProgress& progress, v1::TaskProgress* proto);
+// At most kMaxPhases phases.
 TaskProgress TaskProgressFromProto(const v1::TaskProgress& proto);
+
+// What a worker says is bounded here: more phases, or longer names, are cut off.
+inline constexpr int kMaxPhases = 16;
+inline constexpr int kMaxModuleMetrics = 64;
+using PhaseTimesProto = google::protobuf::RepeatedPtrField<v1::PhaseTime>;
+void PhasesToProto(const std::vector<PhaseTime>& phases, PhaseTimesProto* proto);
+std::vector<PhaseTime> PhasesFromProto(const PhaseTimesProto& proto);
+// The points after step `after`.
+void HistoryToProto(const LossHistory& history, int64_t after, v1::LossHistory* proto);
+// Appends the points that follow.
+void AppendHistory(const v1::LossHistory& proto, LossHistory* history);
+void WorkToProto(const JobWork& work, v1::JobWork* proto);
+// Numbers below 0 count as 0.
+JobWork WorkFromProto(const v1::JobWork& proto);
+using ModulesProto = google::protobuf::RepeatedPtrField<v1::ModuleMetrics>;
+void ModulesToProto(const std::vector<ModuleMetrics>& modules, ModulesProto* proto);
+// Of more than kMaxModuleMetrics those with the largest error.
+std::vector<ModuleMetrics> ModulesFromProto(const ModulesProto& proto);
 
 void ArtifactToProto(const ArtifactInfo& artifact, v1::Artifact* proto);
 ArtifactInfo ArtifactFromProto(const v1::Artifact& proto);

@@ -9,6 +9,7 @@
 #include "common/base/check.h"
 #include "common/base/status.h"
 #include "common/base/violations.h"
+#include "common/spec/presets.h"
 #include "common/spec/spec_fields.h"
 
 namespace uniquanf {
@@ -109,6 +110,23 @@ class OverrideReader {
   Violations* const violations_;
 };
 
+Preset PresetOf(const v1::QuantizationSpec& proto, Violations* violations) {
+  const FieldDescriptor* const field = FieldOf(proto, "preset");
+  const int number = proto.preset();
+  if (number == 0) return Preset::kDefault;
+  std::vector<std::string> allowed;
+  for (const EnumRow<Preset>& row : kPresets) {
+    const EnumValueDescriptor* const value = ValueOf(field, row.name);
+    if (value->number() == number) return row.value;
+    allowed.push_back(absl::StrCat(value->name(), " (", value->number(), ")"));
+  }
+  violations->Add(
+      kReason, "preset",
+      absl::StrCat("spec.preset is ", number,
+                   ", which this version does not know; allowed: ", absl::StrJoin(allowed, ", ")));
+  return Preset::kDefault;
+}
+
 class FieldReader {
  public:
   FieldReader(const v1::QuantizationSpec& proto, QuantizationSpec* spec, Violations* violations)
@@ -207,8 +225,8 @@ class FieldWriter {
 }  // namespace
 
 absl::StatusOr<QuantizationSpec> SpecFromProto(const v1::QuantizationSpec& proto) {
-  QuantizationSpec spec;
   Violations violations;
+  QuantizationSpec spec = PresetSpec(PresetOf(proto, &violations));
   FieldReader reader(proto, &spec, &violations);
   VisitSpecFields(reader);
   if (!violations.empty()) return violations.status();

@@ -116,7 +116,8 @@ struct NumberField {
   const char* zero;  // what 0 means where that is no plain number, or ""
   SpecSection section;
   const char* help;
-  bool later = false;  // left out of the JSON where it has its default
+  bool later = false;     // left out of the JSON where it has its default
+  const char* word = "";  // stands for max in JSON and in the flag, where there is one
 };
 
 // A number of bytes; its flag also takes units.
@@ -284,7 +285,7 @@ void VisitSpecFields(Visitor&& v) {
                      "layers that are trained together against the original model's output, in a "
                      "task, after all layers are quantized; as many as the model has, or more: all "
                      "in one task",
-                     /*later=*/true});
+                     /*later=*/true, /*word=*/"all"});
   v(TextField{"distillation_uri", &S::distillation_uri, TextField::kUri, false,
               Section::kDistillation, "FILE",
               "further sequences to distill on, beside the calibration's, in any form that it may "
@@ -358,6 +359,12 @@ template <typename T>
 std::string SpecRange(T min, T max, absl::string_view zero) {
   return absl::StrCat(min, " to ", max,
                       zero.empty() ? std::string() : absl::StrCat(" (0: ", zero, ")"));
+}
+// The same with the word for max: "0 to 1000 (0: none), or all".
+template <typename T>
+std::string SpecRange(const NumberField<T>& field) {
+  return absl::StrCat(SpecRange(field.min, field.max, field.zero),
+                      *field.word == '\0' ? "" : absl::StrCat(", or ", field.word));
 }
 
 // The reference page docs/SPEC.md.

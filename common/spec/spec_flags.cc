@@ -175,8 +175,28 @@ class FlagAdder {
   void AddNumber(const NumberField<T>& field,
                  void (FlagSet::*add)(absl::string_view, T*, T, T, absl::string_view)) const {
     if (field.section != section_) return;
-    (flags_->*add)(FlagName(field.name), &(spec_->*field.member), field.min, field.max,
-                   absl::StrCat(field.help, "; ", SpecRange(field.min, field.max, field.zero)));
+    const std::string help = absl::StrCat(field.help, "; ", SpecRange(field));
+    if (*field.word == '\0') {
+      (flags_->*add)(FlagName(field.name), &(spec_->*field.member), field.min, field.max, help);
+      return;
+    }
+    if constexpr (std::is_integral_v<T>) AddWordOrNumber(field, help);
+  }
+  template <typename T>
+  void AddWordOrNumber(const NumberField<T>& field, const std::string& help) const {
+    T* const value = &(spec_->*field.member);
+    flags_->Custom(
+        FlagName(field.name), absl::StrCat("N|", field.word), absl::StrCat(*value), help,
+        [value, field](absl::string_view text) {
+          T parsed = field.max;
+          if (text != field.word &&
+              (!absl::SimpleAtoi(text, &parsed) || parsed < field.min || parsed > field.max)) {
+            return InvalidInput(kReason, absl::StrCat("allowed: a whole number from ", field.min,
+                                                      " to ", field.max, ", or ", field.word));
+          }
+          *value = parsed;
+          return absl::OkStatus();
+        });
   }
 
   FlagSet* const flags_;
@@ -251,20 +271,37 @@ void AddTextFlags(FlagSet* flags, QuantizationSpec* spec) {
   });
 }
 
-void AddSpecFlags(FlagSet* flags, QuantizationSpec* spec, SpecReader read_spec) {
+void AddSpecFlags(FlagSet* flags, QuantizationSpec* spec, SpecReader read_spec, PresetFlag preset) {
   for (const EnumRow<SpecSection>& section : kSpecSections) {
     flags->Section(section.name);
     VisitSpecFields(FlagAdder(flags, spec, section.value));
     if (section.value != SpecSection::kWhat) continue;
+    std::string presets = "where settings begin, which the spec's file and other flags override";
+    for (const EnumRow<Preset>& row : kPresets) {
+      absl::StrAppend(&presets, "; ", row.name, ": ", row.help);
+    }
+    const std::vector<std::string> names = EnumNames(kPresets);
+    flags->Custom(
+        "preset", absl::StrJoin(names, "|"), EnumName(kPresets, Preset::kDefault), presets,
+        [spec, preset, names](absl::string_view name) {
+          *preset = ParseEnumName(kPresets, name);
+          if (!preset->has_value()) {
+            return InvalidInput(kReason, absl::StrCat("allowed: ", absl::StrJoin(names, ", ")));
+          }
+          *spec = PresetSpec(**preset);
+          return absl::OkStatus();
+        },
+        FlagSet::kFirst);
     flags->Custom(
         "spec", read_spec ? "FILE" : "FILE.json", "",
         absl::StrCat("settings as ",
                      read_spec ? "YAML or JSON, - for standard input" : "a JSON object",
                      ", with the fields of docs/SPEC.md (model_uri, bits, ... overrides); other "
                      "flags override it"),
-        [spec, read = read_spec ? read_spec : SpecReader(ReadSpecFile)](absl::string_view where) {
+        [spec, preset,
+         read = read_spec ? read_spec : SpecReader(ReadSpecFile)](absl::string_view where) {
           UQ_ASSIGN_OR_RETURN(const std::string json, read(where));
-          UQ_ASSIGN_OR_RETURN(*spec, QuantizationSpec::FromJson(json));
+          UQ_ASSIGN_OR_RETURN(*spec, ReadSpec(json, *preset));
           return absl::OkStatus();
         },
         FlagSet::kEarly);

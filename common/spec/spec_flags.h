@@ -4,11 +4,14 @@
 #define UNIQUANF_COMMON_SPEC_SPEC_FLAGS_H_
 
 #include <functional>
+#include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "common/base/flag_set.h"
+#include "common/spec/presets.h"
 #include "common/spec/quantization_spec.h"
 
 namespace uniquanf {
@@ -19,9 +22,14 @@ using SpecReader = std::function<absl::StatusOr<std::string>(absl::string_view w
 // Declares --model, --calibration, --output, --bits and so on, and --spec FILE.json, which is read
 // first, so that the other flags override it. `spec` holds the defaults and must outlive the parse.
 // --override may repeat; overrides from flags come before those of the file, in the flags' order
-// (the first match wins). Call spec->Validate() after the parse.
-// `read_spec`: of programs that read more than files of JSON.
-void AddSpecFlags(FlagSet* flags, QuantizationSpec* spec, SpecReader read_spec = nullptr);
+// (the first match wins). --preset is where all begins: the file's fields and the other flags
+// override it, and it takes the place of a preset that the file names. Call spec->Validate() after
+// the parse.
+// `read_spec`: of programs that read more than files of JSON. `preset` holds what --preset said
+// when early flags are applied, for other flags that read a spec.
+using PresetFlag = std::shared_ptr<std::optional<Preset>>;
+void AddSpecFlags(FlagSet* flags, QuantizationSpec* spec, SpecReader read_spec = nullptr,
+                  PresetFlag preset = std::make_shared<std::optional<Preset>>());
 
 // Declares the flags of text alone (--text-field and so on), for commands that read text
 // themselves.

@@ -5,6 +5,7 @@
 #include "absl/strings/str_join.h"
 #include "common/base/json_util.h"
 #include "common/base/status.h"
+#include "common/spec/presets.h"
 #include "common/spec/spec_fields.h"
 
 namespace uniquanf {
@@ -70,9 +71,24 @@ absl::StatusOr<ModuleOverride> ParseOverride(const nlohmann::json& value, size_t
 
 class FieldReader {
  public:
-  FieldReader(JsonObjectReader* reader, QuantizationSpec* spec) : reader_(reader), spec_(spec) {}
+  FieldReader(const nlohmann::json& document, JsonObjectReader* reader, QuantizationSpec* spec)
+      : document_(document), reader_(reader), spec_(spec) {}
   template <typename Field>
   void operator()(const Field& field) const {
+    reader_->Read(field.name, JsonObjectReader::kOptional, &(spec_->*field.member));
+  }
+  template <typename T>
+  void operator()(const NumberField<T>& field) const {
+    if (*field.word != '\0' && document_.is_object() && document_.contains(field.name) &&
+        document_[field.name].is_string()) {
+      std::string word;
+      reader_->Read(field.name, JsonObjectReader::kOptional, &word);
+      if (word != field.word) {
+        reader_->Fail(absl::StrCat(field.name, " = \"", word, "\"; allowed: ", SpecRange(field)));
+      }
+      spec_->*field.member = field.max;
+      return;
+    }
     reader_->Read(field.name, JsonObjectReader::kOptional, &(spec_->*field.member));
   }
   template <typename Row, typename E>
@@ -108,6 +124,7 @@ class FieldReader {
   }
 
  private:
+  const nlohmann::json& document_;
   JsonObjectReader* const reader_;
   QuantizationSpec* const spec_;
 };
@@ -120,15 +137,39 @@ std::string QuantizationSpec::ToJson() const {
   return CompactJson(json);
 }
 
-absl::StatusOr<QuantizationSpec> QuantizationSpec::FromJson(absl::string_view json) {
+namespace {
+
+absl::StatusOr<nlohmann::json> ParseSpec(absl::string_view json) {
   if (json.size() > kMaxSpecBytes) {
     return InvalidInput(kReason, absl::StrCat("the spec has ", json.size(),
                                               " bytes; allowed: up to ", kMaxSpecBytes));
   }
-  UQ_ASSIGN_OR_RETURN(const nlohmann::json document, ParseJson(json, "the spec", kReason));
+  return ParseJson(json, "the spec", kReason);
+}
+
+}  // namespace
+
+absl::StatusOr<QuantizationSpec> QuantizationSpec::FromJson(absl::string_view json) {
+  UQ_ASSIGN_OR_RETURN(const nlohmann::json document, ParseSpec(json));
   QuantizationSpec spec;
   JsonObjectReader reader(document, "", kReason);
-  VisitSpecFields(FieldReader(&reader, &spec));
+  VisitSpecFields(FieldReader(document, &reader, &spec));
+  UQ_RETURN_IF_ERROR(reader.Finish());
+  return spec;
+}
+
+absl::StatusOr<QuantizationSpec> ReadSpec(absl::string_view json, std::optional<Preset> preset) {
+  UQ_ASSIGN_OR_RETURN(const nlohmann::json document, ParseSpec(json));
+  JsonObjectReader reader(document, "", kReason);
+  std::string name(EnumName(kPresets, Preset::kDefault));
+  reader.Read("preset", JsonObjectReader::kOptional, &name);
+  const std::optional<Preset> named = ParseEnumName(kPresets, name);
+  if (!named.has_value()) {
+    reader.Fail(absl::StrCat("preset = \"", name,
+                             "\" is unknown; allowed: ", absl::StrJoin(EnumNames(kPresets), ", ")));
+  }
+  QuantizationSpec spec = PresetSpec(preset.value_or(named.value_or(Preset::kDefault)));
+  VisitSpecFields(FieldReader(document, &reader, &spec));
   UQ_RETURN_IF_ERROR(reader.Finish());
   return spec;
 }

@@ -7,6 +7,8 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
+#include "common/base/json_util.h"
+#include "common/spec/presets.h"
 #include "common/spec/spec_fields.h"
 
 namespace uniquanf {
@@ -40,7 +42,7 @@ class RowWriter {
   template <typename T>
   void operator()(const NumberField<T>& field) {
     Row(field, FlagName(field.name), TypeName<T>(), absl::StrCat(defaults_.*field.member),
-        SpecRange(field.min, field.max, field.zero), field.help);
+        SpecRange(field), field.help);
   }
   template <typename EnumRowType, typename E>
   void operator()(const EnumField<EnumRowType, E>& field) {
@@ -90,6 +92,20 @@ void AppendOverrideRow(const OverrideSwitch& field, std::string* out) {
                   " | true or false | false | | ", Cell(field.help), " |\n");
 }
 
+// "`epochs` 2, `input_prob` 1": what a preset sets.
+std::string PresetSettings(const QuantizationSpec& spec) {
+  const OrderedJson all = OrderedJson::parse(spec.ToJson());
+  const OrderedJson defaults = OrderedJson::parse(QuantizationSpec().ToJson());
+  std::vector<std::string> settings;
+  for (const auto& [name, value] : all.items()) {
+    const auto it = defaults.find(name);
+    if (it != defaults.end() && *it == value) continue;
+    settings.push_back(
+        absl::StrCat(Code(name), " ", value.is_string() ? value.get<std::string>() : value.dump()));
+  }
+  return absl::StrJoin(settings, ", ");
+}
+
 }  // namespace
 
 std::string FlagName(absl::string_view field) {
@@ -114,6 +130,16 @@ std::string SpecMarkdown() {
   }
   absl::StrAppend(&out, "\n## An override\n\n| field | in the flag", kHead);
   VisitOverrideFields([&out](const auto& field) { AppendOverrideRow(field, &out); });
+  absl::StrAppend(
+      &out,
+      "\n## Presets\n\n"
+      "`--preset NAME`, in JSON the member `preset`, in the API the field `preset`: where "
+      "the settings\nbegin. Whatever is said besides wins, and a job shows the settings, "
+      "not the word.\n\n| preset | sets | meaning |\n|---|---|---|\n");
+  for (const EnumRow<Preset>& row : kPresets) {
+    absl::StrAppend(&out, "| ", Code(row.name), " | ", PresetSettings(PresetSpec(row.value)), " | ",
+                    Cell(row.help), " |\n");
+  }
   return out;
 }
 

@@ -47,6 +47,7 @@ enum class LeaseAction { kContinue, kStop, kAcknowledged, kLost };
 struct LeaseDirective {
   std::string lease_id;
   LeaseAction action = LeaseAction::kLost;
+  int64_t history_step = 0;  // the last one of the lease's loss history; 0: none
 };
 struct Assignment {
   std::string lease_id;

@@ -6,6 +6,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -66,9 +67,10 @@ struct LeaseReport {
   std::string job;   // {job}
   std::string task;  // {task}
   Kind kind = Kind::kRunning;
-  TaskProgress progress;  // kRunning
-  TaskOutcome outcome;    // kSucceeded
-  TaskFailure failure;    // kFailed: class, reason, message
+  TaskProgress progress;                          // kRunning
+  std::vector<std::pair<int64_t, float>> losses;  // kRunning: (step, loss)
+  TaskOutcome outcome;                            // kSucceeded
+  TaskFailure failure;                            // kFailed: class, reason, message
   // kFailed with kInputLost: digests of results, as assigned, through which something is missing.
   std::vector<std::string> missing_sha256;
 };

@@ -59,6 +59,7 @@ void Mutation::SetJobState(JobEntry* entry, JobEvent event) {
   job.state = *next;
   CountJob(&state_, job, 1);
   job.status_message.clear();
+  job.waits_for.clear();
   if (entry->unschedulable) {
     entry->unschedulable = false;
     --state_.num_unschedulable;
@@ -66,6 +67,8 @@ void Mutation::SetJobState(JobEntry* entry, JobEvent event) {
   if (job.state == JobState::kRunning && !job.start_time.has_value()) job.start_time = now_.wall;
   if (IsFinal(job.state)) {
     job.end_time = now_.wall;
+    job.remaining.reset();
+    job.num_before = -1;
     if (job.deadline.has_value()) {
       state_.job_timers.erase({*job.deadline, JobTimerKind::kDeadline, job.seq});
     }
@@ -250,6 +253,7 @@ Outcome Mutation::RetryJob(const RetryJobEvent& event) {
   job.error.reset();
   job.end_time.reset();
   job.start_time.reset();
+  job.fraction = 0;  // what is left of it is estimated anew
   if (job.deadline.has_value()) {
     // A deadline that has passed would end the retry at once: the wish to retry overrides it.
     if (*job.deadline <= BelievedTime()) {

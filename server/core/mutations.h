@@ -108,6 +108,9 @@ class Mutation {
   void FinishIfDone(JobEntry* entry);
   void RunLeaseAgain(JobEntry* entry, int32_t index, absl::Duration delay);
   void ProcessReport(Session* session, const LeaseReport& report);
+  void NoteProgress(JobEntry* entry, int32_t index, const LeaseReport& report);
+  static void AppendLosses(Task* task, const LeaseReport& report);
+  void CountBefore();
   void EndSupersededSessions(const Session& session);
   void NoteSharedName(Session* session);
   void RenewUnreported(Session* session);

@@ -18,6 +18,7 @@ void Mutation::RefreshQueue(JobEntry* entry) {
                    RequiredLabels(job),
                    entry->num_ready_choosy > 0};
   }
+  if (!wanted) entry->job.num_before = -1;
   if (key == entry->queued_as) return;
   if (entry->queued_as.has_value()) {
     const auto it = state_.queue.find(*entry->queued_as);

@@ -133,7 +133,7 @@ absl::StatusOr<State> Rebuild(const Policy& policy, const StoredState& stored, u
       tenant.used_seconds += absl::ToDoubleSeconds(task.worker_time) *
                              std::exp2(-absl::FDivDuration(age, policy.usage_half_life));
       if (task.state == TaskState::kLeased) {
-        task.leased_at = task.progress_at = now.mono;
+        task.leased_at = task.progress_at = task.told_at = now.mono;
         task.lease_expiry = now.mono + policy.lease_duration;
         state.timers.insert({task.lease_expiry, TimerKind::kLease, ref});
         ++tenant.num_leased;

@@ -173,6 +173,7 @@ struct State {
   std::array<int64_t, kNumTaskStates + 1> num_tasks{};
   int64_t num_unschedulable = 0;  // jobs that are `unschedulable`
   uint64_t unschedulable_cursor = 0;
+  uint64_t count_cursor = 0;
   absl::Duration last_tick;
   bool ticked = false;
   absl::Duration last_unschedulable_check;
@@ -204,6 +205,7 @@ struct Edits {
   std::set<std::string> garbage_removed;
   // Visible, but not stored.
   std::set<TaskRef> progress;
+  std::set<uint64_t> shown_jobs;  // jobs alone
   // Sessions whose held reply has something to say now.
   std::set<std::string> wake;
   // For metrics.

@@ -3,12 +3,15 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 #include "server/core/mutations.h"
+#include "server/core/progress.h"
 
 namespace uniquanf::server {
 namespace {
 
 // A worker counts its calls one by one; one that is so far ahead is none of its calls.
 constexpr int64_t kMaxSequenceStep = int64_t{1} << 20;
+// An estimate looks at all tasks of the job.
+constexpr absl::Duration kEstimatePeriod = absl::Milliseconds(500);
 
 // The task of the lease that `report` is about, when that is still its task's latest lease.
 const Task* LatestLease(const State& state, const std::string& session, const LeaseReport& report,
@@ -160,6 +163,38 @@ Outcome Mutation::Synchronize(const SynchronizeEvent& event) {
   return outcome;
 }
 
+// What a worker says of its task that people see; not stored.
+void Mutation::NoteProgress(JobEntry* entry, int32_t index, const LeaseReport& report) {
+  Task& task = entry->tasks[index];
+  const TaskProgress& told = report.progress;
+  const bool advanced = task.progress.phase != told.phase || task.progress.step != told.step;
+  if (advanced) task.progress_at = now_.mono;
+  task.told_at = now_.mono;
+  AppendLosses(&task, report);
+  if (!advanced && task.progress.loss == told.loss && task.progress.num_steps == told.num_steps) {
+    return;
+  }
+  const double fraction = task.progress.fraction;
+  const std::optional<absl::Duration> remaining = task.progress.remaining;
+  task.progress = told;
+  task.progress.fraction = fraction;
+  // Of the phase alone; an estimate made a moment ago tells more.
+  if (remaining.has_value()) task.progress.remaining = remaining;
+  if (now_.mono - entry->job.estimated_at >= kEstimatePeriod) EstimateProgress(entry, now_.mono);
+  BumpVersion(entry);
+  entry->job.update_time = now_.wall;
+  task.version = entry->job.version;
+  edits_.progress.insert({entry->job.seq, index});
+}
+
+void Mutation::AppendLosses(Task* task, const LeaseReport& report) {
+  if (report.losses.empty()) return;
+  auto history = task->history == nullptr ? std::make_shared<LossHistory>()
+                                          : std::make_shared<LossHistory>(*task->history);
+  for (const auto& [step, loss] : report.losses) history->Append(step, loss);
+  task->history = std::move(history);
+}
+
 void Mutation::ProcessReport(Session* session, const LeaseReport& report) {
   TaskRef ref;
   const Task* latest = LatestLease(state_, session->id, report, &ref);
@@ -168,15 +203,7 @@ void Mutation::ProcessReport(Session* session, const LeaseReport& report) {
   Task& task = entry->tasks[ref.index];
   switch (report.kind) {
     case LeaseReport::Kind::kRunning: {
-      if (!(task.progress == report.progress)) {
-        const bool advanced = task.progress.phase != report.progress.phase ||
-                              task.progress.step != report.progress.step;
-        if (advanced) task.progress_at = now_.mono;
-        task.progress = report.progress;
-        BumpVersion(entry);
-        task.version = entry->job.version;
-        edits_.progress.insert(ref);
-      }
+      NoteProgress(entry, ref.index, report);
       if (state_.policy.stall_timeout > absl::ZeroDuration() &&
           now_.mono - task.progress_at > state_.policy.stall_timeout) {
         const TaskFailure failure = {
@@ -318,7 +345,13 @@ SynchronizeReply BuildReply(const State& state, const std::string& session_id) {
   if (it == state.sessions.end()) return reply;
   const Session& session = it->second;
   for (const LeaseReport& report : session.reported) {
-    reply.directives.push_back({report.lease_id, ActionFor(state, session_id, report)});
+    LeaseDirective& directive = reply.directives.emplace_back();
+    directive = {report.lease_id, ActionFor(state, session_id, report)};
+    TaskRef ref;
+    const Task* task = LatestLease(state, session_id, report, &ref);
+    if (task != nullptr && task->history != nullptr) {
+      directive.history_step = task->history->last_step();
+    }
   }
   for (const TaskRef& ref : session.leases) {
     const JobEntry& entry = state.jobs.at(ref.job);

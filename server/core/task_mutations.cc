@@ -6,6 +6,7 @@
 #include "common/base/check.h"
 #include "common/base/digest.h"
 #include "server/core/mutations.h"
+#include "server/core/progress.h"
 
 namespace uniquanf::server {
 namespace {
@@ -135,7 +136,11 @@ void Mutation::Lease(Session* session, const TaskRef& ref) {
   task.start_time = now_.wall;
   task.end_time.reset();
   task.progress = {};
-  task.progress_at = now_.mono;
+  task.progress_at = task.told_at = now_.mono;
+  task.history = nullptr;
+  task.modules = nullptr;
+  task.phases.clear();
+  task.initial_loss = task.final_loss = 0;
   task.num_resends = 0;
   task.leased_at = now_.mono;
   task.lease_expiry = now_.mono + state_.policy.lease_duration;
@@ -148,11 +153,14 @@ void Mutation::Lease(Session* session, const TaskRef& ref) {
   ++tenant.num_leased;
   tenant.leased_at_sum_seconds += absl::ToDoubleSeconds(now_.mono);
   entry->job.status_message.clear();
+  entry->job.waits_for.clear();
   if (entry->unschedulable) {
     entry->unschedulable = false;
     --state_.num_unschedulable;
   }
+  entry->job.num_before = -1;
   SetJobState(entry, JobEvent::kTaskLeased);
+  EstimateProgress(entry, now_.mono);
   ++edits_.num_leases;
   edits_.lease_latency_seconds.push_back(absl::ToDoubleSeconds(now_.mono - task.ready_since));
 }
@@ -168,7 +176,7 @@ void Mutation::EndLease(JobEntry* entry, int32_t index, LeaseStatus end) {
   state_.timers.erase({task.lease_expiry, TimerKind::kLease, ref});
   const auto session = state_.sessions.find(task.session);
   if (session != state_.sessions.end()) session->second.leases.erase(ref);
-  --entry->num_leased;
+  if (--entry->num_leased == 0) entry->job.remaining.reset();
   Tenant& tenant = state_.tenants[entry->job.tenant];
   --tenant.num_leased;
   tenant.leased_at_sum_seconds -= absl::ToDoubleSeconds(task.leased_at);
@@ -217,6 +225,7 @@ void Mutation::Succeed(JobEntry* entry, int32_t index, const TaskOutcome& outcom
     job.distill_window = outcome.distill_window;
     job.device = outcome.device;
     job.layer_memory_bytes = outcome.layer_memory_bytes;
+    job.work = outcome.work;
   }
   if (const auto it = state_.sessions.find(task.session); it != state_.sessions.end()) {
     NoteSuccess(&it->second);
@@ -224,6 +233,15 @@ void Mutation::Succeed(JobEntry* entry, int32_t index, const TaskOutcome& outcom
   EndLease(entry, index, LeaseStatus::kReported);
   const std::string former = std::exchange(task.lost_sha256, "");
   task.result_sha256 = outcome.result_sha256;
+  task.phases = outcome.phases;
+  task.initial_loss = outcome.initial_loss;
+  task.final_loss = outcome.final_loss;
+  if (!outcome.history.empty()) {
+    task.history = std::make_shared<const LossHistory>(outcome.history);
+  }
+  if (!outcome.modules.empty()) {
+    task.modules = std::make_shared<const std::vector<ModuleMetrics>>(outcome.modules);
+  }
   ++edits_.num_tasks_succeeded;
   SetTaskState(entry, index, TaskEvent::kSucceed);
   const bool changed = !former.empty() && former != outcome.result_sha256;
@@ -237,6 +255,7 @@ void Mutation::Succeed(JobEntry* entry, int32_t index, const TaskOutcome& outcom
     ReadyIfInputsAre(entry, dependent);
   }
   StartExpansion(entry);
+  EstimateProgress(entry, now_.mono);
   if (changed && job.state == JobState::kCancelling) StartSweep(entry, JobEntry::Sweep::kCancel);
   FinishIfDone(entry);
 }

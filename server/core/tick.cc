@@ -88,6 +88,7 @@ void Mutation::Tick() {
     EndQuarantines();
     ForgetSessions();
     CheckUnschedulable();
+    CountBefore();
     DecayUsage();
   }
   ContinueSweeps();
@@ -140,6 +141,7 @@ void Mutation::CheckUnschedulable() {
         message = absl::StrCat("tenant \"", job.tenant, "\" runs ", limit, " jobs, its quota");
       }
     }
+    entry->job.waits_for = message.empty() ? "" : runnable ? "QUOTA" : "WORKER";
     if (entry->unschedulable == runnable) {
       entry->unschedulable = !runnable;
       state_.num_unschedulable += runnable ? -1 : 1;
@@ -149,6 +151,45 @@ void Mutation::CheckUnschedulable() {
     SetStatusMessage(entry, std::move(message));
   }
   state_.unschedulable_cursor = it == state_.jobs.end() ? 0 : it->first;
+}
+
+// At what place waiting jobs are, as far as priority and age say; fair share among tenants may
+// change it. The first kMaxCountedBefore are counted: all others are told that there are as many.
+void Mutation::CountBefore() {
+  const auto show = [this](uint64_t seq, int32_t num_before) {
+    JobEntry* entry = &state_.jobs.at(seq);
+    if (entry->num_leased > 0 || !entry->job.waits_for.empty()) num_before = -1;
+    if (entry->job.num_before == num_before) return;
+    entry->job.num_before = num_before;
+    BumpVersion(entry);
+    edits_.shown_jobs.insert(seq);
+  };
+  int32_t num_counted = 0;
+  for (auto it = state_.queue.begin();
+       it != state_.queue.end() && num_counted < kMaxCountedBefore;) {
+    const int32_t negative_priority = it->first.negative_priority;
+    const int32_t wanted = kMaxCountedBefore - num_counted;
+    std::vector<uint64_t> level;
+    for (; it != state_.queue.end() && it->first.negative_priority == negative_priority; ++it) {
+      int32_t taken = 0;
+      for (const uint64_t seq : it->second) {
+        if (taken++ == wanted) break;
+        level.push_back(seq);
+      }
+    }
+    std::sort(level.begin(), level.end());
+    for (const uint64_t seq : level) show(seq, std::min(num_counted++, kMaxCountedBefore));
+  }
+  // Of those behind them a slice each time, as CheckUnschedulable goes.
+  int budget = kUnschedulableBatch;
+  auto job = state_.jobs.lower_bound(state_.count_cursor);
+  for (; job != state_.jobs.end() && budget > 0; ++job, --budget) {
+    const JobEntry& entry = job->second;
+    if (entry.queued_as.has_value() && entry.job.num_before < 0) {
+      show(job->first, kMaxCountedBefore);
+    }
+  }
+  state_.count_cursor = job == state_.jobs.end() ? 0 : job->first;
 }
 
 void Mutation::DecayUsage() {

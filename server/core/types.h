@@ -9,6 +9,7 @@
 #include <compare>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -17,6 +18,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "common/job/job.h"
+#include "common/job/loss_history.h"
 #include "common/job/task_graph.h"
 #include "server/core/tenant_scope.h"
 
@@ -81,12 +83,19 @@ struct Task : TaskFields {
   int64_t exceeded_memory_bytes = 0;
   absl::Duration worker_time;  // leased time of all attempts
 
+  // Of the attempt that runs or made the result; null or empty: nothing was told. A worker tells a
+  // lease's history again from its start to a server that has forgotten it.
+  std::shared_ptr<const LossHistory> history;
+  std::shared_ptr<const std::vector<ModuleMetrics>> modules;
+  std::vector<PhaseTime> phases;
+
   // Ephemeral.
   absl::Duration ready_since;   // monotonic; when it last became leasable
   absl::Duration lease_expiry;  // monotonic; kActive only
   absl::Duration leased_at;     // monotonic
   absl::Duration not_before;    // monotonic; kReady in backoff
   absl::Duration progress_at;   // monotonic; when `progress` last changed
+  absl::Duration told_at;       // monotonic; when `progress` was last told
   int32_t num_resends = 0;      // assignments repeated because the worker never reported the lease
 };
 
@@ -106,8 +115,19 @@ struct Job : JobFields {
   int32_t num_rounds = 1;
   int32_t distill_window = 0;
   int64_t layer_memory_bytes = 0;
+  JobWork work;
 
   std::string report;  // opaque
+
+  // How far it is, estimated when that may have changed (progress.h). It never falls, but for a
+  // retry that has to do something again.
+  double fraction = 0;
+  // Ephemeral.
+  std::optional<absl::Duration> remaining;
+  absl::Duration estimated_at;  // monotonic
+  int32_t most_leased = 0;      // tasks at once, since the server's start
+  int32_t num_before = -1;      // jobs that get a slot earlier; -1: it does not wait for a slot
+  std::string waits_for;        // "WORKER" or "QUOTA": what it waits for instead
 };
 
 // The graph that the job's tasks are, once prepare has run.
@@ -178,6 +198,11 @@ struct TaskOutcome {
   int32_t distill_window = 0;
   std::string device;
   int64_t layer_memory_bytes = 0;
+  JobWork work;
+  std::vector<PhaseTime> phases;
+  double initial_loss = 0, final_loss = 0;
+  std::vector<ModuleMetrics> modules;
+  LossHistory history;
   std::optional<ArtifactRef> artifact;
   std::string report;  // opaque
   std::string fault;   // what the service found to be false about it; ephemeral

@@ -26,7 +26,11 @@ PublishedState::Changes PublishedState::Publish(const State& state, const Edits&
     jobs_.erase(it);
     changes.jobs.insert(seq);
   }
-  for (const uint64_t seq : edits.jobs) PublishJob(state, seq, &changes);
+  for (const auto* jobs : {&edits.jobs, &edits.shown_jobs}) {
+    for (const uint64_t seq : *jobs) {
+      if (state.jobs.contains(seq)) PublishJob(state, seq, &changes);
+    }
+  }
   for (const auto* refs : {&edits.tasks, &edits.progress}) {
     for (const TaskRef& ref : *refs) {
       if (edits.jobs.count(ref.job) == 0 && changes.jobs.count(ref.job) == 0) {

@@ -126,6 +126,38 @@ void TaskToProto(const std::string& job, const Task& task, v1::Task* proto) {
   }
 }
 
+namespace {
+
+// Why the job waits, and where its status says nothing yet, in words.
+void ShowWaiting(const JobView& view, v1::Job* proto) {
+  const Job& job = *view.job;
+  if (IsFinal(job.state) || job.state == JobState::kCancelling) return;
+  absl::Time next_attempt = absl::InfinitePast();
+  for (const auto& task : view.tasks) {
+    if (task->state == TaskState::kLeased) return;
+    if (task->next_attempt_time) next_attempt = std::max(next_attempt, *task->next_attempt_time);
+  }
+  v1::Waiting* waiting = proto->mutable_waiting();
+  if (job.state == JobState::kPaused) {
+    waiting->set_reason("PAUSED");
+  } else if (!job.waits_for.empty()) {
+    waiting->set_reason(job.waits_for);
+  } else if (job.num_before >= 0) {
+    waiting->set_reason("SLOT");
+    waiting->set_num_before(job.num_before);
+    if (!proto->status_message().empty()) return;
+    proto->set_status_message(
+        job.num_before == 0 ? "waits for a slot; it is the next"
+        : job.num_before >= kMaxCountedBefore
+            ? absl::StrCat("waits for a slot, ", kMaxCountedBefore, " or more before it")
+            : absl::StrCat("waits for a slot, ", job.num_before, " before it"));
+  } else {
+    waiting->set_reason(next_attempt > absl::InfinitePast() ? "RETRY" : "SERVER");
+  }
+}
+
+}  // namespace
+
 void JobToProto(const JobView& view, NameForm form, v1::Job* proto) {
   const Job& job = *view.job;
   JobFieldsToProto(job, proto);
@@ -135,6 +167,7 @@ void JobToProto(const JobView& view, NameForm form, v1::Job* proto) {
     proto->mutable_error()->set_task(TaskNameOf(proto->name(), job.error->task));
   }
   ProgressToProto(ComputeProgress(job, view.tasks), proto->mutable_progress());
+  ShowWaiting(view, proto);
   if (job.state == JobState::kSucceeded && job.artifact) {
     ParseChecked(job.report, proto->mutable_report());
   } else {
@@ -197,6 +230,7 @@ void ReplyToProto(const SynchronizeReply& reply, const ObjectLayout& layout, Nam
   for (const LeaseDirective& directive : reply.directives) {
     v1::LeaseDirective* d = proto->add_directives();
     d->set_lease_id(directive.lease_id);
+    d->set_history_step(directive.history_step);
     switch (directive.action) {
       case LeaseAction::kContinue:
         d->set_action(v1::LeaseDirective::CONTINUE);
@@ -357,6 +391,15 @@ absl::StatusOr<SynchronizeEvent> SynchronizeFromProto(const v1::SynchronizeReque
         r.kind = LeaseReport::Kind::kRunning;
         r.progress = TaskProgressFromProto(report.running());
         r.progress.phase = r.progress.phase.substr(0, 64);
+        r.progress.fraction = 0;  // the server's to say
+        {
+          const int num_points =
+              std::min({report.history().steps_size(), report.history().losses_size(),
+                        static_cast<int>(LossHistory::kMaxPoints)});
+          for (int i = 0; i < num_points; ++i) {
+            r.losses.emplace_back(report.history().steps(i), report.history().losses(i));
+          }
+        }
         break;
       case v1::LeaseReport::kSucceeded: {
         const v1::TaskOutcome& outcome = report.succeeded();
@@ -368,6 +411,12 @@ absl::StatusOr<SynchronizeEvent> SynchronizeFromProto(const v1::SynchronizeReque
         r.outcome.distill_window = outcome.distill_window();
         r.outcome.device = outcome.device();
         r.outcome.layer_memory_bytes = outcome.layer_memory_bytes();
+        r.outcome.work = WorkFromProto(outcome.work());
+        r.outcome.phases = PhasesFromProto(outcome.phases());
+        r.outcome.initial_loss = outcome.initial_loss();
+        r.outcome.final_loss = outcome.final_loss();
+        r.outcome.modules = ModulesFromProto(outcome.modules());
+        AppendHistory(outcome.history(), &r.outcome.history);
         if (outcome.has_artifact()) r.outcome.artifact = ArtifactFromProto(outcome.artifact());
         r.outcome.report = DeterministicBytes(outcome.report());
         break;

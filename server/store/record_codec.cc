@@ -39,6 +39,9 @@ std::string EncodeTask(const Task& task) {
   r.set_num_reopened(task.num_reopened);
   r.set_lost_sha256(task.lost_sha256);
   r.set_worker_time_ns(absl::ToInt64Nanoseconds(task.worker_time));
+  if (task.history != nullptr) HistoryToProto(*task.history, 0, r.mutable_history());
+  if (task.modules != nullptr) ModulesToProto(*task.modules, r.mutable_modules());
+  PhasesToProto(task.phases, r.mutable_phases());
   return DeterministicBytes(r);
 }
 
@@ -76,6 +79,16 @@ absl::StatusOr<Task> DecodeTask(absl::string_view bytes, bool* is_old) {
                                    r.environment_sessions().end());
   task.num_reopened = r.num_reopened();
   task.lost_sha256 = r.lost_sha256();
+  if (r.has_history()) {
+    auto history = std::make_shared<LossHistory>();
+    AppendHistory(r.history(), history.get());
+    task.history = std::move(history);
+  }
+  if (r.modules_size() > 0) {
+    task.modules =
+        std::make_shared<const std::vector<ModuleMetrics>>(ModulesFromProto(r.modules()));
+  }
+  task.phases = PhasesFromProto(r.phases());
   return task;
 }
 
@@ -93,6 +106,8 @@ std::string EncodeJob(const Job& job) {
   r.set_distill_window(job.distill_window);
   r.set_layer_memory_bytes(job.layer_memory_bytes);
   r.set_report(job.report);
+  WorkToProto(job.work, r.mutable_work());
+  r.set_fraction(job.fraction);
   return DeterministicBytes(r);
 }
 
@@ -118,6 +133,9 @@ absl::StatusOr<Job> DecodeJob(absl::string_view bytes, bool* is_old) {
   job.distill_window = std::max(0, r.distill_window());
   job.layer_memory_bytes = r.layer_memory_bytes();
   job.report = r.report();
+  job.work = WorkFromProto(r.work());
+  job.fraction = std::clamp(r.fraction(), 0.0, 1.0);
+  job.waiting.reset();
   return job;
 }
 

@@ -47,7 +47,7 @@ def main():
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--jobs", type=int, default=4, help="runs at once")
     options = parser.parse_args()
-    models = {m.split("=", 1)[0]: m.split("=", 1)[1].split(",") for m in options.models}
+    models = {m.split("=", 1)[0]: tuple(m.split("=", 1)[1].split(",")) for m in options.models}
     bits = [int(b) for b in options.bits.split(",")]
     tasks = [(name, places, b, seed, state, repeat)
              for name, places in models.items() for b in bits for seed in range(options.seeds)

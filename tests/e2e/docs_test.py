@@ -19,7 +19,7 @@ sys.path.insert(0, str(SOURCE / "client/python"))
 os.environ["UNIQUANF_BIN"] = str(BUILD / "bin")
 from tests.service import Service  # noqa: E402
 
-PAGES = ["API.md", "SETTINGS.md", "OPERATING.md", "TROUBLESHOOTING.md"]
+PAGES = ["API.md", "FIRST_MODEL.md", "OPERATING.md", "SERVING.md", "SETTINGS.md", "TROUBLESHOOTING.md"]
 BLOCK = re.compile(r"(?:<!-- (run|shown): ([^\n]*?) -->\n\n)?((?:^    [^\n]*\n(?:\n(?=    ))?)+)", re.M)
 
 
@@ -39,6 +39,7 @@ class DocsTest(unittest.TestCase):
         self.work = pathlib.Path(work.name)
         for name in ("examples", "proto"):
             (self.work / name).symlink_to(SOURCE / name)
+        (self.work / "build").symlink_to(BUILD)
         self.environment = {**os.environ, "UNIQUANF_SERVER": self.service.address, "PYTHONPATH": str(PACKAGE),
                             "PATH": f"{BUILD / 'bin'}:{os.environ['PATH']}", "PYTHONDONTWRITEBYTECODE": "1"}
 

@@ -14,6 +14,7 @@
 #include "worker/model/model_config.h"
 #include "worker/task/layer_result.h"
 #include "worker/task/plan.h"
+#include "worker/task/window_result.h"
 
 namespace uniquanf {
 namespace {
@@ -167,6 +168,21 @@ LayerResult LayerResultSeed() {
   return result;
 }
 
+WindowResult WindowResultSeed() {
+  WindowResult result;
+  result.plan_sha256 = LayerResultSeed().plan_sha256;
+  result.first_layer = 1;
+  result.environment = "cpu";
+  result.initial_divergence = 0.5;
+  result.final_divergence = 0.25;
+  result.best_step = 4;
+  result.loss_curve = {0.5f, 0.25f};
+  result.layers = {LayerResultSeed(), LayerResultSeed()};
+  result.layers[1].layer = 2;
+  result.layers[1].changed_vectors = {"model.layers.2.input_layernorm.weight"};
+  return result;
+}
+
 }  // namespace
 
 std::vector<FuzzTarget> EngineTargets() {
@@ -204,6 +220,11 @@ std::vector<FuzzTarget> EngineTargets() {
        Canonical<LayerResult>,
        {LayerResultSeed().ToJson()},
        {"\"modules\"", "\"loss_curve\"", "null", "\"quantized\""}},
+      {"WindowResult",
+       Canonical<WindowResult>,
+       {WindowResultSeed().ToJson()},
+       {"\"layers\":[]", "\"first_layer\"", "\"best_step\"", "null", "\"changed_vectors\"",
+        "\"uniquanf_window_result\":2"}},
       {"GgufVocabulary",
        RunVocabulary,
        {R"({"model":{"type":"BPE","vocab":{"a":0,"b":1,"ab":2},"merges":["a b"]},)"

@@ -12,6 +12,7 @@
 #include "common/base/random.h"
 #include "common/base/status.h"
 #include "common/rpc/call_token.h"
+#include "common/rpc/job_proto.h"
 #include "common/rpc/status_proto.h"
 #include "common/rpc/time_proto.h"
 #include "grpcpp/client_context.h"
@@ -339,14 +340,21 @@ void Agent::OnTaskProgress(int slot, const TaskStepProgress& progress) {
   absl::MutexLock lock(&mutex_);
   const absl::Duration now = clock_->Monotonic();
   RunningTask& task = running_[static_cast<size_t>(slot)];
-  table_.OnProgress(slot, task.estimator.Update(progress, now), now);
+  v1::TaskProgress proto;
+  TaskProgressToProto(
+      task.phases.Update(progress.phase, progress.step, progress.num_steps, progress.loss, now),
+      &proto);
+  table_.OnProgress(slot, proto, now);
+  table_.SetHistory(slot, task.phases.history());
 }
 
 void Agent::OnTaskFinished(int slot, absl::StatusOr<v1::TaskOutcome> result) {
   absl::MutexLock lock(&mutex_);
-  const RunningTask& task = running_[static_cast<size_t>(slot)];
-  observer_->OnTaskReturned(slot, task.assignment, result.status(),
-                            clock_->Monotonic() - task.started_at);
+  RunningTask& task = running_[static_cast<size_t>(slot)];
+  const absl::Duration now = clock_->Monotonic();
+  observer_->OnTaskReturned(slot, task.assignment, result.status(), now - task.started_at);
+  const std::vector<PhaseTime> phases = task.phases.End(now);
+  if (result.ok()) PhasesToProto(phases, result->mutable_phases());
   table_.OnFinished(slot, std::move(result));
   news_ = wake_ = true;
 }

@@ -24,11 +24,11 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "common/base/clock.h"
+#include "common/job/phase_clock.h"
 #include "common/rpc/channel_source.h"
 #include "uniquanf/v1/worker_service.grpc.pb.h"
 #include "worker/agent/agent_observer.h"
 #include "worker/agent/lease_table.h"
-#include "worker/agent/progress_estimator.h"
 #include "worker/agent/slot_runner.h"
 #include "worker/agent/task_executor.h"
 
@@ -125,7 +125,7 @@ class Agent {
   struct RunningTask {
     v1::TaskAssignment assignment;
     absl::Duration started_at;
-    ProgressEstimator estimator;
+    PhaseClock phases;
   };
   std::vector<RunningTask> running_ ABSL_GUARDED_BY(mutex_);  // by slot
   bool wake_ ABSL_GUARDED_BY(mutex_) = false;

@@ -21,6 +21,7 @@ v1::TaskOutcome PrepareToProto(const PrepareOutcome& outcome, DeviceKind device)
   proto.set_distill_window(outcome.distill_window);
   proto.set_device(device == DeviceKind::kCuda ? "cuda" : "cpu");
   proto.set_layer_memory_bytes(static_cast<int64_t>(outcome.layer_memory_bytes));
+  WorkToProto(outcome.work, proto.mutable_work());
   return proto;
 }
 
@@ -116,6 +117,10 @@ absl::StatusOr<v1::TaskOutcome> EngineExecutor::Dispatch(const v1::TaskAssignmen
                       layers, environment));
       v1::TaskOutcome proto;
       proto.set_result_sha256(outcome.result_sha256);
+      proto.set_initial_loss(outcome.initial_loss);
+      proto.set_final_loss(outcome.final_loss);
+      ModulesToProto(outcome.modules, proto.mutable_modules());
+      HistoryToProto(outcome.history, 0, proto.mutable_history());
       return proto;
     }
     case v1::Task::DISTILL: {
@@ -124,6 +129,9 @@ absl::StatusOr<v1::TaskOutcome> EngineExecutor::Dispatch(const v1::TaskAssignmen
           RunWindow(spec, assignment.plan_sha256(), assignment.layer(), layers, environment));
       v1::TaskOutcome proto;
       proto.set_result_sha256(outcome.result_sha256);
+      proto.set_initial_loss(outcome.initial_divergence);
+      proto.set_final_loss(outcome.final_divergence);
+      HistoryToProto(outcome.history, 0, proto.mutable_history());
       return proto;
     }
     case v1::Task::FINALIZE: {

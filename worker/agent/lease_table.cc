@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "common/base/status.h"
+#include "common/rpc/job_proto.h"
 #include "common/rpc/time_proto.h"
 #include "worker/agent/failure_class.h"
 
@@ -44,6 +45,7 @@ void LeaseTable::ApplyDirective(const v1::LeaseDirective& directive, absl::Durat
   const std::string label = absl::StrCat(lease.assignment.task(), " (", it->first, ")");
   switch (directive.action()) {
     case v1::LeaseDirective::CONTINUE:
+      lease.history_step = directive.history_step();
       lease.expires_at = std::max(lease.expires_at,
                                   sent_at + DurationFromProto(lease.assignment.lease_duration()));
       return;
@@ -175,6 +177,12 @@ void LeaseTable::OnProgress(int slot, const v1::TaskProgress& progress, absl::Du
   if (it != leases_.end() && !it->second.final) *it->second.report.mutable_running() = progress;
 }
 
+void LeaseTable::SetHistory(int slot, const LossHistory& history) {
+  const auto it = leases_.find(slots_[static_cast<size_t>(slot)].lease_id);
+  if (it == leases_.end() || it->second.history.last_step() == history.last_step()) return;
+  it->second.history = history;
+}
+
 void LeaseTable::OnFinished(int slot, absl::StatusOr<v1::TaskOutcome> result) {
   Slot& state = slots_[static_cast<size_t>(slot)];
   const auto it = leases_.find(state.lease_id);
@@ -197,7 +205,13 @@ void LeaseTable::OnFinished(int slot, absl::StatusOr<v1::TaskOutcome> result) {
 }
 
 void LeaseTable::FillReports(v1::SynchronizeRequest* request) const {
-  for (const auto& [id, lease] : leases_) *request->add_leases() = lease.report;
+  for (const auto& [id, lease] : leases_) {
+    v1::LeaseReport* report = request->add_leases();
+    *report = lease.report;
+    if (!lease.final && lease.history.last_step() > lease.history_step) {
+      HistoryToProto(lease.history, lease.history_step, report->mutable_history());
+    }
+  }
   request->set_draining(draining_ || restart_wanted_);
   request->set_num_free_slots(num_free_slots());
 }

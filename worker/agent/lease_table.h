@@ -20,6 +20,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "common/job/loss_history.h"
 #include "uniquanf/v1/worker_service.pb.h"
 
 namespace uniquanf {
@@ -61,6 +62,8 @@ class LeaseTable {
   Orders StartAfresh(absl::Duration now);
 
   void OnProgress(int slot, const v1::TaskProgress& progress, absl::Duration now);
+  // The losses of the slot's task so far.
+  void SetHistory(int slot, const LossHistory& history);
   // The slot's task has returned; the slot is free again.
   void OnFinished(int slot, absl::StatusOr<v1::TaskOutcome> result);
 
@@ -90,7 +93,9 @@ class LeaseTable {
     absl::Duration expires_at;
     StopCause stop_cause = StopCause::kNone;
     bool final = false;      // `report` is an outcome, a failure or a release
-    v1::LeaseReport report;  // what FillReports sends
+    v1::LeaseReport report;  // what FillReports sends, with the losses that the server lacks
+    LossHistory history;
+    int64_t history_step = 0;  // of the last point that the server has
   };
   struct Slot {
     std::string lease_id;  // empty: free; may name a lease that has been forgotten

@@ -239,6 +239,7 @@ class FinalizeRun {
       layer.initial_loss = result.initial_loss;
       layer.final_loss = result.final_loss;
       layer.bits = MostCommonBits(result);
+      layer.history = HistoryOf(result.loss_curve, NumSteps(plan_));
       for (int round = 0; round < NumRounds(plan_); ++round) {
         const std::string task = LayerTaskName({result.layer, round});
         layer.duration += absl::Seconds(ReadRunSeconds(env_, task));
@@ -254,6 +255,7 @@ class FinalizeRun {
       window.final_divergence = result.final_divergence;
       window.duration =
           absl::Seconds(ReadRunSeconds(env_, TaskId({TaskKind::kDistill, result.first_layer, 0})));
+      window.history = HistoryOf(result.loss_curve, plan_.spec.distill_steps);
       report.duration += window.duration;
       report.windows.push_back(window);
     }

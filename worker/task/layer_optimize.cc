@@ -154,8 +154,8 @@ absl::Status LoadStates(const LayerTask& task, const LayerResult& before, Optimi
   return absl::OkStatus();
 }
 
-// How the block of a later round would have begun on the inputs that it has now.
-struct LaterStart {
+// What the block may be stored as instead of what training makes of it, and its error.
+struct Alternative {
   quant::KeptStart start;
   double loss = 0;
 };
@@ -178,11 +178,12 @@ std::vector<quant::QuantizerState*> Pointers(Optimized* optimized) {
   return states;
 }
 
-// REQUIRES: the states are at their beginning.
-absl::StatusOr<LaterStart> MeasureStart(const LayerTask& task, const Loaded& loaded,
-                                        Optimized* optimized) {
-  LaterStart later;
-  UQ_ASSIGN_OR_RETURN(later.start, quant::KeptStart::Save(task.env.backend, Pointers(optimized)));
+// The states as they are. REQUIRES: they are at a beginning.
+absl::StatusOr<Alternative> MeasureStart(const LayerTask& task, const Loaded& loaded,
+                                         Optimized* optimized) {
+  Alternative measured_start;
+  UQ_ASSIGN_OR_RETURN(measured_start.start,
+                      quant::KeptStart::Save(task.env.backend, Pointers(optimized)));
   quant::ReconstructOptions options;
   options.batch_size = task.plan().spec.batch_size;
   options.input_prob = task.plan().spec.input_prob;
@@ -190,12 +191,33 @@ absl::StatusOr<LaterStart> MeasureStart(const LayerTask& task, const Loaded& loa
                       quant::ReconstructBlock(task.env.backend, task.block(), loaded.rope, options,
                                               Activations(task, loaded), &optimized->weights,
                                               Pointers(optimized), nullptr, nullptr));
-  later.loss = measured.initial_loss;
-  return later;
+  measured_start.loss = measured.initial_loss;
+  return measured_start;
 }
 
-// `later`: in the last of several rounds.
-absl::Status Reconstruct(const LayerTask& task, const std::optional<LaterStart>& later,
+// Round to nearest at the same bits: inputs that are correlated can make the start that is the best
+// by each group's own error a worse one for the block. The states are what they were before.
+// REQUIRES: they are at their beginning.
+absl::StatusOr<Alternative> MeasureRounded(const LayerTask& task, const Loaded& loaded,
+                                           Optimized* optimized) {
+  Backend* const backend = task.env.backend;
+  const Levels levels = task.plan().spec.levels;
+  const std::vector<quant::QuantizerState*> states = Pointers(optimized);
+  UQ_ASSIGN_OR_RETURN(const quant::KeptStart start, quant::KeptStart::Save(backend, states));
+  for (quant::QuantizerState* const state : states) {
+    if (state == nullptr) continue;
+    if (levels == Levels::kAny) {
+      quant::MethodOf(QuantizationMethod::kRtn).initialize(backend, {}, state);
+    } else {
+      UQ_RETURN_IF_ERROR(quant::StartOnGrids(levels, /*search=*/false, {}, state));
+    }
+  }
+  UQ_ASSIGN_OR_RETURN(Alternative rounded, MeasureStart(task, loaded, optimized));
+  UQ_RETURN_IF_ERROR(start.Return(task.block(), states, &optimized->weights));
+  return rounded;
+}
+
+absl::Status Reconstruct(const LayerTask& task, const std::vector<Alternative>& alternatives,
                          Loaded* loaded, Optimized* optimized) {
   const Plan& plan = task.plan();
   LayerInputs& inputs = loaded->inputs;
@@ -229,8 +251,18 @@ absl::Status Reconstruct(const LayerTask& task, const std::optional<LaterStart>&
   const quant::ReconstructResult& reconstructed = *finished;
   optimized->initial_loss = reconstructed.initial_loss;
   optimized->kept_start = reconstructed.kept_start;
-  if (later.has_value() && !(reconstructed.final_loss < later->loss)) {
-    UQ_RETURN_IF_ERROR(later->start.Return(task.block(), states, &optimized->weights));
+  double least = reconstructed.final_loss;
+  const Alternative* best = nullptr;
+  for (const Alternative& alternative : alternatives) {
+    // Of equals the beginning is taken, not what training made.
+    const bool better = best == nullptr && !optimized->kept_start ? alternative.loss <= least
+                                                                  : alternative.loss < least;
+    if (!better) continue;
+    best = &alternative;
+    least = alternative.loss;
+  }
+  if (best != nullptr) {
+    UQ_RETURN_IF_ERROR(best->start.Return(task.block(), states, &optimized->weights));
     optimized->kept_start = true;
   }
   optimized->loss_curve = Condense(reconstructed.losses, kMaxCurvePoints / task.num_rounds);
@@ -290,14 +322,16 @@ absl::StatusOr<Optimized> OptimizeBlock(const LayerTask& task, Loaded* loaded) {
     const std::optional<LayerResult>& before = loaded->before;
     UQ_RETURN_IF_ERROR(
         Initialize(task, !before.has_value() || KeepsBetterStart(task), loaded, &optimized));
-    std::optional<LaterStart> later;
-    if (before.has_value()) {
-      if (KeepsBetterStart(task)) {
-        UQ_ASSIGN_OR_RETURN(later, MeasureStart(task, *loaded, &optimized));
+    std::vector<Alternative> alternatives;
+    if (task.reconstructs && KeepsBetterStart(task)) {
+      // In a run in one go ReconstructBlock keeps its start by itself.
+      if (before.has_value()) {
+        UQ_ASSIGN_OR_RETURN(alternatives.emplace_back(), MeasureStart(task, *loaded, &optimized));
       }
-      UQ_RETURN_IF_ERROR(LoadStates(task, *before, &optimized));
+      UQ_ASSIGN_OR_RETURN(alternatives.emplace_back(), MeasureRounded(task, *loaded, &optimized));
     }
-    if (task.reconstructs) UQ_RETURN_IF_ERROR(Reconstruct(task, later, loaded, &optimized));
+    if (before.has_value()) UQ_RETURN_IF_ERROR(LoadStates(task, *before, &optimized));
+    if (task.reconstructs) UQ_RETURN_IF_ERROR(Reconstruct(task, alternatives, loaded, &optimized));
   }
   UQ_ASSIGN_OR_RETURN(optimized.changed_bytes, ChangedBytes(task, scaled));
   optimized.scaled = std::move(scaled.changed);

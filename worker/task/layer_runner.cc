@@ -52,7 +52,14 @@ class LayerRunner::AheadLayer {
     {
       absl::MutexLock lock(&mutex_);
       env_ = &env;
-      if (!given_up && env.progress && reported_.has_value()) env.progress(*reported_);
+      if (!given_up && env.progress && reported_.has_value()) {
+        // What it has seen so far, for the curve of its losses.
+        for (size_t i = 0; i < losses_.size(); ++i) {
+          env.progress({"reconstructing", losses_.steps()[i], num_steps_,
+                        static_cast<double>(losses_.losses()[i])});
+        }
+        env.progress(*reported_);
+      }
     }
     absl::StatusOr<std::unique_ptr<UnstoredLayer>> ended = running_.get();
     if (!ended.ok() &&
@@ -104,6 +111,10 @@ class LayerRunner::AheadLayer {
   void Report(const TaskStepProgress& progress) {
     absl::MutexLock lock(&mutex_);
     reported_ = progress;
+    if (env_ == nullptr && progress.loss > 0) {
+      losses_.Add(progress.step, static_cast<float>(progress.loss));
+      num_steps_ = progress.num_steps;
+    }
     if (env_ != nullptr && env_->progress) env_->progress(progress);
   }
 
@@ -114,6 +125,8 @@ class LayerRunner::AheadLayer {
   absl::Mutex mutex_;
   const TaskEnvironment* env_ ABSL_GUARDED_BY(mutex_) = nullptr;  // of the task that has taken over
   std::optional<TaskStepProgress> reported_ ABSL_GUARDED_BY(mutex_);
+  LossHistory losses_ ABSL_GUARDED_BY(mutex_);  // before that
+  int64_t num_steps_ ABSL_GUARDED_BY(mutex_) = 0;
 
   // Last: the thread uses the rest.
   std::future<absl::StatusOr<std::unique_ptr<UnstoredLayer>>> running_;

@@ -46,6 +46,12 @@ class StoringLayer : public UnstoredLayer {
     outcome.kept_start = result_.kept_start;
     outcome.num_folded = result_.num_folded;
     outcome.device_seconds = absl::ToDoubleSeconds(device_time_);
+    outcome.history =
+        HistoryOf(result_.loss_curve, RoundSteps(task_->plan(), task_->at.round).second);
+    for (const ModuleResult& module : result_.modules) {
+      outcome.modules.push_back({module.name, module.quantized ? module.bits : 0, module.group_size,
+                                 module.weight_error, module.num_saturated});
+    }
     UQ_ASSIGN_OR_RETURN(outcome.result_sha256, PutContent(task_->env.work.get(), result_.ToJson()));
     UQ_CRASH_POINT("layer.result_stored");
     WriteRunFacts(task_->env, LayerTaskName(task_->at), device_time_);

@@ -22,6 +22,9 @@ constexpr uint64_t kSmallTensorBytes = 1 << 20;
 // Code, stacks, connections, buffers of BLAS and of reading and packing: measured, with some room.
 constexpr uint64_t kProcessBytes = 128 << 20;
 
+// The start, round to nearest, and in a last round the start on that round's inputs.
+constexpr uint64_t kMaxKeptStarts = 3;
+
 }  // namespace
 
 LayerMemory EstimateLayerMemory(const Plan& plan, const ModelConfig& config, int layer,
@@ -49,8 +52,8 @@ LayerMemory EstimateLayerMemory(const Plan& plan, const ModelConfig& config, int
     memory.fixed_bytes += quant::QuantizerStateBytes(
         backend, num_outputs, num_inputs, settings.bits, group_size, spec.optimizer_state);
     if (reconstructs && spec.initialization == Initialization::kActivationAware) {
-      memory.fixed_bytes +=
-          quant::KeptStart::Bytes(num_outputs, num_inputs, settings.bits, group_size);
+      memory.fixed_bytes += kMaxKeptStarts * quant::KeptStart::Bytes(num_outputs, num_inputs,
+                                                                     settings.bits, group_size);
     }
   }
   if (!reconstructs) return memory;

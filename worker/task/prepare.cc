@@ -12,6 +12,7 @@
 #include "worker/task/model_changes.h"
 #include "worker/task/plan.h"
 #include "worker/task/prepare_checks.h"
+#include "worker/task/quality.h"
 #include "worker/task/self_tokens.h"
 #include "worker/task/task_context.h"
 #include "worker/task/task_runner.h"
@@ -173,6 +174,38 @@ absl::Status PrepareEvaluation(const QuantizationSpec& spec, const ModelConfig& 
   return absl::OkStatus();
 }
 
+// What the tasks that follow will have to do. Tokens are counted once for each pass over them.
+JobWork WorkOf(const Plan& plan, const ModelConfig& config) {
+  JobWork work;
+  const QuantizationSpec& spec = plan.spec;
+  work.num_steps = NumSteps(plan);
+  work.tokens_per_step = spec.batch_size * plan.sequence_length;
+  work.calibration_tokens = plan.num_samples * plan.sequence_length;
+  if (plan.num_evaluation_tokens > 0 && spec.evaluation_window > 0) {
+    int64_t num_windows = plan.num_evaluation_tokens / spec.evaluation_window;
+    if (spec.evaluation_max_windows > 0) {
+      num_windows = std::min(num_windows, spec.evaluation_max_windows);
+    }
+    const int num_passes = spec.evaluation_baseline == EvaluationBaseline::kNone ? 2 : 3;
+    work.evaluation_tokens = num_windows * spec.evaluation_window * num_passes;
+    work.text_tokens = ReportTextTokens();
+  }
+  double weights = 0;
+  for (const BlockSpec& block : config.blocks) {
+    for (int l = 0; l < block.num_linears(); ++l) {
+      const auto [num_outputs, num_inputs] = block.LinearShape(l);
+      weights += static_cast<double>(num_outputs) * static_cast<double>(num_inputs);
+    }
+  }
+  work.layer_weights = static_cast<int64_t>(weights / std::max(1, plan.num_layers));
+  work.head_weights = config.vocab_size * config.hidden_size;
+  if (DistillWindow(plan) > 0) {
+    work.distill_steps = spec.distill_steps;
+    work.distill_tokens_per_step = spec.distill_batch_size * plan.sequence_length;
+  }
+  return work;
+}
+
 }  // namespace
 
 absl::StatusOr<PrepareOutcome> RunPrepare(const QuantizationSpec& spec,
@@ -206,6 +239,7 @@ absl::StatusOr<PrepareOutcome> RunPrepare(const QuantizationSpec& spec,
   outcome.distill_window = DistillWindow(plan);
   outcome.layer_memory_bytes =
       std::max(LayerMemoryBytes(plan, config, env), WindowMemoryBytes(plan, config, env));
+  outcome.work = WorkOf(plan, config);
   const std::string plan_json = plan.ToJson();
   // The output is claimed last, when everything else is known to be good.
   UQ_RETURN_IF_ERROR(TryOutput(spec, *checkpoint, Sha256Hex(plan_json), env));

@@ -28,7 +28,8 @@ constexpr double kMemoryForTexts = 0.5;
 // `sequences` rows of kNewTokens ids, the most probable each time.
 absl::StatusOr<std::vector<int32_t>> WriteTexts(const Checkpoint& checkpoint,
                                                 const std::vector<int32_t>& prompts,
-                                                int64_t num_texts, const TaskEnvironment& env) {
+                                                int64_t num_texts, int64_t pass,
+                                                const TaskEnvironment& env) {
   ResidentOptions options;
   options.act = env.act;
   options.stop = env.stop;
@@ -40,6 +41,7 @@ absl::StatusOr<std::vector<int32_t>> WriteTexts(const Checkpoint& checkpoint,
   std::vector<int32_t> ids(num_texts * kNewTokens), last;
   for (int64_t t = 0; t < kNewTokens; ++t) {
     if (IsCancelled(env)) return CancelledError();
+    ReportProgress(env, "writing text", pass * kNewTokens + t, 2 * kNewTokens);
     UQ_RETURN_IF_ERROR(t == 0 ? sequences->Begin(prompts) : sequences->Next(last));
     UQ_ASSIGN_OR_RETURN(const std::vector<float> logits, sequences->Logits());
     UQ_ASSIGN_OR_RETURN(last, SampleTokens(logits, num_texts, {}, 0, given + t));
@@ -160,8 +162,8 @@ class QualityRun {
       const auto begin = tokens_.begin() + i * (num_windows / num_texts) * window;
       prompts.insert(prompts.end(), begin, begin + given);
     }
-    const auto before = WriteTexts(original_, prompts, num_texts, env_);
-    const auto after = before.ok() ? WriteTexts(artifact_, prompts, num_texts, env_) : before;
+    const auto before = WriteTexts(original_, prompts, num_texts, 0, env_);
+    const auto after = before.ok() ? WriteTexts(artifact_, prompts, num_texts, 1, env_) : before;
     if (IsCancelled(env_)) return CancelledError();
     if (!after.ok()) {
       result_.warnings.push_back(
@@ -191,6 +193,8 @@ class QualityRun {
 };
 
 }  // namespace
+
+int64_t ReportTextTokens() { return kNumTexts * (kPromptTokens + kNewTokens) * 2; }
 
 std::string QualityVerdict(const ManifestEvaluation& perplexity, const QualityReport& report) {
   const double increase = perplexity.perplexity_after / perplexity.perplexity_before - 1;

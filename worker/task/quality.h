@@ -34,6 +34,9 @@ absl::StatusOr<Evaluation> EvaluateQuality(const Plan& plan, const Checkpoint& o
                                            const std::vector<int32_t>& tokens,
                                            const TaskEnvironment& env);
 
+// Tokens that are read and written for the texts of a report, of both models.
+int64_t ReportTextTokens();
+
 // The verdict in words; exposed for tests.
 std::string QualityVerdict(const ManifestEvaluation& perplexity, const QualityReport& report);
 

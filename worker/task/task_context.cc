@@ -84,6 +84,13 @@ absl::Status CancelledError() {
 
 bool IsCancelled(const TaskEnvironment& env) { return env.stop.StopRequested(); }
 
+LossHistory HistoryOf(const std::vector<float>& curve, int64_t num_steps) {
+  LossHistory history;
+  const auto count = static_cast<int64_t>(curve.size());
+  for (int64_t i = 0; i < count; ++i) history.Append((i + 1) * num_steps / count, curve[i]);
+  return history;
+}
+
 void ReportProgress(const TaskEnvironment& env, const char* phase, int64_t step, int64_t num_steps,
                     double loss) {
   if (!env.progress) return;

@@ -43,6 +43,8 @@ const char* DeviceName(DeviceKind kind);  // "cpu", "cuda"
 const char* ArithmeticName(DType act);    // "f32", "bf16"
 absl::Status CancelledError();            // kCancelled (TASK_CANCELLED)
 bool IsCancelled(const TaskEnvironment& env);
+// A curve of means of consecutive steps, of `num_steps` in all, as points at their ends.
+LossHistory HistoryOf(const std::vector<float>& curve, int64_t num_steps);
 void ReportProgress(const TaskEnvironment& env, const char* phase, int64_t step, int64_t num_steps,
                     double loss = 0);
 

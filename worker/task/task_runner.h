@@ -24,6 +24,7 @@
 #include "common/base/clock.h"
 #include "common/base/stop_token.h"
 #include "common/job/job.h"
+#include "common/job/loss_history.h"
 #include "common/job/report.h"
 #include "common/object_store/object_cache.h"
 #include "common/object_store/object_store.h"
@@ -87,7 +88,8 @@ struct PrepareOutcome {
   int num_rounds = 1;               // layer tasks of each layer
   int distill_window = 0;           // layers of a window's task; 0: there are none
   uint64_t layer_memory_bytes = 0;  // device memory that a layer's or a window's task needs
-  std::vector<std::string> notes;   // for people: what is left unquantized and why
+  JobWork work;
+  std::vector<std::string> notes;  // for people: what is left unquantized and why
 };
 absl::StatusOr<PrepareOutcome> RunPrepare(const QuantizationSpec& spec, const TaskEnvironment& env);
 
@@ -97,6 +99,8 @@ struct LayerOutcome {
   bool kept_start = false;                  // training did not lower the error
   int64_t num_folded = 0;                   // channels that were scaled because they stood out
   double device_seconds = 0;                // for which it kept the device, without its storing
+  LossHistory history;                      // over the steps of all its rounds so far
+  std::vector<ModuleMetrics> modules;
 };
 // `earlier` are the results of layers 0..layer−1 of the same round, in order (may be left out when
 // layers are independent); then, after round 0, this layer's result of the round before.
@@ -140,6 +144,7 @@ class LayerRunner {
 struct WindowTaskOutcome {
   std::string result_sha256;
   double initial_divergence = 0, final_divergence = 0;  // as in WindowReport
+  LossHistory history;
 };
 // Distils the window whose first layer is `first_layer`. `inputs` are the results of the windows
 // before it, then of the layers from its first on in the last round, in order.

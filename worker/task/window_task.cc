@@ -323,6 +323,7 @@ absl::StatusOr<WindowTaskOutcome> RunWindow(const QuantizationSpec& spec,
   WindowTaskOutcome outcome;
   outcome.initial_divergence = result.initial_divergence;
   outcome.final_divergence = result.final_divergence;
+  outcome.history = HistoryOf(result.loss_curve, spec.distill_steps);
   UQ_ASSIGN_OR_RETURN(outcome.result_sha256, PutContent(env.work.get(), result.ToJson()));
   UQ_CRASH_POINT("distill.result_stored");
   WriteRunFacts(env, TaskId({TaskKind::kDistill, first_layer, 0}), env.clock->Monotonic() - start);

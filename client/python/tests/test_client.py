@@ -98,6 +98,12 @@ class ClientTest(unittest.TestCase):
         with self.assertRaises(uniquanf.NotFoundError):
             client.get("twice")
 
+    def test_words_and_presets_become_settings(self) -> None:
+        settings = self.settings("preset", preset="best", epochs=3, folding="off", distill_window="all")
+        spec = self.client().submit(settings, job_id="preset", validate_only=True).spec
+        self.assertEqual([spec[name] for name in ("epochs", "self_samples", "distill_window", "folding")], [3, 2048, 100_000, "off"])
+        self.assertNotIn("preset", spec)
+
     def test_a_job_that_fails_or_is_cancelled_is_an_error_of_wait(self) -> None:
         client = self.client()
         client.submit({**QUICK, "model_uri": "/nonexistent/model", "output_uri": str(self.service.dir / "x")}, job_id="fails")

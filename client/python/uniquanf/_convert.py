@@ -14,8 +14,7 @@ from .v1 import admin_service_pb2, job_pb2, job_service_pb2, rpc_error_details_p
 
 _DOMAIN = "uniquanf"
 _DETAILS = "grpc-status-details-bin"
-_ENUM_FIELDS = ("method", "schedule", "initialization")
-_URI_FIELDS = ("model_uri", "calibration_uri", "output_uri", "evaluation_uri")
+_ALL_LAYERS = 100_000  # of distill_window
 
 
 def _time(message: Any, name: str) -> Optional[datetime.datetime]:
@@ -170,10 +169,12 @@ def spec_to_message(settings: Mapping[str, Any]) -> job_pb2.QuantizationSpec:
         if name not in known:
             raise InvalidRequestError("INVALID_ARGUMENT", "INVALID_SPEC", f"there is no setting {name!r}; known are: "
                                       + ", ".join(sorted(known)), (Violation(f"job.spec.{name}", "unknown setting"),))
-        if name in _ENUM_FIELDS:
+        if known[name].enum_type is not None:
             value = str(value).upper()
-        elif name in _URI_FIELDS:
+        elif name.endswith("_uri"):
             value = absolute_uri(value)
+        elif name == "distill_window" and value == "all":
+            value = _ALL_LAYERS
         plain[name] = value
     try:
         message = job_pb2.QuantizationSpec()

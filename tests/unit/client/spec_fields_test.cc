@@ -197,7 +197,8 @@ std::set<std::string> ProtoFields(const google::protobuf::Descriptor* descriptor
 }
 
 TEST(SpecFieldsTest, EveryRowIsAFieldOfTheProtoAndEveryFieldARow) {
-  std::set<std::string> rows, override_rows;
+  // A preset is where a spec begins and no part of it.
+  std::set<std::string> rows = {"preset"}, override_rows;
   VisitSpecFields([&rows](const auto& field) { rows.insert(field.name); });
   VisitOverrideFields([&override_rows](const auto& field) { override_rows.insert(field.name); });
   EXPECT_EQ(rows, ProtoFields(v1::QuantizationSpec::descriptor()));
@@ -253,6 +254,102 @@ TEST(SpecFieldsTest, UnsetFieldsTakeTheDefaults) {
   const auto spec = SpecFromProto(v1::QuantizationSpec());
   ASSERT_TRUE(spec.ok());
   EXPECT_TRUE(*spec == QuantizationSpec());
+}
+
+TEST(SpecFieldsTest, APresetIsWhereAllFormsOfASpecBegin) {
+  for (const EnumRow<Preset>& row : kPresets) {
+    SCOPED_TRACE(row.name);
+    QuantizationSpec expected = PresetSpec(row.value);
+    EXPECT_EQ(expected == QuantizationSpec(), row.value == Preset::kDefault);
+    expected.seed = 7;
+    expected.epochs = 3;
+
+    QuantizationSpec from_flags;
+    FlagSet flags("test [flags]", "Test.");
+    AddSpecFlags(&flags, &from_flags);
+    // Wherever it stands, what is said besides wins.
+    ASSERT_TRUE(flags.Parse({"--seed=7", "--epochs=3", "--preset", row.name}).ok());
+    EXPECT_TRUE(from_flags == expected) << from_flags.ToJson();
+
+    const auto from_json =
+        ReadSpec(absl::StrCat(R"({"seed":7,"preset":")", row.name, R"(","epochs":3})"));
+    ASSERT_TRUE(from_json.ok()) << from_json.status();
+    EXPECT_TRUE(*from_json == expected) << from_json->ToJson();
+
+    v1::QuantizationSpec proto;
+    v1::QuantizationSpec::Preset value = v1::QuantizationSpec::PRESET_UNSPECIFIED;
+    ASSERT_TRUE(v1::QuantizationSpec::Preset_Parse(absl::AsciiStrToUpper(row.name), &value));
+    proto.set_preset(value);
+    proto.set_seed(7);
+    proto.set_epochs(3);
+    const auto from_proto = SpecFromProto(proto);
+    ASSERT_TRUE(from_proto.ok()) << from_proto.status();
+    EXPECT_TRUE(*from_proto == expected) << from_proto->ToJson();
+    // A job shows what came of it: the settings, not the word.
+    EXPECT_EQ(SpecToProto(*from_proto).preset(), v1::QuantizationSpec::PRESET_UNSPECIFIED);
+    EXPECT_TRUE(*QuantizationSpec::FromJson(from_proto->ToJson()) == expected);
+  }
+}
+
+TEST(SpecFieldsTest, APresetsValuesAreValidAndZeroesAreSaidAgainstIt) {
+  for (const EnumRow<Preset>& row : kPresets) {
+    QuantizationSpec spec = PresetSpec(row.value);
+    spec.model_uri = "file:///m";
+    spec.calibration_uri = "file:///c";
+    spec.output_uri = "file:///o";
+    EXPECT_TRUE(spec.Validate().ok()) << spec.Validate();
+  }
+  // A field's zero is not the same as its absence.
+  v1::QuantizationSpec proto;
+  proto.set_preset(v1::QuantizationSpec::BEST);
+  proto.set_distill_window(0);
+  proto.set_self_samples(0);
+  EXPECT_EQ(SpecFromProto(proto)->distill_window, 0);
+  EXPECT_EQ(SpecFromProto(proto)->self_samples, 0);
+  EXPECT_EQ(ReadSpec(R"({"preset":"best","distill_window":0})")->distill_window, 0);
+}
+
+TEST(SpecFieldsTest, AFlagsPresetTakesThePlaceOfAFiles) {
+  const auto spec = ReadSpec(R"({"preset":"best","epochs":3})", Preset::kFast);
+  ASSERT_TRUE(spec.ok());
+  QuantizationSpec expected = PresetSpec(Preset::kFast);
+  expected.epochs = 3;
+  EXPECT_TRUE(*spec == expected) << spec->ToJson();
+}
+
+TEST(SpecFieldsTest, UnknownPresetsAreRefusedByAll) {
+  for (const char* json : {R"({"preset":"bets"})", R"({"preset":3})"}) {
+    EXPECT_EQ(ErrorReason(ReadSpec(json).status()), "INVALID_SPEC") << json;
+  }
+  EXPECT_THAT(std::string(ReadSpec(R"({"preset":"bets"})").status().message()),
+              HasSubstr("allowed: fast, default, best"));
+  // What is stored names none.
+  EXPECT_EQ(ErrorReason(FromJsonWith("preset", "\"best\"").status()), "INVALID_SPEC");
+  QuantizationSpec spec;
+  EXPECT_EQ(ErrorReason(ParseFlag("preset", "bets", &spec)), "INVALID_FLAG");
+  v1::QuantizationSpec proto;
+  proto.set_preset(static_cast<v1::QuantizationSpec::Preset>(99));
+  const absl::Status unknown = SpecFromProto(proto).status();
+  EXPECT_EQ(ErrorReason(unknown), "INVALID_SPEC");
+  EXPECT_THAT(std::string(unknown.message()), HasSubstr("BEST (3)"));
+}
+
+TEST(SpecFieldsTest, WordsOfNumbersStandForTheLargest) {
+  int num_words = 0;
+  VisitSpecFields([&num_words](const auto& field) {
+    if constexpr (requires { field.word; }) {
+      if (*field.word == '\0') return;
+      ++num_words;
+      QuantizationSpec spec;
+      EXPECT_TRUE(ParseFlag(FlagName(field.name), field.word, &spec).ok());
+      EXPECT_EQ(spec.*field.member, field.max);
+      const auto json = FromJsonWith(field.name, absl::StrCat("\"", field.word, "\""));
+      ASSERT_TRUE(json.ok()) << json.status();
+      EXPECT_EQ(json.value().*field.member, field.max);
+      EXPECT_EQ(ErrorReason(FromJsonWith(field.name, "\"none\"").status()), "INVALID_SPEC");
+    }
+  });
+  EXPECT_GE(num_words, 1);
 }
 
 struct OverrideRangeWalk {
@@ -312,8 +409,7 @@ TEST(SpecFieldsTest, TheHelpStatesDefaultAndRangeOfEveryNumber) {
       EXPECT_THAT(help, HasSubstr(field.help));
     } else if constexpr (requires { field.min; }) {
       EXPECT_THAT(help, HasSubstr(absl::StrCat("--", FlagName(field.name), "=")));
-      EXPECT_THAT(help, HasSubstr(absl::StrCat(field.help, "; ",
-                                               SpecRange(field.min, field.max, field.zero),
+      EXPECT_THAT(help, HasSubstr(absl::StrCat(field.help, "; ", SpecRange(field),
                                                " (default: ", spec.*field.member, ")")));
     }
   });

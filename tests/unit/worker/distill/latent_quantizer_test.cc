@@ -240,6 +240,66 @@ TEST_F(LatentQuantizerTest, GroupsOfEqualWeightsStayFinite) {
   for (const float value : after) EXPECT_TRUE(std::isfinite(value));
 }
 
+// The quantizer on CUDA does what it does on the CPU: the start to the bit, updates within what
+// other orders of sums make. A latent on the border between two cells may fall to either side.
+TEST_F(LatentQuantizerTest, DevicesAgree) {
+  if (NumCudaDevices() == 0) GTEST_SKIP() << "no CUDA device";
+  auto cuda = NewCudaBackend(0);
+  ASSERT_TRUE(cuda.ok()) << cuda.status();
+  const LatentStep step = {0.01f, 0.003f, 0.1f, 0.01f};
+  for (const Case& c : kCases) {
+    SCOPED_TRACE(testing::Message() << "bits " << c.bits << " group " << c.group_size);
+    struct Run {
+      std::vector<float> w_hat, latent, alpha, beta, d_latent, d_alpha, d_beta;
+    } runs[2];
+    for (int i = 0; i < 2; ++i) {
+      Backend* const backend = i == 0 ? backend_.get() : cuda->get();
+      auto state = StartLatents(backend, Stored(c), Weight(c).data());
+      ASSERT_TRUE(state.ok()) << state.status();
+      Tensor w_hat = *Tensor::Allocate(backend, DType::kFloat32, {c.rows, c.columns});
+      ForwardLatents(backend, &*state, &w_hat);
+      auto unified = UnifyLatents(backend, *state);
+      ASSERT_TRUE(unified.ok());
+      EXPECT_EQ(unified->codes, Stored(c).codes);
+      for (int k = 0; k < 3; ++k) {
+        const std::vector<float> up = Normal(c.rows * c.columns, 1.0f, 20 + k);
+        const Tensor upstream =
+            *Tensor::FromFloats(backend, DType::kFloat32, {c.rows, c.columns}, up.data());
+        if (k == 0) {
+          auto gradients = NewLatentGradients(backend, *state);
+          ASSERT_TRUE(gradients.ok());
+          BackwardLatents(backend, *state, upstream, &*gradients);
+          runs[i].d_latent = *gradients->latent.ToFloats();
+          runs[i].d_alpha = *gradients->alpha.ToFloats();
+          runs[i].d_beta = *gradients->beta.ToFloats();
+        }
+        UpdateLatents(backend, step, upstream, &*state, &w_hat);
+      }
+      runs[i].w_hat = *w_hat.ToFloats();
+      runs[i].latent = *state->latent.ToFloats();
+      runs[i].alpha = *state->alpha.ToFloats();
+      runs[i].beta = *state->beta.ToFloats();
+    }
+    const auto expect_near = [](const std::vector<float>& a, const std::vector<float>& b,
+                                double tolerance, size_t num_exceptions) {
+      ASSERT_EQ(a.size(), b.size());
+      size_t num_apart = 0;
+      for (size_t k = 0; k < a.size(); ++k) {
+        num_apart += !(std::abs(a[k] - b[k]) <= tolerance * (1 + std::abs(a[k])));
+      }
+      EXPECT_LE(num_apart, num_exceptions);
+    };
+    const size_t few = 1 + runs[0].latent.size() / 200;
+    expect_near(runs[0].d_latent, runs[1].d_latent, 1e-5, few);
+    expect_near(runs[0].d_alpha, runs[1].d_alpha, 1e-4, 0);
+    expect_near(runs[0].d_beta, runs[1].d_beta, 1e-4, 0);
+    expect_near(runs[0].alpha, runs[1].alpha, 2e-4, 0);
+    expect_near(runs[0].beta, runs[1].beta, 2e-4, 0);
+    expect_near(runs[0].latent, runs[1].latent, 1e-4, few);
+    expect_near(runs[0].w_hat, runs[1].w_hat, 1e-4, few);
+  }
+}
+
 TEST(UnpackTest, PacksAgainToTheSame) {
   for (const Case& c : kCases) {
     const PackedLinear packed = Pack(Stored(c));

@@ -81,6 +81,21 @@ TEST_F(FoldingTest, OutliersCostNothing) {
   }
 }
 
+TEST_F(FoldingTest, SmallAndLargeOutliersCostNothingEither) {
+  for (const int bits : {4, 3, 2}) {
+    spec_.bits = bits;
+    Plant("llama", 0, false, false);
+    const double plain = RunPlanted().error;
+    for (const int exponent : {4, 10}) {
+      SCOPED_TRACE(absl::StrCat(bits, " bits, outliers of 2^", exponent));
+      Plant("llama", exponent, true, true);
+      const Run folded = RunPlanted();
+      EXPECT_GT(folded.num_folded, 0);
+      EXPECT_LT(folded.error, 1.3 * plain);
+    }
+  }
+}
+
 TEST_F(FoldingTest, StoredLayersAreReadWithTheirNorms) {
   Plant("llama", 7, true, true);
   const Run kept = RunPlanted();

@@ -1,6 +1,7 @@
 #include <cmath>
 #include <limits>
 
+#include "absl/strings/str_cat.h"
 #include "tests/unit/worker/task/task_fixture.h"
 #include "worker/task/content_store.h"
 #include "worker/task/layer_result.h"
@@ -58,6 +59,36 @@ TEST_F(LayerTaskTest, ReconstructionLowersTheOutputError) {
     EXPECT_LT(result.final_loss, result.initial_loss) << "layer " << result.layer;
     EXPECT_EQ(result.modules.size(), 7u);
   }
+}
+
+// Inputs of one token are as correlated as inputs can be: the starts that are the best by each
+// group's own error are then often worse for the block than rounding is.
+TEST_F(LayerTaskTest, NoLayerIsStoredWorseThanRoundedToNearest) {
+  WriteTokenFile(spec_.calibration_uri, {{"input_ids", RandomTokens({4, 32}, 1, 1)}});
+  spec_.uniform_learning_rate = 0;
+  spec_.binary_learning_rate = 0;
+  const auto error = [this](QuantizationMethod method, Initialization initialization) {
+    spec_.method = method;
+    spec_.initialization = initialization;
+    spec_.output_uri += "x";
+    const PrepareOutcome prepared = *RunPrepare(spec_, env_);
+    return RunLayer(spec_, prepared.plan_sha256, 0, {}, env_)->final_loss;
+  };
+  int num_rounded = 0;
+  for (uint64_t seed = 1; seed <= 4; ++seed) {
+    spec_.model_uri = absl::StrCat(dir_.path(), "/model", seed);
+    FixtureModel::Make("llama", seed).Write(spec_.model_uri);
+    for (const int bits : {3, 5, 6, 8}) {
+      SCOPED_TRACE(absl::StrCat("seed ", seed, ", ", bits, " bits"));
+      spec_.bits = bits;
+      // Untrained, it is the rounded layer.
+      const double rounded = error(QuantizationMethod::kFlexround, Initialization::kPlain);
+      const double stored = error(QuantizationMethod::kUniquanf, Initialization::kActivationAware);
+      EXPECT_LE(stored, rounded * (1 + 1e-6));
+      num_rounded += stored == rounded;
+    }
+  }
+  EXPECT_GT(num_rounded, 0);
 }
 
 TEST_F(LayerTaskTest, BytesDoNotDependOnTheActivationCache) {
