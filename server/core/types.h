@@ -175,7 +175,8 @@ struct WorkerCapabilities {
   int64_t memory_bytes = 0;  // 0: unknown, taken as enough
   int32_t num_slots = 0;
   std::map<std::string, std::string> labels;
-  int32_t num_cpus = 0;  // 0: unknown
+  int32_t num_cpus = 0;                    // 0: unknown
+  std::vector<std::string> architectures;  // of models that it can quantize; empty: unknown
 };
 
 // The operator's wish for a worker.

@@ -20,6 +20,10 @@
 namespace uniquanf::server {
 namespace {
 
+// What a worker says that it can quantize.
+constexpr int kMaxArchitectures = 1000;
+constexpr size_t kMaxArchitectureBytes = 100;
+
 constexpr char kReason[] = "INVALID_REQUEST";
 constexpr size_t kMaxLabels = 32;
 constexpr int kMaxPriority = 100;

@@ -18,7 +18,6 @@ namespace uniquanf::server {
 namespace {
 
 constexpr int32_t kDefaultPageSize = 50;
-constexpr int32_t kMaxPageSize = 1000;
 
 absl::Status BadFilter(absl::string_view what) {
   return InvalidField(

@@ -50,6 +50,7 @@ absl::StatusOr<Page> ListPage(std::vector<std::shared_ptr<const Job>> jobs,
 
 // Pages of anything that has an order of its own: tokens carry the last key. `scope` is what must
 // not change between pages.
+inline constexpr int32_t kMaxPageSize = 1000;
 absl::StatusOr<int32_t> CheckPageSize(int32_t page_size);
 std::string MakePageToken(absl::string_view scope, absl::string_view last_key);
 absl::StatusOr<std::string> ParsePageToken(absl::string_view scope, absl::string_view token);

@@ -54,6 +54,7 @@ ServerProcess::ServerProcess(ServerProcessOptions options, std::unique_ptr<JobSt
     context_.reserved_uris.push_back(absl::StrCat("file://", options_.data_dir));
   }
   context_.state_backend = store_->backend();
+  if (!options_.http_listen.empty()) context_.max_http_streams = options_.http_max_streams;
   if (options_.check_results) {
     stored_results_ = std::make_unique<StoredResults>(context_.layout.root, options_.store);
     context_.stored_results = stored_results_.get();

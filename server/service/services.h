@@ -37,6 +37,7 @@ struct ServiceContext {
   // Where only the server itself and its workers read and write.
   std::vector<std::string> reserved_uris;
   std::string state_backend;
+  int max_http_streams = 0;  // 0: there is no HTTP address
   absl::Time start_time;
   const StoredResults* stored_results = nullptr;  // null: RetryJob does not look for results
   const OutcomeProof* outcome_proof = nullptr;    // null: workers are believed

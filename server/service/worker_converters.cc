@@ -16,6 +16,9 @@
 namespace uniquanf::server {
 namespace {
 
+constexpr int kMaxArchitectures = 1000;
+constexpr size_t kMaxArchitectureBytes = 100;
+
 absl::Status Invalid(absl::string_view message) { return InvalidInput("INVALID_REQUEST", message); }
 
 }  // namespace
@@ -64,6 +67,9 @@ void WorkerToProto(const State& state, const Session& session, const Now& now, N
   capabilities->set_num_cpus(session.capabilities.num_cpus);
   capabilities->mutable_labels()->insert(session.capabilities.labels.begin(),
                                          session.capabilities.labels.end());
+  for (const std::string& name : session.capabilities.architectures) {
+    capabilities->add_architectures(name);
+  }
   proto->set_software_version(session.software_version);
   *proto->mutable_last_seen_time() = TimeToProto(session.last_seen_time);
   *proto->mutable_start_time() = TimeToProto(session.start_time);
@@ -149,12 +155,18 @@ absl::StatusOr<SynchronizeEvent> SynchronizeFromProto(const v1::SynchronizeReque
         "capabilities.memory_bytes, num_slots, num_cpus or num_free_slots is out of range");
   }
   UQ_RETURN_IF_ERROR(CheckLabels(capabilities.labels()));
+  if (capabilities.architectures_size() > kMaxArchitectures) {
+    return Invalid(absl::StrCat("capabilities.architectures has more than ", kMaxArchitectures));
+  }
   event.capabilities.device = capabilities.device();
   event.capabilities.device_description = capabilities.device_description();
   event.capabilities.memory_bytes = capabilities.memory_bytes();
   event.capabilities.num_slots = capabilities.num_slots();
   event.capabilities.num_cpus = capabilities.num_cpus();
   event.capabilities.labels.insert(capabilities.labels().begin(), capabilities.labels().end());
+  for (const std::string& name : capabilities.architectures()) {
+    event.capabilities.architectures.push_back(name.substr(0, kMaxArchitectureBytes));
+  }
   event.draining = request.draining();
   event.num_free_slots = request.num_free_slots();
   for (const v1::CachedActivations& cached : request.cached()) {

@@ -16,11 +16,8 @@ grpc::ServerUnaryReactor* WorkerServiceImpl::Synchronize(grpc::CallbackServerCon
       return call->Done(event.status());
     }
     if (context_.preflight != nullptr && request->capabilities().architectures_size() > 0) {
-      constexpr int kMost = 1000;
-      const auto& names = request->capabilities().architectures();
       context_.preflight->architectures().Note(
-          event->worker, {names.begin(), names.begin() + std::min(names.size(), kMost)},
-          context_.clock->Monotonic());
+          event->worker, event->capabilities.architectures, context_.clock->Monotonic());
     }
     // A worker that went away must not be given tasks in its held call.
     call->set_on_cancel(
