@@ -21,8 +21,6 @@ namespace uniquanf::server {
 namespace {
 
 // What a worker says that it can quantize.
-constexpr int kMaxArchitectures = 1000;
-constexpr size_t kMaxArchitectureBytes = 100;
 
 constexpr char kReason[] = "INVALID_REQUEST";
 constexpr size_t kMaxLabels = 32;
