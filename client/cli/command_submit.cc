@@ -69,6 +69,15 @@ void AddJobFlags(FlagSet* flags, const PresetFlag& preset, SubmitOptions* option
                 "kind of worker; unset: whichever starts it");
   flags->Bool("validate-only", &options->validate_only,
               "check the job and show it as it would be, without creating it");
+  flags->Bool("unchecked", &options->unchecked,
+              "do not look whether model, token files and output are there and fit: the workers "
+              "alone can see them");
+}
+
+void PrintNotChecked(const Job& job) {
+  for (const std::string& what : job.not_checked) {
+    std::fprintf(stderr, "not checked: %s\n", Printable(what).c_str());
+  }
 }
 
 }  // namespace
@@ -102,11 +111,15 @@ int RunSubmit(const Arguments& arguments) {
   const std::string name = ShortJobName(job->name);
   if (options.validate_only) {
     if (!command_line.PrintDocument(ToJson(*job))) {
-      std::puts("The job is valid; nothing was created.");
+      std::puts(job->not_checked.empty()
+                    ? "The job is valid; nothing was created."
+                    : "Nothing is wrong with what could be checked; nothing was created.");
       PrintJob(*job);
+      PrintNotChecked(*job);
     }
     return kOk;
   }
+  if (!command_line.for_programs()) PrintNotChecked(*job);
   if (watch) {
     if (!command_line.for_programs()) std::fprintf(stderr, "Submitted %s\n", name.c_str());
     return WatchToEnd(&command_line, job->name);

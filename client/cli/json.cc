@@ -38,6 +38,10 @@ Json ToJson(const Job& job) {
                       {"num_layers", job.progress.num_layers},
                       {"num_layers_succeeded", job.progress.num_layers_succeeded},
                       {"remaining_seconds", DurationJson(job.progress.remaining)}};
+  json["waiting"] =
+      job.waiting.has_value()
+          ? Json({{"reason", job.waiting->reason}, {"num_before", job.waiting->num_before}})
+          : Json(nullptr);
   json["tenant"] = job.tenant;
   json["priority"] = job.priority;
   json["labels"] = Json::object();
@@ -52,6 +56,7 @@ Json ToJson(const Job& job) {
   json["spec"] = Json::parse(job.spec.ToJson(), nullptr, /*allow_exceptions=*/false);
   json["artifact"] = job.artifact ? uniquanf::ToJson(*job.artifact) : Json(nullptr);
   json["report"] = job.report.has_value() ? uniquanf::ToJson(*job.report) : Json(nullptr);
+  if (!job.not_checked.empty()) json["not_checked"] = job.not_checked;
   return json;
 }
 
@@ -69,7 +74,11 @@ Json ToJson(const Task& task) {
                       {"step", task.progress.step},
                       {"num_steps", task.progress.num_steps},
                       {"loss", NumberJson(task.progress.loss)},
+                      {"fraction", NumberJson(task.progress.fraction)},
                       {"remaining_seconds", DurationJson(task.progress.remaining)}};
+  const bool measured = task.initial_loss != 0 || task.final_loss != 0;
+  json["initial_loss"] = measured ? NumberJson(task.initial_loss) : Json(nullptr);
+  json["final_loss"] = measured ? NumberJson(task.final_loss) : Json(nullptr);
   json["failures"] = Json::array();
   for (const TaskFailure& failure : task.failures) {
     json["failures"].push_back({{"class", std::string(FailureClassName(failure.failure_class))},

@@ -52,6 +52,9 @@ std::string ShortPerplexity(const Job& job);
 // What keeps it from getting on, or ended it: one line, or "".
 std::string WhyNot(const Job& job);
 
+// Whether a retry of a failed or cancelled job can help, in a sentence with the command.
+std::string RetryAdvice(const Job& job);
+
 // Everything about a job, and the report when it has one.
 void PrintJob(const Job& job);
 // Perplexity, sizes, layers, the artifact's place; or the error.

@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <cstdio>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -112,18 +114,37 @@ std::string WhyNot(const Job& job) {
   return job.status_message;
 }
 
+std::string RetryAdvice(const Job& job) {
+  const std::string command = absl::StrCat("uniquanf retry ", ShortJobName(job.name));
+  if (job.error.has_value()) {
+    // What happens to a good job; anything else before the first layer is about what it names.
+    static constexpr absl::string_view kPassing[] = {
+        "DEADLINE",      "LEASE_EXPIRED",    "LEASE_RELEASED",
+        "OUT_OF_MEMORY", "STORAGE_FULL",     "STORE_UNAVAILABLE",
+        "TASK_STALLED",  "WORKER_RESTARTED", "REQUEST_INTERRUPTED"};
+    const bool passing = std::find(std::begin(kPassing), std::end(kPassing), job.error->reason) !=
+                         std::end(kPassing);
+    if (job.error->reason == "QUALITY_TARGET" ||
+        (!passing && job.progress.num_tasks_succeeded == 0)) {
+      return "A retry would end the same way: submit it anew with that corrected.";
+    }
+  }
+  if (job.progress.num_layers_succeeded > 0) {
+    return absl::StrCat("Continue it from its finished layers with: ", command);
+  }
+  return absl::StrCat("Try it again with: ", command);
+}
+
 void PrintReport(const Job& job) {
   if (job.state == JobState::kFailed && job.error.has_value()) {
     std::printf("%s failed%s%s: %s [%s]\n", ShortJobName(job.name).c_str(),
                 job.error->task.empty() ? "" : " in ", Printable(job.error->task).c_str(),
                 Printable(job.error->message).c_str(), Printable(job.error->reason).c_str());
-    std::printf("Continue it from its finished layers with: uniquanf retry %s\n",
-                ShortJobName(job.name).c_str());
+    std::printf("%s\n", RetryAdvice(job).c_str());
     return;
   }
   if (job.state == JobState::kCancelled) {
-    std::printf("%s was cancelled. Continue it from its finished layers with: uniquanf retry %s\n",
-                ShortJobName(job.name).c_str(), ShortJobName(job.name).c_str());
+    std::printf("%s was cancelled. %s\n", ShortJobName(job.name).c_str(), RetryAdvice(job).c_str());
     return;
   }
   if (job.state != JobState::kSucceeded) return;

@@ -4,6 +4,7 @@
 
 #include <cstdio>
 #include <optional>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -16,6 +17,10 @@
 
 namespace uniquanf::cli {
 namespace {
+
+const char* LossName(const Task& task) {
+  return task.kind == TaskKind::kDistill ? "divergence" : "block error";
+}
 
 // A label is its row's identity, so each round of a layer has its own.
 std::string TaskLabel(const Task& task) {
@@ -38,7 +43,9 @@ std::string TaskLabel(const Task& task) {
 std::string TaskDetail(const Task& task) {
   const TaskProgress& progress = task.progress;
   std::string detail = progress.phase.empty() ? "starting" : progress.phase;
-  if (progress.loss > 0) absl::StrAppendFormat(&detail, "  block error %.3e", progress.loss);
+  if (progress.loss > 0) {
+    absl::StrAppendFormat(&detail, "  %s %.3e", LossName(task), progress.loss);
+  }
   if (progress.remaining.has_value()) {
     absl::StrAppend(&detail, "  ", ShortDuration(*progress.remaining), " left");
   }
@@ -58,12 +65,11 @@ std::string JobDetail(const Job& job) {
   return detail;
 }
 
-std::string FinishedText(const Task& task, const BlockErrors& errors) {
+std::string FinishedText(const Task& task) {
   std::string text = absl::StrCat(TaskLabel(task), " done");
-  if (errors.last > 0) {
-    absl::StrAppend(&text, "  block error ");
-    if (errors.first != errors.last) absl::StrAppendFormat(&text, "%.3e -> ", errors.first);
-    absl::StrAppendFormat(&text, "%.3e", errors.last);
+  if (task.initial_loss > 0) {
+    absl::StrAppendFormat(&text, "  %s %.3e -> %.3e", LossName(task), task.initial_loss,
+                          task.final_loss);
   }
   if (task.start_time && task.end_time && *task.end_time > *task.start_time) {
     absl::StrAppend(&text, "  in ", ShortDuration(*task.end_time - *task.start_time));
@@ -80,37 +86,52 @@ std::string FailureText(const Task& task, const TaskFailure& failure) {
                       task.state == TaskState::kFailed ? "" : "; it will be tried again");
 }
 
+// Of the task's time; of its phase's steps, where the server does not know.
+double FractionOf(const Task& task) {
+  const TaskProgress& progress = task.progress;
+  if (progress.fraction > 0) return progress.fraction;
+  if (progress.num_steps <= 0) return -1;
+  return static_cast<double>(progress.step) / static_cast<double>(progress.num_steps);
+}
+
 }  // namespace
 
-std::vector<ProgressRow> WatchRows(const JobUpdate& update) {
+std::vector<ProgressRow> WatchRows(const JobUpdate& update, absl::Duration silence) {
   const Job& job = update.job;
   std::vector<ProgressRow> rows;
+  if (silence > absl::ZeroDuration()) {
+    rows.push_back(
+        {ShortJobName(job.name), std::min(job.progress.fraction, 0.999),
+         absl::StrCat("no answer from the server for ", ShortDuration(silence), ", trying again"),
+         true});
+    for (const Task& task : update.tasks) {
+      if (task.state != TaskState::kLeased) continue;
+      rows.push_back(
+          {absl::StrCat("  ", TaskLabel(task)), FractionOf(task), task.progress.phase, true});
+    }
+    return rows;
+  }
   rows.push_back({ShortJobName(job.name),
                   job.state == JobState::kSucceeded ? 1 : std::min(job.progress.fraction, 0.999),
                   JobDetail(job)});
   for (const Task& task : update.tasks) {
     if (task.state != TaskState::kLeased) continue;
-    const TaskProgress& progress = task.progress;
-    const double fraction =
-        progress.num_steps > 0 ? static_cast<double>(progress.step) / progress.num_steps : -1;
-    rows.push_back({absl::StrCat("  ", TaskLabel(task)), fraction, TaskDetail(task)});
+    rows.push_back({absl::StrCat("  ", TaskLabel(task)), FractionOf(task), TaskDetail(task)});
   }
   return rows;
 }
 
-WatchView::WatchView() : progress_(STDERR_FILENO, DetectTerminal(STDERR_FILENO), SystemClock()) {}
+WatchView::WatchView() : WatchView(STDERR_FILENO, DetectTerminal(STDERR_FILENO), SystemClock()) {}
+
+WatchView::WatchView(int fd, const TerminalProgressOptions& options, const Clock& clock)
+    : progress_(fd, options, clock) {}
 
 // Says what rows cannot: finished tasks, failures, why the job waits. A watch that begins late does
 // not recite the past.
 void WatchView::Announce(const JobUpdate& update) {
   for (const Task& task : update.tasks) {
-    BlockErrors& errors = block_errors_[task.name];
-    if (task.progress.loss > 0) {
-      if (errors.first == 0) errors.first = task.progress.loss;
-      errors.last = task.progress.loss;
-    }
     if (task.state == TaskState::kSucceeded && finished_.insert(task.name).second && !first_) {
-      progress_.Print(Printable(FinishedText(task, errors)));
+      progress_.Print(Printable(FinishedText(task)));
     }
     for (const TaskFailure& failure : task.failures) {
       if (failures_known_.emplace(task.name, failure.attempt).second && !first_) {
@@ -131,9 +152,41 @@ void WatchView::Announce(const JobUpdate& update) {
 }
 
 void WatchView::Update(const JobUpdate& update) {
+  absl::MutexLock lock(&mutex_);
+  EndSilence();
   Announce(update);
   first_ = false;
+  last_ = update;
   progress_.Update(WatchRows(update));
+}
+
+void WatchView::NoteSilence(absl::Duration silence) {
+  absl::MutexLock lock(&mutex_);
+  if (first_) return;  // nothing is shown yet
+  if (silence < kTellSilence) {
+    if (silent_) {
+      EndSilence();
+      progress_.Update(WatchRows(last_));
+    }
+    return;
+  }
+  if (!silent_) {
+    silent_ = true;
+    progress_.Print(absl::StrCat(ShortJobName(last_.job.name), ": no answer from the server for ",
+                                 ShortDuration(silence), ", trying again"));
+  }
+  progress_.Update(WatchRows(last_, silence));
+}
+
+void WatchView::EndSilence() {
+  if (!silent_) return;
+  silent_ = false;
+  progress_.Print(absl::StrCat(ShortJobName(last_.job.name), ": the server answers again"));
+}
+
+void WatchView::Finish() {
+  absl::MutexLock lock(&mutex_);
+  progress_.Finish();
 }
 
 namespace {
@@ -146,11 +199,36 @@ nlohmann::ordered_json UpdateJson(const JobUpdate& update) {
   return json;
 }
 
+// Tells the view, while it lives, how long the server has been silent: Next blocks meanwhile.
+class SilenceTeller {
+ public:
+  SilenceTeller(const JobWatcher* watcher, WatchView* view)
+      : thread_([this, watcher, view] {
+          absl::MutexLock lock(&mutex_);
+          while (!mutex_.AwaitWithTimeout(absl::Condition(&stop_), absl::Milliseconds(500))) {
+            view->NoteSilence(watcher->Silence());
+          }
+        }) {}
+  ~SilenceTeller() {
+    {
+      absl::MutexLock lock(&mutex_);
+      stop_ = true;
+    }
+    thread_.join();
+  }
+
+ private:
+  absl::Mutex mutex_;
+  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
+  std::thread thread_;
+};
+
 // nullopt when the server does not know the name.
 std::optional<int> Watch(CommandLine* command_line, Client* client, const std::string& job_name) {
   JobWatcher watcher = client->WatchJob(job_name);
   InterruptHandler interrupt([&watcher] { watcher.Cancel(); });
   WatchView view;
+  const SilenceTeller teller(&watcher, &view);
   Job last;
   while (true) {
     const auto update = watcher.Next();

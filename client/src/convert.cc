@@ -41,6 +41,7 @@ absl::StatusOr<Job> JobFromProto(const v1::Job& proto) {
   job.spec = *std::move(spec);
   job.progress = ProgressFromProto(proto.progress());
   if (proto.has_report()) job.report = ReportFromProto(proto.report());
+  job.not_checked.assign(proto.not_checked().begin(), proto.not_checked().end());
   return job;
 }
 
@@ -97,6 +98,7 @@ v1::CreateJobRequest CreateJobRequestFrom(const SubmitOptions& options) {
   request.set_job_id(options.job_id);
   request.set_request_id(options.request_id);
   request.set_validate_only(options.validate_only);
+  request.set_unchecked(options.unchecked);
   return request;
 }
 

@@ -15,10 +15,13 @@
 #include "client/src/client_impl.h"
 #include "client/src/convert.h"
 #include "common/rpc/status_proto.h"
+#include "common/rpc/time_proto.h"
 
 namespace uniquanf {
 namespace {
 constexpr absl::Duration kCancelSlice = absl::Milliseconds(50);
+// Asked of the server: how long it is silent at most.
+constexpr absl::Duration kHeartbeat = absl::Seconds(2);
 }  // namespace
 
 struct JobWatcher::Impl {
@@ -57,6 +60,9 @@ struct JobWatcher::Impl {
 
   absl::Mutex mutex;
   bool cancelled ABSL_GUARDED_BY(mutex) = false;
+  absl::Time heard_at ABSL_GUARDED_BY(mutex) = absl::Now();
+  bool stream_lost ABSL_GUARDED_BY(mutex) = false;  // since then
+  bool beats ABSL_GUARDED_BY(mutex) = false;        // the server sends heartbeats
   std::unique_ptr<grpc::ClientContext> context ABSL_GUARDED_BY(mutex);
 };
 
@@ -64,6 +70,7 @@ absl::Status JobWatcher::Impl::Open() {
   v1::WatchJobRequest request;
   request.set_name(name);
   request.set_after_version(version);
+  *request.mutable_heartbeat() = DurationToProto(kHeartbeat);
   auto fresh = std::make_unique<grpc::ClientContext>();
   UQ_RETURN_IF_ERROR(caller->PrepareContext(fresh.get()));
   grpc::ClientContext* const raw = fresh.get();
@@ -94,6 +101,13 @@ absl::StatusOr<std::optional<JobUpdate>> JobWatcher::Impl::Take(
     const v1::WatchJobResponse& response) {
   last_contact = absl::Now();
   num_failures = 0;
+  {
+    absl::MutexLock lock(&mutex);
+    heard_at = last_contact;
+    stream_lost = false;
+    beats = beats || !response.has_job();
+  }
+  if (!response.has_job()) return std::nullopt;  // a heartbeat
   const v1::Job& job = response.job();
   if (seen && job.uid() != uid) {
     return MakeError(absl::StatusCode::kAborted, "JOB_REPLACED",
@@ -131,6 +145,10 @@ absl::Status JobWatcher::Impl::CheckSameJob() {
 }
 
 absl::Status JobWatcher::Impl::Recover(const grpc::Status& ended_with) {
+  {
+    absl::MutexLock lock(&mutex);
+    stream_lost = true;
+  }
   const grpc::Status status = caller->Judge(ended_with);
   const RetryOptions& retry = caller->options().retry;
   ++num_failures;
@@ -204,6 +222,13 @@ JobWatcher::~JobWatcher() {
 
 absl::StatusOr<std::optional<JobUpdate>> JobWatcher::Next() { return impl_->Next(); }
 void JobWatcher::Cancel() { impl_->Cancel(); }
+
+absl::Duration JobWatcher::Silence() const {
+  absl::MutexLock lock(&impl_->mutex);
+  // An older server is silent while the job does not change.
+  if (!impl_->stream_lost && !impl_->beats) return absl::ZeroDuration();
+  return absl::Now() - impl_->heard_at;
+}
 
 JobWatcher Client::WatchJob(absl::string_view job) {
   return JobWatcher(std::make_shared<JobWatcher::Impl>(impl_->caller, JobResourceName(job)));

@@ -51,7 +51,7 @@ std::string Cut(absl::string_view text, int columns) {
   return out;
 }
 
-std::string Bar(double fraction, int columns, bool color, bool utf8) {
+std::string Bar(double fraction, int columns, bool color, bool utf8, bool stale) {
   const int filled = static_cast<int>(std::floor(std::clamp(fraction, 0.0, 1.0) * columns + 1e-9));
   std::string done, todo;
   for (int i = 0; i < columns; ++i) {
@@ -61,7 +61,16 @@ std::string Bar(double fraction, int columns, bool color, bool utf8) {
     todo.clear();
     for (int i = filled; i < columns; ++i) todo += "\xE2\x94\x80";  // ─
   }
-  if (!color) return absl::StrCat(done, todo);
+  if (!color) {
+    // Broken where a stale one would be grey.
+    const absl::string_view broken = utf8 ? "\xE2\x95\x8C" /* ╌ */ : ".";
+    if (stale) {
+      done.clear();
+      for (int i = 0; i < filled; ++i) absl::StrAppend(&done, broken);
+    }
+    return absl::StrCat(done, todo);
+  }
+  if (stale) return absl::StrCat("\x1b[90m", done, todo, "\x1b[0m");
   return absl::StrCat(fraction >= 1 ? "\x1b[32m" : "\x1b[36m", done, "\x1b[90m", todo, "\x1b[0m");
 }
 
@@ -127,7 +136,7 @@ std::vector<std::string> RenderProgress(const std::vector<ProgressRow>& rows, in
         absl::StrCat(label, std::string(std::max(0, label_columns - Columns(label)), ' '));
     int used = label_columns;
     if (row.fraction >= 0 && used + bar_columns + 7 <= columns) {
-      absl::StrAppend(&line, "  ", Bar(row.fraction, bar_columns, color, utf8), " ",
+      absl::StrAppend(&line, "  ", Bar(row.fraction, bar_columns, color, utf8, row.stale), " ",
                       Percent(row.fraction));
       used += bar_columns + 7;
     }

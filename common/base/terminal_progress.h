@@ -20,6 +20,7 @@ struct ProgressRow {
   std::string label;     // what, and the row's identity between updates
   double fraction = -1;  // 0..1; below 0: unknown, shown without a bar
   std::string detail;    // behind the bar: "loss 1.2e-3, 1m20s left"
+  bool stale = false;    // shown grey: nobody knows whether it is still so
 };
 
 struct TerminalProgressOptions {

@@ -303,7 +303,9 @@ TimeEstimate EstimateTime(const GraphShape& shape, const JobWork& work,
     if (i >= tasks.size()) {
       left[i] = estimator.Whole(graph[i]);
     } else if (tasks[i].done) {
-      spent += Seconds(tasks[i].spent);
+      // What an earlier run has done counts as what it would take now.
+      const bool earlier = tasks[i].spent == absl::ZeroDuration();
+      spent += earlier ? estimator.Whole(tasks[i].key) : Seconds(tasks[i].spent);
     } else if (tasks[i].running) {
       const double mine = Seconds(tasks[i].spent);
       left[i] = estimator.Left(tasks[i]);

@@ -8,17 +8,16 @@ QuantizationSpec PresetSpec(Preset preset) {
     case Preset::kDefault:
       break;
     case Preset::kFast:
-      spec.input_prob = 1;
       spec.epochs = 2;
       spec.optimizer_state = OptimizerState::kBf16;
       break;
     case Preset::kBest:
-      spec.input_prob = 1;
       spec.epochs = 5;
       spec.sequence_length = 512;
       spec.self_samples = 2048;
       spec.distill_window = 8;
-      spec.distill_steps = 800;
+      spec.distill_steps = 1200;
+      spec.distill_learning_rate = 4e-3;
       break;
   }
   return spec;

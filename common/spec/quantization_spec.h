@@ -107,7 +107,8 @@ struct ModuleOverride {
   bool operator==(const ModuleOverride&) const = default;
 };
 
-// Defaults are the paper's script's, but for initialization (shared by every front end);
+// Defaults are the paper's script's, but for initialization and input_prob (shared by every front
+// end);
 // worker/quant/README.md explains each symbol.
 struct QuantizationSpec {
   // Where things are: object store URIs (file://, s3://, or a plain path for the batch program).
@@ -136,7 +137,7 @@ struct QuantizationSpec {
   int64_t sequence_length = 2048;
   int epochs = 20;
   int batch_size = 1;
-  double input_prob = 0.5;
+  double input_prob = 1;
   double uniform_learning_rate = 5e-3;  // u_lr: log Δ, s2, s3
   double binary_learning_rate = 5e-4;   // b_lr: α
   Initialization initialization = Initialization::kActivationAware;

@@ -242,9 +242,13 @@ void VisitSpecFields(Visitor&& v) {
                          "calibration's, or where no calibration is given alone and as that",
                          /*later=*/true});
   v(NumberField<int64_t>{"num_samples", &S::num_samples, 0, 1000000, "all in the file",
-                         Section::kOptimization, "calibration sequences used"});
-  v(NumberField<int64_t>{"sequence_length", &S::sequence_length, 0, kMaxTokens, "the file's width",
-                         Section::kOptimization, "tokens of each sequence used"});
+                         Section::kOptimization,
+                         "calibration sequences used; the default: at most so many"});
+  v(NumberField<int64_t>{
+      "sequence_length", &S::sequence_length, 0, kMaxTokens, "the file's width",
+      Section::kOptimization,
+      "tokens of each sequence used; the default: at most so many, as the file and the model "
+      "have"});
   v(NumberField<int>{"epochs", &S::epochs, 0, 10000, "no reconstruction", Section::kOptimization,
                      "passes over the samples for each layer"});
   v(NumberField<int>{"batch_size", &S::batch_size, 1, 64, "", Section::kOptimization,

@@ -111,6 +111,7 @@ class Mutation {
   void NoteProgress(JobEntry* entry, int32_t index, const LeaseReport& report);
   static void AppendLosses(Task* task, const LeaseReport& report);
   void CountBefore();
+  void NoteSilence();
   void EndSupersededSessions(const Session& session);
   void NoteSharedName(Session* session);
   void RenewUnreported(Session* session);

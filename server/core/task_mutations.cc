@@ -177,6 +177,7 @@ void Mutation::EndLease(JobEntry* entry, int32_t index, LeaseStatus end) {
   const auto session = state_.sessions.find(task.session);
   if (session != state_.sessions.end()) session->second.leases.erase(ref);
   if (--entry->num_leased == 0) entry->job.remaining.reset();
+  if (entry->job.silent_worker == task.worker) entry->job.silent_worker.clear();
   Tenant& tenant = state_.tenants[entry->job.tenant];
   --tenant.num_leased;
   tenant.leased_at_sum_seconds -= absl::ToDoubleSeconds(task.leased_at);

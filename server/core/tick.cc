@@ -13,6 +13,7 @@ constexpr absl::Duration kUnschedulableCheckPeriod = absl::Seconds(2);
 constexpr absl::Duration kSessionMemory = absl::Hours(1);
 constexpr absl::Duration kDrainMemory = absl::Hours(7 * 24);  // of a name that nobody has any more
 constexpr int kUnschedulableBatch = 2000;
+constexpr absl::Duration kSilence = absl::Seconds(5);
 }  // namespace
 
 double Mutation::Random() {
@@ -89,6 +90,7 @@ void Mutation::Tick() {
     ForgetSessions();
     CheckUnschedulable();
     CountBefore();
+    NoteSilence();
     DecayUsage();
   }
   ContinueSweeps();
@@ -151,6 +153,27 @@ void Mutation::CheckUnschedulable() {
     SetStatusMessage(entry, std::move(message));
   }
   state_.unschedulable_cursor = it == state_.jobs.end() ? 0 : it->first;
+}
+
+// A worker that runs tasks calls every second. People are told long before its leases run out.
+void Mutation::NoteSilence() {
+  std::set<uint64_t> known;
+  for (const auto& [id, session] : state_.sessions) {
+    const absl::Duration heard = std::max(session.last_seen, state_.rebuilt_at);
+    const bool silent = !session.parked && now_.mono - heard > kSilence;
+    for (const TaskRef& ref : session.leases) {
+      Job& job = state_.jobs.at(ref.job).job;
+      // Of several workers of a job, one that is silent counts.
+      if (!silent && (known.contains(ref.job) || job.silent_worker != session.worker)) continue;
+      known.insert(ref.job);
+      const std::string name = silent ? session.worker : "";
+      if (job.silent_worker == name) continue;
+      job.silent_worker = name;
+      if (silent) job.remaining.reset();
+      BumpVersion(&state_.jobs.at(ref.job));
+      edits_.shown_jobs.insert(ref.job);
+    }
+  }
 }
 
 // At what place waiting jobs are, as far as priority and age say; fair share among tenants may

@@ -128,6 +128,7 @@ struct Job : JobFields {
   int32_t most_leased = 0;      // tasks at once, since the server's start
   int32_t num_before = -1;      // jobs that get a slot earlier; -1: it does not wait for a slot
   std::string waits_for;        // "WORKER" or "QUOTA": what it waits for instead
+  std::string silent_worker;    // runs a task of it and does not call
 };
 
 // The graph that the job's tasks are, once prepare has run.
@@ -174,7 +175,8 @@ struct WorkerCapabilities {
   int64_t memory_bytes = 0;  // 0: unknown, taken as enough
   int32_t num_slots = 0;
   std::map<std::string, std::string> labels;
-  int32_t num_cpus = 0;  // 0: unknown
+  int32_t num_cpus = 0;                    // 0: unknown
+  std::vector<std::string> architectures;  // of models that it can quantize; empty: unknown
 };
 
 // The operator's wish for a worker.

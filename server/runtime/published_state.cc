@@ -1,6 +1,9 @@
 #include "server/runtime/published_state.h"
 
 namespace uniquanf::server {
+namespace {
+constexpr size_t kMaxDeletions = 10000;
+}  // namespace
 
 void PublishedState::PublishJob(const State& state, uint64_t seq, Changes* changes) {
   const JobEntry& entry = state.jobs.at(seq);
@@ -12,6 +15,7 @@ void PublishedState::PublishJob(const State& state, uint64_t seq, Changes* chang
   for (size_t i = view.tasks.size(); i < entry.tasks.size(); ++i) {
     view.tasks.push_back(std::make_shared<const Task>(entry.tasks[i]));
   }
+  NoteChange(seq, &view);
   changes->jobs.insert(seq);
   if (before != entry.job.state) changes->transitions.push_back({view.job, before});
 }
@@ -23,6 +27,7 @@ PublishedState::Changes PublishedState::Publish(const State& state, const Edits&
     const auto it = jobs_.find(seq);
     if (it == jobs_.end()) continue;
     job_of_id_.Remove(it->second.job->id, it->second.job->tenant);
+    NoteDeletion(seq, it->second);
     jobs_.erase(it);
     changes.jobs.insert(seq);
   }
@@ -51,14 +56,54 @@ PublishedState::Changes PublishedState::PublishAll(const State& state) {
   for (const auto& [seq, view] : jobs_) changes.jobs.insert(seq);
   std::map<uint64_t, JobView> old;
   old.swap(jobs_);
+  job_of_change_.clear();
   job_of_id_.Clear();
   for (const auto& [seq, entry] : state.jobs) {
     const auto it = old.find(seq);
     if (it != old.end()) jobs_[seq].job = it->second.job;
     PublishJob(state, seq, &changes);
   }
+  for (const auto& [seq, view] : old) {
+    if (!state.jobs.contains(seq)) NoteDeletion(seq, view);
+  }
   garbage_ = state.garbage;
   return changes;
+}
+
+void PublishedState::NoteChange(uint64_t seq, JobView* view) {
+  job_of_change_.erase(view->change);
+  view->change = ++num_changes_;
+  job_of_change_[view->change] = seq;
+}
+
+void PublishedState::NoteDeletion(uint64_t seq, const JobView& view) {
+  const auto last = job_of_change_.find(view.change);
+  if (last != job_of_change_.end() && last->second == seq) job_of_change_.erase(last);
+  deletions_.push_back({++num_changes_, view.job->id, view.job->tenant});
+  if (deletions_.size() <= kMaxDeletions) return;
+  forgotten_deletion_ = deletions_.front().change;
+  deletions_.pop_front();
+}
+
+PublishedState::Feed PublishedState::ChangesAfter(uint64_t after, size_t max_jobs) const {
+  absl::MutexLock lock(&mutex_);
+  Feed feed;
+  feed.too_old = after < forgotten_deletion_ && after > 0;
+  feed.change = num_changes_;
+  for (auto it = job_of_change_.upper_bound(after); it != job_of_change_.end(); ++it) {
+    if (feed.changed.size() == max_jobs) {
+      feed.change = feed.changed.back().change;
+      break;
+    }
+    feed.changed.push_back(jobs_.at(it->second));
+  }
+  if (after == 0) return feed;
+  for (const Deletion& deletion : deletions_) {
+    if (deletion.change > after && deletion.change <= feed.change) {
+      feed.deleted.emplace_back(deletion.id, deletion.tenant);
+    }
+  }
+  return feed;
 }
 
 std::vector<JobView> PublishedState::FindAll(const std::string& id,

@@ -5,11 +5,13 @@
 #ifndef UNIQUANF_SERVER_RUNTIME_PUBLISHED_STATE_H_
 #define UNIQUANF_SERVER_RUNTIME_PUBLISHED_STATE_H_
 
+#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -22,6 +24,7 @@ namespace uniquanf::server {
 struct JobView {
   std::shared_ptr<const Job> job;
   std::vector<std::shared_ptr<const Task>> tasks;
+  uint64_t change = 0;  // the number of its last change, counted over all jobs
 };
 
 class PublishedState {
@@ -47,7 +50,20 @@ class PublishedState {
   std::vector<std::shared_ptr<const Job>> Jobs() const;
   std::vector<std::string> Garbage() const;
 
+  // Changes of all jobs are counted, for whoever follows them. Only this process knows the numbers.
+  struct Feed {
+    std::vector<JobView> changed;                              // in the order of their last changes
+    std::vector<std::pair<std::string, std::string>> deleted;  // (id, tenant)
+    uint64_t change = 0;                                       // continue after this one
+    bool too_old = false;  // jobs that were deleted after `after` are forgotten
+  };
+  // What has changed after the change `after` (0: everything), at most `max_jobs` of it.
+  Feed ChangesAfter(uint64_t after, size_t max_jobs) const;
+
  private:
+  void NoteChange(uint64_t seq, JobView* view) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void NoteDeletion(uint64_t seq, const JobView& view) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
   void PublishJob(const State& state, uint64_t seq, Changes* changes)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -55,6 +71,14 @@ class PublishedState {
   std::map<uint64_t, JobView> jobs_ ABSL_GUARDED_BY(mutex_);
   JobIndex job_of_id_ ABSL_GUARDED_BY(mutex_);
   std::set<std::string> garbage_ ABSL_GUARDED_BY(mutex_);
+  uint64_t num_changes_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::map<uint64_t, uint64_t> job_of_change_ ABSL_GUARDED_BY(mutex_);  // each job's last
+  struct Deletion {
+    uint64_t change;
+    std::string id, tenant;
+  };
+  std::deque<Deletion> deletions_ ABSL_GUARDED_BY(mutex_);  // the latest, oldest first
+  uint64_t forgotten_deletion_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace uniquanf::server

@@ -3,7 +3,12 @@
 #include <utility>
 #include <vector>
 
+#include "absl/time/clock.h"
+
 namespace uniquanf::server {
+namespace {
+constexpr absl::Duration kTick = absl::Seconds(1);
+}  // namespace
 
 WatchHub::WatchHub() : thread_([this] { Run(); }) {}
 
@@ -44,6 +49,7 @@ void WatchHub::JobsChanged(const std::set<uint64_t>& jobs) {
   for (const uint64_t job : jobs) {
     if (watchers_.count(job) > 0) changed_.insert(job);
   }
+  if (!jobs.empty() && watchers_.count(kAllJobs) > 0) changed_.insert(kAllJobs);
 }
 
 void WatchHub::AllChanged() {
@@ -79,12 +85,19 @@ void WatchHub::Run() {
   const auto has_work = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return stop_ || !changed_.empty();
   };
+  absl::Time next_tick = absl::Now() + kTick;
   while (true) {
-    std::vector<std::shared_ptr<JobWatcher>> due;
+    std::vector<std::shared_ptr<JobWatcher>> due, all;
     {
       absl::MutexLock lock(&mutex_);
-      mutex_.Await(absl::Condition(&has_work));
+      mutex_.AwaitWithDeadline(absl::Condition(&has_work), next_tick);
       if (stop_) return;
+      if (absl::Now() >= next_tick) {
+        next_tick = absl::Now() + kTick;
+        for (const auto& [job, watchers] : watchers_) {
+          for (const auto& [key, watcher] : watchers) all.push_back(watcher);
+        }
+      }
       for (const uint64_t job : changed_) {
         const auto it = watchers_.find(job);
         if (it == watchers_.end()) continue;
@@ -93,6 +106,7 @@ void WatchHub::Run() {
       changed_.clear();
     }
     for (const auto& watcher : due) watcher->OnJobChanged();
+    for (const auto& watcher : all) watcher->OnTick();
   }
 }
 

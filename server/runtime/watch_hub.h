@@ -24,6 +24,8 @@ class JobWatcher {
   virtual ~JobWatcher() = default;
   // The job may have changed. Must not block.
   virtual void OnJobChanged() = 0;
+  // About once a second. Must not block.
+  virtual void OnTick() {}
   // The server shuts down: end the stream.
   virtual void OnShutdown() = 0;
 };
@@ -33,6 +35,8 @@ class WatchHub {
   WatchHub();
   ~WatchHub();
 
+  // In place of a job's number: whoever watches all of them.
+  static constexpr uint64_t kAllJobs = 0;
   void Add(uint64_t job, std::shared_ptr<JobWatcher> watcher);
   void Remove(uint64_t job, JobWatcher* watcher);
   void JobsChanged(const std::set<uint64_t>& jobs);

@@ -6,9 +6,11 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 #include "common/base/version.h"
+#include "common/rpc/channel.h"
 #include "common/rpc/time_proto.h"
 #include "server/service/job_listing.h"
 #include "server/service/resource_names.h"
+#include "server/service/server_capabilities.h"
 #include "server/service/services.h"
 
 namespace uniquanf::server {
@@ -65,7 +67,17 @@ void FillInfo(const ServiceContext& context, const State* state, v1::ServerInfo*
   response->set_state_backend(context.state_backend);
   response->set_object_root(context.layout.root);
   *response->mutable_start_time() = TimeToProto(context.start_time);
+  v1::ServerCapabilities* const capabilities = response->mutable_capabilities();
+  SettingsToProto(capabilities);
+  v1::ServerLimits* const limits = capabilities->mutable_limits();
+  limits->set_max_request_bytes(kMaxRequestBytes);
+  limits->set_max_reply_bytes(kMaxReplyBytes);
+  limits->set_max_page_size(kMaxPageSize);
+  limits->set_max_http_streams(context.max_http_streams);
   if (state == nullptr) return;
+  limits->set_max_layers(state->policy.max_layers);
+  limits->set_max_tasks_per_job(state->policy.max_tasks_per_job);
+  FleetToProto(*state, context.clock->Monotonic(), capabilities);
   response->set_num_jobs(static_cast<int64_t>(state->jobs.size()));
   response->set_num_tasks_ready(state->num_tasks[static_cast<int>(TaskState::kReady)]);
   response->set_num_tasks_leased(state->num_tasks[static_cast<int>(TaskState::kLeased)]);

@@ -31,6 +31,8 @@ struct ObjectLayout {
 // Whether a job that was read from a store can be shown: its opaque parts are what they should be.
 // Errors: kDataLoss (STATE_CORRUPT).
 absl::Status CheckStoredJob(const Job& job);
+// Of a job or a worker: few, with keys of [a-z0-9_./-]. kInvalidArgument (INVALID_REQUEST).
+absl::Status CheckLabels(const google::protobuf::Map<std::string, std::string>& labels);
 // How a caller is told names of jobs.
 enum class NameForm { kShort, kWithTenant };
 std::string NameOf(const Job& job, NameForm form);

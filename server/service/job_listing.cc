@@ -18,15 +18,14 @@ namespace uniquanf::server {
 namespace {
 
 constexpr int32_t kDefaultPageSize = 50;
-constexpr int32_t kMaxPageSize = 1000;
 
 absl::Status BadFilter(absl::string_view what) {
   return InvalidField(
       "INVALID_FILTER", "filter",
       absl::StrCat("filter: ", what,
-                   "; terms joined by AND are allowed: state=RUNNING, tenant=\"x\", "
-                   "device=cpu, priority>0, labels.key=\"v\", "
-                   "create_time>\"2026-01-31T12:00:00Z\", and != also"));
+                   "; terms joined by AND and OR (which binds tighter) are allowed: state=RUNNING, "
+                   "tenant=\"x\", device=cpu, priority>0, labels.key=\"v\", "
+                   "create_time>\"2026-01-31T12:00:00Z\", update_time likewise, and != also"));
 }
 
 // Reads one token: a quoted string, an operator, or a word.
@@ -90,12 +89,12 @@ absl::StatusOr<JobFilter> JobFilter::Parse(absl::string_view text) {
   JobFilter filter;
   if (text.size() > 4096) return BadFilter("longer than 4096 bytes");
   absl::string_view rest = text;
-  bool first = true;
+  bool first = true, joined_by_or = false;
   while (true) {
     UQ_ASSIGN_OR_RETURN(Token field, NextToken(&rest));
     if (field.kind == Token::kEnd) {
       if (first) return filter;
-      return BadFilter("it ends after AND");
+      return BadFilter(joined_by_or ? "it ends after OR" : "it ends after AND");
     }
     UQ_ASSIGN_OR_RETURN(Token op, NextToken(&rest));
     UQ_ASSIGN_OR_RETURN(Token value, NextToken(&rest));
@@ -114,6 +113,8 @@ absl::StatusOr<JobFilter> JobFilter::Parse(absl::string_view text) {
     bool ordered = false;
     if (field.text == "state") {
       term.field = Field::kState;
+      value.text = absl::AsciiStrToUpper(value.text);
+      term.text = value.text;
       bool known = false;
       for (int i = 1; i <= kNumJobStates; ++i) {
         known = known || value.text == JobStateName(static_cast<JobState>(i));
@@ -132,13 +133,13 @@ absl::StatusOr<JobFilter> JobFilter::Parse(absl::string_view text) {
       if (!absl::SimpleAtoi(value.text, &term.number)) {
         return BadFilter(absl::StrCat("priority ", Quoted(value.text), " is not a number"));
       }
-    } else if (field.text == "create_time") {
-      term.field = Field::kCreateTime;
+    } else if (field.text == "create_time" || field.text == "update_time") {
+      term.field = field.text == "create_time" ? Field::kCreateTime : Field::kUpdateTime;
       ordered = true;
       std::string error;
       if (!absl::ParseTime(absl::RFC3339_full, value.text, &term.time, &error)) {
         return BadFilter(
-            absl::StrCat("create_time ", Quoted(value.text), " is not a time of RFC 3339"));
+            absl::StrCat(field.text, " ", Quoted(value.text), " is not a time of RFC 3339"));
       }
     } else {
       return BadFilter(absl::StrCat("unknown field ", Quoted(field.text)));
@@ -146,46 +147,47 @@ absl::StatusOr<JobFilter> JobFilter::Parse(absl::string_view text) {
     if (!ordered && term.op != Operator::kEqual && term.op != Operator::kNotEqual) {
       return BadFilter(absl::StrCat(field.text, " takes = and != only"));
     }
-    filter.terms_.push_back(std::move(term));
+    if (first || !joined_by_or) filter.clauses_.emplace_back();
+    filter.clauses_.back().push_back(std::move(term));
     first = false;
     UQ_ASSIGN_OR_RETURN(Token joint, NextToken(&rest));
     if (joint.kind == Token::kEnd) return filter;
-    if (joint.kind != Token::kWord || joint.text != "AND") {
-      return BadFilter(absl::StrCat("AND is expected before ", Quoted(joint.text)));
+    joined_by_or = joint.kind == Token::kWord && joint.text == "OR";
+    if (!joined_by_or && (joint.kind != Token::kWord || joint.text != "AND")) {
+      return BadFilter(absl::StrCat("AND or OR is expected before ", Quoted(joint.text)));
     }
   }
 }
 
-bool JobFilter::Matches(const Job& job) const {
-  for (const Term& term : terms_) {
-    const int op = static_cast<int>(term.op);
-    bool holds = false;
-    switch (term.field) {
-      case Field::kState:
-        holds = Compare(op, std::string(JobStateName(job.state)), term.text);
-        break;
-      case Field::kTenant:
-        holds = Compare(op, job.tenant, term.text);
-        break;
-      case Field::kDevice:
-        holds = Compare(op, job.device, term.text);
-        break;
-      case Field::kLabel: {
-        const auto it = job.labels.find(term.label);
-        holds = it == job.labels.end() ? term.op == Operator::kNotEqual
-                                       : Compare(op, it->second, term.text);
-        break;
-      }
-      case Field::kPriority:
-        holds = Compare(op, int64_t{job.priority}, term.number);
-        break;
-      case Field::kCreateTime:
-        holds = Compare(op, job.create_time, term.time);
-        break;
+bool JobFilter::Holds(const Term& term, const Job& job) {
+  const int op = static_cast<int>(term.op);
+  switch (term.field) {
+    case Field::kState:
+      return Compare(op, std::string(JobStateName(job.state)), term.text);
+    case Field::kTenant:
+      return Compare(op, job.tenant, term.text);
+    case Field::kDevice:
+      return Compare(op, job.device, term.text);
+    case Field::kLabel: {
+      const auto it = job.labels.find(term.label);
+      return it == job.labels.end() ? term.op == Operator::kNotEqual
+                                    : Compare(op, it->second, term.text);
     }
-    if (!holds) return false;
+    case Field::kPriority:
+      return Compare(op, int64_t{job.priority}, term.number);
+    case Field::kCreateTime:
+      return Compare(op, job.create_time, term.time);
+    case Field::kUpdateTime:
+      return Compare(op, job.update_time, term.time);
   }
-  return true;
+  return false;
+}
+
+bool JobFilter::Matches(const Job& job) const {
+  return std::all_of(clauses_.begin(), clauses_.end(), [&](const std::vector<Term>& clause) {
+    return std::any_of(clause.begin(), clause.end(),
+                       [&](const Term& term) { return Holds(term, job); });
+  });
 }
 
 absl::StatusOr<int32_t> CheckPageSize(int32_t page_size) {

@@ -23,7 +23,7 @@ class JobFilter {
   bool Matches(const Job& job) const;
 
  private:
-  enum class Field { kState, kTenant, kDevice, kLabel, kCreateTime, kPriority };
+  enum class Field { kState, kTenant, kDevice, kLabel, kCreateTime, kUpdateTime, kPriority };
   enum class Operator { kEqual, kNotEqual, kLess, kLessEqual, kGreater, kGreaterEqual };
   struct Term {
     Field field;
@@ -33,7 +33,8 @@ class JobFilter {
     absl::Time time;
     int64_t number = 0;
   };
-  std::vector<Term> terms_;
+  static bool Holds(const Term& term, const Job& job);
+  std::vector<std::vector<Term>> clauses_;  // each holds when one of its terms does
 };
 
 struct Page {
@@ -49,6 +50,7 @@ absl::StatusOr<Page> ListPage(std::vector<std::shared_ptr<const Job>> jobs,
 
 // Pages of anything that has an order of its own: tokens carry the last key. `scope` is what must
 // not change between pages.
+inline constexpr int32_t kMaxPageSize = 1000;
 absl::StatusOr<int32_t> CheckPageSize(int32_t page_size);
 std::string MakePageToken(absl::string_view scope, absl::string_view last_key);
 absl::StatusOr<std::string> ParsePageToken(absl::string_view scope, absl::string_view token);

@@ -3,6 +3,7 @@
 #include "absl/strings/str_join.h"
 #include "common/base/digest.h"
 #include "common/base/status.h"
+#include "common/rpc/spec_proto.h"
 #include "common/telemetry/logger.h"
 #include "server/service/job_listing.h"
 #include "server/service/resource_names.h"
@@ -151,29 +152,54 @@ grpc::ServerUnaryReactor* JobServiceImpl::CreateJob(grpc::CallbackServerContext*
       return call->Done(event.status());
     }
     DescribeForAudit(*event, &call->audit());
-    if (event->validate_only) {
-      Job preview = event->job;
-      preview.create_time = preview.update_time = context_.clock->Now();
-      context_.runtime->ChangeJob(*std::move(event),
-                                  [call, response, preview, form](absl::StatusOr<JobView> view) {
-                                    if (view.ok()) {
-                                      // A request id that is known shows the job that it made.
-                                      if (view->job == nullptr) {
-                                        view->job = std::make_shared<const Job>(preview);
-                                        Task prepare;
-                                        view->tasks = {std::make_shared<const Task>(prepare)};
-                                      }
-                                      JobToProto(*view, form, response);
-                                    }
-                                    call->Done(view.status());
-                                  });
-      return;
+    if (context_.preflight == nullptr || request->unchecked()) {
+      return Create(call, *std::move(event), form, {}, response);
     }
-    context_.runtime->ChangeJob(*std::move(event),
-                                [call, response, form](const absl::StatusOr<JobView>& view) {
-                                  FinishJob(call, view, form, response);
-                                });
+    CheckAndCreate(call, *std::move(event), form, response);
   });
+}
+
+void JobServiceImpl::Create(UnaryCall* call, CreateJobEvent event, NameForm form,
+                            std::vector<std::string> not_checked, v1::Job* response) {
+  std::optional<Job> preview;
+  if (event.validate_only) {
+    preview = event.job;
+    preview->create_time = preview->update_time = context_.clock->Now();
+  }
+  const auto done = [call, response, preview, form,
+                     not_checked = std::move(not_checked)](absl::StatusOr<JobView> view) {
+    // A request id that is known shows the job that it made.
+    if (view.ok() && view->job == nullptr && preview.has_value()) {
+      view->job = std::make_shared<const Job>(*preview);
+      view->tasks = {std::make_shared<const Task>()};
+    }
+    response->mutable_not_checked()->Assign(not_checked.begin(), not_checked.end());
+    FinishJob(call, view, form, response);
+  };
+  context_.runtime->ChangeJob(std::move(event), done);
+}
+
+void JobServiceImpl::CheckAndCreate(UnaryCall* call, CreateJobEvent event, NameForm form,
+                                    v1::Job* response) {
+  v1::QuantizationSpec proto;
+  proto.ParseFromString(event.job.spec);
+  const absl::StatusOr<QuantizationSpec> spec = SpecFromProto(proto);
+  if (!spec.ok()) return call->Done(spec.status());
+  const auto looked = [this, call, form, response,
+                       event = std::move(event)](const PreflightResult& result) {
+    if (result.status.ok()) return Create(call, event, form, result.not_checked, response);
+    // A request that made a job already, or that would be refused anyway, is answered as ever: its
+    // own job may be what is in its place.
+    CreateJobEvent only_ask = event;
+    only_ask.validate_only = true;
+    context_.runtime->ChangeJob(std::move(only_ask), [call, form, response, status = result.status](
+                                                         const absl::StatusOr<JobView>& view) {
+      if (view.ok() && view->job == nullptr) return call->Done(status);
+      FinishJob(call, view, form, response);
+    });
+  };
+  context_.preflight->Check(
+      *spec, context_.preflight->architectures().All(context_.clock->Monotonic()), looked);
 }
 
 grpc::ServerUnaryReactor* JobServiceImpl::GetJob(grpc::CallbackServerContext* rpc,

@@ -187,6 +187,7 @@ int Run(const ServerFlags& flags) {
   options.connections = connections;
   options.shutdown_timeout = flags.shutdown_timeout;
   options.check_results = true;
+  options.check_submissions = true;
   options.runtime.policy = flags.policy;
   options.runtime.random_seed = std::hash<std::string>()(ids->NewId("seed"));
   const auto end = [&fatal, &logger](const char* why, const absl::Status& status) {

@@ -54,9 +54,17 @@ ServerProcess::ServerProcess(ServerProcessOptions options, std::unique_ptr<JobSt
     context_.reserved_uris.push_back(absl::StrCat("file://", options_.data_dir));
   }
   context_.state_backend = store_->backend();
+  if (!options_.http_listen.empty()) context_.max_http_streams = options_.http_max_streams;
   if (options_.check_results) {
     stored_results_ = std::make_unique<StoredResults>(context_.layout.root, options_.store);
     context_.stored_results = stored_results_.get();
+  }
+  if (options_.check_submissions) {
+    // Working objects of a local store lie where workers read them.
+    const bool shares_files = context_.layout.root.find("://") == std::string::npos ||
+                              context_.layout.root.rfind("file://", 0) == 0;
+    preflight_ = std::make_unique<Preflight>(options_.store, shares_files);
+    context_.preflight = preflight_.get();
   }
   if (options_.access != nullptr) {
     outcome_proof_ = std::make_unique<OutcomeProof>(context_.layout.root, options_.store);

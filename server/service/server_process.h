@@ -57,6 +57,8 @@ struct ServerProcessOptions {
   RuntimeOptions runtime;
   // RetryJob looks into the object store for the results that the job has.
   bool check_results = false;
+  // Whether CreateJob looks at what a job names (preflight.h).
+  bool check_submissions = false;
   absl::Duration shutdown_timeout = absl::Seconds(10);
 };
 
@@ -111,6 +113,7 @@ class ServerProcess {
   const Clock* const clock_;
   std::unique_ptr<Runtime> runtime_;
   std::unique_ptr<StoredResults> stored_results_;
+  std::unique_ptr<Preflight> preflight_;
   std::unique_ptr<OutcomeProof> outcome_proof_;
   ServiceContext context_;
   std::unique_ptr<JobServiceImpl> job_service_;

@@ -16,6 +16,7 @@
 #include "server/runtime/stored_results.h"
 #include "server/service/call.h"
 #include "server/service/converters.h"
+#include "server/service/preflight.h"
 #include "server/service/resource_names.h"
 #include "server/service/watch_updates.h"
 #include "uniquanf/v1/admin_service.grpc.pb.h"
@@ -36,9 +37,11 @@ struct ServiceContext {
   // Where only the server itself and its workers read and write.
   std::vector<std::string> reserved_uris;
   std::string state_backend;
+  int max_http_streams = 0;  // 0: there is no HTTP address
   absl::Time start_time;
   const StoredResults* stored_results = nullptr;  // null: RetryJob does not look for results
   const OutcomeProof* outcome_proof = nullptr;    // null: workers are believed
+  Preflight* preflight = nullptr;  // null: CreateJob does not look at what a job names
 };
 
 // The only way to an Admission in these services.
@@ -81,10 +84,20 @@ class JobServiceImpl final : public v1::JobService::CallbackService {
                                     v1::Task*) override;
   grpc::ServerUnaryReactor* ListTasks(grpc::CallbackServerContext*, const v1::ListTasksRequest*,
                                       v1::ListTasksResponse*) override;
+  grpc::ServerUnaryReactor* GetJobMetrics(grpc::CallbackServerContext*,
+                                          const v1::GetJobMetricsRequest*,
+                                          v1::JobMetrics*) override;
+  grpc::ServerWriteReactor<v1::WatchJobsResponse>* WatchJobs(grpc::CallbackServerContext*,
+                                                             const v1::WatchJobsRequest*) override;
 
  private:
   absl::StatusOr<CreateJobEvent> NewJob(const v1::CreateJobRequest& request,
                                         const Principal& principal);
+  // Queues the job, or only says that it could be, and ends the call.
+  void Create(UnaryCall* call, CreateJobEvent event, NameForm form,
+              std::vector<std::string> not_checked, v1::Job* response);
+  // Looks at what the job names first.
+  void CheckAndCreate(UnaryCall* call, CreateJobEvent event, NameForm form, v1::Job* response);
   template <typename Event>
   grpc::ServerUnaryReactor* ChangeJob(Admission admission, const std::string& name,
                                       v1::Job* response);

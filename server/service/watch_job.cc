@@ -1,16 +1,20 @@
 // WatchJob: a stream that follows the published state. One write is under way at a time; changes
 // meanwhile are merged into the next, which carries whatever is newest then.
+#include <algorithm>
 #include <functional>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "common/base/status.h"
+#include "common/rpc/time_proto.h"
 #include "server/service/resource_names.h"
 #include "server/service/services.h"
 
 namespace uniquanf::server {
 namespace {
+
+constexpr absl::Duration kMinHeartbeat = absl::Seconds(1), kMaxHeartbeat = absl::Minutes(1);
 
 class WatchCall;
 
@@ -20,9 +24,13 @@ class WatchStream : public JobWatcher {
   // Asked again and again: OK while the caller has the right.
   using StillAllowed = std::function<absl::Status()>;
 
+  // `heartbeat`: how long it is silent at most; infinite: for ever.
   WatchStream(WatchCall* call, uint64_t job, int64_t after_version, NameForm form,
-              StillAllowed still_allowed, WatchUpdates* updates)
+              StillAllowed still_allowed, WatchUpdates* updates, const Clock* clock,
+              absl::Duration heartbeat)
       : job_(job),
+        clock_(clock),
+        heartbeat_(heartbeat),
         form_(form),
         still_allowed_(std::move(still_allowed)),
         updates_(updates),
@@ -35,6 +43,13 @@ class WatchStream : public JobWatcher {
     absl::MutexLock lock(&mutex_);
     dirty_ = true;
     Advance();
+  }
+  void OnTick() override {
+    absl::MutexLock lock(&mutex_);
+    if (call_ == nullptr || ended_ || writing_ || !responses_.empty()) return;
+    if (clock_->Monotonic() - written_at_ < heartbeat_) return;
+    responses_.push_back(std::make_shared<const v1::WatchJobResponse>());
+    Write();
   }
   void OnShutdown() override {
     absl::MutexLock lock(&mutex_);
@@ -69,6 +84,8 @@ class WatchStream : public JobWatcher {
   void Write() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const uint64_t job_;
+  const Clock* const clock_;
+  const absl::Duration heartbeat_;
   const NameForm form_;
   const StillAllowed still_allowed_;
   WatchUpdates* const updates_;
@@ -76,6 +93,7 @@ class WatchStream : public JobWatcher {
   WatchCall* call_ ABSL_GUARDED_BY(mutex_);
   int64_t sent_version_ ABSL_GUARDED_BY(mutex_);
   int64_t tasks_sent_version_ ABSL_GUARDED_BY(mutex_) = -1;
+  absl::Duration written_at_ ABSL_GUARDED_BY(mutex_);
   bool dirty_ ABSL_GUARDED_BY(mutex_) = true;
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
@@ -100,20 +118,25 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::WatchJobResponse> {
       FinishWith(job.status());
       return;
     }
-    context.runtime->WhenCurrent(
-        [this, job = *job, after = request.after_version(), updates](const absl::Status& current) {
-          if (current.ok()) {
-            Start(job, after, updates);
-          } else {
-            FinishWith(current);
-          }
-        });
+    absl::Duration heartbeat = absl::InfiniteDuration();
+    if (request.has_heartbeat()) {
+      heartbeat = std::clamp(DurationFromProto(request.heartbeat()), kMinHeartbeat, kMaxHeartbeat);
+    }
+    context.runtime->WhenCurrent([this, job = *job, after = request.after_version(), updates,
+                                  heartbeat](const absl::Status& current) {
+      if (current.ok()) {
+        Start(job, after, updates, heartbeat);
+      } else {
+        FinishWith(current);
+      }
+    });
   }
 
   void FinishWith(const absl::Status& status) { Finish(admission_.End(status)); }
 
  private:
-  void Start(const JobRef& job, int64_t after_version, WatchUpdates* updates);
+  void Start(const JobRef& job, int64_t after_version, WatchUpdates* updates,
+             absl::Duration heartbeat);
   WatchStream::StillAllowed StillAllowed(const Job& job) const;
   void OnWriteDone(bool ok) override { stream()->OnWriteDone(ok); }
   void OnCancel() override {
@@ -145,7 +168,8 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::WatchJobResponse> {
 };
 
 // Once a stream has been given to the hub, the call may end and be deleted at any time.
-void WatchCall::Start(const JobRef& job, int64_t after_version, WatchUpdates* updates) {
+void WatchCall::Start(const JobRef& job, int64_t after_version, WatchUpdates* updates,
+                      absl::Duration heartbeat) {
   const Principal& principal = *admission_.principal();
   const absl::StatusOr<JobView> view =
       FindJob(context_.runtime->published(), job, AccessTo(principal, Verb::kRead));
@@ -156,7 +180,7 @@ void WatchCall::Start(const JobRef& job, int64_t after_version, WatchUpdates* up
   Runtime* const runtime = context_.runtime;
   const auto stream =
       std::make_shared<WatchStream>(this, view->job->seq, after_version, NameFormFor(principal),
-                                    StillAllowed(*view->job), updates);
+                                    StillAllowed(*view->job), updates, context_.clock, heartbeat);
   bool cancelled;
   {
     absl::MutexLock lock(&mutex_);
@@ -206,6 +230,7 @@ void WatchStream::Advance() {
 
 void WatchStream::Write() {
   writing_ = true;
+  written_at_ = clock_->Monotonic();
   if (final_ && responses_.size() == 1) {
     pending_end_ = true;
     pending_status_ = absl::OkStatus();

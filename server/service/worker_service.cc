@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "common/rpc/time_proto.h"
 #include "server/service/outcome_claims.h"
 #include "server/service/services.h"
@@ -12,6 +14,10 @@ grpc::ServerUnaryReactor* WorkerServiceImpl::Synchronize(grpc::CallbackServerCon
     absl::StatusOr<SynchronizeEvent> event = SynchronizeFromProto(*request);
     if (!event.ok()) {
       return call->Done(event.status());
+    }
+    if (context_.preflight != nullptr && request->capabilities().architectures_size() > 0) {
+      context_.preflight->architectures().Note(
+          event->worker, event->capabilities.architectures, context_.clock->Monotonic());
     }
     // A worker that went away must not be given tasks in its held call.
     call->set_on_cancel(

@@ -157,7 +157,7 @@ TEST_F(LifecycleTest, AMissingModelFailsItsJobAndHarmsNothing) {
   cluster_.StartWorker("w1");
   QuantizationSpec missing = Spec("out");
   missing.model_uri = "file:///nonexistent/model";
-  const auto failed = cluster_.WaitForJob(Submit(missing), absl::Minutes(1));
+  const auto failed = cluster_.WaitForJob(Submit(missing, /*unchecked=*/true), absl::Minutes(1));
   ASSERT_OK(failed);
   EXPECT_EQ(failed->state, JobState::kFailed);
   ASSERT_TRUE(failed->error.has_value());

@@ -56,9 +56,10 @@ const Artifact& ServiceTest::Reference() {
   return *kReference;
 }
 
-std::string ServiceTest::Submit(const QuantizationSpec& spec) {
+std::string ServiceTest::Submit(const QuantizationSpec& spec, bool unchecked) {
   SubmitOptions options;
   options.spec = spec;
+  options.unchecked = unchecked;
   const auto job = cluster_.client().SubmitJob(options);
   EXPECT_OK(job);
   return job.ok() ? job->name : "jobs/none";

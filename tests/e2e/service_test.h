@@ -29,7 +29,7 @@ class ServiceTest : public testing::Test {
   static Artifact BatchArtifact(const std::vector<std::string>& flags);
 
   // Submits and returns the job's name.
-  std::string Submit(const QuantizationSpec& spec);
+  std::string Submit(const QuantizationSpec& spec, bool unchecked = false);
   // The job succeeds and its artifact has Reference()'s bytes.
   void ExpectReferenceArtifact(const std::string& job, const QuantizationSpec& spec);
   void ExpectArtifact(const std::string& job, const QuantizationSpec& spec,

@@ -51,9 +51,10 @@ class ProcessFaultTest : public testing::Test {
     return spec;
   }
 
-  std::string Submit(const QuantizationSpec& spec) {
+  std::string Submit(const QuantizationSpec& spec, bool unchecked = false) {
     SubmitOptions options;
     options.spec = spec;
+    options.unchecked = unchecked;
     const auto job = cluster_->client().SubmitJob(options);
     EXPECT_OK(job);
     return job.ok() ? job->name : "jobs/none";

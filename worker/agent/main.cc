@@ -43,6 +43,7 @@
 #include "worker/backend/blas_kernel.h"
 #include "worker/backend/gpu_monitor.h"
 #include "worker/model/checkpoint.h"
+#include "worker/model/supported_architectures.h"
 
 namespace uniquanf {
 namespace {
@@ -96,6 +97,7 @@ v1::WorkerCapabilities Capabilities(const WorkerOptions& options, int num_cpus,
   capabilities.set_num_slots(static_cast<int>(backends.size()));
   capabilities.set_num_cpus(options.num_threads > 0 ? std::min(options.num_threads, num_cpus)
                                                     : num_cpus);
+  for (const std::string& name : SupportedArchitectures()) capabilities.add_architectures(name);
   for (const auto& [key, value] : options.labels) (*capabilities.mutable_labels())[key] = value;
   return capabilities;
 }

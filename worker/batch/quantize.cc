@@ -17,11 +17,11 @@
 #include "common/base/format_bytes.h"
 #include "common/base/printable.h"
 #include "common/base/status.h"
-#include "common/base/terminal_progress.h"
 #include "common/job/task_graph.h"
 #include "common/spec/spec_flags.h"
 #include "worker/batch/batch.h"
 #include "worker/batch/print_outcome.h"
+#include "worker/batch/run_progress.h"
 #include "worker/batch/work_area.h"
 #include "worker/task/output.h"
 #include "worker/task/task_runner.h"
@@ -38,14 +38,14 @@ struct QuantizeFlags {
   std::string activations = "auto";
   bool json = false;
   bool fresh = false;
+  std::string record;
 };
 
 // Runs the job and shows its progress. Layers run one after the other on the first device, or,
 // where they are independent or pipelined, on as many devices as can work at once.
 class QuantizeRun {
  public:
-  explicit QuantizeRun(const QuantizeFlags& flags)
-      : flags_(flags), progress_(STDERR_FILENO, DetectTerminal(STDERR_FILENO), SystemClock()) {}
+  explicit QuantizeRun(const QuantizeFlags& flags) : flags_(flags), progress_(flags.record) {}
 
   absl::StatusOr<FinalizeOutcome> Run() {
     DType act;
@@ -71,10 +71,7 @@ class QuantizeRun {
       runners_.push_back(std::make_unique<LayerRunner>());
     }
     absl::StatusOr<FinalizeOutcome> outcome = RunTasks();
-    {
-      absl::MutexLock lock(&mutex_);
-      progress_.Finish();
-    }
+    progress_.End();
     if (outcome.ok() || (!work_->HasProgress() && !absl::IsCancelled(outcome.status()))) {
       const absl::Status removed = work_->Remove();
       if (outcome.ok() && !removed.ok()) {
@@ -90,8 +87,9 @@ class QuantizeRun {
 
  private:
   absl::StatusOr<FinalizeOutcome> RunTasks() {
-    Watch("prepare", &slots_[0]);
+    Watch(0, "prepare", &slots_[0]);
     UQ_ASSIGN_OR_RETURN(prepared_, RunPrepare(flags_.spec, slots_[0]));
+    progress_.Finish(0, "");
     const MemoryInfo memory = backends_[0]->memory();
     if (prepared_.layer_memory_bytes > memory.total_bytes) {
       return MakeError(
@@ -104,10 +102,11 @@ class QuantizeRun {
     shape_ = {prepared_.num_layers, prepared_.num_rounds, prepared_.layers_independent,
               prepared_.distill_window};
     graph_ = BuildTaskGraph(shape_);
+    progress_.SetGraph(shape_, prepared_.work, static_cast<int>(slots_.size()));
     std::vector<std::string> results;
     UQ_RETURN_IF_ERROR(RunLayers());
     UQ_RETURN_IF_ERROR(RunWindows(&results));
-    Watch("finalize", &slots_[0]);
+    Watch(graph_.size() - 1, "finalize", &slots_[0]);
     absl::StatusOr<FinalizeOutcome> outcome =
         RunFinalize(flags_.spec, prepared_.plan_sha256, results, slots_[0]);
     if (!outcome.ok()) AbandonOutput(flags_.spec.output_uri, prepared_.plan_sha256).IgnoreError();
@@ -120,33 +119,31 @@ class QuantizeRun {
     for (size_t node = 0; node < graph_.size(); ++node) {
       const TaskKey& task = graph_[node];
       if (task.kind != TaskKind::kDistill) continue;
-      UQ_ASSIGN_OR_RETURN(results_[node], RunOneWindow(task, InputsFor(task)));
+      UQ_ASSIGN_OR_RETURN(results_[node], RunOneWindow(node, InputsFor(task)));
     }
     *results = InputsFor(graph_.back());
     return absl::OkStatus();
   }
 
   // The result's digest.
-  absl::StatusOr<std::string> RunOneWindow(const TaskKey& task,
-                                           const std::vector<std::string>& inputs) {
-    const std::string name = absl::StrCat("distill ", task.layer);
+  absl::StatusOr<std::string> RunOneWindow(size_t node, const std::vector<std::string>& inputs) {
+    const TaskKey& task = graph_[node];
+    const int last = std::min(task.layer + prepared_.distill_window, prepared_.num_layers) - 1;
+    const std::string name = absl::StrCat("layers ", task.layer, " to ", last, " distilled");
+    const int index = static_cast<int>(node);
     std::string result = flags_.fresh ? "" : work_->Finished(prepared_.plan_sha256, task);
     if (!result.empty()) {
-      absl::MutexLock lock(&mutex_);
-      progress_.Print(absl::StrCat(name, ": done by an earlier run"));
-    } else {
-      Watch(name, &slots_[0]);
-      UQ_ASSIGN_OR_RETURN(
-          const WindowTaskOutcome outcome,
-          RunWindow(flags_.spec, prepared_.plan_sha256, task.layer, inputs, slots_[0]));
-      result = outcome.result_sha256;
-      UQ_RETURN_IF_ERROR(work_->RecordFinished(prepared_.plan_sha256, task, result));
-      absl::MutexLock lock(&mutex_);
-      progress_.Print(absl::StrFormat("%s: divergence %.4f -> %.4f nats a token", name,
-                                      outcome.initial_divergence, outcome.final_divergence));
+      progress_.Skip(index, absl::StrCat(name, ": done by an earlier run"));
+      return result;
     }
-    absl::MutexLock lock(&mutex_);
-    ++num_done_;
+    Watch(node, name, &slots_[0]);
+    UQ_ASSIGN_OR_RETURN(
+        const WindowTaskOutcome outcome,
+        RunWindow(flags_.spec, prepared_.plan_sha256, task.layer, inputs, slots_[0]));
+    result = outcome.result_sha256;
+    UQ_RETURN_IF_ERROR(work_->RecordFinished(prepared_.plan_sha256, task, result));
+    progress_.Finish(index, absl::StrFormat("%s: divergence %.4f -> %.4f nats a token", name,
+                                            outcome.initial_divergence, outcome.final_divergence));
     return result;
   }
 
@@ -197,9 +194,10 @@ class QuantizeRun {
       started_[*taken] = true;
       ++num_started_;
       const LayerRound layer = LayerOf(graph_[*taken]);
+      const size_t node = *taken;
       const std::vector<std::string> inputs = InputsFor(graph_[*taken]);
       schedule_mutex_.Unlock();
-      absl::StatusOr<std::string> result = RunOneLayer(layer, inputs, slot);
+      absl::StatusOr<std::string> result = RunOneLayer(node, layer, inputs, slot);
       schedule_mutex_.Lock();
       if (!result.ok()) return result.status();
       results_[*taken] = *std::move(result);
@@ -241,71 +239,44 @@ class QuantizeRun {
   }
 
   // The result's digest.
-  absl::StatusOr<std::string> RunOneLayer(LayerRound task, const std::vector<std::string>& inputs,
-                                          size_t slot) {
+  absl::StatusOr<std::string> RunOneLayer(size_t node, LayerRound task,
+                                          const std::vector<std::string>& inputs, size_t slot) {
     const TaskKey key = {TaskKind::kLayer, task.layer, task.round};
+    const int index = static_cast<int>(node);
     const std::string name = prepared_.num_rounds == 1
                                  ? absl::StrCat("layer ", task.layer)
                                  : absl::StrCat("layer ", task.layer, " round ", task.round + 1,
                                                 "/", prepared_.num_rounds);
     std::string result = flags_.fresh ? "" : work_->Finished(prepared_.plan_sha256, key);
-    if (result.empty()) {
-      Watch(name, &slots_[slot]);
-      UQ_ASSIGN_OR_RETURN(
-          const LayerOutcome outcome,
-          runners_[slot]->Run(flags_.spec, prepared_.plan_sha256, task, inputs, slots_[slot]));
-      result = outcome.result_sha256;
-      UQ_RETURN_IF_ERROR(work_->RecordFinished(prepared_.plan_sha256, key, result));
-      absl::MutexLock lock(&mutex_);
-      if (outcome.initial_loss > 0) {
-        progress_.Print(absl::StrCat(
-            absl::StrFormat("%s: block error %.3e -> %.3e", name, outcome.initial_loss,
-                            outcome.final_loss),
-            outcome.kept_start ? ", stored as it began" : "",
-            outcome.num_folded > 0 ? absl::StrCat(", ", outcome.num_folded, " channels folded")
-                                   : ""));
-      }
-    } else {
+    if (!result.empty()) {
       UQ_RETURN_IF_ERROR(
           CheckFinishedLayer(flags_.spec, prepared_.plan_sha256, task, result, slots_[slot]));
-      absl::MutexLock lock(&mutex_);
-      progress_.Print(absl::StrCat(name, ": done by an earlier run"));
+      progress_.Skip(index, absl::StrCat(name, ": done by an earlier run"));
+      return result;
     }
-    absl::MutexLock lock(&mutex_);
-    ++num_done_;
+    Watch(node, name, &slots_[slot]);
+    UQ_ASSIGN_OR_RETURN(
+        const LayerOutcome outcome,
+        runners_[slot]->Run(flags_.spec, prepared_.plan_sha256, task, inputs, slots_[slot]));
+    result = outcome.result_sha256;
+    UQ_RETURN_IF_ERROR(work_->RecordFinished(prepared_.plan_sha256, key, result));
+    std::string text;
+    if (outcome.initial_loss > 0) {
+      text = absl::StrCat(
+          absl::StrFormat("%s: block error %.3e -> %.3e", name, outcome.initial_loss,
+                          outcome.final_loss),
+          outcome.kept_start ? ", stored as it began" : "",
+          outcome.num_folded > 0 ? absl::StrCat(", ", outcome.num_folded, " channels folded") : "");
+    }
+    progress_.Finish(index, text);
     return result;
   }
 
-  // Shows the progress of the task that starts now on the slot.
-  void Watch(const std::string& task, TaskEnvironment* env) {
-    env->progress = [this, task](const TaskStepProgress& progress) {
-      absl::MutexLock lock(&mutex_);
-      const int num_layers = prepared_.num_layers;
-      const double part =
-          progress.num_steps > 0 ? static_cast<double>(progress.step) / progress.num_steps : 0;
-      const absl::string_view phase = progress.phase;
-      const bool reconstructing = phase == "reconstructing" || phase == "distilling";
-      // Windows' tasks count like layers'.
-      const double num_tasks = std::max<double>(1, static_cast<double>(graph_.size()) - 2);
-      ProgressRow job, row;
-      job.label = "job";
-      if (num_layers > 0) {
-        job_fraction_ =
-            std::max(job_fraction_, (num_done_ + (reconstructing ? part : 0)) / num_tasks);
-      }
-      job.fraction = job_fraction_;
-      job.detail = absl::StrCat(std::min(num_done_ / prepared_.num_rounds, num_layers), "/",
-                                num_layers, " layers");
-      row.label = task;
-      row.fraction = part;
-      row.detail = progress.loss > 0
-                       ? absl::StrFormat("%s, block error %.3e", progress.phase, progress.loss)
-                       : std::string(progress.phase);
-      if (num_layers > 0) {
-        progress_.Update({job, row});
-      } else {
-        progress_.Update({row});
-      }
+  // The node of the graph begins now on the slot: its progress is shown.
+  void Watch(size_t node, const std::string& task, TaskEnvironment* env) {
+    progress_.Start(static_cast<int>(node), task);
+    env->progress = [this, node](const TaskStepProgress& progress) {
+      progress_.Update(static_cast<int>(node), progress);
     };
   }
 
@@ -329,10 +300,7 @@ class QuantizeRun {
   // By slot: the layer whose inputs it has at hand.
   std::vector<std::optional<LayerRound>> next_ ABSL_GUARDED_BY(schedule_mutex_);
 
-  absl::Mutex mutex_;
-  TerminalProgress progress_ ABSL_GUARDED_BY(mutex_);
-  int num_done_ ABSL_GUARDED_BY(mutex_) = 0;
-  double job_fraction_ ABSL_GUARDED_BY(mutex_) = 0;  // only grows
+  RunProgress progress_;
 };
 
 }  // namespace
@@ -357,6 +325,8 @@ int Quantize(const std::vector<std::string>& arguments) {
                     return ParseDirectoryMode(text, &flags.artifact_mode.emplace());
                   });
   flag_set.Bool("fresh", &flags.fresh, "do not continue from an earlier run's finished layers");
+  flag_set.String("record-progress", "FILE", &flags.record,
+                  "write what progress is estimated from to FILE, a JSON line an event");
   flag_set.Bool("json", &flags.json, "print the report as JSON on standard output");
   int exit_code = kOk;
   if (!ParseOrExplain(&flag_set, arguments, &exit_code)) return exit_code;

@@ -13,23 +13,29 @@
 #include "common/base/status.h"
 #include "worker/model/config_fields.h"
 #include "worker/model/families/family.h"
+#include "worker/model/supported_architectures.h"
 
 namespace uniquanf {
-namespace {
 
-using nlohmann::json;
-
-absl::Status UnsupportedArchitecture(absl::string_view field, absl::string_view value) {
+std::vector<std::string> SupportedArchitectures() {
   std::vector<std::string> names;
   for (const Family* family : Families()) {
     if (family->refusal == nullptr) names.push_back(family->architecture);
   }
   std::sort(names.begin(), names.end());
   names.erase(std::unique(names.begin(), names.end()), names.end());
-  return InvalidInput(
-      "UNSUPPORTED_ARCHITECTURE",
-      absl::StrCat("config.json: ", field, " \"", value.substr(0, 100),
-                   "\" is not supported; supported are ", absl::StrJoin(names, ", ")));
+  return names;
+}
+
+namespace {
+
+using nlohmann::json;
+
+absl::Status UnsupportedArchitecture(absl::string_view field, absl::string_view value) {
+  return InvalidInput("UNSUPPORTED_ARCHITECTURE",
+                      absl::StrCat("config.json: ", field, " \"", value.substr(0, 100),
+                                   "\" is not supported; supported are ",
+                                   absl::StrJoin(SupportedArchitectures(), ", ")));
 }
 
 // The name of the one architecture; "" where the field is missing.

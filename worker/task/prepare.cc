@@ -23,15 +23,24 @@
 namespace uniquanf {
 namespace {
 
+// What nobody has chosen is a bound.
+AtMost Bounds(int64_t num_samples, int64_t sequence_length) {
+  const QuantizationSpec defaults;
+  return {num_samples == defaults.num_samples, sequence_length == defaults.sequence_length};
+}
+
 // Of sequences that are made, not read; 0: the longest that is usual.
 int64_t SequenceLength(int64_t wanted, const ModelConfig& config) {
-  return wanted > 0 ? wanted : std::min<int64_t>(2048, config.max_position_embeddings);
+  const QuantizationSpec defaults;
+  return wanted > 0 && wanted != defaults.sequence_length
+             ? wanted
+             : std::min(defaults.sequence_length, config.max_position_embeddings);
 }
 
 // Text goes through the model's own tokenizer; a file of ids is taken as it is.
 absl::StatusOr<CalibrationTokens> LoadSequences(
     const std::string& uri, const std::vector<CalibrationShare>& mix, int64_t num_samples,
-    int64_t sequence_length, const ModelConfig& config, const TaskEnvironment& env,
+    int64_t sequence_length, AtMost bounds, const ModelConfig& config, const TaskEnvironment& env,
     ObjectStore* model, Plan* plan, std::optional<TextProvenance>* provenance) {
   std::vector<TextSource> sources = {{uri, 0}};
   for (const CalibrationShare& share : mix) {
@@ -44,15 +53,20 @@ absl::StatusOr<CalibrationTokens> LoadSequences(
     }
   }
   if (IsTokenFile(uri)) {
+    if (bounds.sequence_length) {
+      sequence_length = std::min(sequence_length, config.max_position_embeddings);
+    }
     return ReadCalibrationTokens(uri, num_samples, sequence_length, config.vocab_size,
-                                 StoreOptionsOf(env));
+                                 StoreOptionsOf(env), bounds);
   }
   UQ_ASSIGN_OR_RETURN(const std::unique_ptr<TextTokenizer> tokenizer,
                       TextTokenizer::Open(model, TextSettingsOf(plan->spec)));
-  const int64_t length = SequenceLength(sequence_length, config);
-  UQ_ASSIGN_OR_RETURN(PackedText packed,
-                      PackCalibrationText(sources, tokenizer.get(), num_samples, length,
-                                          config.vocab_size, StoreOptionsOf(env)));
+  const int64_t length =
+      bounds.sequence_length ? SequenceLength(sequence_length, config) : sequence_length;
+  UQ_ASSIGN_OR_RETURN(
+      PackedText packed,
+      PackCalibrationText(sources, tokenizer.get(), num_samples, length, config.vocab_size,
+                          StoreOptionsOf(env), bounds.num_samples));
   plan->warnings.insert(plan->warnings.end(), packed.warnings.begin(), packed.warnings.end());
   *provenance = std::move(packed.provenance);
   return CalibrationTokens{packed.num_sequences, packed.sequence_length, std::move(packed.ids), {}};
@@ -88,9 +102,10 @@ absl::Status PrepareCalibration(const QuantizationSpec& spec, const Checkpoint& 
   const ModelConfig& config = checkpoint.config();
   CalibrationTokens tokens;
   if (!spec.calibration_uri.empty()) {
-    UQ_ASSIGN_OR_RETURN(tokens, LoadSequences(spec.calibration_uri, spec.calibration_mix,
-                                              spec.num_samples, spec.sequence_length, config, env,
-                                              model, plan, &plan->calibration_text));
+    UQ_ASSIGN_OR_RETURN(
+        tokens, LoadSequences(spec.calibration_uri, spec.calibration_mix, spec.num_samples,
+                              spec.sequence_length, Bounds(spec.num_samples, spec.sequence_length),
+                              config, env, model, plan, &plan->calibration_text));
   }
   UQ_RETURN_IF_ERROR(PrepareSelfTokens(checkpoint, env, &tokens, plan));
   if (tokens.sequence_length > config.max_position_embeddings) {
@@ -129,7 +144,7 @@ absl::Status PrepareDistillation(const QuantizationSpec& spec, const ModelConfig
     UQ_ASSIGN_OR_RETURN(
         CalibrationTokens tokens,
         LoadSequences(spec.distillation_uri, /*mix=*/{}, /*num_samples=*/0, plan->sequence_length,
-                      config, env, model, plan, &provenance));
+                      AtMost(), config, env, model, plan, &provenance));
     ids = std::move(tokens.ids);
   }
   if (!plan->self_tokens_sha256.empty()) {

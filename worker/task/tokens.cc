@@ -108,7 +108,8 @@ absl::StatusOr<std::vector<int32_t>> CheckedIds(const std::vector<int64_t>& raw,
 
 absl::StatusOr<CalibrationTokens> ReadCalibrationTokens(absl::string_view uri, int64_t num_samples,
                                                         int64_t sequence_length, int64_t vocab_size,
-                                                        const StoreOptions& options) {
+                                                        const StoreOptions& options,
+                                                        AtMost at_most) {
   UQ_ASSIGN_OR_RETURN(const auto file, OpenTokenFile(uri, options));
   UQ_ASSIGN_OR_RETURN(const TensorInfo info, FindEntry(*file, uri, "input_ids", 2));
   const int64_t rows = info.shape[0], width = info.shape[1];
@@ -117,6 +118,8 @@ absl::StatusOr<CalibrationTokens> ReadCalibrationTokens(absl::string_view uri, i
                         absl::StrCat("token file ", uri, ": input_ids has shape [", rows, ", ",
                                      width, "] and holds no token; make the file anew"));
   }
+  if (at_most.num_samples) num_samples = std::min(num_samples, rows);
+  if (at_most.sequence_length) sequence_length = std::min(sequence_length, width);
   if (rows < std::max<int64_t>(num_samples, 1)) {
     return InvalidInput(
         "TOO_FEW_SEQUENCES",

@@ -25,10 +25,15 @@ struct CalibrationTokens {
   // Other tensors of the file that mean something for the sequences, and that nothing here reads.
   std::vector<std::string> ignored;
 };
+// Whether a number of sequences, or their length, is a bound: what the file has of it will do.
+struct AtMost {
+  bool num_samples = false, sequence_length = false;
+};
 // The first `num_samples` rows (0: all) cut to the first `sequence_length` columns (0: all).
 absl::StatusOr<CalibrationTokens> ReadCalibrationTokens(absl::string_view uri, int64_t num_samples,
                                                         int64_t sequence_length, int64_t vocab_size,
-                                                        const StoreOptions& options = {});
+                                                        const StoreOptions& options = {},
+                                                        AtMost at_most = {});
 // The whole one-dimensional entry; at most `max_tokens` of it when that is positive.
 absl::StatusOr<std::vector<int32_t>> ReadEvaluationTokens(absl::string_view uri,
                                                           absl::string_view entry,

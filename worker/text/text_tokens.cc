@@ -267,7 +267,7 @@ absl::StatusOr<std::string> TextTokenizer::Render(const nlohmann::ordered_json& 
 absl::StatusOr<PackedText> PackCalibrationText(const std::vector<TextSource>& sources,
                                                TextTokenizer* tokenizer, int64_t num_sequences,
                                                int64_t sequence_length, int64_t vocab_size,
-                                               const StoreOptions& options) {
+                                               const StoreOptions& options, bool fewer_will_do) {
   PackedText packed;
   packed.sequence_length = sequence_length;
   int64_t given = 0;
@@ -283,6 +283,7 @@ absl::StatusOr<PackedText> PackCalibrationText(const std::vector<TextSource>& so
     UQ_RETURN_IF_ERROR(packer.AddFile(source.uri, std::move(bytes), wanted, 0, &packed));
     const TextFileProvenance& facts = packed.provenance.files.back();
     if (source.num_sequences == 0) given += facts.num_sequences;
+    if (fewer_will_do && source.num_sequences == 0) wanted = 1;
     if (facts.num_sequences < std::max<int64_t>(wanted, 1)) {
       return InvalidInput(
           "TOO_FEW_SEQUENCES",

@@ -88,7 +88,8 @@ class TextTokenizer {
 absl::StatusOr<PackedText> PackCalibrationText(const std::vector<TextSource>& sources,
                                                TextTokenizer* tokenizer, int64_t num_sequences,
                                                int64_t sequence_length, int64_t vocab_size,
-                                               const StoreOptions& options);
+                                               const StoreOptions& options,
+                                               bool fewer_will_do = false);
 // All documents concatenated, at most `max_tokens` (0: all), at least `min_tokens`.
 absl::StatusOr<PackedText> PackEvaluationText(const std::string& uri, TextTokenizer* tokenizer,
                                               int64_t min_tokens, int64_t max_tokens,

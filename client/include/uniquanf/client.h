@@ -69,6 +69,8 @@ struct SubmitOptions : JobWish {
   std::string job_id;      // default: chosen by the server
   std::string request_id;  // default: fresh for every SubmitJob
   bool validate_only = false;
+  // Do not look at what the spec names: it is there for the workers alone.
+  bool unchecked = false;
 };
 
 struct ListJobsOptions {
@@ -116,6 +118,10 @@ class JobWatcher {
   absl::StatusOr<std::optional<JobUpdate>> Next();
   // From any thread, also while Next blocks. The job itself goes on.
   void Cancel();
+  // How long the server has not been heard, where it should have been: it sends a message every two
+  // seconds at least (older servers: while the connection stands, nobody can tell). From any
+  // thread.
+  absl::Duration Silence() const;
 
  private:
   friend class Client;

@@ -29,6 +29,8 @@ struct Job : JobFields {
   QuantizationSpec spec;
   JobProgress progress;
   std::optional<JobReport> report;  // in kSucceeded
+  // From SubmitJob alone: what of what the spec names could not be looked at, and why.
+  std::vector<std::string> not_checked;
 };
 
 struct Task : TaskFields {

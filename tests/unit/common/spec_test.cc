@@ -48,7 +48,7 @@ TEST(GlobTest, HostilePatternsEndQuickly) {
 TEST(SpecTest, DefaultsAreValidAndThePapers) {
   EXPECT_OK(GoodSpec().Validate());
   EXPECT_EQ(QuantizationSpec().epochs, 20);
-  EXPECT_EQ(QuantizationSpec().input_prob, 0.5);
+  EXPECT_EQ(QuantizationSpec().input_prob, 1);
 }
 
 TEST(SpecTest, CanonicalJson) {
@@ -63,7 +63,7 @@ TEST(SpecTest, CanonicalJson) {
       R"("evaluation_max_windows":200,"method":"uniquanf","bits":4,"group_size":0,"overrides":[)"
       R"({"pattern":"*.down_proj","bits":4,"group_size":64,"full_precision":false},)"
       R"({"pattern":"lm_head","bits":0,"group_size":-1,"full_precision":true}],)"
-      R"("num_samples":128,"sequence_length":2048,"epochs":20,"batch_size":1,"input_prob":0.5,)"
+      R"("num_samples":128,"sequence_length":2048,"epochs":20,"batch_size":1,"input_prob":1.0,)"
       R"("uniform_learning_rate":0.005,"binary_learning_rate":0.0005,)"
       R"("initialization":"activation_aware","grid_steps":1,)"
       R"("alternating_rounds":15,"remap_period":2,"seed":18446744073709551615,)"

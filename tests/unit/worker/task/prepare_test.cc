@@ -101,6 +101,18 @@ TEST_F(PrepareTest, TooFewSequencesSaysHowMany) {
   EXPECT_THAT(RunPrepare(spec_, env_), FailsWith(kInvalid, "TOO_FEW_SEQUENCES", HasSubstr("4")));
 }
 
+// Nobody has chosen them: a file with less is taken as it is.
+TEST_F(PrepareTest, DefaultsAreBounds) {
+  model_.Write(spec_.model_uri);
+  const QuantizationSpec defaults;
+  spec_.num_samples = defaults.num_samples;
+  spec_.sequence_length = defaults.sequence_length;
+  const auto outcome = RunPrepare(spec_, env_);
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  EXPECT_EQ(outcome->work.calibration_tokens, 4 * 32);
+  EXPECT_EQ(outcome->work.tokens_per_step, spec_.batch_size * 32);
+}
+
 TEST_F(PrepareTest, TooShortSequencesSaysHowLong) {
   model_.Write(spec_.model_uri);
   spec_.sequence_length = 33;
