@@ -33,7 +33,7 @@ struct Row {
 
 constexpr char kSpec[] =
     R"({"spec":{"model_uri":"file:///models/t","calibration_uri":"file:///d/c.safetensors","bits":3},)"
-    R"("labels":{"<b>":"<script>alert(1)</script>"}})";
+    R"("labels":{"team":"<script>alert(1)</script>"}})";
 
 // In this order: later rows use what earlier ones made.
 const Row kRows[] = {
@@ -48,7 +48,7 @@ const Row kRows[] = {
     {"CreateJob", R"({"job_id":"@1","job":SPEC,"unchecked":true})", "POST",
      "/v1/jobs?job_id=@1&unchecked=true", "SPEC", 409},
     {"CreateJob", R"({"job_id":"@ <","job":{"spec":{"bits":99,"epochs":-1}}})", "POST",
-     "/v1/jobs?job_id=%40+%3C", R"({"spec":{"bits":99,"epochs":-1}})", 400},
+     "/v1/jobs?job_id=%40%20%3C", R"({"spec":{"bits":99,"epochs":-1}})", 400},
     {"GetJob", R"({"name":"jobs/@1"})", "GET", "/v1/jobs/@1", "", 200},
     {"GetJob", R"({"name":"tenants/acme/jobs/@3"})", "GET", "/v1/tenants/acme/jobs/@3", "", 200},
     {"GetJob", R"({"name":"tenants/other/jobs/@3"})", "GET", "/v1/tenants/other/jobs/@3", "", 404},
@@ -275,6 +275,7 @@ TEST_F(SameAnswersTest, OfEveryMethodAndItsErrors) {
     const std::string text =
         absl::StrReplaceAll(json(rest.messages).dump(), {{"jobs/r", "jobs/g"},
                                                          {"artifacts/r", "artifacts/g"},
+                                                         {"team:w-r@r", "team:w-g@g"},
                                                          {"team:w-r", "team:w-g"},
                                                          {"session-r", "session-g"},
                                                          {"\\\"r1\\\"", "\\\"g1\\\""},
@@ -287,6 +288,7 @@ TEST_F(SameAnswersTest, OfEveryMethodAndItsErrors) {
       // Both sides' objects are in both lists.
       const std::string same = absl::StrReplaceAll(expected.dump(), {{"jobs/r", "jobs/g"},
                                                                      {"artifacts/r", "artifacts/g"},
+                                                                     {"team:w-r@r", "team:w-g@g"},
                                                                      {"team:w-r", "team:w-g"},
                                                                      {"session-r", "session-g"}});
       expected = json::parse(same);
