@@ -75,7 +75,9 @@ class EventStream {
                        GetField(route_.cursor_unfinished_field, *message_).empty();
     if (!route_.cursor_response_field.empty() && whole) {
       const std::string cursor = GetField(route_.cursor_response_field, *message_);
-      if (cursor.find_first_of("\r\n") == cursor.npos && !absl::StrContains(cursor, '\0')) {
+      // A heartbeat has none.
+      const bool is_one = !cursor.empty() && cursor != "0";
+      if (is_one && cursor.find_first_of(std::string("\r\n\0", 3)) == cursor.npos) {
         absl::StrAppend(&event, "id: ", cursor, "\n");
       }
     }

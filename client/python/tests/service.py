@@ -22,17 +22,20 @@ class Service:
         self.bin = pathlib.Path(os.environ["UNIQUANF_BIN"])
         self._dir = tempfile.TemporaryDirectory(prefix="uniquanf-python-")
         self.dir = pathlib.Path(self._dir.name)
-        with socket.socket() as free:
+        with socket.socket() as free, socket.socket() as free_for_http:
             free.bind(("127.0.0.1", 0))
+            free_for_http.bind(("127.0.0.1", 0))
             self.address = f"127.0.0.1:{free.getsockname()[1]}"
+            self._http_listen = f"127.0.0.1:{free_for_http.getsockname()[1]}"
+        self.http = f"http://{self._http_listen}"
         self._server: Optional[subprocess.Popen[bytes]] = None
         self._workers: List["subprocess.Popen[bytes]"] = []
 
     def start_server(self) -> None:
         ready = self.dir / "ready"
         ready.unlink(missing_ok=True)
-        self._server = self._start("uniquanf-server", "--listen", self.address, "--data-dir", str(self.dir / "server"), "--ready-file",
-                                   str(ready), "--lease-duration", "3s")
+        self._server = self._start("uniquanf-server", "--listen", self.address, "--http-listen", self._http_listen, "--data-dir",
+                                   str(self.dir / "server"), "--ready-file", str(ready), "--lease-duration", "3s")
         end = time.monotonic() + 30
         while not ready.exists():
             if self._server.poll() is not None or time.monotonic() > end:

@@ -33,20 +33,22 @@ struct Row {
 
 constexpr char kSpec[] =
     R"({"spec":{"model_uri":"file:///models/t","calibration_uri":"file:///d/c.safetensors","bits":3},)"
-    R"("labels":{"<b>":"<script>alert(1)</script>"}})";
+    R"("labels":{"team":"<script>alert(1)</script>"}})";
 
 // In this order: later rows use what earlier ones made.
 const Row kRows[] = {
-    {"CreateJob", R"({"job_id":"@1","job":SPEC})", "POST", "/v1/jobs?job_id=@1", "SPEC", 200},
-    {"CreateJob", R"({"job_id":"@2","job":SPEC,"validate_only":true})", "POST",
-     "/v1/jobs?job_id=@2&validate_only=true", "SPEC", 200},
+    {"CreateJob", R"({"job_id":"@1","job":SPEC,"unchecked":true})", "POST",
+     "/v1/jobs?job_id=@1&unchecked=true", "SPEC", 200},
+    {"CreateJob", R"({"job_id":"@2","job":SPEC,"validate_only":true,"unchecked":true})", "POST",
+     "/v1/jobs?job_id=@2&validate_only=true&unchecked=true", "SPEC", 200},
     {"CreateJob",
-     R"({"job_id":"@3","job":{"tenant":"acme","priority":2,"spec":{"model_uri":"file:///m","method":"RTN"}}})",
-     "POST", "/v1/tenants/acme/jobs?job_id=@3",
+     R"({"job_id":"@3","unchecked":true,"job":{"tenant":"acme","priority":2,"spec":{"model_uri":"file:///m","method":"RTN"}}})",
+     "POST", "/v1/tenants/acme/jobs?job_id=@3&unchecked=true",
      R"({"priority":2,"spec":{"modelUri":"file:///m","method":"RTN"}})", 200},
-    {"CreateJob", R"({"job_id":"@1","job":SPEC})", "POST", "/v1/jobs?job_id=@1", "SPEC", 409},
+    {"CreateJob", R"({"job_id":"@1","job":SPEC,"unchecked":true})", "POST",
+     "/v1/jobs?job_id=@1&unchecked=true", "SPEC", 409},
     {"CreateJob", R"({"job_id":"@ <","job":{"spec":{"bits":99,"epochs":-1}}})", "POST",
-     "/v1/jobs?job_id=%40+%3C", R"({"spec":{"bits":99,"epochs":-1}})", 400},
+     "/v1/jobs?job_id=%40%20%3C", R"({"spec":{"bits":99,"epochs":-1}})", 400},
     {"GetJob", R"({"name":"jobs/@1"})", "GET", "/v1/jobs/@1", "", 200},
     {"GetJob", R"({"name":"tenants/acme/jobs/@3"})", "GET", "/v1/tenants/acme/jobs/@3", "", 200},
     {"GetJob", R"({"name":"tenants/other/jobs/@3"})", "GET", "/v1/tenants/other/jobs/@3", "", 404},
@@ -86,6 +88,14 @@ const Row kRows[] = {
     {"DeleteJob", R"({"name":"jobs/@1"})", "DELETE", "/v1/jobs/@1", "", 404},
     {"DeleteJob", R"({"name":"jobs/@1","allow_missing":true})", "DELETE",
      "/v1/jobs/@1?allow_missing=true", "", 200},
+    {"GetJobMetrics", R"({"name":"tenants/acme/jobs/@3"})", "GET",
+     "/v1/tenants/acme/jobs/@3/metrics", "", 200},
+    {"GetJobMetrics", R"({"name":"jobs/none"})", "GET", "/v1/jobs/none/metrics", "", 404},
+    {"EstimateJob", R"({"job":SPEC})", "POST", "/v1/jobs:estimate", R"({"job":SPEC})", 200},
+    {"EstimateJob", R"({"job":{"spec":{"bits":99}}})", "POST", "/v1/jobs:estimate",
+     R"({"job":{"spec":{"bits":99}}})", 400},
+    {"WatchJobs", "{}", "GET", "/v1/jobs:watch", "", 200},
+    {"WatchJobs", R"({"filter":"<x>"})", "GET", "/v1/jobs:watch?filter=%3Cx%3E", "", 400},
     {"ListWorkers", "{}", "GET", "/v1/workers", "", 200},
     {"ListWorkers", R"({"page_token":"<"})", "GET", "/v1/workers?page_token=%3C", "", 400},
     {"DrainWorker", R"({"name":"workers/team:w-@"})", "POST", "/v1/workers/team:w-@:drain", "",
@@ -107,6 +117,9 @@ const MethodDescriptor* MethodOf(const std::string& name) {
   return nullptr;
 }
 
+// Streams that do not end: of these the first message is compared.
+bool IsEndless(const Row& row) { return std::string(row.method) == "WatchJobs"; }
+
 // What two calls cannot have alike.
 void Normalize(json* value) {
   if (value->is_array()) {
@@ -114,7 +127,7 @@ void Normalize(json* value) {
   }
   if (!value->is_object()) return;
   for (const char* key : {"uid", "version", "create_time", "update_time", "start_time", "end_time",
-                          "last_seen_time", "next_page_token"}) {
+                          "last_seen_time", "next_page_token", "cursor"}) {
     if (value->contains(key)) (*value)[key] = "*";
   }
   for (auto& [key, item] : value->items()) Normalize(&item);
@@ -170,10 +183,12 @@ class SameAnswersTest : public HttpTest {
       EXPECT_TRUE(received.DumpToSingleSlice(&whole).ok());
       EXPECT_TRUE(reply->ParseFromArray(whole.begin(), static_cast<int>(whole.size())));
       answer.messages.push_back(json::parse(*MessageToJson(*reply)));
+      if (IsEndless(row)) context.TryCancel();
     }
     grpc::Status status;
     stream->Finish(&status, nullptr);
     wait();
+    if (IsEndless(row) && !answer.messages.empty()) status = grpc::Status::OK;
     answer.code = HttpCodeOf(status.error_code());
     if (!status.ok()) answer.messages = {json::parse(StatusJson(status))};
     queue.Shutdown();
@@ -187,18 +202,29 @@ class SameAnswersTest : public HttpTest {
     request.path = ForSide(row.target, "r");
     request.body = ForSide(row.body, "r");
     if (!request.body.empty()) request.headers.emplace("Content-Type", "application/json");
-    const httplib::Result result = Http()->send(request);
-    EXPECT_TRUE(result) << row.target;
-    Answer answer{result->status, {}};
-    const std::string type = result->get_header_value("Content-Type");
-    EXPECT_EQ(result->get_header_value("X-Content-Type-Options"), "nosniff");
+    httplib::Response head;
+    std::string body;
+    request.response_handler = [&](const httplib::Response& response) {
+      head.status = response.status;
+      head.headers = response.headers;
+      return true;
+    };
+    request.content_receiver = [&](const char* data, size_t size, uint64_t, uint64_t) {
+      body.append(data, size);
+      return !IsEndless(row) || head.status != 200 || !absl::StrContains(body, "\ndata: ") ||
+             !absl::EndsWith(body, "\n\n");
+    };
+    (void)Http()->send(request);
+    Answer answer{head.status, {}};
+    const std::string type = head.get_header_value("Content-Type");
+    EXPECT_EQ(head.get_header_value("X-Content-Type-Options"), "nosniff");
     if (type == "application/json") {
-      answer.messages.push_back(json::parse(result->body));
+      answer.messages.push_back(json::parse(body));
       return answer;
     }
     EXPECT_EQ(type, "text/event-stream") << row.target;
     bool ended = false;
-    std::istringstream lines(result->body);
+    std::istringstream lines(body);
     for (std::string line; std::getline(lines, line);) {
       if (line == "event: end") ended = true;
       if (!absl::StartsWith(line, "data: ")) continue;
@@ -208,7 +234,7 @@ class SameAnswersTest : public HttpTest {
         answer.messages.push_back(json::parse(line.substr(6)));
       }
     }
-    EXPECT_TRUE(ended);
+    EXPECT_EQ(ended, !IsEndless(row));
     return answer;
   }
 
@@ -239,12 +265,17 @@ TEST_F(SameAnswersTest, OfEveryMethodAndItsErrors) {
     SCOPED_TRACE(absl::StrCat(row.verb, " ", row.target));
     ASSERT_NE(MethodOf(row.method), nullptr) << row.method;
     Answer grpc = ByGrpc(row), rest = ByRest(row);
+    if (grpc.code == 501) {  // a method of the protos that this server does not have yet
+      EXPECT_EQ(rest.code, 501);
+      continue;
+    }
     EXPECT_EQ(grpc.code, row.code) << json(grpc.messages).dump();
     EXPECT_EQ(rest.code, row.code) << json(rest.messages).dump();
     // The names of the objects of either side.
     const std::string text =
         absl::StrReplaceAll(json(rest.messages).dump(), {{"jobs/r", "jobs/g"},
                                                          {"artifacts/r", "artifacts/g"},
+                                                         {"team:w-r@r", "team:w-g@g"},
                                                          {"team:w-r", "team:w-g"},
                                                          {"session-r", "session-g"},
                                                          {"\\\"r1\\\"", "\\\"g1\\\""},
@@ -252,10 +283,12 @@ TEST_F(SameAnswersTest, OfEveryMethodAndItsErrors) {
     json expected(grpc.messages), found = json::parse(text);
     Normalize(&expected);
     Normalize(&found);
-    if (std::string(row.method) == "ListWorkers" || std::string(row.method) == "ListJobs") {
+    if (std::string(row.method) == "ListWorkers" || std::string(row.method) == "ListJobs" ||
+        std::string(row.method) == "WatchJobs") {
       // Both sides' objects are in both lists.
       const std::string same = absl::StrReplaceAll(expected.dump(), {{"jobs/r", "jobs/g"},
                                                                      {"artifacts/r", "artifacts/g"},
+                                                                     {"team:w-r@r", "team:w-g@g"},
                                                                      {"team:w-r", "team:w-g"},
                                                                      {"session-r", "session-g"}});
       expected = json::parse(same);
