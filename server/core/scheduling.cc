@@ -154,6 +154,7 @@ void Mutation::MatchParked() {
     }
   }
   for (const std::string& id : assigned) Wake(id);
+  MatchChecks();
 }
 
 }  // namespace uniquanf::server

@@ -65,6 +65,9 @@ struct Task : TaskFields {
   std::string lease_id;
   LeaseStatus lease = LeaseStatus::kNone;
   std::string session;
+  // SHA-256 (hex) of the token that its holder says in every report; "": leased by a server that
+  // gave none.
+  std::string lease_token_sha256;
 
   // Failures since the job was created or retried, by class.
   int32_t num_worker_lost = 0;
@@ -82,12 +85,13 @@ struct Task : TaskFields {
   absl::Duration worker_time;  // leased time of all attempts
 
   // Ephemeral.
-  absl::Duration ready_since;   // monotonic; when it last became leasable
-  absl::Duration lease_expiry;  // monotonic; kActive only
-  absl::Duration leased_at;     // monotonic
-  absl::Duration not_before;    // monotonic; kReady in backoff
-  absl::Duration progress_at;   // monotonic; when `progress` last changed
-  int32_t num_resends = 0;      // assignments repeated because the worker never reported the lease
+  absl::Duration ready_since;     // monotonic; when it last became leasable
+  absl::Duration lease_expiry;    // monotonic; kActive only
+  absl::Duration leased_at;       // monotonic
+  absl::Duration not_before;      // monotonic; kReady in backoff
+  absl::Duration progress_at;     // monotonic; when `progress` last changed
+  bool waits_for_checks = false;  // finalize: kReady in backoff until its job's spot checks ended
+  int32_t num_resends = 0;  // assignments repeated because the worker never reported the lease
 };
 
 // Its `device` is "" until known.
@@ -154,7 +158,8 @@ struct WorkerCapabilities {
   int64_t memory_bytes = 0;  // 0: unknown, taken as enough
   int32_t num_slots = 0;
   std::map<std::string, std::string> labels;
-  int32_t num_cpus = 0;  // 0: unknown
+  int32_t num_cpus = 0;      // 0: unknown
+  TenantScope tenants = {};  // whose tasks it may be given: the policy's word, not its own
 };
 
 // The operator's wish for a worker.
