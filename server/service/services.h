@@ -34,6 +34,8 @@ struct ServiceContext {
   std::vector<std::string> reserved_uris;
   std::string state_backend;
   absl::Time start_time;
+  std::string
+      credentials_dir;  // of tenants (DataAccess), for what the server itself reads of theirs
   const StoredResults* stored_results = nullptr;  // null: RetryJob does not look for results
   const OutcomeProof* outcome_proof = nullptr;    // null: workers are believed
 };

@@ -5,7 +5,6 @@
 
 #include "common/base/digest.h"
 #include "common/base/status.h"
-#include "common/object_store/caching_store.h"
 #include "worker/task/allocate_bits.h"
 #include "worker/task/content_store.h"
 #include "worker/task/memory_plan.h"
@@ -44,14 +43,15 @@ absl::StatusOr<CalibrationTokens> LoadSequences(
   }
   if (IsTokenFile(uri)) {
     return ReadCalibrationTokens(uri, num_samples, sequence_length, config.vocab_size,
-                                 StoreOptionsOf(env));
+                                 DataOptionsOf(env, DataPurpose::kCalibration));
   }
   UQ_ASSIGN_OR_RETURN(const std::unique_ptr<TextTokenizer> tokenizer,
                       TextTokenizer::Open(model, TextSettingsOf(plan->spec)));
   const int64_t length = SequenceLength(sequence_length, config);
-  UQ_ASSIGN_OR_RETURN(PackedText packed,
-                      PackCalibrationText(sources, tokenizer.get(), num_samples, length,
-                                          config.vocab_size, StoreOptionsOf(env)));
+  UQ_ASSIGN_OR_RETURN(
+      PackedText packed,
+      PackCalibrationText(sources, tokenizer.get(), num_samples, length, config.vocab_size,
+                          DataOptionsOf(env, DataPurpose::kCalibration)));
   plan->warnings.insert(plan->warnings.end(), packed.warnings.begin(), packed.warnings.end());
   *provenance = std::move(packed.provenance);
   return CalibrationTokens{packed.num_sequences, packed.sequence_length, std::move(packed.ids), {}};
@@ -154,16 +154,17 @@ absl::Status PrepareEvaluation(const QuantizationSpec& spec, const ModelConfig& 
                                      config.max_position_embeddings, " positions"));
   }
   const int64_t max_tokens = spec.evaluation_max_windows * spec.evaluation_window;
+  const DataOptions options = DataOptionsOf(env, DataPurpose::kEvaluation);
   std::vector<int32_t> ids;
   if (IsTokenFile(spec.evaluation_uri)) {
-    UQ_ASSIGN_OR_RETURN(ids, ReadEvaluationTokens(spec.evaluation_uri, spec.evaluation_entry,
-                                                  spec.evaluation_window, max_tokens,
-                                                  config.vocab_size, StoreOptionsOf(env)));
+    UQ_ASSIGN_OR_RETURN(
+        ids, ReadEvaluationTokens(spec.evaluation_uri, spec.evaluation_entry,
+                                  spec.evaluation_window, max_tokens, config.vocab_size, options));
   } else {
     UQ_ASSIGN_OR_RETURN(
         PackedText packed,
         ReadEvaluationText(spec.evaluation_uri, model, TextSettingsOf(spec), spec.evaluation_window,
-                           max_tokens, config.vocab_size, StoreOptionsOf(env)));
+                           max_tokens, config.vocab_size, options));
     ids = std::move(packed.ids);
     plan->evaluation_text = std::move(packed.provenance);
     for (std::string& warning : packed.warnings) plan->warnings.push_back(std::move(warning));
@@ -179,8 +180,9 @@ absl::StatusOr<PrepareOutcome> RunPrepare(const QuantizationSpec& spec,
                                           const TaskEnvironment& env) {
   ReportProgress(env, "loading", 0, 1);
   UQ_RETURN_IF_ERROR(spec.Validate());
-  UQ_ASSIGN_OR_RETURN(const std::shared_ptr<ObjectStore> store,
-                      OpenObjectStoreThrough(spec.model_uri, env.model_cache, StoreOptionsOf(env)));
+  UQ_ASSIGN_OR_RETURN(
+      const std::shared_ptr<ObjectStore> store,
+      OpenDataThrough(spec.model_uri, env.model_cache, DataOptionsOf(env, DataPurpose::kModel)));
   UQ_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint,
                       Checkpoint::Open(store, /*allow_quantized=*/false));
   const ModelConfig& config = checkpoint->config();
