@@ -55,7 +55,7 @@ int Verify(const std::vector<std::string>& arguments) {
   const auto store = OpenObjectStore(AbsoluteUri(artifact));
   if (!store.ok()) return Fail(store.status(), json);
   TerminalProgress progress(STDERR_FILENO, DetectTerminal(STDERR_FILENO), SystemClock());
-  const auto report = VerifyArtifact(*store, [&progress](uint64_t done, uint64_t total) {
+  auto report = VerifyArtifact(*store, [&progress](uint64_t done, uint64_t total) {
     ProgressRow row;
     row.label = "verify";
     row.fraction = total > 0 ? static_cast<double>(done) / total : 0;
