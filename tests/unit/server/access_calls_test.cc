@@ -72,7 +72,7 @@ class AccessCallsTest : public ::testing::Test {
     }
   }
 
-  void WritePolicy(const json& more_bindings, const json& workers = json::object()) {
+  void WritePolicy(const json& more_bindings, const json& worker_rules = json::object()) {
     json bindings = {{{"principals", {"tenant/*/user/viewer"}}, {"role", "viewer"}},
                      {{"principals", {"operator/*"}}, {"role", "operator"}},
                      {{"principals", {"worker/*"}}, {"role", "worker"}}};
@@ -92,7 +92,7 @@ class AccessCallsTest : public ::testing::Test {
                 {"certificates", {{"trust_domain", "d"}}},
                 {"tokens", {issuer, operators, workers}},
                 {"bindings", bindings},
-                {"workers", workers},
+                {"workers", worker_rules},
                 {"tenants",
                  {{"a",
                    {{"max_creates_per_second", 1e6},

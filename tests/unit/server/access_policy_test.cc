@@ -168,50 +168,50 @@ TEST_F(AccessPolicyTest, APatternNeverReachesAcrossASlash) {
   EXPECT_FALSE(PrincipalMatches("operator/*", "worker/w"));
 }
 
-TEST_F(AccessPolicyTest, BadFilesAreRefusedWithTheMemberNamed){
-    const std::pair<const char*, json> cases[] =
-        {{"version", {{"version", 2}}},
-         {"version", {{"version", nullptr}}},
-         {"trust_domain", {{"certificates", {{"trust_domain", "a/b"}}}}},
-         {"names", {{"certificates", {{"names", {{"x", "nobody"}}}}}}},
-         {"unknown", {{"unknown", 1}}},
-         {"tokens[0].keys",
-          {{"tokens", {{{"issuer", "i"}, {"audience", "a"}, {"keys", "http://x"}}}}}},
-         {"audience", {{"tokens", {{{"issuer", "i"}, {"keys", "/k"}}}}}},
-         {"tokens[0].kind",
-          {{"tokens", {{{"issuer", "i"}, {"audience", "a"}, {"keys", "/k"}, {"kind", "root"}}}}}},
-         {"roles",
-          {{"tokens",
-            {{{"issuer", "i"}, {"audience", "a"}, {"keys", "/k"}, {"roles", {{"x", "worker"}}}}}}}},
-         {"bindings[0].role", {{"bindings", {{{"principals", {"user/*"}}, {"role", "root"}}}}}},
-         {"bindings[0].principals", {{"bindings", {{{"principals", {"*"}}, {"role", "user"}}}}}},
-         {"worker", {{"bindings", {{{"principals", {"user/*"}}, {"role", "worker"}}}}}},
-         {"worker", {{"bindings", {{{"principals", {"worker/*"}}, {"role", "operator"}}}}}},
-         {"bindings[0].tenants",
-          {{"bindings", {{{"principals", {"user/*"}}, {"role", "user"}, {"tenants", {"a b"}}}}}}},
-         {"tenants", {{"tenants", {{"a b", json::object()}}}}},
-         {"max_priority", {{"tenants", {{"a", {{"max_priority", "high"}}}}}}},
-         {"max_queued_jobs", {{"tenants", {{"a", {{"max_queued_jobs", 0}}}}}}},
-         {"max_creates_per_second", {{"tenants", {{"a", {{"max_creates_per_second", -1}}}}}}},
-         {"tenants.a.data", {{"tenants", {{"a", {{"data", {{"read", {"/srv"}}}}}}}}}},
-         {"tenants.a.data", {{"tenants", {{"a", {{"data", {{"output", {"file:///a/../b"}}}}}}}}}},
-         {"tenants.a.data.credentials",
-          {{"tenants", {{"a", {{"data", {{"credentials", "AKIAIOSFODNN7EXAMPLE"}}}}}}}}}},
-    {"workers", {{"workers", {{"a/b", json::object()}}}}},
-    {"workers.w.devices", {{"workers", {{"w", {{"devices", {"abacus"}}}}}}}},
-    {"workers.w.labels", {{"workers", {{"w", {{"labels", {{"zone", 1}}}}}}}}},
-    {"workers.w.max_slots", {{"workers", {{"w", {{"max_slots", -1}}}}}}},
-    {"workers.w.signing_keys[0]", {{"workers", {{"w", {{"signing_keys", {"c2hvcnQ="}}}}}}}},
-    {"write", {{"tenants", {{"a", {{"data", {{"write", json::array()}}}}}}}}},
-};
-for (const auto& [member, change] : cases) {
-  json policy = json::parse(kPolicy);
-  policy.update(change);
-  EXPECT_THAT(AccessPolicy::Parse(policy.dump()),
-              FailsWith(StatusCode::kInvalidArgument, "INVALID_POLICY", HasSubstr(member)));
-}
-EXPECT_THAT(AccessPolicy::Parse("{\"version\": 1}"),
-            FailsWith(StatusCode::kInvalidArgument, "INVALID_POLICY", HasSubstr("nobody")));
+TEST_F(AccessPolicyTest, BadFilesAreRefusedWithTheMemberNamed) {
+  const std::pair<const char*, json> cases[] = {
+      {"version", {{"version", 2}}},
+      {"version", {{"version", nullptr}}},
+      {"trust_domain", {{"certificates", {{"trust_domain", "a/b"}}}}},
+      {"names", {{"certificates", {{"names", {{"x", "nobody"}}}}}}},
+      {"unknown", {{"unknown", 1}}},
+      {"tokens[0].keys",
+       {{"tokens", {{{"issuer", "i"}, {"audience", "a"}, {"keys", "http://x"}}}}}},
+      {"audience", {{"tokens", {{{"issuer", "i"}, {"keys", "/k"}}}}}},
+      {"tokens[0].kind",
+       {{"tokens", {{{"issuer", "i"}, {"audience", "a"}, {"keys", "/k"}, {"kind", "root"}}}}}},
+      {"roles",
+       {{"tokens",
+         {{{"issuer", "i"}, {"audience", "a"}, {"keys", "/k"}, {"roles", {{"x", "worker"}}}}}}}},
+      {"bindings[0].role", {{"bindings", {{{"principals", {"user/*"}}, {"role", "root"}}}}}},
+      {"bindings[0].principals", {{"bindings", {{{"principals", {"*"}}, {"role", "user"}}}}}},
+      {"worker", {{"bindings", {{{"principals", {"user/*"}}, {"role", "worker"}}}}}},
+      {"worker", {{"bindings", {{{"principals", {"worker/*"}}, {"role", "operator"}}}}}},
+      {"bindings[0].tenants",
+       {{"bindings", {{{"principals", {"user/*"}}, {"role", "user"}, {"tenants", {"a b"}}}}}}},
+      {"tenants", {{"tenants", {{"a b", json::object()}}}}},
+      {"max_priority", {{"tenants", {{"a", {{"max_priority", "high"}}}}}}},
+      {"max_queued_jobs", {{"tenants", {{"a", {{"max_queued_jobs", 0}}}}}}},
+      {"max_creates_per_second", {{"tenants", {{"a", {{"max_creates_per_second", -1}}}}}}},
+      {"tenants.a.data", {{"tenants", {{"a", {{"data", {{"read", {"/srv"}}}}}}}}}},
+      {"tenants.a.data", {{"tenants", {{"a", {{"data", {{"output", {"file:///a/../b"}}}}}}}}}},
+      {"tenants.a.data.credentials",
+       {{"tenants", {{"a", {{"data", {{"credentials", "AKIAIOSFODNN7EXAMPLE"}}}}}}}}},
+      {"workers", {{"workers", {{"a/b", json::object()}}}}},
+      {"workers.w.devices", {{"workers", {{"w", {{"devices", {"abacus"}}}}}}}},
+      {"workers.w.labels", {{"workers", {{"w", {{"labels", {{"zone", 1}}}}}}}}},
+      {"workers.w.max_slots", {{"workers", {{"w", {{"max_slots", -1}}}}}}},
+      {"workers.w.signing_keys[0]", {{"workers", {{"w", {{"signing_keys", {"c2hvcnQ="}}}}}}}},
+      {"write", {{"tenants", {{"a", {{"data", {{"write", json::array()}}}}}}}}},
+  };
+  for (const auto& [member, change] : cases) {
+    json policy = json::parse(kPolicy);
+    policy.update(change);
+    EXPECT_THAT(AccessPolicy::Parse(policy.dump()),
+                FailsWith(StatusCode::kInvalidArgument, "INVALID_POLICY", HasSubstr(member)));
+  }
+  EXPECT_THAT(AccessPolicy::Parse("{\"version\": 1}"),
+              FailsWith(StatusCode::kInvalidArgument, "INVALID_POLICY", HasSubstr("nobody")));
 }
 
 // R11, R12: by the text, at submit.
