@@ -9,6 +9,7 @@
 #   scripts/s3-server.sh start-durable DIR [PORT]   the same with its objects in files of DIR, for:
 #   scripts/s3-server.sh crash DIR          kill -9 to all of it
 #   scripts/s3-server.sh restart DIR        up again after that, on the same data and port
+#   scripts/s3-server.sh user DIR NAME      another user of it, with keys AKNAME and SKNAME and nothing of his own yet
 #   scripts/s3-server.sh stop DIR           end the server that was started in DIR
 #   scripts/s3-server.sh fetch              only fill the cache
 #
@@ -252,8 +253,18 @@ start() {
   echo "AWS_REGION=us-east-1"
 }
 
+user() {
+  local dir lib
+  dir=$(cd "$1" && pwd)
+  [ -s "$dir/port" ] || die "no server in $dir"
+  use_packages
+  radosgw-admin -c "$dir/ceph.conf" -n client.rgw user create "--uid=$2" "--display-name=$2" \
+    "--access-key=AK$2" "--secret-key=SK$2" >>"$dir/log/setup.log" 2>&1 ||
+    die "cannot create the user; see $dir/log/setup.log"
+}
+
 usage() {
-  die "usage: s3-server.sh start DIR [PORT] | start-durable DIR [PORT] | crash DIR | restart DIR | stop DIR | fetch"
+  die "usage: s3-server.sh start DIR [PORT] | start-durable DIR [PORT] | crash DIR | restart DIR | user DIR NAME | stop DIR | fetch"
 }
 
 case "${1:-}" in
@@ -264,5 +275,6 @@ case "$1" in
   start) start memstore "$2" "${3:-}" ;;
   start-durable) start bluestore "$2" "${3:-}" ;;
   crash | restart | stop) "$1" "$2" ;;
+  user) user "$2" "${3:?a NAME}" ;;
   *) usage ;;
 esac

@@ -7,6 +7,7 @@
 #include "absl/strings/match.h"
 #include "client/cli/command_line.h"
 #include "client/cli/output.h"
+#include "common/base/core_dumps.h"
 #include "common/base/file_modes.h"
 #include "common/base/standard_output.h"
 #include "common/rpc/quiet_grpc.h"
@@ -137,6 +138,7 @@ int Run(Arguments arguments) {
 
 int main(int argc, char** argv) {
   uniquanf::QuietGrpc();
+  uniquanf::ForbidCoreDumps();                        // tokens
   uniquanf::RestrictUmask(uniquanf::kArtifactUmask);  // what `download` writes
   return uniquanf::ExitCodeAfterOutput(
       "uniquanf", uniquanf::cli::Run(uniquanf::cli::Arguments(argv + 1, argv + argc)));

@@ -17,6 +17,7 @@
 #include "absl/strings/str_cat.h"
 #include "client/include/uniquanf/client.h"
 #include "common/artifact/manifest.h"
+#include "common/artifact/signature.h"
 #include "common/base/digest.h"
 #include "common/base/ids.h"
 #include "common/base/status.h"
@@ -116,7 +117,7 @@ class Downloader {
              const DownloadOptions& options)
       : from_(std::move(from)), to_(std::move(to)), options_(options) {}
 
-  absl::Status Plan(const Manifest& manifest) {
+  absl::Status Plan(const Manifest& manifest, const std::string& manifest_sha256) {
     for (const ManifestFile& file : manifest.files) {
       UQ_ASSIGN_OR_RETURN(const ObjectInfo info, MissingIsDataLoss(from_->Stat(file.path)));
       if (info.size_bytes != file.size_bytes) {
@@ -126,7 +127,9 @@ class Downloader {
       }
       Add({file.path, file.size_bytes, file.sha256});
     }
-    for (const std::string& path : manifest.attachments) {
+    std::vector<std::string> beside = manifest.attachments;
+    beside.push_back(SignatureKey(manifest_sha256));
+    for (const std::string& path : beside) {
       const auto info = from_->Stat(path);
       // Attachments are facts of the run, written apart; the artifact is whole without them.
       if (info.status().code() == absl::StatusCode::kNotFound) continue;
@@ -223,7 +226,7 @@ absl::StatusOr<DownloadResult> DownloadArtifact(const ArtifactInfo& artifact,
   UQ_ASSIGN_OR_RETURN(auto staging, StagingDirectory::Make(target));
   UQ_ASSIGN_OR_RETURN(auto to, OpenObjectStore(staging->path().string()));
   Downloader downloader(from, to, options);
-  UQ_RETURN_IF_ERROR(downloader.Plan(manifest));
+  UQ_RETURN_IF_ERROR(downloader.Plan(manifest, Sha256Hex(manifest_json)));
   UQ_RETURN_IF_ERROR(downloader.CopyAll());
   UQ_RETURN_IF_ERROR(to->Write(kManifestKey, manifest_json));
   UQ_RETURN_IF_ERROR(staging->Place());

@@ -12,6 +12,7 @@
 #include "common/artifact/artifact_config.h"
 #include "common/artifact/artifact_reader.h"
 #include "common/artifact/finite.h"
+#include "common/artifact/signature.h"
 #include "common/base/digest.h"
 #include "common/base/status.h"
 
@@ -103,7 +104,7 @@ class Verifier {
     while (true) {
       UQ_ASSIGN_OR_RETURN(const ListResult page, store_->List(options));
       for (const ObjectInfo& object : page.objects) {
-        if (known.count(object.key) == 0) {
+        if (known.count(object.key) == 0 && !IsSignatureKey(object.key)) {
           Problem(absl::StrCat(object.key, ": not named by the manifest"));
         }
       }

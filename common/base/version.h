@@ -7,7 +7,7 @@ namespace uniquanf {
 
 inline constexpr char kSoftwareVersion[] = "0.1.0";
 // Of WorkerService; a worker of another one is refused.
-inline constexpr int kProtocolVersion = 1;
+inline constexpr int kProtocolVersion = 2;
 
 }  // namespace uniquanf
 

@@ -4,13 +4,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/openat2.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "absl/strings/match.h"
@@ -37,15 +40,19 @@ bool IsBelow(absl::string_view path, absl::string_view directory) {
                               path[directory.size()] == '/');
 }
 
-// Where the descriptor's file is, decided after it was opened, so that no link can be swapped in
-// between check and use.
-bool LiesInStore(int fd, const std::string& root) {
-  // A file that was replaced since reads as "<path> (deleted)", which is as good here; realpath
-  // would look for that name.
+// Where the descriptor's file is. One that was replaced since reads as "<path> (deleted)", which is
+// as good here; realpath would look for that name.
+std::string PathOf(int fd) {
   char buffer[PATH_MAX];
   const ssize_t length =
       readlink(absl::StrCat("/proc/self/fd/", fd).c_str(), buffer, sizeof(buffer));
-  const std::string path(buffer, length > 0 ? length : 0);
+  return std::string(buffer, length > 0 ? length : 0);
+}
+
+// Whether the descriptor's file is in the store, decided after it was opened, so that no link can
+// be swapped in between check and use.
+bool LiesInStore(int fd, const std::string& root) {
+  const std::string path = PathOf(fd);
   const std::string real_root = RealPath(root);
   if (path.empty() || real_root.empty()) return false;
   if (IsBelow(path, real_root)) return true;
@@ -87,6 +94,26 @@ absl::Status MakeRoot(const std::string& path, absl::string_view object,
   }
 }
 
+// openat2(2): resolved below `base`, whatever links and mount points there are in `path`.
+FileDescriptor OpenBeneath(int base, const std::string& path, int flags, uint64_t resolve) {
+  struct open_how how = {};
+  how.flags = static_cast<uint64_t>(flags);
+  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | resolve;
+  // EAGAIN: something was renamed while the kernel followed a "..", and it cannot tell.
+  constexpr int kMaxTries = 128;
+  for (int i = 0;; ++i) {
+    const long fd = syscall(SYS_openat2, base, path.c_str(), &how, sizeof(how));
+    if (fd >= 0 || (errno != EAGAIN && errno != EINTR) || i == kMaxTries) {
+      return FileDescriptor(static_cast<int>(fd));
+    }
+  }
+}
+
+// A mount point leads out of a directory, but not out of everything.
+uint64_t Mounts(const LocalConfinement& confinement) {
+  return confinement.directory == "/" ? 0 : RESOLVE_NO_XDEV;
+}
+
 }  // namespace
 
 int FileDescriptor::Close() {
@@ -108,6 +135,14 @@ absl::Status ErrnoToStatus(int error, absl::string_view action, absl::string_vie
     case ELOOP:
       return MakeError(absl::StatusCode::kPermissionDenied, "PERMISSION_DENIED",
                        absl::StrCat(message, "; symbolic links are not followed here"));
+    case EXDEV:
+      return MakeError(absl::StatusCode::kPermissionDenied, "DATA_NOT_ALLOWED",
+                       absl::StrCat("cannot ", action, " ", object,
+                                    ": a link or a mount point leads out of what the server's "
+                                    "policy allows; for a mount it must name a prefix of its own"));
+    case ENOSYS:
+      return FailedPrecondition("OPENAT2_MISSING",
+                                absl::StrCat(message, "; tenants' files need Linux 5.6"));
     case ENOSPC:
     case EDQUOT:
     case EFBIG:
@@ -123,41 +158,82 @@ absl::Status ErrnoToStatus(int error, absl::string_view action, absl::string_vie
   }
 }
 
-absl::StatusOr<FileDescriptor> OpenObject(const std::string& root, absl::string_view key,
-                                          absl::string_view object, int flags) {
-  const std::string path = absl::StrCat(root, "/", key);
+FileDescriptor StoreRoot::OpenConfined(absl::string_view relative, int flags) const {
+  // The directory that the policy names: the operator's, links in its own path included.
+  FileDescriptor base(
+      open(confinement_->directory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC | O_NONBLOCK));
+  if (!base.valid()) return base;
+  std::string path = below_;
+  if (!relative.empty()) absl::StrAppend(&path, path.empty() ? "" : "/", relative);
+  if (path.empty()) path = ".";
+  const uint64_t links = confinement_->follows_links ? 0 : RESOLVE_NO_SYMLINKS;
+  return OpenBeneath(base.get(), path, flags, links | Mounts(*confinement_));
+}
+
+bool StoreRoot::IsWithheld(int fd) const {
+  const std::string path = PathOf(fd);
+  return path.empty() || std::any_of(confinement_->withheld.begin(), confinement_->withheld.end(),
+                                     [&path](const std::string& directory) {
+                                       const std::string real = RealPath(directory);
+                                       return !real.empty() && IsBelow(path, real);
+                                     });
+}
+
+absl::StatusOr<FileDescriptor> StoreRoot::OpenObject(absl::string_view key,
+                                                     absl::string_view object, int flags) const {
+  const std::string path = absl::StrCat(path_, "/", key);
   // O_NONBLOCK: opening a FIFO must not hang; it does nothing to regular files.
-  FileDescriptor fd(open(path.c_str(), flags | O_CLOEXEC | O_NONBLOCK));
+  flags |= O_CLOEXEC | O_NONBLOCK;
+  FileDescriptor fd = confinement_.has_value() ? OpenConfined(key, flags)
+                                               : FileDescriptor(open(path.c_str(), flags));
   if (!fd.valid()) return ErrnoToStatus(errno, "open", object);
   struct stat info;
   if (fstat(fd.get(), &info) != 0) return ErrnoToStatus(errno, "stat", object);
   if (!S_ISREG(info.st_mode)) {
     return NotFound("OBJECT_NOT_FOUND", absl::StrCat(object, " is not a regular file"));
   }
-  if (!LiesInStore(fd.get(), root)) {
+  if (confinement_.has_value()) {
+    if (confinement_->withheld.empty() || !IsWithheld(fd.get())) return fd;
+    return ErrnoToStatus(EXDEV, "open", object);
+  }
+  if (!LiesInStore(fd.get(), path_)) {
     return MakeError(absl::StatusCode::kPermissionDenied, "PERMISSION_DENIED",
-                     absl::StrCat(object, " is a symbolic link that leads out of ", root));
+                     absl::StrCat(object, " is a symbolic link that leads out of ", path_));
   }
   return fd;
 }
 
-absl::StatusOr<FileDescriptor> OpenParentForWrite(const std::string& root, absl::string_view key,
-                                                  absl::string_view object,
-                                                  std::optional<uint32_t> directory_mode) {
+FileDescriptor StoreRoot::OpenDirectory(absl::string_view directory) const {
+  constexpr int kFlags = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
+  while (!directory.empty() && directory.back() == '/') directory.remove_suffix(1);
+  if (confinement_.has_value()) return OpenConfined(directory, kFlags);
+  return FileDescriptor(open(absl::StrCat(path_, "/", directory).c_str(), kFlags));
+}
+
+absl::StatusOr<FileDescriptor> StoreRoot::OpenParentForWrite(
+    absl::string_view key, absl::string_view object, std::optional<uint32_t> directory_mode) const {
+  const std::string& root = confinement_.has_value() ? confinement_->directory : path_;
   UQ_RETURN_IF_ERROR(MakeRoot(root, object, directory_mode));
   FileDescriptor directory(open(root.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!directory.valid()) {
     return errno == ENOTDIR ? ConflictError(object) : ErrnoToStatus(errno, "open", object);
   }
-  std::vector<std::string> segments = absl::StrSplit(key, '/');
+  std::vector<std::string> segments;
+  if (confinement_.has_value() && !below_.empty()) {
+    segments = absl::StrSplit(below_, '/');
+  }
+  for (const absl::string_view segment : absl::StrSplit(key, '/')) segments.emplace_back(segment);
   segments.pop_back();
   for (const std::string& segment : segments) {
     const bool made = mkdirat(directory.get(), segment.c_str(), 0777) == 0;
     if (!made && errno != EEXIST) {
       return ErrnoToStatus(errno, absl::StrCat("make the directory ", segment, " for"), object);
     }
-    FileDescriptor next(
-        openat(directory.get(), segment.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    constexpr int kFlags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
+    FileDescriptor next = confinement_.has_value()
+                              ? OpenBeneath(directory.get(), segment, kFlags,
+                                            RESOLVE_NO_SYMLINKS | Mounts(*confinement_))
+                              : FileDescriptor(openat(directory.get(), segment.c_str(), kFlags));
     if (!next.valid()) {
       const int error = errno;
       struct stat info;

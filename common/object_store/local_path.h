@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "common/object_store/local_store.h"
 
 namespace uniquanf::local {
 
@@ -32,6 +33,8 @@ class FileDescriptor {
   ~FileDescriptor() { Close(); }
   int get() const { return fd_; }
   bool valid() const { return fd_ >= 0; }
+  // The descriptor, which is the caller's to close from here on.
+  int Release() { return std::exchange(fd_, -1); }
   // 0, or the errno of close(2).
   int Close();
 
@@ -39,19 +42,40 @@ class FileDescriptor {
   int fd_ = -1;
 };
 
+// The store's directory, and how files below it are reached: by paths, or, confined, by openat2(2)
+// relative to the confinement's directory, so that neither links nor "/proc" nor mount points lead
+// out of it, whenever they are made.
+class StoreRoot {
+ public:
+  explicit StoreRoot(std::string path) : path_(std::move(path)) {}
+  // `below`: the store's place ("" or "a/b") under the confinement's directory.
+  StoreRoot(std::string path, LocalConfinement confinement, std::string below)
+      : path_(std::move(path)), confinement_(std::move(confinement)), below_(std::move(below)) {}
+  const std::string& path() const { return path_; }  // absolute, for messages
+
+  // Opens ROOT/key with `flags` (O_RDONLY or O_PATH) and checks that it is a regular file that lies
+  // in the store, links resolved. `object` names it in messages.
+  absl::StatusOr<FileDescriptor> OpenObject(absl::string_view key, absl::string_view object,
+                                            int flags) const;
+  // Opens the directory that holds `key`, making it and those above it, each made durable in its
+  // parent; no link is followed below the root, or, confined, below the confinement's directory.
+  // `directory_mode`: of StoreOptions.
+  absl::StatusOr<FileDescriptor> OpenParentForWrite(absl::string_view key, absl::string_view object,
+                                                    std::optional<uint32_t> directory_mode) const;
+  // Opens ROOT/directory ("": ROOT) to list it or to change its entries. Not valid: errno says why.
+  FileDescriptor OpenDirectory(absl::string_view directory) const;
+
+ private:
+  FileDescriptor OpenConfined(absl::string_view relative, int flags) const;
+  bool IsWithheld(int fd) const;
+
+  std::string path_;
+  std::optional<LocalConfinement> confinement_;
+  std::string below_;
+};
+
 // What an errno of `action` ("write", ...) on `object` means to a user of a store.
 absl::Status ErrnoToStatus(int error, absl::string_view action, absl::string_view object);
-
-// Opens ROOT/key with `flags` (O_RDONLY or O_PATH) and checks that it is a regular file that lies
-// in the store, links resolved. `object` names it in messages.
-absl::StatusOr<FileDescriptor> OpenObject(const std::string& root, absl::string_view key,
-                                          absl::string_view object, int flags);
-
-// Opens the directory that holds `key`, making it and those above it, each made durable in its
-// parent; no link is followed below the root. `directory_mode`: of StoreOptions.
-absl::StatusOr<FileDescriptor> OpenParentForWrite(const std::string& root, absl::string_view key,
-                                                  absl::string_view object,
-                                                  std::optional<uint32_t> directory_mode);
 
 // The store's directory as an absolute path, ".." as the system reads it. INVALID_URI when empty.
 absl::StatusOr<std::string> AbsoluteRoot(absl::string_view root);

@@ -19,6 +19,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "absl/synchronization/mutex.h"
 #include "common/base/crash_point.h"
 #include "common/base/digest.h"
@@ -143,14 +144,14 @@ class LocalWriter : public ObjectWriter {
 
 class LocalStore : public ObjectStore {
  public:
-  LocalStore(std::string root, std::optional<uint32_t> directory_mode)
+  LocalStore(local::StoreRoot root, std::optional<uint32_t> directory_mode)
       : root_(std::move(root)), directory_mode_(directory_mode), ids_(NewRandomIdGenerator()) {}
 
-  std::string uri() const override { return absl::StrCat("file://", root_); }
+  std::string uri() const override { return absl::StrCat("file://", root_.path()); }
 
   absl::StatusOr<ObjectInfo> Stat(absl::string_view key) override {
     UQ_RETURN_IF_ERROR(ValidateObjectKey(key));
-    UQ_ASSIGN_OR_RETURN(FileDescriptor fd, local::OpenObject(root_, key, NameOf(key), O_PATH));
+    UQ_ASSIGN_OR_RETURN(FileDescriptor fd, root_.OpenObject(key, NameOf(key), O_PATH));
     struct stat info;
     if (fstat(fd.get(), &info) != 0) return ErrnoToStatus(errno, "stat", NameOf(key));
     return ToObjectInfo(std::string(key), info);
@@ -159,14 +160,14 @@ class LocalStore : public ObjectStore {
   absl::Status ReadAt(absl::string_view key, uint64_t offset, uint64_t size_bytes,
                       char* out) override {
     UQ_RETURN_IF_ERROR(ValidateObjectKey(key));
-    UQ_ASSIGN_OR_RETURN(FileDescriptor fd, local::OpenObject(root_, key, NameOf(key), O_RDONLY));
+    UQ_ASSIGN_OR_RETURN(FileDescriptor fd, root_.OpenObject(key, NameOf(key), O_RDONLY));
     return ReadRange(fd, key, offset, size_bytes, out);
   }
 
   absl::Status ReadVersionAt(absl::string_view key, absl::string_view version, uint64_t offset,
                              uint64_t size_bytes, char* out) override {
     UQ_RETURN_IF_ERROR(ValidateObjectKey(key));
-    UQ_ASSIGN_OR_RETURN(FileDescriptor fd, local::OpenObject(root_, key, NameOf(key), O_RDONLY));
+    UQ_ASSIGN_OR_RETURN(FileDescriptor fd, root_.OpenObject(key, NameOf(key), O_RDONLY));
     const absl::Status read = ReadRange(fd, key, offset, size_bytes, out);
     struct stat info;  // after reading: a file that is written in place shows it
     if (fstat(fd.get(), &info) != 0) return ErrnoToStatus(errno, "stat", NameOf(key));
@@ -176,7 +177,7 @@ class LocalStore : public ObjectStore {
 
   absl::StatusOr<std::string> Read(absl::string_view key, uint64_t max_bytes) override {
     UQ_RETURN_IF_ERROR(ValidateObjectKey(key));
-    UQ_ASSIGN_OR_RETURN(FileDescriptor fd, local::OpenObject(root_, key, NameOf(key), O_RDONLY));
+    UQ_ASSIGN_OR_RETURN(FileDescriptor fd, root_.OpenObject(key, NameOf(key), O_RDONLY));
     struct stat info;
     if (fstat(fd.get(), &info) != 0) return ErrnoToStatus(errno, "stat", NameOf(key));
     const uint64_t size_bytes = static_cast<uint64_t>(info.st_size);
@@ -194,7 +195,7 @@ class LocalStore : public ObjectStore {
     // Another process may remove the directory while it is empty (see Delete): make it again.
     for (int attempt = 0;; ++attempt) {
       absl::StatusOr<FileDescriptor> directory =
-          local::OpenParentForWrite(root_, key, object, directory_mode_);
+          root_.OpenParentForWrite(key, object, directory_mode_);
       if (!directory.ok()) {
         if (absl::IsNotFound(directory.status()) && attempt < 10) continue;
         return directory.status();
@@ -236,21 +237,20 @@ class LocalStore : public ObjectStore {
 
   absl::Status Delete(absl::string_view key) override {
     UQ_RETURN_IF_ERROR(ValidateObjectKey(key));
-    const std::string path = absl::StrCat(root_, "/", key);
     // The directory's own resolved place decides, so that a linked directory is not reached into.
-    const size_t slash = path.rfind('/');
-    FileDescriptor directory(
-        open(path.substr(0, slash).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    const size_t slash = key.rfind('/');
+    const std::string name(slash == absl::string_view::npos ? key : key.substr(slash + 1));
+    FileDescriptor directory =
+        root_.OpenDirectory(slash == absl::string_view::npos ? "" : key.substr(0, slash));
     if (!directory.valid()) {
       if (errno == ENOENT || errno == ENOTDIR) return absl::OkStatus();
       return ErrnoToStatus(errno, "delete", NameOf(key));
     }
-    if (const absl::StatusOr<FileDescriptor> object =
-            local::OpenObject(root_, key, NameOf(key), O_PATH);
+    if (const absl::StatusOr<FileDescriptor> object = root_.OpenObject(key, NameOf(key), O_PATH);
         !object.ok() && absl::IsPermissionDenied(object.status())) {
       return object.status();
     }
-    if (unlinkat(directory.get(), path.c_str() + slash + 1, 0) != 0) {
+    if (unlinkat(directory.get(), name.c_str(), 0) != 0) {
       if (errno == ENOENT || errno == EISDIR) return absl::OkStatus();
       return ErrnoToStatus(errno, "delete", NameOf(key));
     }
@@ -309,7 +309,12 @@ class LocalStore : public ObjectStore {
   void RemoveEmptyParents(absl::string_view key) {
     for (size_t slash = key.rfind('/'); slash != absl::string_view::npos;
          slash = key.substr(0, slash).rfind('/')) {
-      if (rmdir(absl::StrCat(root_, "/", key.substr(0, slash)).c_str()) != 0) return;
+      const absl::string_view directory = key.substr(0, slash);
+      const size_t above = directory.rfind('/');
+      const bool is_top = above == absl::string_view::npos;
+      const FileDescriptor parent = root_.OpenDirectory(is_top ? "" : directory.substr(0, above));
+      const std::string name(is_top ? directory : directory.substr(above + 1));
+      if (!parent.valid() || unlinkat(parent.get(), name.c_str(), AT_REMOVEDIR) != 0) return;
     }
   }
 
@@ -342,12 +347,13 @@ class LocalStore : public ObjectStore {
   // The entries of ROOT/directory; directories end in '/', which sorts them where their keys sort.
   absl::StatusOr<std::set<std::string>> ReadDirectory(const std::string& directory) {
     std::set<std::string> names;
-    const std::string path = absl::StrCat(root_, "/", directory);
-    DIR* const stream = opendir(path.c_str());
+    FileDescriptor fd = root_.OpenDirectory(directory);
+    DIR* const stream = fd.valid() ? fdopendir(fd.get()) : nullptr;
     if (stream == nullptr) {
       if (errno == ENOENT || errno == ENOTDIR) return names;
       return ErrnoToStatus(errno, "list", absl::StrCat(uri(), "/", directory));
     }
+    fd.Release();  // the stream's own now
     while (const dirent* entry = readdir(stream)) {
       const std::string name = entry->d_name;
       if (name == "." || name == ".." || absl::StartsWith(name, kTemporaryPrefix)) continue;
@@ -359,7 +365,7 @@ class LocalStore : public ObjectStore {
     return names;
   }
 
-  const std::string root_;
+  const local::StoreRoot root_;
   const std::optional<uint32_t> directory_mode_;
   const std::unique_ptr<IdGenerator> ids_;
   absl::Mutex mutex_;
@@ -371,7 +377,23 @@ class LocalStore : public ObjectStore {
 absl::StatusOr<std::shared_ptr<ObjectStore>> OpenLocalStore(
     absl::string_view root, std::optional<uint32_t> directory_mode) {
   UQ_ASSIGN_OR_RETURN(std::string path, local::AbsoluteRoot(root));
-  return std::make_shared<LocalStore>(std::move(path), directory_mode);
+  return std::make_shared<LocalStore>(local::StoreRoot(std::move(path)), directory_mode);
+}
+
+absl::StatusOr<std::shared_ptr<ObjectStore>> OpenConfinedLocalStore(
+    absl::string_view root, LocalConfinement confinement, std::optional<uint32_t> directory_mode) {
+  UQ_ASSIGN_OR_RETURN(std::string path, local::AbsoluteRoot(root));
+  UQ_ASSIGN_OR_RETURN(confinement.directory, local::AbsoluteRoot(confinement.directory));
+  absl::string_view below = path;
+  if (!absl::ConsumePrefix(&below, confinement.directory) ||
+      (!below.empty() && below[0] != '/' && confinement.directory != "/")) {
+    return MakeError(absl::StatusCode::kPermissionDenied, "DATA_NOT_ALLOWED",
+                     absl::StrCat("file://", path, " does not lie where it may"));
+  }
+  absl::ConsumePrefix(&below, "/");
+  return std::make_shared<LocalStore>(
+      local::StoreRoot(std::move(path), std::move(confinement), std::string(below)),
+      directory_mode);
 }
 
 }  // namespace uniquanf

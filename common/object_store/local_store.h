@@ -10,6 +10,7 @@
 // Symbolic links: a key may lead through links to a regular file inside ROOT, or, as in the
 // Hugging Face cache ("snapshots/<revision>/" linking to "../../blobs/"), to the cache's blobs;
 // links to anywhere else are PERMISSION_DENIED, and writes never go through a link below ROOT.
+// A confined store (OpenConfinedLocalStore) follows links to what lies in its confinement instead.
 // Limits of a file system: segments of at most 255 bytes (INVALID_OBJECT_KEY), and an object can
 // not lie below another one ("a" and "a/b": kFailedPrecondition, OBJECT_KEY_CONFLICT).
 // Deleting the last object of a directory removes the directory.
@@ -22,6 +23,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -35,6 +37,19 @@ namespace uniquanf {
 // `directory_mode`: of StoreOptions.
 absl::StatusOr<std::shared_ptr<ObjectStore>> OpenLocalStore(
     absl::string_view root, std::optional<uint32_t> directory_mode = std::nullopt);
+
+// Where a store lies that nothing leads out of.
+struct LocalConfinement {
+  std::string directory;              // the path to it is trusted
+  bool follows_links = true;          // for reading, to what lies in `directory` as well
+  std::vector<std::string> withheld;  // directories in it from which nothing is read
+};
+// The same, of a store at or below the confinement's directory, which nothing leads out of: no
+// link, no "/proc/PID/root", no mount point (unless it is "/", outside of which nothing is),
+// whenever they are made. What would is PERMISSION_DENIED (DATA_NOT_ALLOWED).
+absl::StatusOr<std::shared_ptr<ObjectStore>> OpenConfinedLocalStore(
+    absl::string_view root, LocalConfinement confinement,
+    std::optional<uint32_t> directory_mode = std::nullopt);
 
 // Removes the temporary files below `root` that no living writer holds and that were not modified
 // for `min_age`; returns how many. A missing root is fine.

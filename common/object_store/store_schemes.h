@@ -15,6 +15,9 @@
 
 namespace uniquanf {
 
+class DataAccess;  // common/object_store/data_access.h
+struct DataGrant;
+
 struct StoreScheme {
   const char* prefix;  // "s3://"
   const char* root;    // what every URI with a place in it begins with: "file:///", "s3://"
@@ -23,6 +26,12 @@ struct StoreScheme {
   // `uri` begins with `root`.
   absl::StatusOr<std::shared_ptr<ObjectStore>> (*open)(absl::string_view uri,
                                                        const StoreOptions& options);
+  // The same through `grant` of `access`; the uri is under it, or is the directory of the one file
+  // that it is.
+  absl::StatusOr<std::shared_ptr<ObjectStore>> (*open_granted)(absl::string_view uri,
+                                                               const StoreOptions& options,
+                                                               const DataGrant& grant,
+                                                               const DataAccess& access);
   // What RemoveUnfinishedWrites promises.
   absl::StatusOr<int> (*sweep_unfinished)(absl::string_view uri, absl::Duration min_age);
 };

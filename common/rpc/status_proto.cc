@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "common/base/redact.h"
 #include "common/base/status.h"
 #include "common/base/utf8.h"
 #include "common/base/violations.h"
@@ -23,7 +24,7 @@ google::rpc::BadRequest BadRequestOf(const std::vector<FieldViolation>& violatio
   size_t bytes = 0;
   for (size_t i = 0; i < violations.size(); ++i) {
     const std::string field = ShortText(violations[i].field, 200);
-    const std::string description = ShortText(violations[i].description, 500);
+    const std::string description = ShortText(RedactCredentials(violations[i].description), 500);
     bytes += field.size() + description.size();
     auto* violation = bad_request.add_field_violations();
     if (bytes > kMaxViolationBytes) {
@@ -44,7 +45,7 @@ grpc::Status ToGrpcStatus(const absl::Status& status) {
   const auto code = static_cast<grpc::StatusCode>(status.raw_code() >= 1 && status.raw_code() <= 16
                                                       ? status.raw_code()
                                                       : grpc::StatusCode::UNKNOWN);
-  const std::string message = ShortText(status.message());
+  const std::string message = ShortText(RedactCredentials(status.message()));
   const std::string reason = ErrorReason(status);
   if (reason.empty()) return grpc::Status(code, message);
   google::rpc::ErrorInfo info;

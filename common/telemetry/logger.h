@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "common/base/clock.h"
+#include "common/base/redact.h"
 
 namespace uniquanf {
 
@@ -71,9 +72,6 @@ class Logger {
   const LogFormat format_;
   const LogLevel min_level_;
 };
-
-// `text` with credentials within URIs replaced by "***".
-std::string RedactCredentials(absl::string_view text);
 
 }  // namespace uniquanf
 

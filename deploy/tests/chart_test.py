@@ -101,7 +101,13 @@ class FailoverTest(unittest.TestCase):
         service = find(objects, "Service", "u-server-headless")["spec"]
         self.assertEqual(service["clusterIP"], "None")
         self.assertTrue(service["publishNotReadyAddresses"])
-        self.assertIn("--server=u-server-headless:50051", pool_args(objects))
+        self.assertIn("--server=u-workers:50052", pool_args(objects))
+        workers = find(objects, "Service", "u-workers")["spec"]
+        self.assertEqual((workers["clusterIP"], workers["publishNotReadyAddresses"]), ("None", True))
+        self.assertIn("--worker-listen=0.0.0.0:50052", container(objects, "Deployment", SERVER)["args"])
+        open_to_all = render(*FLEET, *sets("access.allowAnonymous=true", "certManager.enabled=false"))
+        self.assertIn("--server=u-server-headless:50051", pool_args(open_to_all))
+        self.assertNotIn("u-workers", [o["metadata"]["name"] for o in open_to_all])
         stateful = find(render(), "StatefulSet")["spec"]
         self.assertEqual(stateful["serviceName"], "u-server-headless")
 
@@ -329,6 +335,9 @@ class OperationTest(unittest.TestCase):
         objects = render()
         rule = find(objects, "NetworkPolicy", "u-server")["spec"]["ingress"][0]
         self.assertEqual((rule["ports"], rule["from"]), ([{"port": "grpc"}], [{"podSelector": {}}]))
+        rule = find(objects, "NetworkPolicy", "u-server")["spec"]["ingress"][1]
+        self.assertEqual(rule["ports"], [{"port": "workers"}])
+        self.assertEqual([f["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for f in rule["from"]], ["worker"])
         worker = find(objects, "NetworkPolicy", "u-worker")["spec"]
         self.assertEqual([r["ports"] for r in worker["ingress"]], [[{"port": "metrics"}]])
         objects = render(*cases.CASES["LoadBalancer with mutual tls"])

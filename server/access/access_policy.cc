@@ -20,7 +20,7 @@ namespace {
 
 constexpr absl::Duration kLeeway = absl::Seconds(60);
 constexpr size_t kMaxTenantsOfToken = 64;
-constexpr char kOtherTenants[] = "*";
+constexpr char kOthers[] = "*";
 
 absl::Status Unknown(absl::string_view reason, absl::string_view message) {
   return MakeError(absl::StatusCode::kUnauthenticated, reason, message);
@@ -216,8 +216,16 @@ const TenantRules& AccessPolicy::RulesOf(const std::string& tenant) const {
   static const TenantRules& none = *new TenantRules();
   const auto it = tenants_.find(tenant);
   if (it != tenants_.end()) return it->second;
-  const auto others = tenants_.find(kOtherTenants);
+  const auto others = tenants_.find(kOthers);
   return others == tenants_.end() ? none : others->second;
+}
+
+const WorkerRules& AccessPolicy::RulesOfWorker(absl::string_view identity) const {
+  static const WorkerRules& none = *new WorkerRules();
+  const auto it = workers_.find(std::string(absl::StripPrefix(identity, "worker/")));
+  if (it != workers_.end()) return it->second;
+  const auto others = workers_.find(kOthers);
+  return others == workers_.end() ? none : others->second;
 }
 
 }  // namespace uniquanf::server

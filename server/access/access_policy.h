@@ -7,13 +7,16 @@
 #define UNIQUANF_SERVER_ACCESS_ACCESS_POLICY_H_
 
 #include <array>
+#include <cstdint>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "common/base/signing_key.h"
 #include "server/access/data_uri.h"
 #include "server/access/jwt.h"
 #include "server/access/principal.h"
@@ -47,10 +50,22 @@ struct TenantRules {
   int max_tasks_per_job = 20'000;
   double max_creates_per_second = 50;
   // URI prefixes by DataPurpose; none: its own place alone.
-  std::array<std::vector<std::string>, kNumDataPurposes> data;
+  std::array<std::vector<std::string>, kNumDataPurposes> data = {};
+  std::string credentials;  // a reference (common/object_store/data_access.h), for remote prefixes
   const std::vector<std::string>& DataOf(DataPurpose purpose) const {
     return data[static_cast<size_t>(purpose)];
   }
+};
+
+// What processes under a worker's identity may be, whatever they say.
+struct WorkerRules {
+  std::set<std::string> devices;  // none: any
+  // The labels that it has, in place of those that it says.
+  std::optional<std::map<std::string, std::string>> labels;
+  int64_t max_memory_bytes = 0;  // 0: as it says
+  int max_slots = 0;             // tasks at once; 0: as it says
+  // With which it signs results; none: it need not.
+  std::vector<VerifyingKey> signing_keys;
 };
 
 class AccessPolicy {
@@ -76,6 +91,8 @@ class AccessPolicy {
   bool Believes(const Identity& identity) const;
   // What is said of it, or of those of whom nothing is said ("*").
   const TenantRules& RulesOf(const std::string& tenant) const;
+  // The same of the worker of this identity, "worker/W".
+  const WorkerRules& RulesOfWorker(absl::string_view identity) const;
 
  private:
   struct Binding {
@@ -89,6 +106,7 @@ class AccessPolicy {
   absl::Status ReadIssuer(const nlohmann::json& value, const std::string& path);
   absl::Status ReadBinding(const nlohmann::json& value, const std::string& path);
   absl::Status ReadTenant(const nlohmann::json& value, const std::string& name);
+  absl::Status ReadWorker(const nlohmann::json& value, const std::string& name);
 
   std::string trust_domain_;
   std::map<std::string, std::string> names_;  // DNS name or common name -> principal
@@ -96,6 +114,7 @@ class AccessPolicy {
   std::vector<TokenIssuer> issuers_;
   std::vector<Binding> bindings_;
   std::map<std::string, TenantRules> tenants_;
+  std::map<std::string, WorkerRules> workers_;  // by W
 };
 
 // A binding's pattern: '*' and '?' inside of a segment, never across a '/'.

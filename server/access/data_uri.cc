@@ -1,60 +1,39 @@
 #include "server/access/data_uri.h"
 
 #include <algorithm>
+#include <iterator>
+#include <map>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
-#include "absl/strings/strip.h"
 #include "common/base/status.h"
-#include "common/object_store/store_schemes.h"
 
 namespace uniquanf::server {
-namespace {
 
-constexpr absl::string_view kPurposes[] = {"model", "calibration", "evaluation", "output"};
-
-absl::Status Malformed(absl::string_view why) { return InvalidInput("INVALID_SPEC", why); }
-
-}  // namespace
-
-std::string DataPurposeName(DataPurpose purpose) {
-  return std::string(kPurposes[static_cast<size_t>(purpose)]);
-}
-
-absl::Status CheckDataUri(absl::string_view uri) {
-  if (!IsCompleteStoreUri(uri)) return Malformed(absl::StrCat("is not ", StoreUriForms()));
-  absl::string_view path = uri.substr(uri.find("://") + 3);
-  absl::ConsumeSuffix(&path, "/");
-  // file:///a: the path begins with a slash, which no empty segment goes before.
-  absl::ConsumePrefix(&path, "/");
-  if (path.empty()) return absl::OkStatus();
-  for (const absl::string_view segment : absl::StrSplit(path, '/')) {
-    if (segment.empty() || segment == "." || segment == "..") {
-      return Malformed("has an empty segment, \".\" or \"..\"; say where it leads");
+std::vector<DataGrant> GrantsOf(const DataRules& rules,
+                                const std::array<std::vector<std::string>, kNumDataPurposes>& data,
+                                const std::string& credentials) {
+  std::vector<DataGrant> grants = {
+      {rules.own, {std::begin(kDataPurposes), std::end(kDataPurposes)}, ""}};
+  std::map<std::string, size_t> grant_of;  // index, by prefix
+  for (const DataPurpose purpose : kDataPurposes) {
+    for (const std::string& prefix : data[static_cast<size_t>(purpose)]) {
+      const auto [it, added] = grant_of.emplace(prefix, grants.size());
+      if (added) {
+        grants.push_back({prefix, {}, absl::StartsWith(prefix, "file://") ? "" : credentials});
+      }
+      grants[it->second].purposes.push_back(purpose);
     }
   }
-  const bool sound = std::all_of(uri.begin(), uri.end(), [](char c) {
-    return c != '%' && c != '\\' && c != '?' && c != '#' && !absl::ascii_iscntrl(c);
-  });
-  if (!sound) return Malformed("has one of %, \\, ? and #, or a control character");
-  return absl::OkStatus();
-}
-
-bool LiesBelow(absl::string_view uri, absl::string_view prefix) {
-  absl::ConsumeSuffix(&uri, "/");
-  absl::ConsumeSuffix(&prefix, "/");
-  if (!absl::ConsumePrefix(&uri, prefix)) return false;
-  return uri.empty() || uri[0] == '/' || absl::EndsWith(prefix, "/");  // "file:///"
+  return grants;
 }
 
 absl::Status CheckDataAllowed(const DataRules& rules, const std::vector<std::string>& prefixes,
                               DataPurpose purpose, const std::string& tenant,
-                              const std::string& uri) {
-  const std::string field = absl::StrCat("spec.", DataPurposeName(purpose), "_uri \"",
-                                         absl::CHexEscape(uri.substr(0, 200)), "\"");
+                              const std::string& member, const std::string& uri) {
+  const std::string field =
+      absl::StrCat("spec.", member, " \"", absl::CHexEscape(uri.substr(0, 200)), "\"");
   UQ_RETURN_IF_ERROR(Annotate(CheckDataUri(uri), field));
   const auto below = [&](const std::string& prefix) { return LiesBelow(uri, prefix); };
   const bool is_output = purpose == DataPurpose::kOutput;

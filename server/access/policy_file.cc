@@ -15,7 +15,7 @@ namespace uniquanf::server {
 namespace {
 
 constexpr char kReason[] = "INVALID_POLICY";
-constexpr char kAllTenants[] = "*", kOwnTenants[] = "@own";
+constexpr char kAllTenants[] = "*", kOwnTenants[] = "@own", kOtherWorkers[] = "*";
 
 absl::Status Invalid(absl::string_view message) { return InvalidInput(kReason, message); }
 
@@ -42,6 +42,14 @@ absl::Status ReadData(const nlohmann::json& value, const std::string& path, Tena
     for (const std::string& prefix : prefixes) {
       const absl::Status form = CheckDataUri(prefix);
       if (!form.ok()) reader.Fail(absl::StrCat(path, ": \"", prefix, "\" ", form.message()));
+    }
+  }
+  reader.Read("credentials", JsonObjectReader::kOptional, &rules->credentials);
+  if (!rules->credentials.empty()) {
+    const absl::Status form = CheckCredentialsReference(rules->credentials);
+    if (!form.ok()) {
+      // What is written here by mistake may be a secret.
+      reader.Fail(absl::StrCat(reader.PathOf("credentials"), " ", form.message()));
     }
   }
   return reader.Finish();
@@ -74,6 +82,11 @@ absl::StatusOr<AccessPolicy> AccessPolicy::Parse(absl::string_view text) {
   if (const auto* tenants = reader.ReadObject("tenants", JsonObjectReader::kOptional)) {
     for (const auto& [name, value] : tenants->items()) {
       UQ_RETURN_IF_ERROR(policy.ReadTenant(value, name));
+    }
+  }
+  if (const auto* workers = reader.ReadObject("workers", JsonObjectReader::kOptional)) {
+    for (const auto& [name, value] : workers->items()) {
+      UQ_RETURN_IF_ERROR(policy.ReadWorker(value, name));
     }
   }
   UQ_RETURN_IF_ERROR(reader.Finish());
@@ -224,6 +237,51 @@ absl::Status AccessPolicy::ReadTenant(const nlohmann::json& value, const std::st
     UQ_RETURN_IF_ERROR(ReadData(*data, reader.PathOf("data"), &rules));
   }
   tenants_[name] = std::move(rules);
+  return reader.Finish();
+}
+
+absl::Status AccessPolicy::ReadWorker(const nlohmann::json& value, const std::string& name) {
+  if (name != kOtherWorkers && !IdentityFromName(absl::StrCat("worker/", name)).ok()) {
+    return Invalid(absl::StrCat("workers: \"", name,
+                                "\" is neither the W of an identity worker/W nor * (the others)"));
+  }
+  JsonObjectReader reader(value, absl::StrCat("workers.", name), kReason);
+  WorkerRules rules;
+  std::vector<std::string> devices, keys;
+  reader.Read("devices", JsonObjectReader::kOptional, &devices);
+  for (const std::string& device : devices) {
+    if (device != "cpu" && device != "cuda") {
+      reader.Fail(absl::StrCat(reader.PathOf("devices"), ": \"", device, "\" is not cpu or cuda"));
+    }
+    rules.devices.insert(device);
+  }
+  if (const auto* labels = reader.ReadObject("labels", JsonObjectReader::kOptional)) {
+    rules.labels.emplace();
+    for (const auto& [label, text] : labels->items()) {
+      if (!text.is_string()) {
+        reader.Fail(absl::StrCat(reader.PathOf("labels"), "[\"", label, "\"] is no string"));
+        continue;
+      }
+      (*rules.labels)[label] = text.get<std::string>();
+    }
+  }
+  reader.Read("max_memory_bytes", JsonObjectReader::kOptional, &rules.max_memory_bytes);
+  reader.Read("max_slots", JsonObjectReader::kOptional, &rules.max_slots);
+  if (rules.max_memory_bytes < 0) {
+    reader.Fail(absl::StrCat(reader.PathOf("max_memory_bytes"), " is negative"));
+  }
+  if (rules.max_slots < 0) reader.Fail(absl::StrCat(reader.PathOf("max_slots"), " is negative"));
+  reader.Read("signing_keys", JsonObjectReader::kOptional, &keys);
+  for (size_t i = 0; i < keys.size(); ++i) {
+    absl::StatusOr<VerifyingKey> key = VerifyingKey::FromBase64(keys[i]);
+    if (key.ok()) {
+      rules.signing_keys.push_back(*std::move(key));
+    } else {
+      reader.Fail(
+          absl::StrCat(reader.PathOf("signing_keys"), "[", i, "]: ", key.status().message()));
+    }
+  }
+  workers_[name] = std::move(rules);
   return reader.Finish();
 }
 

@@ -51,6 +51,7 @@ struct LeaseDirective {
 };
 struct Assignment {
   std::string lease_id;
+  std::string lease_token;  // kLeaseTokenBytes: for this worker alone
   int32_t attempt = 0;
   std::string job;  // {job}
   std::string tenant;

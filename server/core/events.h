@@ -64,8 +64,9 @@ struct LeaseReport {
   enum class Kind { kRunning, kSucceeded, kFailed, kReleased };
   std::string lease_id;
   int32_t attempt = 0;
-  std::string job;   // {job}
-  std::string task;  // {task}
+  std::string job;           // {job}
+  std::string task;          // {task}
+  std::string token_sha256;  // of the token that it says, as Task::lease_token_sha256; "": none
   Kind kind = Kind::kRunning;
   TaskProgress progress;                          // kRunning
   std::vector<std::pair<int64_t, float>> losses;  // kRunning: (step, loss)

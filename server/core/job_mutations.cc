@@ -309,6 +309,7 @@ void Mutation::EraseJob(JobEntry* entry) {
   edits_.progress.erase(edits_.progress.lower_bound({job.seq, 0}),
                         edits_.progress.lower_bound({job.seq + 1, 0}));
   edits_.deleted_jobs.insert(job.seq);
+  TickChecks();
   AddGarbage(job.uid);
 }
 

@@ -68,6 +68,23 @@ class Mutation {
   // Whether `session` may run it as far as health is concerned.
   bool MayRun(const Job& job, const Task& task, const Session& session) const;
 
+  // Spot checks (spot_checks.cc).
+  // The task has just succeeded on `maker`: whether that is to be checked.
+  void MaybeCheck(const JobEntry& entry, int32_t index, const Session& maker);
+  // Gives `session` a check that waits; false: there is none for it.
+  bool LeaseCheck(Session* session);
+  void ReportOnCheck(Session* session, const LeaseReport& report);
+  // `result_sha256` "": it came to nothing.
+  void EndCheck(uint64_t id, const std::string& result_sha256);
+  void ReturnCheck(SpotCheck* check);
+  void TickChecks();
+  // Has a session give up a check when there is a task for it and no other place.
+  void YieldChecks(Session* session);
+  void MatchChecks();
+  int ChecksOf(uint64_t job) const;
+  // How long `task`, whose inputs are there, waits for checks of its job.
+  absl::Duration WaitForChecks(const JobEntry& entry, Task* task) const;
+
   // Workers (synchronize.cc).
   Outcome Synchronize(const SynchronizeEvent& event);
   void Unpark(const std::string& session);
@@ -133,6 +150,7 @@ class Mutation {
   Edits& edits_;
   std::set<uint64_t> matchable_;  // jobs with tasks that became leasable
   bool rematch_all_ = false;
+  bool match_checks_ = false;
 };
 
 // Adds what `job` in its present state means to its tenant's counters; `sign` is 1 or −1.

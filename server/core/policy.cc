@@ -29,12 +29,13 @@ RetryDecision Bounded(int count, int limit, absl::Duration delay, FailureClass f
 
 // The first requirement that a worker does not meet.
 struct Lack {
-  enum class Kind { kNone, kDevice, kLabel, kMemory, kMoreMemory };
+  enum class Kind { kNone, kTenant, kDevice, kLabel, kMemory, kMoreMemory };
   Kind kind = Kind::kNone;
   std::string label, value;  // kLabel
 };
 
 Lack FirstLack(const Job& job, const Task& task, const WorkerCapabilities& capabilities) {
+  if (!capabilities.tenants.Has(job.tenant)) return {Lack::Kind::kTenant, "", ""};
   if (!job.device.empty() && job.device != capabilities.device)
     return {Lack::Kind::kDevice, "", ""};
   for (auto& [label, value] : RequiredLabels(job)) {
@@ -121,6 +122,8 @@ std::string Mismatch(const Job& job, const Task& task, const WorkerCapabilities&
   switch (lack.kind) {
     case Lack::Kind::kNone:
       break;
+    case Lack::Kind::kTenant:
+      return absl::StrCat("the right to work for tenant ", job.tenant);
     case Lack::Kind::kDevice:
       return absl::StrCat("device ", job.device);
     case Lack::Kind::kLabel:

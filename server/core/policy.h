@@ -37,6 +37,10 @@ struct Policy {
   absl::Duration stall_timeout = absl::Minutes(30);
   // Of jobs that say nothing about it. Zero: they are kept.
   absl::Duration default_time_to_live = absl::ZeroDuration();
+  // One in so many layers runs again on another worker of the same kind; 0: none does.
+  int spot_check_one_in = 0;
+  // How long finalize waits for checks of its job that have not ended.
+  absl::Duration spot_check_wait = absl::ZeroDuration();
   int max_layers = 10000;
   int max_tasks_per_job = 20000;
   // Changes to more tasks of a job than this are made in several transactions.

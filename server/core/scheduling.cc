@@ -155,6 +155,7 @@ void Mutation::MatchParked() {
     }
   }
   for (const std::string& id : assigned) Wake(id);
+  MatchChecks();
 }
 
 }  // namespace uniquanf::server

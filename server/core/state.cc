@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/secret.h"
 #include "common/base/status.h"
 #include "server/core/mutations.h"
 
@@ -38,6 +39,10 @@ absl::Status CheckStoredTasks(const JobEntry& entry) {
 }
 
 }  // namespace
+
+std::string LeaseToken(const State& state, const std::string& lease_id) {
+  return HmacSha256(state.token_key, lease_id).substr(0, kLeaseTokenBytes);
+}
 
 absl::Status AmbiguousJobName(absl::string_view id) {
   return InvalidInput("AMBIGUOUS_NAME",

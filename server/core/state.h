@@ -71,6 +71,21 @@ inline bool IsChoosy(const Task& task) {
   return task.exceeded_memory_bytes > 0 || !task.environment_sessions.empty();
 }
 
+// A layer's result that another worker is to make again (spot_checks.cc). Ephemeral.
+struct SpotCheck {
+  uint64_t id = 0;
+  TaskRef task;
+  std::string result_sha256;  // what `worker` has reported
+  std::string worker;
+  std::string device, device_description;  // of it: results depend on them
+  // The lease; `session` "": it waits for a worker.
+  std::string session, checker, lease_id, token_sha256;
+  int32_t attempt = 0;
+  int32_t num_leases = 0;
+  absl::Duration lease_expiry;  // monotonic
+  bool stop = false;            // its place is wanted for a task
+};
+
 // One process of a worker. Ephemeral: a restarted server learns of it at its next call.
 struct Session {
   std::string id;
@@ -88,7 +103,9 @@ struct Session {
   std::vector<CachedActivations> cached;
   std::vector<LeaseReport> reported;  // of the last call: lease id, attempt, job and task only
   std::set<TaskRef> leases;
-  bool parked = false;  // its reply is held
+  std::set<uint64_t> checks;           // spot checks that it runs
+  std::set<std::string> ended_checks;  // leases of those that its last call ended
+  bool parked = false;                 // its reply is held
   absl::Duration first_seen;
   int64_t first_sequence = 0;  // 1: the server has known this process from its start
   absl::Duration last_seen;
@@ -147,6 +164,8 @@ struct State {
   Policy policy;
   uint64_t epoch = 0;         // grows with every start on a store
   uint64_t random_state = 1;  // jitter
+  // What lease tokens are made of: random, of this process alone, never stored.
+  std::string token_key;
   bool leasing = true;
   uint64_t next_seq = 1;
 
@@ -167,6 +186,8 @@ struct State {
   int64_t num_quarantined = 0;    // sessions
   std::set<uint64_t> unfinished;  // jobs that are swept or expanded
   WallClock clock;
+  std::map<uint64_t, SpotCheck> checks;  // by id
+  uint64_t num_checks_made = 0;
   std::set<Timer> timers;
   std::set<JobTimer> job_timers;
   std::array<int64_t, kNumJobStates + 1> num_jobs{};
@@ -186,12 +207,28 @@ struct State {
   const Task* FindTask(const TaskRef& ref) const;
 };
 
+// The token of the lease with this id: who does not know the state's key cannot tell it from random
+// bytes.
+inline constexpr size_t kLeaseTokenBytes = 16;
+std::string LeaseToken(const State& state, const std::string& lease_id);
+
 // kInvalidArgument (AMBIGUOUS_NAME): several tenants' jobs that a caller reaches have this id.
 absl::Status AmbiguousJobName(absl::string_view id);
 
 // How long, at the last tick, the task has been ready that waits for the longest of those that a
 // worker may be given: jobs that are paused do not count. Zero when none waits.
 absl::Duration LongestWait(const State& state);
+
+// The check of `session` that `report` is on and whose token it says; null: none.
+const SpotCheck* FindCheck(const State& state, const Session& session, const LeaseReport& report);
+
+enum class CheckVerdict { kSame, kDifferent, kAbandoned };
+struct CheckResult {
+  CheckVerdict verdict = CheckVerdict::kAbandoned;
+  TaskRef task;
+  std::string worker, checker;
+  std::string result_sha256, checked_sha256;
+};
 
 // What one or more events changed. Keys only: the values are read from the state when they are
 // written, once for a whole batch.
@@ -219,6 +256,7 @@ struct Edits {
   std::vector<std::string> quarantined;   // sessions
   std::vector<std::string> shared_names;  // workers
   std::vector<TaskRef> results_lost;      // tasks that run again
+  std::vector<CheckResult> checks;        // that ended; also for metrics
 
   bool durable() const {
     return !jobs.empty() || !tasks.empty() || !deleted_jobs.empty() || !drains.empty() ||

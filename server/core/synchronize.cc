@@ -1,6 +1,9 @@
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/digest.h"
+#include "common/base/secret.h"
 #include "common/base/status.h"
 #include "server/core/mutations.h"
 #include "server/core/progress.h"
@@ -13,7 +16,8 @@ constexpr int64_t kMaxSequenceStep = int64_t{1} << 20;
 // An estimate looks at all tasks of the job.
 constexpr absl::Duration kEstimatePeriod = absl::Milliseconds(500);
 
-// The task of the lease that `report` is about, when that is still its task's latest lease.
+// The task of the lease that `report` is about, when that is still its task's latest lease and the
+// report says its token.
 const Task* LatestLease(const State& state, const std::string& session, const LeaseReport& report,
                         TaskRef* ref) {
   for (const uint64_t seq : state.job_of_id.Find(report.job)) {
@@ -22,7 +26,7 @@ const Task* LatestLease(const State& state, const std::string& session, const Le
     if (it == entry.task_of_id.end()) continue;
     const Task& task = entry.tasks[it->second];
     if (task.lease_id != report.lease_id || task.attempt != report.attempt ||
-        task.session != session) {
+        task.session != session || !SameSecret(task.lease_token_sha256, report.token_sha256)) {
       continue;
     }
     *ref = {seq, it->second};
@@ -32,6 +36,13 @@ const Task* LatestLease(const State& state, const std::string& session, const Le
 }
 
 LeaseAction ActionFor(const State& state, const std::string& session, const LeaseReport& report) {
+  const auto known = state.sessions.find(session);
+  if (known != state.sessions.end()) {
+    if (known->second.ended_checks.contains(report.lease_id)) return LeaseAction::kAcknowledged;
+    if (const SpotCheck* check = FindCheck(state, known->second, report); check != nullptr) {
+      return check->stop ? LeaseAction::kStop : LeaseAction::kContinue;
+    }
+  }
   TaskRef ref;
   const Task* task = LatestLease(state, session, report, &ref);
   if (task == nullptr || task->lease == LeaseStatus::kRevoked) return LeaseAction::kLost;
@@ -40,9 +51,9 @@ LeaseAction ActionFor(const State& state, const std::string& session, const Leas
                                                                    : LeaseAction::kContinue;
 }
 
-bool IsReported(const Session& session, const Task& task) {
+bool IsReported(const Session& session, const std::string& lease_id) {
   return std::any_of(session.reported.begin(), session.reported.end(),
-                     [&](const LeaseReport& r) { return r.lease_id == task.lease_id; });
+                     [&](const LeaseReport& r) { return r.lease_id == lease_id; });
 }
 
 // Sent again often enough: the lease is left to run out. Its assignment must not be sent any more,
@@ -51,9 +62,10 @@ bool IsWithheld(const Policy& policy, const Task& task) {
   return task.num_resends > policy.max_resends;
 }
 
-Assignment MakeAssignment(const JobEntry& entry, const Task& task) {
+Assignment MakeAssignment(const State& state, const JobEntry& entry, const Task& task) {
   Assignment assignment;
   assignment.lease_id = task.lease_id;
+  assignment.lease_token = LeaseToken(state, task.lease_id);
   assignment.attempt = task.attempt;
   assignment.job = entry.job.id;
   assignment.tenant = entry.job.tenant;
@@ -123,25 +135,33 @@ Outcome Mutation::Synchronize(const SynchronizeEvent& event) {
   session.last_seen = now_.mono;
   session.last_seen_time = now_.wall;
   session.reported.clear();
+  session.ended_checks.clear();
   for (const LeaseReport& report : event.leases) {
     LeaseReport& kept = session.reported.emplace_back();
     kept.lease_id = report.lease_id;
     kept.attempt = report.attempt;
     kept.job = report.job;
     kept.task = report.task;
+    kept.token_sha256 = report.token_sha256;
   }
   Unpark(event.session);
   NoteSharedName(&session);
 
   ExpireTimers();
   EndSupersededSessions(session);
-  for (const LeaseReport& report : event.leases) ProcessReport(&session, report);
+  for (const LeaseReport& report : event.leases) {
+    ProcessReport(&session, report);
+    ReportOnCheck(&session, report);
+  }
   RenewUnreported(&session);
 
   // Slots that the worker calls free, but that leases it has not heard of will take.
   int32_t num_unreported = 0;
   for (const TaskRef& ref : session.leases) {
-    if (!IsReported(session, *state_.FindTask(ref))) ++num_unreported;
+    if (!IsReported(session, state_.FindTask(ref)->lease_id)) ++num_unreported;
+  }
+  for (const uint64_t id : session.checks) {
+    if (!IsReported(session, state_.checks.at(id).lease_id)) ++num_unreported;
   }
   session.num_free_slots = std::max(0, event.num_free_slots - num_unreported);
   bool has_news = num_unreported > 0 || session.drain_requested;
@@ -151,6 +171,8 @@ Outcome Mutation::Synchronize(const SynchronizeEvent& event) {
     Lease(&session, *ref);
     has_news = true;
   }
+  while (CanTakeTasks(session) && LeaseCheck(&session)) has_news = true;
+  YieldChecks(&session);
   for (const LeaseReport& report : event.leases) {
     if (ActionFor(state_, event.session, report) != LeaseAction::kContinue) has_news = true;
   }
@@ -312,8 +334,14 @@ void Mutation::NoteSharedName(Session* session) {
 void Mutation::RenewUnreported(Session* session) {
   for (const TaskRef& ref : session->leases) {
     Task& task = *state_.FindTask(ref);
-    if (IsReported(*session, task) || IsWithheld(state_.policy, task)) continue;
+    if (IsReported(*session, task.lease_id) || IsWithheld(state_.policy, task)) continue;
     if (++task.num_resends > state_.policy.max_resends) continue;
+    // A server that has started since has another key: it gives the lease a token of its own.
+    std::string token_sha256 = Sha256Hex(LeaseToken(state_, task.lease_id));
+    if (token_sha256 != task.lease_token_sha256) {
+      task.lease_token_sha256 = std::move(token_sha256);
+      edits_.tasks.insert(ref);
+    }
     state_.timers.erase({task.lease_expiry, TimerKind::kLease, ref});
     task.lease_expiry = now_.mono + state_.policy.lease_duration;
     state_.timers.insert({task.lease_expiry, TimerKind::kLease, ref});
@@ -356,11 +384,22 @@ SynchronizeReply BuildReply(const State& state, const std::string& session_id) {
   for (const TaskRef& ref : session.leases) {
     const JobEntry& entry = state.jobs.at(ref.job);
     const Task& task = entry.tasks[ref.index];
-    if (IsReported(session, task) || IsWithheld(state.policy, task)) continue;
-    reply.assignments.push_back(MakeAssignment(entry, task));
+    if (IsReported(session, task.lease_id) || IsWithheld(state.policy, task)) continue;
+    reply.assignments.push_back(MakeAssignment(state, entry, task));
+  }
+  for (const uint64_t id : session.checks) {
+    const SpotCheck& check = state.checks.at(id);
+    if (IsReported(session, check.lease_id)) continue;
+    const JobEntry& entry = state.jobs.at(check.task.job);
+    Assignment assignment = MakeAssignment(state, entry, entry.tasks[check.task.index]);
+    assignment.lease_id = check.lease_id;
+    assignment.lease_token = LeaseToken(state, check.lease_id);
+    assignment.attempt = check.attempt;
+    reply.assignments.push_back(std::move(assignment));
   }
   // An idle worker waits in its call; a busy one calls often enough for progress and cancellation.
-  reply.next_call = session.leases.empty() ? MaxHold(state.policy) : NextCall(state.policy);
+  reply.next_call = session.leases.empty() && session.checks.empty() ? MaxHold(state.policy)
+                                                                     : NextCall(state.policy);
   reply.drain = session.drain_requested;
   reply.name_shared = session.shares_name;
   return reply;

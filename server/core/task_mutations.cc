@@ -130,6 +130,7 @@ void Mutation::Lease(Session* session, const TaskRef& ref) {
   ++task.attempt;
   // Unique without chance: a task's attempts are counted durably before anyone hears of them.
   task.lease_id = absl::StrCat(entry->job.uid, "/", task.id, "/", task.attempt);
+  task.lease_token_sha256 = Sha256Hex(LeaseToken(state_, task.lease_id));
   task.lease = LeaseStatus::kActive;
   task.session = session->id;
   task.worker = session->worker;
@@ -142,6 +143,7 @@ void Mutation::Lease(Session* session, const TaskRef& ref) {
   task.phases.clear();
   task.initial_loss = task.final_loss = 0;
   task.num_resends = 0;
+  task.waits_for_checks = false;
   task.leased_at = now_.mono;
   task.lease_expiry = now_.mono + state_.policy.lease_duration;
   state_.timers.insert({task.lease_expiry, TimerKind::kLease, ref});
@@ -245,6 +247,9 @@ void Mutation::Succeed(JobEntry* entry, int32_t index, const TaskOutcome& outcom
   }
   ++edits_.num_tasks_succeeded;
   SetTaskState(entry, index, TaskEvent::kSucceed);
+  if (const auto it = state_.sessions.find(task.session); it != state_.sessions.end()) {
+    MaybeCheck(*entry, index, it->second);
+  }
   const bool changed = !former.empty() && former != outcome.result_sha256;
   if (changed) ReopenConsumers(entry, index);
   if (task.kind == TaskKind::kFinalize) {

@@ -136,7 +136,7 @@ void Mutation::ReadyIfInputsAre(JobEntry* entry, int32_t index) {
   if (entry->tasks[index].state != TaskState::kBlocked) return;
   if (entry->num_open_dependencies[index] > 0) return;
   SetTaskState(entry, index, TaskEvent::kDependenciesMet);
-  MakeReady(entry, index, absl::ZeroDuration());
+  MakeReady(entry, index, WaitForChecks(*entry, &entry->tasks[index]));
 }
 
 int32_t Mutation::ExpandSlice(JobEntry* entry, int32_t budget) {

@@ -93,6 +93,7 @@ void Mutation::Tick() {
     NoteSilence();
     DecayUsage();
   }
+  TickChecks();
   ContinueSweeps();
 }
 
@@ -230,7 +231,8 @@ void Mutation::ForgetSessions() {
     const bool has_successor = names != state_.sessions_of_worker.end() && names->second.size() > 1;
     const absl::Duration memory =
         has_successor ? 2 * state_.policy.lease_duration + absl::Seconds(20) : kSessionMemory;
-    if (session.parked || !session.leases.empty() || now_.mono - session.last_seen < memory) {
+    if (session.parked || !session.leases.empty() || !session.checks.empty() ||
+        now_.mono - session.last_seen < memory) {
       ++it;
       continue;
     }

@@ -67,6 +67,9 @@ struct Task : TaskFields {
   std::string lease_id;
   LeaseStatus lease = LeaseStatus::kNone;
   std::string session;
+  // SHA-256 (hex) of the token that its holder says in every report; "": leased by a server that
+  // gave none.
+  std::string lease_token_sha256;
 
   // Failures since the job was created or retried, by class.
   int32_t num_worker_lost = 0;
@@ -96,6 +99,7 @@ struct Task : TaskFields {
   absl::Duration not_before;    // monotonic; kReady in backoff
   absl::Duration progress_at;   // monotonic; when `progress` last changed
   absl::Duration told_at;       // monotonic; when `progress` was last told
+  bool waits_for_checks = false;  // finalize: kReady in backoff until its job's spot checks ended
   int32_t num_resends = 0;      // assignments repeated because the worker never reported the lease
 };
 
@@ -177,6 +181,7 @@ struct WorkerCapabilities {
   std::map<std::string, std::string> labels;
   int32_t num_cpus = 0;                    // 0: unknown
   std::vector<std::string> architectures;  // of models that it can quantize; empty: unknown
+  TenantScope tenants = {};  // whose tasks it may be given: the policy's word, not its own
 };
 
 // The operator's wish for a worker.

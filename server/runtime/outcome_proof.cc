@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/artifact/manifest.h"
+#include "common/artifact/signature.h"
 #include "common/base/digest.h"
 #include "common/base/status.h"
 
@@ -53,8 +54,8 @@ absl::StatusOr<std::string> OutcomeProof::FindFaultOfArtifact(const OutcomeClaim
   if (artifact->manifest_sha256 != claim.outcome.result_sha256) {
     return "its artifact's digest is not its result's";
   }
-  const absl::StatusOr<std::shared_ptr<ObjectStore>> store =
-      OpenObjectStore(claim.output_uri, store_options_);
+  const DataOptions options = {store_options_, claim.data, DataPurpose::kOutput};
+  const absl::StatusOr<std::shared_ptr<ObjectStore>> store = OpenData(claim.output_uri, options);
   UQ_RETURN_IF_ERROR(store.status());
   const absl::StatusOr<std::string> text = (*store)->Read(kManifestKey, kMaxManifestBytes);
   if (IsAnswer(text.status())) return "its artifact has no manifest";
@@ -68,6 +69,16 @@ absl::StatusOr<std::string> OutcomeProof::FindFaultOfArtifact(const OutcomeClaim
   for (const ManifestFile& file : manifest->files) size_bytes += file.size_bytes;
   if (static_cast<int64_t>(size_bytes) != artifact->size_bytes) {
     return "its artifact has another size than its manifest says";
+  }
+  if (!claim.signing_keys.empty()) {
+    const absl::Status is_signed =
+        CheckSignature(store->get(), claim.outcome.result_sha256, claim.signing_keys).status();
+    const std::string reason = ErrorReason(is_signed);
+    if (reason == "NOT_SIGNED" || reason == "INVALID_SIGNATURE" ||
+        reason == "UNTRUSTED_SIGNATURE") {
+      return "its artifact is not signed by the worker";
+    }
+    UQ_RETURN_IF_ERROR(is_signed);
   }
   return "";
 }

@@ -12,7 +12,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "common/object_store/object_store.h"
+#include "common/base/signing_key.h"
+#include "common/object_store/open_data.h"
 #include "server/core/types.h"
 #include "server/runtime/callback_thread.h"
 
@@ -20,10 +21,14 @@ namespace uniquanf::server {
 
 struct OutcomeClaim {
   size_t lease = 0;  // for whoever asks: which report it is of
-  std::string job_uid;
+  std::string job, tenant, job_uid;
   std::string output_uri;  // of the job: where its artifact was to go
   TaskKind kind = TaskKind::kPrepare;
   TaskOutcome outcome;
+  // What the job's tenant may name, and how: the artifact is read through it. Null: as the server
+  // may.
+  std::shared_ptr<const DataAccess> data;
+  std::vector<VerifyingKey> signing_keys;  // of the worker; not empty: the artifact is to be signed
 };
 
 class OutcomeProof {

@@ -7,6 +7,7 @@
 #include "common/base/backoff.h"
 #include "common/base/check.h"
 #include "common/base/crash_point.h"
+#include "common/base/secret.h"
 #include "common/base/status.h"
 
 namespace uniquanf::server {
@@ -23,6 +24,12 @@ bool IsFatal(const absl::Status& status) {
   return absl::IsAborted(status) || absl::IsDataLoss(status) || absl::IsFailedPrecondition(status);
 }
 
+RuntimeOptions WithTokenKey(RuntimeOptions options) {
+  constexpr size_t kKeyBytes = 32;
+  if (options.token_key.empty()) options.token_key = RandomBytes(kKeyBytes);
+  return options;
+}
+
 absl::Status NotActive() {
   return Unavailable("NOT_ACTIVE",
                      "this server stands by for the active one; call that one, or again");
@@ -36,7 +43,7 @@ absl::Status ShuttingDown() {
 
 Runtime::Runtime(RuntimeOptions options, JobStore* store, const Clock* clock,
                  RuntimeObserver* observer)
-    : options_(std::move(options)),
+    : options_(WithTokenKey(std::move(options))),
       store_(store),
       clock_(clock),
       observer_(observer),
@@ -60,6 +67,7 @@ absl::Status Runtime::Recover() {
   UQ_ASSIGN_OR_RETURN(State state, Rebuild(options_.policy, loaded.state, epoch,
                                            options_.random_seed + epoch, now));
   state.leasing = leasing_;
+  state.token_key = options_.token_key;
   state_ = std::move(state);
   sequence_ = loaded.sequence;
   edits_ = {};

@@ -57,6 +57,7 @@ class RuntimeObserver {
 struct RuntimeOptions {
   Policy policy;
   uint64_t random_seed = 1;
+  std::string token_key;  // State::token_key; "": a random one
   // Asked of every job that is read from the store: what the core takes as opaque bytes may be
   // damaged (kDataLoss). May be null.
   std::function<absl::Status(const Job&)> check_job;

@@ -8,6 +8,7 @@
 #include "server/service/job_listing.h"
 #include "server/service/resource_names.h"
 #include "server/service/services.h"
+#include "server/service/spec_locations.h"
 
 namespace uniquanf::server {
 namespace {
@@ -42,9 +43,8 @@ void DescribeForAudit(const CreateJobEvent& event, AuditDetail* audit) {
   audit->spec_sha256 = Sha256Hex(job.spec);
   v1::QuantizationSpec spec;
   spec.ParseFromString(job.spec);
-  for (const std::string& uri :
-       {spec.model_uri(), spec.calibration_uri(), spec.evaluation_uri(), spec.output_uri()}) {
-    if (!uri.empty()) audit->uris.push_back(RedactCredentials(uri));
+  for (const SpecLocation& location : LocationsOf(spec)) {
+    audit->uris.push_back(RedactCredentials(location.uri));
   }
 }
 
@@ -81,14 +81,9 @@ absl::Status CheckData(const ServiceContext& context, const TenantRules& rules,
                        const std::string& tenant, const v1::QuantizationSpec& spec) {
   const DataRules data = {absl::StrCat(context.layout.root, "/tenants/", tenant),
                           context.reserved_uris};
-  const std::pair<DataPurpose, const std::string*> named[] = {
-      {DataPurpose::kModel, &spec.model_uri()},
-      {DataPurpose::kCalibration, &spec.calibration_uri()},
-      {DataPurpose::kEvaluation, &spec.evaluation_uri()},
-      {DataPurpose::kOutput, &spec.output_uri()}};
-  for (const auto& [purpose, uri] : named) {
-    if (uri->empty()) continue;
-    UQ_RETURN_IF_ERROR(CheckDataAllowed(data, rules.DataOf(purpose), purpose, tenant, *uri));
+  for (const SpecLocation& location : LocationsOf(spec)) {
+    UQ_RETURN_IF_ERROR(CheckDataAllowed(data, rules.DataOf(location.purpose), location.purpose,
+                                        tenant, location.member, location.uri));
   }
   return absl::OkStatus();
 }

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/secret.h"
 #include "uniquanf/v1/job.pb.h"
 
 namespace uniquanf::server {
@@ -17,7 +18,8 @@ bool IsLoss(double value) { return !std::isnan(value) && value >= 0; }
 
 const Task* FindTask(const JobView& view, const LeaseReport& report, const std::string& session) {
   for (const auto& task : view.tasks) {
-    if (task->id == report.task && task->lease_id == report.lease_id && task->session == session) {
+    if (task->id == report.task && task->lease_id == report.lease_id && task->session == session &&
+        SameSecret(task->lease_token_sha256, report.token_sha256)) {
       return task.get();
     }
   }
@@ -64,7 +66,14 @@ std::vector<OutcomeClaim> ClaimsOf(const SynchronizeEvent& event, const Publishe
       if (task == nullptr || task->lease != LeaseStatus::kActive) continue;
       v1::QuantizationSpec spec;
       spec.ParseFromString(view.job->spec);
-      claims.push_back({i, view.job->uid, spec.output_uri(), task->kind, report.outcome});
+      OutcomeClaim& claim = claims.emplace_back();
+      claim.lease = i;
+      claim.job = view.job->id;
+      claim.tenant = view.job->tenant;
+      claim.job_uid = view.job->uid;
+      claim.output_uri = spec.output_uri();
+      claim.kind = task->kind;
+      claim.outcome = report.outcome;
     }
   }
   return claims;

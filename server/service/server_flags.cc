@@ -92,6 +92,11 @@ absl::StatusOr<ServerFlags> ParseServerFlags(const std::vector<std::string>& arg
              "each lease; opened anew on SIGHUP");
   set.Bool("audit-required", &flags.audit_required,
            "refuse calls that change something while the audit log cannot be written");
+  set.String(
+      "credentials-dir", "DIR", &flags.credentials_dir,
+      "holds tenants' credentials for S3, which the policy names as file:NAME: with these the "
+      "server reads the manifests of their results");
+  set.Environment("UNIQUANF_CREDENTIALS_DIR");
   set.Bool("reflection", &flags.reflection, "describe the services to whoever asks");
   set.Duration("shutdown-timeout", &flags.shutdown_timeout, absl::ZeroDuration(),
                "open calls are cancelled this long after SIGTERM");
@@ -139,6 +144,11 @@ absl::StatusOr<ServerFlags> ParseServerFlags(const std::vector<std::string>& arg
   set.Int("quarantine-after-jobs", &policy.quarantine_after_jobs, 0, 1000,
           "a worker on which this many different jobs fail in a row gets only what no other worker "
           "can run, for a time that doubles; 0: never");
+  set.Int("spot-check", &policy.spot_check_one_in, 0, 1000000,
+          "one in so many layers runs again on another worker of the same kind that has nothing to "
+          "do, and the results are compared (uniquanf_spot_checks_total); 0: none");
+  set.Duration("spot-check-wait", &policy.spot_check_wait, absl::ZeroDuration(),
+               "how long a job that is otherwise done waits for spot checks of its layers");
   set.Duration("clock-settle-time", &policy.clock_settle_time, absl::ZeroDuration(),
                "when the wall clock runs ahead by more than a minute, deadlines and deletions wait "
                "until that has lasted for this long");
@@ -146,6 +156,8 @@ absl::StatusOr<ServerFlags> ParseServerFlags(const std::vector<std::string>& arg
   set.Choice("log-format", {"text", "json"}, &flags.log_format, "one record per line on stderr");
   set.Choice("log-level", {"debug", "info", "warning", "error"}, &flags.log_level,
              "least severe records written");
+  set.Bool("core-dumps", &flags.core_dumps,
+           "leave a core dump after a crash, and let debuggers attach; it holds keys and data");
   set.String("health", "ADDRESS|URL", &flags.health,
              "ask a running server whether it serves, at its gRPC address or at the URL of a page "
              "such as http://127.0.0.1:9090/readyz?standby=ok; exit with 0 when it does, else 1");

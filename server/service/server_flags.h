@@ -35,7 +35,9 @@ struct ServerFlags {
   bool insecure_allow_anonymous = false;
   std::string audit_file;  // empty: none
   bool audit_required = false;
+  std::string credentials_dir;  // of tenants (DataAccess); empty: none
   bool reflection = false;
+  bool core_dumps = false;
   Policy policy;
   std::string health;  // not empty: check this address or URL, and end
   bool version = false;

@@ -18,6 +18,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "common/base/clock.h"
+#include "common/base/core_dumps.h"
 #include "common/base/environment.h"
 #include "common/base/file_limit.h"
 #include "common/base/ids.h"
@@ -177,6 +178,7 @@ int Run(const ServerFlags& flags) {
   options.access = access.get();
   options.audit = audit.get();
   options.audit_required = flags.audit_required;
+  options.credentials_dir = flags.credentials_dir;
   options.worker_listen = flags.worker_listen;
   options.http_listen = flags.http_listen;
   options.http_max_streams = flags.http_max_streams;
@@ -330,6 +332,7 @@ int ServerMain(int argc, char** argv) {
     tls.key_file = flags->tls.key_file;
     return RunHealthFlag("uniquanf-server", flags->health, tls);
   }
+  if (!flags->core_dumps) ForbidCoreDumps();
   return Run(*flags);
 }
 

@@ -52,6 +52,11 @@ const char* CodeName(grpc::StatusCode code) {
   return code >= 0 && code <= 16 ? kNames[code] : "unknown";
 }
 
+prometheus::Family<prometheus::Counter>& SpotChecks(prometheus::Registry* registry) {
+  return CounterFamily(registry, "uniquanf_spot_checks_total",
+                       "Layers that another worker ran again, by how the results compare");
+}
+
 }  // namespace
 
 ServerMetrics::ServerMetrics(Logger* logger)
@@ -94,6 +99,9 @@ ServerMetrics::ServerMetrics(Logger* logger)
       results_lost_(CounterFamily(registry_.get(), "uniquanf_results_lost_total",
                                   "Finished tasks that run again since their results were gone")
                         .Add({})),
+      checks_same_(SpotChecks(registry_.get()).Add({{"result", "same"}})),
+      checks_different_(SpotChecks(registry_.get()).Add({{"result", "different"}})),
+      checks_abandoned_(SpotChecks(registry_.get()).Add({{"result", "abandoned"}})),
       clock_jumps_(CounterFamily(registry_.get(), "uniquanf_clock_jumps_total",
                                  "Times that the wall clock ran ahead of what the server believes")
                        .Add({})),
@@ -206,6 +214,7 @@ void ServerMetrics::OnCommit(size_t num_events, bool durable, absl::Duration dur
   tasks_succeeded_.Increment(static_cast<double>(edits.num_tasks_succeeded));
   results_lost_.Increment(static_cast<double>(edits.num_results_lost));
   LogHealth(state, edits);
+  NoteChecks(state, edits);
   WatchClock(state);
   for (const double seconds : edits.lease_latency_seconds) lease_latency_.Observe(seconds);
   for (const FailureClass failure : edits.failures) {
@@ -236,6 +245,34 @@ void ServerMetrics::OnCommit(size_t num_events, bool durable, absl::Duration dur
                         {"class", Lower(FailureClassName(failure.failure_class))},
                         {"reason", failure.reason},
                         {"message", failure.message}});
+    }
+  }
+}
+
+void ServerMetrics::NoteChecks(const State& state, const Edits& edits) {
+  for (const CheckResult& check : edits.checks) {
+    switch (check.verdict) {
+      case CheckVerdict::kSame:
+        checks_same_.Increment();
+        break;
+      case CheckVerdict::kAbandoned:
+        checks_abandoned_.Increment();
+        break;
+      case CheckVerdict::kDifferent: {
+        checks_different_.Increment();
+        const auto job = state.jobs.find(check.task.job);
+        const Task* task = state.FindTask(check.task);
+        logger_->Error(
+            "two workers of one kind made different results of a layer: one of them lies, or its "
+            "machine is broken",
+            {{"job", job == state.jobs.end() ? "" : job->second.job.id},
+             {"task", task == nullptr ? "" : task->id},
+             {"worker", check.worker},
+             {"sha256", check.result_sha256},
+             {"checked_by", check.checker},
+             {"checked_sha256", check.checked_sha256}});
+        break;
+      }
     }
   }
 }

@@ -63,6 +63,7 @@ class ServerMetrics : public RuntimeObserver, public RpcObserver {
   void SetStateGauge(prometheus::Family<prometheus::Gauge>* family, double value,
                      const std::string& state = "");
   void LogHealth(const State& state, const Edits& edits);
+  void NoteChecks(const State& state, const Edits& edits);
   void WatchClock(const State& state);
   void WatchQueue(const State& state);
 
@@ -90,6 +91,9 @@ class ServerMetrics : public RuntimeObserver, public RpcObserver {
   prometheus::Counter& expired_leases_;
   prometheus::Counter& tasks_succeeded_;
   prometheus::Counter& results_lost_;
+  prometheus::Counter& checks_same_;
+  prometheus::Counter& checks_different_;
+  prometheus::Counter& checks_abandoned_;
   prometheus::Counter& clock_jumps_;
   prometheus::Counter& commit_failures_;
   prometheus::Histogram& lease_latency_;

@@ -45,6 +45,7 @@ ServerProcess::ServerProcess(ServerProcessOptions options, std::unique_ptr<JobSt
   context_.door.relayed = &relayed_callers_;
   context_.door.audit = options_.audit;
   context_.door.audit_required = options_.audit_required;
+  context_.credentials_dir = options_.credentials_dir;
   context_.layout.root = options_.object_root;
   while (!context_.layout.root.empty() && context_.layout.root.back() == '/') {
     context_.layout.root.pop_back();

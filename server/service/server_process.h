@@ -51,6 +51,7 @@ struct ServerProcessOptions {
   AccessControl* access = nullptr;
   AuditLog* audit = nullptr;  // borrowed; null: none
   bool audit_required = false;
+  std::string credentials_dir;  // ServiceContext
   bool reflection = false;
   ConnectionLimits connections;
   ListenerWatchOptions listener_watch;

@@ -39,6 +39,8 @@ struct ServiceContext {
   std::string state_backend;
   int max_http_streams = 0;  // 0: there is no HTTP address
   absl::Time start_time;
+  std::string
+      credentials_dir;  // of tenants (DataAccess), for what the server itself reads of theirs
   const StoredResults* stored_results = nullptr;  // null: RetryJob does not look for results
   const OutcomeProof* outcome_proof = nullptr;    // null: workers are believed
   Preflight* preflight = nullptr;  // null: CreateJob does not look at what a job names

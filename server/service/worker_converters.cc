@@ -103,6 +103,7 @@ void ReplyToProto(const SynchronizeReply& reply, const ObjectLayout& layout, Nam
   for (const Assignment& assignment : reply.assignments) {
     v1::TaskAssignment* a = proto->add_assignments();
     a->set_lease_id(assignment.lease_id);
+    a->set_lease_token(assignment.lease_token);
     a->set_attempt(assignment.attempt);
     const std::string tenant = form == NameForm::kWithTenant ? assignment.tenant : "";
     a->set_task(TaskNameOf(JobName(assignment.job, tenant), assignment.task));
@@ -177,6 +178,7 @@ absl::StatusOr<SynchronizeEvent> SynchronizeFromProto(const v1::SynchronizeReque
     LeaseReport& r = event.leases.emplace_back();
     r.lease_id = report.lease_id();
     r.attempt = report.attempt();
+    if (!report.lease_token().empty()) r.token_sha256 = Sha256Hex(report.lease_token());
     UQ_ASSIGN_OR_RETURN(const TaskName name, ParseTaskName("leases.task", report.task()));
     r.job = name.job;
     r.task = name.task;

@@ -29,6 +29,7 @@ std::string EncodeTask(const Task& task) {
   r.set_lease_id(task.lease_id);
   r.set_lease(static_cast<int>(task.lease));
   r.set_session(task.session);
+  r.set_lease_token_sha256(task.lease_token_sha256);
   r.set_num_worker_lost(task.num_worker_lost);
   r.set_num_transient(task.num_transient);
   r.set_num_out_of_memory(task.num_out_of_memory);
@@ -68,6 +69,7 @@ absl::StatusOr<Task> DecodeTask(absl::string_view bytes, bool* is_old) {
   task.lease_id = r.lease_id();
   task.lease = static_cast<LeaseStatus>(r.lease());
   task.session = r.session();
+  task.lease_token_sha256 = r.lease_token_sha256();
   task.num_worker_lost = r.num_worker_lost();
   task.num_transient = r.num_transient();
   task.num_out_of_memory = r.num_out_of_memory();

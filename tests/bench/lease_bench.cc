@@ -20,6 +20,8 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
 #include <queue>
 #include <sstream>
 #include <string>
@@ -38,6 +40,7 @@
 #include "tests/bench/bench_support.h"
 #include "tests/support/child_process.h"
 #include "tests/support/temp_dir.h"
+#include "tests/support/tls_certificates.h"
 #include "uniquanf/v1/job_service.grpc.pb.h"
 #include "uniquanf/v1/worker_service.grpc.pb.h"
 
@@ -49,10 +52,63 @@ constexpr int kLayersPerJob = 1000;
 constexpr int64_t kPrepareMemory = 1 << 20, kLayerMemory = 2 << 20;
 constexpr absl::Duration kWarmUp = absl::Seconds(2);
 
-std::shared_ptr<grpc::Channel> NewConnection(const std::string& address) {
+// A closed service: TLS, certificates that say who calls, and a policy of many bindings, of which
+// the last ones matter. Results are proved, so that there are objects for them.
+class Closed {
+ public:
+  Closed(const TempDir& dir, int num_bindings)
+      : authority_(dir.path(), "bench"),
+        server_(authority_.Issue("server")),
+        worker_(authority_.IssueFor("worker", "spiffe://bench/worker/w")),
+        user_(authority_.IssueFor("user", "spiffe://bench/tenant/bench/user/u")),
+        policy_(dir.File("policy.json")) {
+    nlohmann::json bindings = nlohmann::json::array();
+    for (int i = 0; i + 2 < num_bindings; ++i) {
+      bindings.push_back(
+          {{"principals", {absl::StrCat("tenant/t", i, "/user/*")}}, {"role", "user"}});
+    }
+    bindings.push_back({{"principals", {"tenant/*/user/*"}}, {"role", "user"}, {"tenants", {"*"}}});
+    bindings.push_back({{"principals", {"worker/*"}}, {"role", "worker"}});
+    std::ofstream(policy_) << nlohmann::json{
+        {"version", 1},
+        {"certificates", {{"trust_domain", "bench"}}},
+        {"bindings", bindings},
+        {"tenants",
+         {{"*",
+           {{"max_queued_jobs", 1'000'000},
+            {"max_creates_per_second", 1e6},
+            {"data", {{"read", {"file:///models", "file:///tokens"}}}}}}}}};
+  }
+  std::vector<std::string> ServerFlags() const {
+    return {"--tls-cert=" + server_.certificate, "--tls-key=" + server_.key,
+            "--tls-ca=" + authority_.certificate_file(), "--policy=" + policy_};
+  }
+  std::shared_ptr<grpc::ChannelCredentials> Credentials(bool of_user) const {
+    const TlsFiles& files = of_user ? user_ : worker_;
+    const auto read = [](const std::string& path) {
+      std::ifstream file(path);
+      return std::string(std::istreambuf_iterator<char>(file), {});
+    };
+    return grpc::SslCredentials(
+        {read(authority_.certificate_file()), read(files.key), read(files.certificate)});
+  }
+
+ private:
+  TlsAuthority authority_;
+  const TlsFiles server_, worker_, user_;
+  const std::string policy_;
+};
+
+// `closed` null: nobody is asked who he is.
+std::shared_ptr<grpc::Channel> NewConnection(const std::string& address, const Closed* closed,
+                                             bool of_user = false) {
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // not one connection for all
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  if (closed == nullptr) {
+    return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  }
+  arguments.SetSslTargetNameOverride("localhost");
+  return grpc::CreateCustomChannel(address, closed->Credentials(of_user), arguments);
 }
 
 class Worker {
@@ -79,6 +135,7 @@ class Worker {
     for (const v1::TaskAssignment& assignment : response.assignments()) {
       v1::LeaseReport* report = request_.add_leases();
       report->set_lease_id(assignment.lease_id());
+      report->set_lease_token(assignment.lease_token());
       report->set_attempt(assignment.attempt());
       report->set_task(assignment.task());
       v1::TaskOutcome* outcome = report->mutable_succeeded();
@@ -108,9 +165,9 @@ struct Measurement {
 // are due later.
 class Fleet {
  public:
-  Fleet(const std::string& address, int num_workers, int num_connections) {
+  Fleet(const std::string& address, const Closed* closed, int num_workers, int num_connections) {
     for (int i = 0; i < num_connections; ++i) {
-      stubs_.push_back(v1::WorkerService::NewStub(NewConnection(address)));
+      stubs_.push_back(v1::WorkerService::NewStub(NewConnection(address, closed)));
     }
     for (int i = 0; i < num_workers; ++i) {
       members_.push_back(std::make_unique<Member>(absl::StrCat("lease-bench-", i)));
@@ -266,20 +323,24 @@ absl::Status Report(const std::string& what, pid_t server,
 
 class Server {
  public:
-  Server(const Flags& flags, const TempDir& dir)
-      : program_(flags.Text("server", UNIQUANF_BINARY_DIR "/bin/uniquanf-server")),
+  Server(const Flags& flags, const TempDir& dir, const Closed* closed)
+      : closed_(closed),
+        program_(flags.Text("server", UNIQUANF_BINARY_DIR "/bin/uniquanf-server")),
         state_(flags.Text("state", dir.File("state.sqlite"))),
         dir_(dir) {}
 
   absl::Status Start(const std::string& listen) {
     std::filesystem::remove(dir_.File("ready"));
+    std::vector<std::string> arguments = {
+        "--listen=" + listen,         "--data-dir=" + dir_.File("server"),
+        "--state=" + state_,          "--ready-file=" + dir_.File("ready"),
+        "--lease-duration=10m",       "--tenant-max-running-jobs=0",
+        "--tenant-max-queued-jobs=0", "--tenant-max-creates-per-second=0"};
+    if (closed_ != nullptr) {
+      for (const std::string& flag : closed_->ServerFlags()) arguments.push_back(flag);
+    }
     process_ = std::make_unique<ChildProcess>(
-        program_,
-        std::vector<std::string>{"--listen=" + listen, "--data-dir=" + dir_.File("server"),
-                                 "--state=" + state_, "--ready-file=" + dir_.File("ready"),
-                                 "--lease-duration=10m", "--tenant-max-running-jobs=0",
-                                 "--tenant-max-queued-jobs=0", "--tenant-max-creates-per-second=0"},
-        std::map<std::string, std::string>{}, dir_.File("log"));
+        program_, arguments, std::map<std::string, std::string>{}, dir_.File("log"));
     const bool up = WaitUntil(
         [this] {
           std::ifstream file(dir_.File("ready"));
@@ -294,6 +355,7 @@ class Server {
   const std::string& address() const { return address_; }
 
  private:
+  const Closed* const closed_;
   const std::string program_, state_;
   const TempDir& dir_;
   std::unique_ptr<ChildProcess> process_;
@@ -310,9 +372,9 @@ absl::StatusOr<bool> Synchronize(v1::WorkerService::Stub* stub, Worker* worker) 
 }
 
 // Creates the jobs and finishes their first task, which makes their layers leasable.
-absl::Status QueueTasks(const std::string& address, int num_jobs) {
-  const auto channel = NewConnection(address);
-  const auto jobs = v1::JobService::NewStub(channel);
+absl::Status QueueTasks(const std::string& address, const Closed* closed,
+                        const std::string& objects, int num_jobs) {
+  const auto jobs = v1::JobService::NewStub(NewConnection(address, closed, /*of_user=*/true));
   for (int i = 0; i < num_jobs; ++i) {
     v1::CreateJobRequest request;
     request.set_job_id(absl::StrCat("job-", i));
@@ -323,8 +385,12 @@ absl::Status QueueTasks(const std::string& address, int num_jobs) {
     grpc::ClientContext context;
     v1::Job job;
     UQ_RETURN_IF_ERROR(FromGrpcStatus(jobs->CreateJob(&context, request, &job)));
+    if (closed == nullptr) continue;
+    const std::string folder = absl::StrCat(objects, "/work/", job.uid(), "/objects");
+    std::filesystem::create_directories(folder);
+    std::ofstream(absl::StrCat(folder, "/", Sha256Hex("result"))) << "result";
   }
-  const auto stub = v1::WorkerService::NewStub(channel);
+  const auto stub = v1::WorkerService::NewStub(NewConnection(address, closed));
   Worker worker("lease-bench-prepare", kPrepareMemory);
   // The last call reports a finished prepare and takes nothing.
   for (int i = 0; i < num_jobs; ++i) {
@@ -346,15 +412,19 @@ absl::Status Run(const Flags& flags) {
                      static_cast<int>(fastest * absl::ToDoubleSeconds(burst + kWarmUp));
   const int num_jobs = (wanted + kLayersPerJob - 1) / kLayersPerJob;
   TempDir dir;
-  Server server(flags, dir);
+  const int num_bindings = static_cast<int>(flags.Number("bindings", 0));
+  std::optional<Closed> ours;
+  if (num_bindings > 0) ours.emplace(dir, num_bindings);
+  const Closed* const closed = ours.has_value() ? &*ours : nullptr;
+  Server server(flags, dir, closed);
   UQ_RETURN_IF_ERROR(server.Start("127.0.0.1:0"));
   const absl::Time queueing = absl::Now();
-  UQ_RETURN_IF_ERROR(QueueTasks(server.address(), num_jobs));
+  UQ_RETURN_IF_ERROR(QueueTasks(server.address(), closed, dir.File("server/objects"), num_jobs));
   std::printf("%d workers over %d connections; %d jobs with %d tasks queued in %.1f s\n",
               num_workers, num_connections, num_jobs, num_jobs * kLayersPerJob,
               absl::ToDoubleSeconds(absl::Now() - queueing));
   {
-    Fleet fleet(server.address(), num_workers, num_connections);
+    Fleet fleet(server.address(), closed, num_workers, num_connections);
     UQ_RETURN_IF_ERROR(
         Report(absl::StrCat("paced, ", rate, " tasks a second asked for"), server.pid(),
                [&] { return fleet.Run(absl::Seconds(num_workers / rate), seconds); }));
@@ -366,7 +436,7 @@ absl::Status Run(const Flags& flags) {
   const absl::Time starting = absl::Now();
   UQ_RETURN_IF_ERROR(server.Start(server.address()));
   const absl::Time ready = absl::Now();
-  const auto stub = v1::WorkerService::NewStub(NewConnection(server.address()));
+  const auto stub = v1::WorkerService::NewStub(NewConnection(server.address(), closed));
   Worker worker("lease-bench-after", int64_t{8} << 30);
   while (true) {
     const absl::StatusOr<bool> leased = Synchronize(stub.get(), &worker);
@@ -387,17 +457,20 @@ absl::Status Run(const Flags& flags) {
 
 int main(int argc, char** argv) {
   using uniquanf::bench::Flags;
-  const absl::Status status = uniquanf::bench::Run(
-      Flags(argc, argv, "Workers over gRPC: tasks a second, latency of a lease, recovery.",
-            {{"state", "SQLite file or postgresql:// URI of an empty state (a temporary file)"},
-             {"queued", "tasks still queued at the end (100000)"},
-             {"workers", "simulated workers (1000)"},
-             {"connections", "TCP connections that they share (50)"},
-             {"rate", "tasks a second of the paced part (2000)"},
-             {"seconds", "length of the paced part (20)"},
-             {"burst_seconds", "length of the part back to back (3)"},
-             {"fastest", "tasks a second to have enough of, back to back (20000)"},
-             {"server", "program (the build's uniquanf-server)"}}));
+  const absl::Status status = uniquanf::bench::Run(Flags(
+      argc, argv, "Workers over gRPC: tasks a second, latency of a lease, recovery.",
+      {{"state", "SQLite file or postgresql:// URI of an empty state (a temporary file)"},
+       {"queued", "tasks still queued at the end (100000)"},
+       {"workers", "simulated workers (1000)"},
+       {"connections", "TCP connections that they share (50)"},
+       {"rate", "tasks a second of the paced part (2000)"},
+       {"seconds", "length of the paced part (20)"},
+       {"burst_seconds", "length of the part back to back (3)"},
+       {"fastest", "tasks a second to have enough of, back to back (20000)"},
+       {"bindings",
+        "mutual TLS, and a policy of so many bindings; results are proved (0: nobody is asked "
+        "who he is)"},
+       {"server", "program (the build's uniquanf-server)"}}));
   if (status.ok()) return 0;
   std::fprintf(stderr, "%s\n", status.ToString().c_str());
   return 1;

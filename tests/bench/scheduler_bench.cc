@@ -173,6 +173,7 @@ class Fleet {
           report.attempt = assignment.attempt;
           report.job = assignment.job;
           report.task = assignment.task;
+          report.token_sha256 = Sha256Hex(assignment.lease_token);
           report.kind = LeaseReport::Kind::kSucceeded;
           report.outcome.result_sha256 = kResult;
           report.outcome.num_layers = kLayersPerJob;

@@ -6,9 +6,13 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "common/artifact/signature.h"
+#include "common/base/digest.h"
+#include "common/base/signing_key.h"
 #include "tests/e2e/service_test.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/tls_certificates.h"
@@ -154,6 +158,83 @@ TEST_F(AccessTest, T9_NothingListensBeyondThisMachineWithoutBeingClosed) {
   EXPECT_THAT(no_policy.output, HasSubstr("none.json"));
   ASSERT_TRUE(cluster_.StartServer({}));  // on loopback it is as it was
   EXPECT_EQ(List({}).status, (ExitStatus{0, 0}));
+}
+
+// What the policy lends is what is opened: the text of a URI passes, the link behind it does not.
+TEST_F(AccessTest, T3_AWorkerFollowsNoLinkOutOfItsTenantsPlace) {
+  const std::string lent = dir_.File("research");
+  std::filesystem::create_directories(lent);
+  std::filesystem::create_directory_symlink(Spec("out").model_uri.substr(7), lent + "/model");
+  std::filesystem::copy(Spec("out").calibration_uri.substr(7), lent + "/tokens.safetensors");
+  nlohmann::json policy = nlohmann::json::parse(std::ifstream(policy_));
+  policy["tenants"]["*"]["data"] = {{"read", {"file://" + lent}}, {"output", {"file://" + lent}}};
+  std::ofstream(policy_) << policy;
+  ASSERT_TRUE(cluster_.StartServer({.flags = ServerFlags()}));
+  cluster_.StartWorker("w",
+                       {.flags = CallerFlags(authority_.IssueFor("w", "spiffe://d/worker/w"))});
+  ASSERT_TRUE(cluster_.WaitUntilReady("w"));
+  QuantizationSpec spec = Spec("out");
+  spec.model_uri = "file://" + lent + "/model";
+  spec.calibration_uri = "file://" + lent + "/tokens.safetensors";
+  spec.output_uri = "file://" + lent + "/out";
+  const auto refused = cluster_.WaitForJob(Submit(spec), absl::Minutes(2));
+  ASSERT_THAT(refused, IsOk());
+  EXPECT_EQ(refused->state, JobState::kFailed);
+  ASSERT_TRUE(refused->error.has_value());
+  EXPECT_EQ(refused->error->reason, "DATA_NOT_ALLOWED");
+  EXPECT_FALSE(std::filesystem::exists(lent + "/out"));
+  // The same model, there.
+  std::filesystem::remove(lent + "/model");
+  std::filesystem::copy(Spec("out").model_uri.substr(7), lent + "/model");
+  ExpectReferenceArtifact(Submit(spec), spec);
+}
+
+// R19: the artifact's bytes are as if nobody had signed, and who made it shows beside them.
+std::string PublicPem(const SigningKey& key) {
+  // The SubjectPublicKeyInfo of RFC 8410: a fixed beginning, then the key.
+  std::string der = absl::HexStringToBytes("302a300506032b6570032100"), raw;
+  EXPECT_TRUE(absl::Base64Unescape(key.verifying_key().Base64(), &raw));
+  return absl::StrCat("-----BEGIN PUBLIC KEY-----\n", absl::Base64Escape(der + raw),
+                      "\n-----END PUBLIC KEY-----\n");
+}
+
+TEST_F(AccessTest, AnArtifactIsSignedByItsWorkerAndVerified) {
+  const SigningKey key = SigningKey::Generate(), other = SigningKey::Generate();
+  const auto write_pem = [&](const std::string& name, const std::string& text) {
+    const std::string path = dir_.File(name);
+    std::ofstream(path) << text;
+    std::filesystem::permissions(
+        path, std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
+    return path;
+  };
+  nlohmann::json policy = nlohmann::json::parse(std::ifstream(policy_));
+  policy["workers"]["w"]["signing_keys"] = {key.verifying_key().Base64()};
+  std::ofstream(policy_) << policy;
+  ASSERT_TRUE(cluster_.StartServer({.flags = ServerFlags()}));
+  Flags flags = CallerFlags(authority_.IssueFor("w", "spiffe://d/worker/w"));
+  flags.push_back("--signing-key=" + write_pem("key.pem", key.Pem()));
+  cluster_.StartWorker("w", {.flags = flags});
+  ASSERT_TRUE(cluster_.WaitUntilReady("w"));
+  const QuantizationSpec spec = Spec("out");
+  const auto job = cluster_.WaitForJob(Submit(spec), absl::Minutes(2));
+  ASSERT_THAT(job, IsOk());
+  ASSERT_EQ(job->state, JobState::kSucceeded);
+  const std::string directory = spec.output_uri.substr(7);
+  std::ifstream file(directory + "/manifest.json", std::ios::binary);
+  const std::string manifest(std::istreambuf_iterator<char>(file), {});
+  EXPECT_EQ(Sha256Hex(manifest), Sha256Hex(Reference().at("manifest.json")));
+  EXPECT_TRUE(std::filesystem::exists(directory + "/" + SignatureKey(Sha256Hex(manifest))));
+  const auto verify = [&](const SigningKey& trusted) {
+    return cluster_.Run(
+        "uniquanf-batch",
+        {"verify", directory, "--trust=" + write_pem("trusted.pem", PublicPem(trusted))});
+  };
+  const CommandResult good = verify(key);
+  EXPECT_EQ(good.status, (ExitStatus{0, 0})) << good.output;
+  EXPECT_THAT(good.output, HasSubstr("signed by worker/w"));
+  const CommandResult bad = verify(other);
+  EXPECT_NE(bad.status, (ExitStatus{0, 0}));
+  EXPECT_THAT(bad.output, HasSubstr("not among the trusted ones"));
 }
 
 TEST_F(AccessTest, CheckPolicyExplains) {

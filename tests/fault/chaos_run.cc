@@ -9,6 +9,7 @@
 #include <fstream>
 #include <map>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <random>
 #include <sstream>
@@ -30,6 +31,8 @@
 #include "tests/support/failing_http_proxy.h"
 #include "tests/support/mini_cluster.h"
 #include "tests/support/tcp_proxy.h"
+#include "tests/support/temp_dir.h"
+#include "tests/support/tls_certificates.h"
 
 namespace uniquanf {
 namespace {
@@ -50,6 +53,42 @@ constexpr CrashPoint kWorkerPoints[] = {
     "layer.result_stored",       "finalize.claimed",         "finalize.shard_copied",
     "worker.before_task",        "worker.before_report",     "worker.after_report",
     "local_store.before_rename", "local_store.after_rename", "worker.after_result_stored"};
+
+// Certificates and the policy of a closed service.
+class Identities {
+ public:
+  Identities() : authority_(dir_.path(), "chaos"), server_(authority_.Issue("server")) {
+    const nlohmann::json everywhere = {"file:///", "s3://uniquanf"};
+    std::ofstream(dir_.File("policy.json")) << nlohmann::json{
+        {"version", 1},
+        {"certificates", {{"trust_domain", "chaos"}}},
+        {"bindings",
+         {{{"principals", {"tenant/*/user/*"}}, {"role", "user"}},
+          {{"principals", {"worker/*"}}, {"role", "worker"}}}},
+        {"tenants", {{"*", {{"data", {{"read", everywhere}, {"output", everywhere}}}}}}}};
+  }
+  std::vector<std::string> ServerFlags() const {
+    return {"--tls-cert=" + server_.certificate, "--tls-key=" + server_.key,
+            "--tls-ca=" + authority_.certificate_file(), "--policy=" + dir_.File("policy.json")};
+  }
+  std::vector<std::string> WorkerFlags() const {
+    const TlsFiles files = authority_.IssueFor("worker", "spiffe://chaos/worker/w");
+    return {"--tls-ca=" + authority_.certificate_file(), "--tls-server-name=localhost",
+            "--tls-cert=" + files.certificate, "--tls-key=" + files.key};
+  }
+  void UseIn(ClientOptions* options) const {
+    const TlsFiles files = authority_.IssueFor("user", "spiffe://chaos/tenant/chaos/user/u");
+    options->tls_ca_file = authority_.certificate_file();
+    options->tls_server_name = "localhost";
+    options->tls_certificate_file = files.certificate;
+    options->tls_key_file = files.key;
+  }
+
+ private:
+  TempDir dir_;
+  TlsAuthority authority_;
+  TlsFiles server_;
+};
 
 class ChaosRun {
  public:
@@ -136,6 +175,13 @@ class ChaosRun {
       cluster_options.server_flags.push_back(absl::StrCat("--object-root=", root, "/objects"));
       output_ = absl::StrCat(root, "/out");
     }
+    if (options_.identity) {
+      identities_ = std::make_unique<Identities>();
+      for (const std::string& flag : identities_->ServerFlags()) {
+        cluster_options.server_flags.push_back(flag);
+      }
+      worker_flags_ = identities_->WorkerFlags();
+    }
     if (on_postgres_) {
       cluster_options.num_servers = ChaosPlan::kNumServers;
       cluster_options.server_flags.push_back("--state=" + options_.postgres->NewState());
@@ -165,6 +211,7 @@ class ChaosRun {
     client_options.retry.max_attempts = 20;
     client_options.retry.initial_backoff = absl::Milliseconds(50);
     client_options.retry.max_backoff = absl::Milliseconds(500);
+    if (identities_ != nullptr) identities_->UseIn(&client_options);
     client_ = Client::Connect(client_options).value();
     for (int i = 0; i < kNumWorkers; ++i) {
       processes_.push_back({absl::StrCat("w", i)});
@@ -235,6 +282,7 @@ class ChaosRun {
     ProgramOptions options;
     options.environment = environment_;
     options.flags = {"--threads=1", "--drain-timeout=300ms"};
+    options.flags.insert(options.flags.end(), worker_flags_.begin(), worker_flags_.end());
     options.server = Addresses(worker_proxies_);
     if (num_armed_worker_ > 0 && Chance(0.7)) {
       --num_armed_worker_;
@@ -640,6 +688,8 @@ class ChaosRun {
   std::atomic<bool> watcher_done_{false};
   absl::Mutex watch_mutex_;
   std::shared_ptr<JobWatcher> watch_ ABSL_GUARDED_BY(watch_mutex_);
+  std::unique_ptr<Identities> identities_;  // null: nobody is asked who he is
+  std::vector<std::string> worker_flags_;
   std::unique_ptr<MiniCluster> cluster_;
   std::unique_ptr<AppearanceCounter> publications_;
   std::unique_ptr<FailingHttpProxy> store_proxy_;

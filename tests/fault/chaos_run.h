@@ -30,6 +30,8 @@ struct ChaosOptions {
   PostgresServer* postgres = nullptr;
   // Where the logs of a run with a violation are copied to; "": nowhere.
   std::string failure_dir;
+  // The service is closed: TLS, and everybody has a certificate that the policy knows.
+  bool identity = false;
   bool keep_all_logs = false;  // there, of every run
 };
 

@@ -27,6 +27,8 @@ int main(int argc, char** argv) {
   flags.Bool(
       "postgres", &postgres,
       "start a PostgreSQL server; a part of the seeds keeps its state there, with two servers");
+  flags.Bool("identity", &options.identity,
+             "a closed service: TLS, certificates and a policy for server, workers and client");
   flags.Bool("trace", &trace, "print what is done to every run");
   flags.String("failure-dir", "DIR", &options.failure_dir, "keep the logs of failed runs there");
   flags.Bool("keep-all-logs", &options.keep_all_logs, "there, also of runs that went well");

@@ -570,6 +570,7 @@ class World {
       lease.report.attempt = assignment.attempt;
       lease.report.job = assignment.job;
       lease.report.task = assignment.task;
+      lease.report.token_sha256 = Sha256Hex(assignment.lease_token);
     }
     if (message.reply.drain) worker.draining = true;
   }

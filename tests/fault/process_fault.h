@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/version.h"
 #include "gmock/gmock.h"
 #include "grpcpp/create_channel.h"
 #include "tests/fault/chaos_world.h"
@@ -102,7 +103,7 @@ class FakeWorker {
     v1::SynchronizeRequest request;
     request.set_session_id("session-fake");
     request.set_worker("workers/fake");
-    request.set_protocol_version(1);
+    request.set_protocol_version(kProtocolVersion);
     request.set_sequence(++sequence_);
     request.mutable_capabilities()->set_device("cpu");
     request.mutable_capabilities()->set_num_slots(1);
@@ -138,6 +139,7 @@ class FakeWorker {
 inline v1::LeaseReport ReportOn(const v1::TaskAssignment& assignment) {
   v1::LeaseReport report;
   report.set_lease_id(assignment.lease_id());
+  report.set_lease_token(assignment.lease_token());
   report.set_attempt(assignment.attempt());
   report.set_task(assignment.task());
   return report;

@@ -4,8 +4,10 @@
 #include "absl/strings/str_cat.h"
 #include "common/artifact/artifact_config.h"
 #include "common/artifact/manifest.h"
+#include "common/artifact/signature.h"
 #include "common/base/check.h"
 #include "common/base/json_util.h"
+#include "common/base/signing_key.h"
 #include "common/base/status.h"
 #include "common/object_store/s3_xml.h"
 #include "common/safetensors/header_parser.h"
@@ -122,6 +124,24 @@ bool RunConfig(absl::string_view bytes) {
   return true;
 }
 
+const SigningKey& Key() {
+  static const SigningKey& key = *new SigningKey(SigningKey::Generate());
+  return key;
+}
+
+// Beside a manifest: whoever wrote it, it is of the key that is trusted or it is refused.
+bool RunSignature(absl::string_view bytes) {
+  const std::string sha256(64, 'a');
+  const auto store = NewMemoryStore({{SignatureKey(sha256), std::string(bytes)}});
+  const auto signature = CheckSignature(store.get(), sha256, {Key().verifying_key()});
+  if (!signature.ok()) {
+    UQ_CHECK(!ErrorReason(signature.status()).empty());
+    return false;
+  }
+  UQ_CHECK(signature->key == Key().verifying_key() && signature->signed_by == "worker/w");
+  return true;
+}
+
 std::string HeaderFile() {
   std::string file(8, '\0');
   const uint64_t header_bytes = std::strlen(kHeader);
@@ -166,6 +186,10 @@ std::vector<FuzzTarget> ArtifactTargets() {
        RunManifestJson,
        {ManifestSeed()},
        {"\"modules\"", "\"files\"", "\"..\"", "\"a/../b\""}},
+      {"Signature",
+       RunSignature,
+       {SignManifest(Key(), "worker/w", std::string(64, 'a'))},
+       {"\"signed_by\"", "\"key\"", "\"signature\"", "\"version\": 1", "null"}},
       {"Spec",
        RunSpec,
        {SpecSeed(), "{}", R"({"bits":3,"overrides":[{"pattern":"*"}]})"},

@@ -27,7 +27,9 @@ constexpr char kPolicySeed[] = R"({"version": 1,
   "bindings": [{"principals": ["tenant/*/user/*"], "role": "user", "tenants": ["@own", "b"]},
                {"principals": ["operator/*"], "role": "operator"},
                {"principals": ["worker/w?"], "role": "worker"}],
-  "tenants": {"*": {"max_priority": 3}}})";
+  "tenants": {"*": {"max_priority": 3, "data": {"read": ["s3://b/k"], "credentials": "file:x"}}},
+  "workers": {"w": {"devices": ["cpu"], "labels": {"zone": "a"}, "max_slots": 1,
+    "signing_keys": ["11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="]}}})";
 // The example keys of RFC 7517, appendix A.1, and of RFC 8037, appendix A.2.
 constexpr char kKeysSeed[] = R"({"keys": [
   {"kty": "EC", "crv": "P-256", "use": "sig", "kid": "1",
@@ -258,6 +260,7 @@ std::string SynchronizeSeed() {
   for (int kind = 0; kind < 4; ++kind) {
     v1::LeaseReport* report = request.add_leases();
     report->set_lease_id("l");
+    report->set_lease_token(std::string(16, 't'));
     report->set_attempt(1);
     report->set_task("jobs/a/tasks/prepare");
     if (kind == 0) report->mutable_running()->set_phase("p");

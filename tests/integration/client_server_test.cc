@@ -196,6 +196,7 @@ void FailFirstTask(const std::string& address) {
     for (const v1::TaskAssignment& assignment : response.assignments()) {
       v1::LeaseReport* lease = request.add_leases();
       lease->set_lease_id(assignment.lease_id());
+      lease->set_lease_token(assignment.lease_token());
       lease->set_attempt(assignment.attempt());
       lease->set_task(assignment.task());
       v1::TaskFailure* failure = lease->mutable_failed();

@@ -11,11 +11,14 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <fstream>
+#include <map>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/crash_point.h"
 #include "common/object_store/caching_store.h"
+#include "common/object_store/open_data.h"
 #include "tests/integration/s3_test_server.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_dir.h"
@@ -317,6 +320,51 @@ TEST_F(S3StoreTest, ListingsBeyondOnePageOfTheServerAreContinued) {
   ASSERT_OK_AND_ASSIGN(const ListResult second, store_->List(options));
   EXPECT_EQ(second.objects.size(), 30u);
   EXPECT_FALSE(second.truncated);
+}
+
+// SECURITY R13: two tenants' buckets and keys. What S3 itself says counts, whatever prefixes the
+// policy lends: a grant's store is opened with the tenant's keys and with no others.
+TEST(TenantsOnS3Test, T4_ATenantsKeysOpenItsOwnBucketsAndNoOthers) {
+  if (!server->NewUser("alice") || !server->NewUser("mallory")) {
+    GTEST_SKIP() << "the S3 server is not this program's, so it has one user";
+  }
+  server->UseInThisProcess();  // whose user "test" is the worker's own
+  TempDir keys;
+  std::map<std::string, std::string> bucket;
+  for (const std::string name : {"alice", "mallory"}) {
+    std::ofstream(keys.File(name)) << "[default]\naws_access_key_id = AK" << name
+                                   << "\naws_secret_access_key = SK" << name << "\n";
+    bucket[name] =
+        "s3://" + NewTestBucket(server->NewEnvironment({{"AWS_ACCESS_KEY_ID", "AK" + name},
+                                                        {"AWS_SECRET_ACCESS_KEY", "SK" + name}}));
+  }
+  const auto open = [&](const std::string& uri, const std::string& credentials) {
+    // A policy that lends more than it should.
+    const std::vector<DataGrant> grants = {
+        {"s3://", {std::begin(kDataPurposes), std::end(kDataPurposes)}, credentials}};
+    return *OpenData(
+        uri, {{}, std::make_shared<DataAccess>(grants, std::vector<std::string>(), keys.path())});
+  };
+  const auto alices = open(bucket["alice"], "file:alice");
+  ASSERT_OK(alices->Write("model/config.json", "hers"));
+  EXPECT_EQ(*alices->Read("model/config.json", 100), "hers");
+  const auto denied = FailsWith(absl::StatusCode::kPermissionDenied, "PERMISSION_DENIED");
+  const auto mallorys = open(bucket["alice"], "file:mallory");
+  EXPECT_THAT(mallorys->Read("model/config.json", 100), denied);
+  EXPECT_THAT(mallorys->Stat("model/config.json"), denied);
+  EXPECT_THAT(mallorys->List({}), denied);
+  EXPECT_THAT(mallorys->Write("x", "mallory's"), denied);
+  EXPECT_OK(open(bucket["mallory"], "file:mallory")->Write("x", "her own"));
+  // Nor are the worker's own keys good for it, and they never stand in for keys that are missing.
+  EXPECT_THAT(open(bucket["alice"], "")->Read("model/config.json", 100), denied);
+  EXPECT_FALSE(
+      OpenData(
+          "s3://uniquanf/x",
+          {{},
+           std::make_shared<DataAccess>(
+               std::vector<DataGrant>{{"s3://uniquanf", {DataPurpose::kModel}, "file:missing"}},
+               std::vector<std::string>(), keys.path())})
+          .ok());
 }
 
 }  // namespace

@@ -52,6 +52,11 @@ int S3TestServer::StartDurable() { return RunStart("start-durable"); }
 bool S3TestServer::Crash() { return RunScript("crash"); }
 bool S3TestServer::Restart() { return RunScript("restart"); }
 
+bool S3TestServer::NewUser(const std::string& name) {
+  if (!started_) return false;
+  return std::system(absl::StrCat(kScript, " user ", directory_, " ", name).c_str()) == 0;
+}
+
 int S3TestServer::RunStart(const std::string& command) {
   FILE* out = popen(absl::StrCat(kScript, " ", command, " ", directory_).c_str(), "r");
   if (out == nullptr) return 1;

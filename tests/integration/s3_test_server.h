@@ -33,6 +33,8 @@ class S3TestServer {
   // Puts these settings into this process's environment, which child processes inherit, and returns
   // "127.0.0.1:PORT".
   std::string UseInThisProcess() const;
+  // Makes another user, with the keys AKNAME and SKNAME. False: it is not this program's server.
+  bool NewUser(const std::string& name);
   const std::string& port() const { return port_; }
 
  private:

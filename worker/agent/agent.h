@@ -24,6 +24,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "common/base/clock.h"
+#include "common/base/version.h"
 #include "common/job/phase_clock.h"
 #include "common/rpc/channel_source.h"
 #include "uniquanf/v1/worker_service.grpc.pb.h"
@@ -42,7 +43,7 @@ struct AgentOptions {
   std::string token_file;  // says who this worker is; read again for each call; empty: none
   std::string software_version;
   v1::WorkerCapabilities capabilities;
-  int protocol_version = 1;
+  int protocol_version = kProtocolVersion;
   absl::Duration task_stall_timeout = absl::Minutes(30);
   absl::Duration stop_timeout = absl::Seconds(30);
   // A server that answers and has no task for so long: drains. Zero: as soon as it has none.

@@ -3,8 +3,10 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/artifact/signature.h"
 #include "common/base/status.h"
 #include "common/object_store/caching_store.h"
+#include "common/object_store/data_access.h"
 #include "common/rpc/job_proto.h"
 #include "common/rpc/spec_proto.h"
 #include "worker/task/lost_inputs.h"
@@ -31,6 +33,39 @@ v1::TaskOutcome FinalizeToProto(const FinalizeOutcome& outcome) {
   ArtifactToProto(outcome.artifact, proto.mutable_artifact());
   ReportToProto(outcome.report, proto.mutable_report());
   return proto;
+}
+
+std::shared_ptr<const DataAccess> DataOf(const v1::TaskAssignment& assignment,
+                                         const std::string& credentials_dir) {
+  std::vector<DataGrant> grants;
+  for (const v1::DataGrant& proto : assignment.data()) {
+    DataGrant& grant = grants.emplace_back();
+    grant.uri_prefix = proto.uri_prefix();
+    grant.credentials = proto.credentials();
+    for (const int purpose : proto.purposes()) {
+      switch (purpose) {
+        case v1::DataGrant::MODEL:
+          grant.purposes.push_back(DataPurpose::kModel);
+          break;
+        case v1::DataGrant::CALIBRATION:
+          grant.purposes.push_back(DataPurpose::kCalibration);
+          break;
+        case v1::DataGrant::EVALUATION:
+          grant.purposes.push_back(DataPurpose::kEvaluation);
+          break;
+        case v1::DataGrant::OUTPUT:
+          grant.purposes.push_back(DataPurpose::kOutput);
+          break;
+        default:  // of a later protocol: grants nothing here
+          break;
+      }
+    }
+  }
+  return std::make_shared<const DataAccess>(
+      std::move(grants),
+      std::vector<std::string>(assignment.withheld_uri_prefixes().begin(),
+                               assignment.withheld_uri_prefixes().end()),
+      credentials_dir);
 }
 
 }  // namespace
@@ -61,6 +96,11 @@ absl::StatusOr<v1::TaskOutcome> EngineExecutor::Execute(const v1::TaskAssignment
   environment.artifact_mode = options_.artifact_mode;
   environment.work_uri = assignment.work_uri();
   environment.job = JobOfTask(assignment.task());
+  if (assignment.data_is_confined())
+    environment.data = DataOf(assignment, options_.credentials_dir);
+  if (options_.signing_key.has_value() && !assignment.worker().empty()) {
+    environment.signer = ResultSigner{*options_.signing_key, assignment.worker()};
+  }
   environment.stop = [running = running_] {
     absl::MutexLock lock(&running->mutex);
     return running->stop.StopRequested();
@@ -71,6 +111,10 @@ absl::StatusOr<v1::TaskOutcome> EngineExecutor::Execute(const v1::TaskAssignment
   if (!outcome.ok()) {
     layers_.Stop();
     cache_->Clear();
+  }
+  if (outcome.ok() && environment.signer.has_value()) {
+    outcome->set_signature(environment.signer->key.Sign(
+        ResultMessage(assignment.worker(), assignment.lease_id(), outcome->result_sha256())));
   }
   SetStop(StopToken());
   NoteCached(assignment);

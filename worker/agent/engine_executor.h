@@ -26,6 +26,8 @@ struct EngineExecutorOptions {
   std::shared_ptr<ObjectCache> object_cache;  // of models and working objects in remote stores
   std::shared_ptr<StoreObserver> store_observer;
   std::optional<uint32_t> artifact_mode;  // TaskEnvironment
+  std::string credentials_dir;            // DataAccess
+  std::optional<SigningKey> signing_key;  // with which results are signed
 };
 
 class EngineExecutor : public TaskExecutor {

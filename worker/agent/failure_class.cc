@@ -3,6 +3,7 @@
 #include <string>
 #include <utility>
 
+#include "common/base/redact.h"
 #include "common/base/status.h"
 #include "common/base/utf8.h"
 #include "worker/task/lost_inputs.h"
@@ -17,11 +18,14 @@ v1::FailureClass FailureClassOf(const absl::Status& status) {
       // What the assignment itself says is wrong everywhere.
       if (reason == "INVALID_SPEC" || reason == "INVALID_URI") return v1::INVALID_INPUT;
       return v1::ENVIRONMENT;
+    case absl::StatusCode::kPermissionDenied:
+      // What the server's policy says holds for every worker.
+      if (reason == "DATA_NOT_ALLOWED") return v1::INVALID_INPUT;
+      [[fallthrough]];
     // What the job names is missing, refused or not as expected. That may be so everywhere, or only
     // here: a mount that is missing or stale, expired credentials, a wrong clock, another build.
     case absl::StatusCode::kAlreadyExists:
     case absl::StatusCode::kNotFound:
-    case absl::StatusCode::kPermissionDenied:
     case absl::StatusCode::kUnauthenticated:
     case absl::StatusCode::kFailedPrecondition:
     case absl::StatusCode::kOutOfRange:
@@ -48,7 +52,7 @@ v1::TaskFailure FailureFromStatus(const absl::Status& status) {
   failure.set_failure_class(FailureClassOf(status));
   const std::string reason = ErrorReason(status);
   failure.set_reason(reason.empty() ? absl::StatusCodeToString(status.code()) : reason);
-  failure.set_message(ShortText(status.message()));
+  failure.set_message(ShortText(RedactCredentials(status.message())));
   for (std::string& sha256 : LostInputsOf(status)) failure.add_missing_sha256(std::move(sha256));
   return failure;
 }

@@ -87,6 +87,7 @@ void LeaseTable::ApplyAssignment(const v1::TaskAssignment& assignment, absl::Dur
   lease.report.set_lease_id(id);
   lease.report.set_attempt(assignment.attempt());
   lease.report.set_task(assignment.task());
+  lease.report.set_lease_token(assignment.lease_token());
   const absl::Duration duration = DurationFromProto(assignment.lease_duration());
   if (id.empty() || duration <= absl::ZeroDuration()) {
     Fail(&lease, MakeError(absl::StatusCode::kInternal, "INVALID_ASSIGNMENT",

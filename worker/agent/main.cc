@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "common/base/clock.h"
+#include "common/base/core_dumps.h"
 #include "common/base/file_limit.h"
 #include "common/base/file_modes.h"
 #include "common/base/ids.h"
@@ -211,6 +212,7 @@ int ExitCode(const AgentResult& result, Logger* logger) {
 }
 
 int RunWorker(const WorkerOptions& options) {
+  if (!options.core_dumps) ForbidCoreDumps();
   const std::unique_ptr<LogSink> sink = NewStderrSink();
   Logger logger(sink.get(), &SystemClock(),
                 options.log_format == "json" ? LogFormat::kJson : LogFormat::kText,
@@ -225,6 +227,17 @@ int RunWorker(const WorkerOptions& options) {
                          {"memory_is_limited", machine.memory_is_limited},
                          {"cpus", machine.num_cpus}});
   SignalThread signals(!options.tls.files().empty(), &logger);
+  std::optional<SigningKey> signing_key;
+  if (!options.signing_key_file.empty()) {
+    auto key = SigningKey::FromPemFile(options.signing_key_file);
+    if (!key.ok()) {
+      std::fprintf(stderr, "uniquanf-worker: --signing-key: %s\n",
+                   std::string(key.status().message()).c_str());
+      return kExitUsage;
+    }
+    logger.Info("results are signed", {{"public_key", key->verifying_key().Base64()}});
+    signing_key = *std::move(key);
+  }
   auto backends = OpenBackends(options);
   if (!backends.ok()) {
     std::fprintf(stderr, "uniquanf-worker: %s\n", std::string(backends.status().message()).c_str());
@@ -288,6 +301,8 @@ int RunWorker(const WorkerOptions& options) {
   executor_options.object_cache = cache;
   executor_options.store_observer = std::make_shared<StoreMetrics>(registry.get());
   executor_options.artifact_mode = artifact_mode;
+  executor_options.credentials_dir = options.credentials_dir;
+  executor_options.signing_key = signing_key;
   std::vector<std::unique_ptr<EngineExecutor>> executors;
   std::vector<TaskExecutor*> slots;
   for (auto& backend : *backends) {

@@ -144,11 +144,21 @@ absl::StatusOr<WorkerOptions> ParseWorkerOptions(const std::vector<std::string>&
                "holds the token that says who this worker is, for a server that asks; read again "
                "for each call");
   flags.Environment("UNIQUANF_TOKEN_FILE");
+  flags.String("credentials-dir", "DIR", &options.credentials_dir,
+               "holds tenants' credentials for S3, a file each in the form of ~/.aws/credentials, "
+               "which the server's policy names as file:NAME");
+  flags.Environment("UNIQUANF_CREDENTIALS_DIR");
+  flags.String(
+      "signing-key", "FILE", &options.signing_key_file,
+      "PEM Ed25519 key (openssl genpkey -algorithm ed25519) with which results are signed, "
+      "for a server whose policy has its public half, and for verify --trust");
   flags.Section("Other");
   flags.String(
       "health", "ADDRESS|URL", &options.health,
       "ask a running worker at the URL of a page such as http://127.0.0.1:9090/healthz, or "
       "a server at its gRPC address; exit with 0 when it answers well, else 1");
+  flags.Bool("core-dumps", &options.core_dumps,
+             "leave a core dump after a crash, and let debuggers attach; it holds keys and data");
   flags.Bool("version", &options.show_version, "print the version and exit");
   flags.Example("uniquanf-worker --server scheduler:50051 --cache-dir /var/cache/uniquanf",
                 "Works for a server elsewhere, and keeps what it reads of models on this disk.");

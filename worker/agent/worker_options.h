@@ -37,10 +37,13 @@ struct WorkerOptions {
   std::optional<uint32_t> artifact_mode;  // nullopt: kArtifactMode less the umask
   CacheFlags cache;
   ClientTlsOptions tls;
-  std::string token_file;  // empty: no token
-  std::string health;      // not empty: check this address or URL, and end
+  std::string token_file;        // empty: no token
+  std::string credentials_dir;   // of tenants (DataAccess); empty: none
+  std::string signing_key_file;  // empty: results are not signed
+  std::string health;            // not empty: check this address or URL, and end
   bool wait_for_version = false;
   bool show_version = false;
+  bool core_dumps = false;
 };
 
 // What the help shows, and where nothing is given. `host_name` becomes the default name (in lower

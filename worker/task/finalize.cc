@@ -77,9 +77,9 @@ class FinalizeRun {
                                        plan_.num_layers, " layers"));
     }
     UQ_RETURN_IF_ERROR(CheckModelUnchanged(context_, plan_sha256_, results_, env_));
-    StoreOptions options = StoreOptionsOf(env_);
-    options.directory_mode = env_.artifact_mode;
-    UQ_ASSIGN_OR_RETURN(output_, OpenObjectStore(spec_.output_uri, options));
+    DataOptions options = DataOptionsOf(env_, DataPurpose::kOutput);
+    options.store.directory_mode = env_.artifact_mode;
+    UQ_ASSIGN_OR_RETURN(output_, OpenData(spec_.output_uri, options));
     UQ_RETURN_IF_ERROR(ClaimOutput(output_.get(), plan_sha256_));
     UQ_CRASH_POINT("finalize.claimed");
     ListModules();
@@ -87,7 +87,7 @@ class FinalizeRun {
     const absl::Status evaluated = Evaluate();
     if (ErrorReason(evaluated) == "QUALITY_TARGET") {
       // The place is free again, for a job with other settings.
-      UQ_RETURN_IF_ERROR(AbandonOutput(spec_.output_uri, plan_sha256_));
+      UQ_RETURN_IF_ERROR(AbandonOutput(spec_.output_uri, plan_sha256_, options));
     }
     UQ_RETURN_IF_ERROR(evaluated);
     return Publish();
@@ -216,7 +216,7 @@ class FinalizeRun {
                                                      parts_, env_.job, env_.clock->Now()})));
     UQ_RETURN_IF_ERROR(output_->Write(kRunKey, RunJson(outcome)));
     if (IsCancelled(env_)) return CancelledError();
-    UQ_RETURN_IF_ERROR(PublishManifest(output_.get(), manifest_json));
+    UQ_RETURN_IF_ERROR(PublishManifest(output_.get(), manifest_json, env_.signer));
     ReportProgress(env_, "storing", plan_.num_layers, plan_.num_layers);
     return outcome;
   }

@@ -1,6 +1,8 @@
 #include "worker/task/output.h"
 
+#include "common/artifact/signature.h"
 #include "common/base/crash_point.h"
+#include "common/base/digest.h"
 #include "common/base/status.h"
 
 namespace uniquanf {
@@ -15,9 +17,8 @@ absl::Status OutputExists(absl::string_view uri, absl::string_view what) {
 }  // namespace
 
 absl::Status CheckOutputIsFree(absl::string_view uri, absl::string_view plan_sha256,
-                               const StoreOptions& options_of_store) {
-  UQ_ASSIGN_OR_RETURN(const std::shared_ptr<ObjectStore> output,
-                      OpenObjectStore(uri, options_of_store));
+                               const DataOptions& options_of_store) {
+  UQ_ASSIGN_OR_RETURN(const std::shared_ptr<ObjectStore> output, OpenData(uri, options_of_store));
   ListOptions options;
   options.max_results = 1;
   UQ_ASSIGN_OR_RETURN(const ListResult listed, output->List(options));
@@ -40,7 +41,13 @@ absl::Status ClaimOutput(ObjectStore* output, absl::string_view plan_sha256) {
   return OutputExists(output->uri(), "is being written by another job");
 }
 
-absl::Status PublishManifest(ObjectStore* output, absl::string_view manifest_json) {
+absl::Status PublishManifest(ObjectStore* output, absl::string_view manifest_json,
+                             const std::optional<ResultSigner>& signer) {
+  if (signer.has_value()) {
+    const std::string sha256 = Sha256Hex(manifest_json);
+    UQ_RETURN_IF_ERROR(
+        output->Write(SignatureKey(sha256), SignManifest(signer->key, signer->signed_by, sha256)));
+  }
   UQ_CRASH_POINT("finalize.before_manifest");
   WriteOptions options;
   options.if_absent = true;
@@ -55,8 +62,9 @@ absl::Status PublishManifest(ObjectStore* output, absl::string_view manifest_jso
   return output->Delete(kOutputMarkerKey);
 }
 
-absl::Status AbandonOutput(absl::string_view uri, absl::string_view plan_sha256) {
-  UQ_ASSIGN_OR_RETURN(const std::shared_ptr<ObjectStore> output, OpenObjectStore(uri));
+absl::Status AbandonOutput(absl::string_view uri, absl::string_view plan_sha256,
+                           const DataOptions& options_of_store) {
+  UQ_ASSIGN_OR_RETURN(const std::shared_ptr<ObjectStore> output, OpenData(uri, options_of_store));
   const absl::StatusOr<std::string> marker = output->Read(kOutputMarkerKey, 1024);
   if (!marker.ok() || *marker != plan_sha256) return absl::OkStatus();
   if (output->Stat(kManifestKey).ok()) return output->Delete(kOutputMarkerKey);

@@ -5,7 +5,6 @@
 
 #include "common/base/digest.h"
 #include "common/base/status.h"
-#include "common/object_store/caching_store.h"
 #include "worker/task/allocate_bits.h"
 #include "worker/task/content_store.h"
 #include "worker/task/memory_plan.h"
@@ -57,7 +56,7 @@ absl::StatusOr<CalibrationTokens> LoadSequences(
       sequence_length = std::min(sequence_length, config.max_position_embeddings);
     }
     return ReadCalibrationTokens(uri, num_samples, sequence_length, config.vocab_size,
-                                 StoreOptionsOf(env), bounds);
+                                 DataOptionsOf(env, DataPurpose::kCalibration), bounds);
   }
   UQ_ASSIGN_OR_RETURN(const std::unique_ptr<TextTokenizer> tokenizer,
                       TextTokenizer::Open(model, TextSettingsOf(plan->spec)));
@@ -66,7 +65,7 @@ absl::StatusOr<CalibrationTokens> LoadSequences(
   UQ_ASSIGN_OR_RETURN(
       PackedText packed,
       PackCalibrationText(sources, tokenizer.get(), num_samples, length, config.vocab_size,
-                          StoreOptionsOf(env), bounds.num_samples));
+                          DataOptionsOf(env, DataPurpose::kCalibration), bounds.num_samples));
   plan->warnings.insert(plan->warnings.end(), packed.warnings.begin(), packed.warnings.end());
   *provenance = std::move(packed.provenance);
   return CalibrationTokens{packed.num_sequences, packed.sequence_length, std::move(packed.ids), {}};
@@ -170,16 +169,17 @@ absl::Status PrepareEvaluation(const QuantizationSpec& spec, const ModelConfig& 
                                      config.max_position_embeddings, " positions"));
   }
   const int64_t max_tokens = spec.evaluation_max_windows * spec.evaluation_window;
+  const DataOptions options = DataOptionsOf(env, DataPurpose::kEvaluation);
   std::vector<int32_t> ids;
   if (IsTokenFile(spec.evaluation_uri)) {
-    UQ_ASSIGN_OR_RETURN(ids, ReadEvaluationTokens(spec.evaluation_uri, spec.evaluation_entry,
-                                                  spec.evaluation_window, max_tokens,
-                                                  config.vocab_size, StoreOptionsOf(env)));
+    UQ_ASSIGN_OR_RETURN(
+        ids, ReadEvaluationTokens(spec.evaluation_uri, spec.evaluation_entry,
+                                  spec.evaluation_window, max_tokens, config.vocab_size, options));
   } else {
     UQ_ASSIGN_OR_RETURN(
         PackedText packed,
         ReadEvaluationText(spec.evaluation_uri, model, TextSettingsOf(spec), spec.evaluation_window,
-                           max_tokens, config.vocab_size, StoreOptionsOf(env)));
+                           max_tokens, config.vocab_size, options));
     ids = std::move(packed.ids);
     plan->evaluation_text = std::move(packed.provenance);
     for (std::string& warning : packed.warnings) plan->warnings.push_back(std::move(warning));
@@ -227,8 +227,9 @@ absl::StatusOr<PrepareOutcome> RunPrepare(const QuantizationSpec& spec,
                                           const TaskEnvironment& env) {
   ReportProgress(env, "loading", 0, 1);
   UQ_RETURN_IF_ERROR(spec.Validate());
-  UQ_ASSIGN_OR_RETURN(const std::shared_ptr<ObjectStore> store,
-                      OpenObjectStoreThrough(spec.model_uri, env.model_cache, StoreOptionsOf(env)));
+  UQ_ASSIGN_OR_RETURN(
+      const std::shared_ptr<ObjectStore> store,
+      OpenDataThrough(spec.model_uri, env.model_cache, DataOptionsOf(env, DataPurpose::kModel)));
   UQ_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint,
                       Checkpoint::Open(store, /*allow_quantized=*/false));
   const ModelConfig& config = checkpoint->config();

@@ -199,21 +199,22 @@ absl::Status CheckSpace(const std::string& output_uri, const std::string& work_u
 
 absl::Status TryOutput(const QuantizationSpec& spec, const Checkpoint& checkpoint,
                        const std::string& plan_sha256, const TaskEnvironment& env) {
-  UQ_RETURN_IF_ERROR(CheckOutputIsFree(spec.output_uri, plan_sha256, StoreOptionsOf(env)));
+  DataOptions options = DataOptionsOf(env, DataPurpose::kOutput);
+  options.store.directory_mode = env.artifact_mode;
+  UQ_RETURN_IF_ERROR(CheckOutputIsFree(spec.output_uri, plan_sha256, options));
   UQ_RETURN_IF_ERROR(BuildArtifactConfig(checkpoint.config_json(), spec, {}).status());
   UQ_ASSIGN_OR_RETURN(const CopyPlan copies, PlanCopies(checkpoint.store().get()));
   UQ_RETURN_IF_ERROR(CheckSpace(spec.output_uri, env.work_uri,
                                 ArtifactBytes(spec, checkpoint) + copies.size_bytes()));
-  StoreOptions options = StoreOptionsOf(env);
-  options.directory_mode = env.artifact_mode;
   UQ_ASSIGN_OR_RETURN(const std::shared_ptr<ObjectStore> output,
-                      OpenObjectStore(spec.output_uri, options));
+                      OpenData(spec.output_uri, options));
   if (output->Stat(kOutputMarkerKey).ok()) return absl::OkStatus();  // claimed by this plan
   const std::optional<std::filesystem::path> path = LocalPath(output->uri());
   const std::filesystem::path before = path.has_value() ? Existing(*path) : "";
   UQ_RETURN_IF_ERROR(ClaimOutput(output.get(), plan_sha256));
   UQ_RETURN_IF_ERROR(output->Delete(kOutputMarkerKey));
-  if (path.has_value()) RemoveNew(*path, before);
+  // By its path, which a tenant may have led elsewhere meanwhile: an empty directory stays then.
+  if (path.has_value() && env.data == nullptr) RemoveNew(*path, before);
   return absl::OkStatus();
 }
 

@@ -4,7 +4,6 @@
 
 #include "common/base/digest.h"
 #include "common/base/status.h"
-#include "common/object_store/caching_store.h"
 #include "worker/task/content_store.h"
 
 namespace uniquanf {
@@ -25,8 +24,9 @@ absl::StatusOr<TaskContext> OpenTaskContext(const QuantizationSpec& spec,
                      ", but this worker computes on ", DeviceName(env.backend->kind()), " in ",
                      ArithmeticName(env.act), "; all tasks of a job run on one kind of device"));
   }
-  UQ_ASSIGN_OR_RETURN(const std::shared_ptr<ObjectStore> store,
-                      OpenObjectStoreThrough(spec.model_uri, env.model_cache, StoreOptionsOf(env)));
+  UQ_ASSIGN_OR_RETURN(
+      const std::shared_ptr<ObjectStore> store,
+      OpenDataThrough(spec.model_uri, env.model_cache, DataOptionsOf(env, DataPurpose::kModel)));
   UQ_ASSIGN_OR_RETURN(context.checkpoint, Checkpoint::Open(store, /*allow_quantized=*/false));
   uint64_t size_bytes = 0;
   if (Sha256Hex(context.checkpoint->config_json()) != plan.config_sha256 ||
@@ -68,10 +68,12 @@ absl::StatusOr<std::vector<LayerResult>> LoadLayerResults(const std::string& pla
   return results;
 }
 
-StoreOptions StoreOptionsOf(const TaskEnvironment& env) {
-  StoreOptions options;
-  options.stop = env.stop;
-  options.observer = env.store_observer;
+DataOptions DataOptionsOf(const TaskEnvironment& env, DataPurpose purpose) {
+  DataOptions options;
+  options.store.stop = env.stop;
+  options.store.observer = env.store_observer;
+  options.access = env.data;
+  options.purpose = purpose;
   return options;
 }
 

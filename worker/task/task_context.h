@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/object_store/open_data.h"
 #include "worker/model/checkpoint.h"
 #include "worker/task/layer_result.h"
 #include "worker/task/plan.h"
@@ -37,8 +38,8 @@ absl::StatusOr<std::vector<LayerResult>> LoadLayerResults(const std::string& pla
                                                           const std::vector<std::string>& digests,
                                                           const TaskEnvironment& env);
 
-// How tasks open stores.
-StoreOptions StoreOptionsOf(const TaskEnvironment& env);
+// How tasks open what the job names.
+DataOptions DataOptionsOf(const TaskEnvironment& env, DataPurpose purpose);
 const char* DeviceName(DeviceKind kind);  // "cpu", "cuda"
 const char* ArithmeticName(DType act);    // "f32", "bf16"
 absl::Status CancelledError();            // kCancelled (TASK_CANCELLED)

@@ -22,6 +22,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "common/base/clock.h"
+#include "common/base/signing_key.h"
 #include "common/base/stop_token.h"
 #include "common/job/job.h"
 #include "common/job/loss_history.h"
@@ -33,6 +34,8 @@
 #include "worker/backend/tensor.h"
 
 namespace uniquanf {
+
+class DataAccess;  // common/object_store/data_access.h
 
 struct TaskStepProgress {
   const char* phase =
@@ -63,6 +66,12 @@ std::unique_ptr<ActivationCache> NewActivationCache();
 // speed, not bits.
 enum class ActivationPlacement { kAuto, kDevice, kHost };
 
+// Who answers for what a task makes.
+struct ResultSigner {
+  SigningKey key;
+  std::string signed_by;  // "worker/w"
+};
+
 struct TaskEnvironment {
   Backend* backend = nullptr;   // borrowed, as all below
   DType act = DType::kFloat32;  // f32, or bf16 on CUDA
@@ -80,6 +89,9 @@ struct TaskEnvironment {
   StopToken stop;
   std::shared_ptr<StoreObserver> store_observer;  // of those stores; null: none
   std::optional<uint32_t> artifact_mode;  // of a local artifact's directories (StoreOptions)
+  // What the job may name (DataOptions); null: whatever the process may open.
+  std::shared_ptr<const DataAccess> data;
+  std::optional<ResultSigner> signer;  // of the artifact; none: it is not signed
 };
 
 struct PrepareOutcome {

@@ -11,7 +11,7 @@
 #include "absl/strings/strip.h"
 #include "common/base/file_kind.h"
 #include "common/base/status.h"
-#include "common/object_store/object_store.h"
+#include "common/object_store/open_data.h"
 #include "common/safetensors/safetensors.h"
 #include "worker/model/token_range.h"
 
@@ -19,8 +19,8 @@ namespace uniquanf {
 namespace {
 
 absl::StatusOr<std::shared_ptr<const SafetensorsFile>> OpenTokenFile(absl::string_view uri,
-                                                                     const StoreOptions& options) {
-  UQ_ASSIGN_OR_RETURN(const ObjectLocation location, OpenObjectLocation(uri, options));
+                                                                     const DataOptions& options) {
+  UQ_ASSIGN_OR_RETURN(const ObjectLocation location, OpenDataLocation(uri, options));
   absl::StatusOr<std::shared_ptr<const SafetensorsFile>> file =
       SafetensorsFile::Open(location.store, location.key);
   if (file.ok()) return file;
@@ -108,7 +108,7 @@ absl::StatusOr<std::vector<int32_t>> CheckedIds(const std::vector<int64_t>& raw,
 
 absl::StatusOr<CalibrationTokens> ReadCalibrationTokens(absl::string_view uri, int64_t num_samples,
                                                         int64_t sequence_length, int64_t vocab_size,
-                                                        const StoreOptions& options,
+                                                        const DataOptions& options,
                                                         AtMost at_most) {
   UQ_ASSIGN_OR_RETURN(const auto file, OpenTokenFile(uri, options));
   UQ_ASSIGN_OR_RETURN(const TensorInfo info, FindEntry(*file, uri, "input_ids", 2));
@@ -158,7 +158,7 @@ absl::StatusOr<std::vector<int32_t>> ReadEvaluationTokens(absl::string_view uri,
                                                           absl::string_view entry,
                                                           int64_t min_tokens, int64_t max_tokens,
                                                           int64_t vocab_size,
-                                                          const StoreOptions& options) {
+                                                          const DataOptions& options) {
   UQ_ASSIGN_OR_RETURN(const auto file, OpenTokenFile(uri, options));
   UQ_ASSIGN_OR_RETURN(const TensorInfo info, FindEntry(*file, uri, entry, 1));
   if (info.shape[0] < min_tokens) {

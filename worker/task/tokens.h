@@ -14,7 +14,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "common/object_store/object_store.h"
+#include "common/object_store/open_data.h"
 
 namespace uniquanf {
 
@@ -32,14 +32,14 @@ struct AtMost {
 // The first `num_samples` rows (0: all) cut to the first `sequence_length` columns (0: all).
 absl::StatusOr<CalibrationTokens> ReadCalibrationTokens(absl::string_view uri, int64_t num_samples,
                                                         int64_t sequence_length, int64_t vocab_size,
-                                                        const StoreOptions& options = {},
+                                                        const DataOptions& options = {},
                                                         AtMost at_most = {});
 // The whole one-dimensional entry; at most `max_tokens` of it when that is positive.
 absl::StatusOr<std::vector<int32_t>> ReadEvaluationTokens(absl::string_view uri,
                                                           absl::string_view entry,
                                                           int64_t min_tokens, int64_t max_tokens,
                                                           int64_t vocab_size,
-                                                          const StoreOptions& options = {});
+                                                          const DataOptions& options = {});
 // Whether a file is one of tokens: all but those whose names say text (.txt, .jsonl, .json, …, also
 // with .gz or .zst behind).
 bool IsTokenFile(absl::string_view uri);

@@ -123,8 +123,8 @@ void AddDigests(const TextTokenizer& tokenizer, PackedText* packed) {
 
 }  // namespace
 
-absl::StatusOr<std::string> ReadTextFile(const std::string& uri, const StoreOptions& options) {
-  UQ_ASSIGN_OR_RETURN(const ObjectLocation location, OpenObjectLocation(uri, options));
+absl::StatusOr<std::string> ReadTextFile(const std::string& uri, const DataOptions& options) {
+  UQ_ASSIGN_OR_RETURN(const ObjectLocation location, OpenDataLocation(uri, options));
   absl::StatusOr<std::string> bytes = location.store->Read(location.key, kMaxTextFileBytes);
   if (!bytes.ok()) return Annotate(bytes.status(), absl::StrCat("text file ", uri));
   return bytes;
@@ -267,7 +267,7 @@ absl::StatusOr<std::string> TextTokenizer::Render(const nlohmann::ordered_json& 
 absl::StatusOr<PackedText> PackCalibrationText(const std::vector<TextSource>& sources,
                                                TextTokenizer* tokenizer, int64_t num_sequences,
                                                int64_t sequence_length, int64_t vocab_size,
-                                               const StoreOptions& options, bool fewer_will_do) {
+                                               const DataOptions& options, bool fewer_will_do) {
   PackedText packed;
   packed.sequence_length = sequence_length;
   int64_t given = 0;
@@ -301,7 +301,7 @@ absl::StatusOr<PackedText> PackCalibrationText(const std::vector<TextSource>& so
 
 absl::StatusOr<PackedText> PackEvaluationText(const std::string& uri, TextTokenizer* tokenizer,
                                               int64_t min_tokens, int64_t max_tokens,
-                                              int64_t vocab_size, const StoreOptions& options) {
+                                              int64_t vocab_size, const DataOptions& options) {
   PackedText packed;
   Packer packer(tokenizer, 0, vocab_size);
   UQ_ASSIGN_OR_RETURN(std::string bytes, ReadTextFile(uri, options));
@@ -319,7 +319,7 @@ absl::StatusOr<PackedText> PackEvaluationText(const std::string& uri, TextTokeni
 absl::StatusOr<PackedText> ReadEvaluationText(const std::string& uri, ObjectStore* model,
                                               TextSettings settings, int64_t min_tokens,
                                               int64_t max_tokens, int64_t vocab_size,
-                                              const StoreOptions& options) {
+                                              const DataOptions& options) {
   settings.field_may_miss = true;
   settings.min_tokens = 1;
   settings.shuffle_seed = 0;

@@ -15,7 +15,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "common/artifact/text_provenance.h"
-#include "common/object_store/object_store.h"
+#include "common/object_store/open_data.h"
 #include "common/spec/quantization_spec.h"
 #include "worker/text/chat_template.h"
 #include "worker/text/text_files.h"
@@ -88,12 +88,12 @@ class TextTokenizer {
 absl::StatusOr<PackedText> PackCalibrationText(const std::vector<TextSource>& sources,
                                                TextTokenizer* tokenizer, int64_t num_sequences,
                                                int64_t sequence_length, int64_t vocab_size,
-                                               const StoreOptions& options,
+                                               const DataOptions& options,
                                                bool fewer_will_do = false);
 // All documents concatenated, at most `max_tokens` (0: all), at least `min_tokens`.
 absl::StatusOr<PackedText> PackEvaluationText(const std::string& uri, TextTokenizer* tokenizer,
                                               int64_t min_tokens, int64_t max_tokens,
-                                              int64_t vocab_size, const StoreOptions& options);
+                                              int64_t vocab_size, const DataOptions& options);
 
 // As above, with the tokenizer of `model` and the settings of a job that hold for evaluation: all
 // but the least number of tokens and the order; samples without the job's field are read by the
@@ -101,10 +101,10 @@ absl::StatusOr<PackedText> PackEvaluationText(const std::string& uri, TextTokeni
 absl::StatusOr<PackedText> ReadEvaluationText(const std::string& uri, ObjectStore* model,
                                               TextSettings settings, int64_t min_tokens,
                                               int64_t max_tokens, int64_t vocab_size,
-                                              const StoreOptions& options);
+                                              const DataOptions& options);
 
 // Whole file `uri`, at most kMaxTextFileBytes.
-absl::StatusOr<std::string> ReadTextFile(const std::string& uri, const StoreOptions& options);
+absl::StatusOr<std::string> ReadTextFile(const std::string& uri, const DataOptions& options);
 
 }  // namespace uniquanf
 

@@ -8,15 +8,19 @@
 #include <filesystem>
 #include <fstream>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/artifact/manifest.h"
+#include "common/artifact/signature.h"
 #include "common/base/clock.h"
 #include "common/base/digest.h"
 #include "common/base/ids.h"
+#include "common/base/version.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/status_proto.h"
 #include "server/service/server_process.h"
+#include "server/service/spec_locations.h"
 #include "tests/support/sample_artifact.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_dir.h"
@@ -68,7 +72,7 @@ class AccessCallsTest : public ::testing::Test {
     }
   }
 
-  void WritePolicy(const json& more_bindings) {
+  void WritePolicy(const json& more_bindings, const json& worker_rules = json::object()) {
     json bindings = {{{"principals", {"tenant/*/user/viewer"}}, {"role", "viewer"}},
                      {{"principals", {"operator/*"}}, {"role", "operator"}},
                      {{"principals", {"worker/*"}}, {"role", "worker"}}};
@@ -83,18 +87,23 @@ class AccessCallsTest : public ::testing::Test {
     json operators = issuer, workers = issuer;
     operators.update({{"kind", "operator"}, {"audience", "ops"}});
     workers.update({{"kind", "worker"}, {"audience", "workers"}});
-    std::ofstream(dir_.File("policy.new")) << json{
-        {"version", 1},
-        {"certificates", {{"trust_domain", "d"}}},
-        {"tokens", {issuer, operators, workers}},
-        {"bindings", bindings},
-        {"tenants",
-         {{"a",
-           {{"max_creates_per_second", 1e6},
-            {"data", {{"read", {"file:///models", "file:///data"}}}}}},
-          {"*", {{"data", {{"read", {"file:///models", "file:///data"}}}}}},
-          {"m",
-           {{"max_queued_jobs", 2}, {"data", {{"read", {"file:///models", "file:///data"}}}}}}}}};
+    std::ofstream(dir_.File("policy.new"))
+        << json{{"version", 1},
+                {"certificates", {{"trust_domain", "d"}}},
+                {"tokens", {issuer, operators, workers}},
+                {"bindings", bindings},
+                {"workers", worker_rules},
+                {"tenants",
+                 {{"a",
+                   {{"max_creates_per_second", 1e6},
+                    {"data", {{"read", {"file:///models", "file:///data"}}}}}},
+                  {"*", {{"data", {{"read", {"file:///models", "file:///data"}}}}}},
+                  {"m",
+                   {{"max_queued_jobs", 2},
+                    {"data",
+                     {{"read", {"file:///models", "file:///data", "s3://models/m"}},
+                      {"output", {"s3://results/m"}},
+                      {"credentials", "file:mallory"}}}}}}}};
     std::rename(dir_.File("policy.new").c_str(), dir_.File("policy.json").c_str());
   }
   std::shared_ptr<grpc::Channel> Connect(const TlsFiles* files) {
@@ -196,7 +205,7 @@ class AccessCallsTest : public ::testing::Test {
     v1::SynchronizeRequest request;
     request.set_session_id(session);
     request.set_worker("workers/somebody-else");
-    request.set_protocol_version(1);
+    request.set_protocol_version(kProtocolVersion);
     request.set_sequence(sequence);
     request.mutable_capabilities()->set_device("cpu");
     request.mutable_capabilities()->set_num_slots(1);
@@ -540,6 +549,18 @@ TEST_F(AccessCallsTest, T3_AJobThatNamesWhatIsNotItsTenantsIsRefusedBeforeItIsOn
   EXPECT_THAT(create([](auto* spec) { spec->set_calibration_uri("file:///proc/self/root/x"); }),
               refused);
   EXPECT_THAT(create([](auto* spec) { spec->set_evaluation_uri("s3://other/x"); }), refused);
+  EXPECT_THAT(create([](auto* spec) {
+                v1::CalibrationShare* share = spec->add_calibration_mix();
+                share->set_uri("file:///etc/passwd.txt");
+                share->set_num_sequences(1);
+                spec->set_calibration_uri("file:///data/calibration.txt");
+              }),
+              refused);
+  EXPECT_THAT(create([](auto* spec) {
+                spec->set_distill_window(1);
+                spec->set_distillation_uri("file:///etc/passwd.txt");
+              }),
+              refused);
   EXPECT_THAT(create([](auto* spec) { spec->set_output_uri("file:///etc/pwned"); }), refused);
   EXPECT_THAT(create([&](auto* spec) { spec->set_output_uri(objects + "/tenants/a/x"); }), refused);
   EXPECT_THAT(create([&](auto* spec) { spec->set_model_uri(objects + "/tenants/m/x"); }), refused);
@@ -557,6 +578,43 @@ TEST_F(AccessCallsTest, ATenantsQuotaIsItsOwn) {
   EXPECT_THAT(Create(mallory, "2"), IsOk());
   EXPECT_THAT(Create(mallory, "3"), FailsWith(StatusCode::kResourceExhausted, "QUOTA_EXCEEDED"));
   for (const char* id : {"1", "2", "3"}) EXPECT_THAT(Create(Token("a", "alice"), id), IsOk());
+}
+
+// R6, R9: whatever he says in his requests.
+TEST_F(AccessCallsTest, T14_OneWhoFillsTheQueueHoldsUpNobodyElse) {
+  const Someone flooder = Token("a", "alice"), bob = Token("m", "mallory");
+  EXPECT_THAT(Create(flooder, "first", "", 100),
+              FailsWith(StatusCode::kPermissionDenied, "PRIORITY_NOT_ALLOWED"));
+  EXPECT_THAT(Create(flooder, "other", "m"),
+              FailsWith(StatusCode::kPermissionDenied, "TENANT_NOT_ALLOWED"));
+  constexpr int kFlood = 60;
+  for (int i = 0; i < kFlood; ++i) {
+    ASSERT_THAT(Create(flooder, absl::StrCat("flood-", i), i % 2 == 0 ? "a" : ""), IsOk());
+  }
+  const Someone worker = Certificate("worker/w");
+  v1::SynchronizeRequest request = Hello("s", 1);
+  int num_before_bob = 0, num_since = 0;
+  for (int i = 1; i <= kFlood; ++i) {
+    if (i == 5) ASSERT_THAT(Create(bob, "his"), IsOk());
+    request.set_sequence(i);
+    request.set_num_free_slots(1);
+    const auto reply = Synchronize(worker, request);
+    ASSERT_THAT(reply, IsOk());
+    ASSERT_EQ(reply->assignments_size(), 1);
+    const v1::TaskAssignment& task = reply->assignments(0);
+    if (task.task() == "tenants/m/jobs/his/tasks/prepare") break;
+    ++(i < 5 ? num_before_bob : num_since);
+    absl::SleepFor(absl::Milliseconds(2));  // worker time, which fair share counts
+    request.clear_leases();
+    v1::LeaseReport* report = request.add_leases();
+    report->set_lease_id(task.lease_id());
+    report->set_lease_token(task.lease_token());
+    report->set_attempt(task.attempt());
+    report->set_task(task.task());
+    report->mutable_failed()->set_failure_class(v1::INVALID_INPUT);
+  }
+  EXPECT_EQ(num_before_bob, 4);
+  EXPECT_LE(num_since, 3);
 }
 
 // R7: a stream ends with the right to it.
@@ -609,6 +667,7 @@ TEST_F(AccessCallsTest, T5_AWorkerReachesNeitherSessionNorLeaseOfAnother) {
   v1::SynchronizeRequest theft = Hello("s1", 2);
   v1::LeaseReport* report = theft.add_leases();
   report->set_lease_id(task.lease_id());
+  report->set_lease_token(task.lease_token());
   report->set_attempt(task.attempt());
   report->set_task(task.task());
   report->mutable_succeeded()->set_result_sha256(std::string(64, 'a'));
@@ -667,6 +726,7 @@ TEST_F(AccessCallsTest, T5_AResultThatIsNotThereIsNotBelievedAndItsWorkerIsQuara
     leased.report = Hello(name, 2);
     v1::LeaseReport* report = leased.report.add_leases();
     report->set_lease_id(leased.task.lease_id());
+    report->set_lease_token(leased.task.lease_token());
     report->set_attempt(leased.task.attempt());
     report->set_task(leased.task.task());
     return leased;
@@ -785,6 +845,210 @@ TEST_F(AccessCallsTest, T5_AResultThatIsNotThereIsNotBelievedAndItsWorkerIsQuara
   EXPECT_THAT(Synchronize(true_one.worker, true_one.report), IsOk());
   EXPECT_EQ(Get(alice, "jobs/true")->state(), v1::Job::SUCCEEDED);
   EXPECT_FALSE(is_quarantined(true_one));
+}
+
+// Every field of a job's settings that names a place is one that the policy is asked about.
+TEST(SpecLocationsTest, T3_NoFieldThatNamesAPlaceIsForgotten) {
+  v1::QuantizationSpec spec;
+  std::set<std::string> fields;
+  const std::function<void(google::protobuf::Message*)> fill =
+      [&](google::protobuf::Message* message) {
+        const auto* descriptor = message->GetDescriptor();
+        const auto* reflection = message->GetReflection();
+        for (int i = 0; i < descriptor->field_count(); ++i) {
+          const auto* field = descriptor->field(i);
+          if (field->cpp_type() == google::protobuf::FieldDescriptor::CPPTYPE_MESSAGE) {
+            fill(field->is_repeated() ? reflection->AddMessage(message, field)
+                                      : reflection->MutableMessage(message, field));
+          } else if (absl::EndsWith(field->name(), "uri")) {
+            ASSERT_FALSE(field->is_repeated()) << field->full_name();
+            reflection->SetString(message, field, std::string(field->full_name()));
+            fields.insert(std::string(field->full_name()));
+          }
+        }
+      };
+  fill(&spec);
+  EXPECT_GE(fields.size(), 6u);
+  for (const SpecLocation& location : LocationsOf(spec)) fields.erase(location.uri);
+  EXPECT_THAT(fields, ::testing::IsEmpty());
+}
+
+// R11, R13: what the worker checks again, and whose rights it takes for it; R17: the token.
+TEST_F(AccessCallsTest, AnAssignmentSaysWhatItsTenantMayNameAndNoListSaysItsToken) {
+  const Someone mallory = Token("m", "mallory"), ops = Certificate("operator/o");
+  ASSERT_THAT(Create(mallory, "j"), IsOk());
+  v1::SynchronizeRequest request = Hello("s1", 1);
+  request.set_num_free_slots(1);
+  const auto reply = Synchronize(Certificate("worker/w1"), request);
+  ASSERT_THAT(reply, IsOk());
+  ASSERT_EQ(reply->assignments_size(), 1);
+  const v1::TaskAssignment& task = reply->assignments(0);
+  EXPECT_EQ(task.worker(), "worker/w1");
+  EXPECT_EQ(task.lease_token().size(), 16u);
+  ASSERT_TRUE(task.data_is_confined());
+  const std::string objects = "file://" + dir_.File("objects");
+  EXPECT_EQ(task.withheld_uri_prefixes(0), objects);
+  std::map<std::string, std::string> credentials;
+  std::set<std::string> outputs, models;
+  for (const v1::DataGrant& grant : task.data()) {
+    credentials[grant.uri_prefix()] = grant.credentials();
+    for (const int purpose : grant.purposes()) {
+      if (purpose == v1::DataGrant::OUTPUT) outputs.insert(grant.uri_prefix());
+      if (purpose == v1::DataGrant::MODEL) models.insert(grant.uri_prefix());
+    }
+  }
+  const std::string own = objects + "/tenants/m";
+  EXPECT_EQ(models,
+            (std::set<std::string>{own, "file:///models", "file:///data", "s3://models/m"}));
+  EXPECT_EQ(outputs, (std::set<std::string>{own, "s3://results/m", objects + "/artifacts/j"}));
+  EXPECT_EQ(credentials[own], "");
+  EXPECT_EQ(credentials["file:///models"], "");
+  EXPECT_EQ(credentials["s3://models/m"], "file:mallory");
+  EXPECT_EQ(credentials["s3://results/m"], "file:mallory");
+  // Whatever people may ask, and whatever is written down.
+  std::string seen = Get(mallory, "jobs/j")->SerializeAsString();
+  v1::ListWorkersResponse workers;
+  EXPECT_THAT(Call(ops, &v1::AdminService::Stub::ListWorkers, v1::ListWorkersRequest(), &workers),
+              IsOk());
+  v1::GetTaskRequest get;
+  get.set_name("jobs/j/tasks/prepare");
+  v1::Task told;
+  EXPECT_THAT(Call(mallory, &Jobs::GetTask, get, &told), IsOk());
+  audit_->Flush();
+  for (const char* file : {"audit.log", "state.sqlite", "state.sqlite-wal"}) {
+    std::ifstream stream(dir_.File(file), std::ios::binary);
+    seen += std::string(std::istreambuf_iterator<char>(stream), {});
+  }
+  seen += workers.SerializeAsString() + told.SerializeAsString();
+  EXPECT_THAT(seen, HasSubstr("prepare"));
+  EXPECT_EQ(seen.find(task.lease_token()), std::string::npos);
+}
+
+// R18.
+TEST_F(AccessCallsTest, AWorkerIsWhatThePolicySaysAndServesWhomItSays) {
+  WritePolicy({{{"principals", {"worker/*"}}, {"role", "worker"}}},
+              {{"w1",
+                {{"devices", {"cpu"}},
+                 {"labels", {{"zone", "a"}}},
+                 {"max_memory_bytes", 1 << 20},
+                 {"max_slots", 1}}},
+               {"w2", {{"devices", {"cuda"}}}}});
+  const Someone alice = Token("a", "alice"), ops = Certificate("operator/o");
+  for (const char* id : {"1", "2"}) ASSERT_THAT(Create(alice, id), IsOk());
+  const Someone w2 = Certificate("worker/w2");
+  absl::Status refused;
+  for (int i = 1; refused.ok() && i < 1000; ++i) {  // until the policy is in use
+    refused = Synchronize(w2, Hello("s2", i)).status();
+    absl::SleepFor(absl::Milliseconds(5));
+  }
+  EXPECT_THAT(refused, FailsWith(StatusCode::kPermissionDenied, "WORKER_NOT_ALLOWED",
+                                 HasSubstr("on cuda, not on cpu")));
+  v1::SynchronizeRequest request = Hello("s1", 1);
+  v1::WorkerCapabilities* says = request.mutable_capabilities();
+  says->set_memory_bytes(int64_t{1} << 40);
+  says->set_num_slots(8);
+  (*says->mutable_labels())["zone"] = "b";
+  (*says->mutable_labels())["secret"] = "yes";
+  request.set_num_free_slots(8);
+  const auto reply = Synchronize(Certificate("worker/w1"), request);
+  ASSERT_THAT(reply, IsOk());
+  EXPECT_EQ(reply->assignments_size(), 1) << "max_slots";
+  v1::ListWorkersResponse workers;
+  EXPECT_THAT(Call(ops, &v1::AdminService::Stub::ListWorkers, v1::ListWorkersRequest(), &workers),
+              IsOk());
+  for (const v1::Worker& worker : workers.workers()) {
+    if (worker.session_id() != "s1") continue;
+    EXPECT_EQ(worker.capabilities().memory_bytes(), 1 << 20);
+    EXPECT_EQ(worker.capabilities().num_slots(), 1);
+    ASSERT_EQ(worker.capabilities().labels_size(), 1);
+    EXPECT_EQ(worker.capabilities().labels().at("zone"), "a");
+  }
+}
+
+TEST_F(AccessCallsTest, AWorkerOfOneTenantIsGivenNoOthersTasks) {
+  std::string text;
+  {
+    std::ifstream file(dir_.File("policy.json"));
+    json policy = json::parse(file);
+    for (json& binding : policy["bindings"]) {
+      if (binding["role"] == "worker") binding["tenants"] = {"m"};
+    }
+    text = policy.dump();
+  }
+  std::ofstream(dir_.File("policy.new")) << text;
+  std::rename(dir_.File("policy.new").c_str(), dir_.File("policy.json").c_str());
+  ASSERT_THAT(Create(Token("a", "alice"), "foreign"), IsOk());
+  const Someone worker = Certificate("worker/w");
+  // Given at first perhaps, by the policy before; then not any more.
+  absl::SleepFor(absl::Milliseconds(200));
+  v1::SynchronizeRequest request = Hello("s", 1);
+  request.set_num_free_slots(1);
+  auto reply = Synchronize(worker, request);
+  ASSERT_THAT(reply, IsOk());
+  EXPECT_EQ(reply->assignments_size(), 0);
+  ASSERT_THAT(Create(Token("m", "mallory"), "hers"), IsOk());
+  request.set_sequence(2);
+  reply = Synchronize(worker, request);
+  ASSERT_THAT(reply, IsOk());
+  ASSERT_EQ(reply->assignments_size(), 1);
+  EXPECT_EQ(reply->assignments(0).task(), "tenants/m/jobs/hers/tasks/prepare");
+}
+
+// R19: of a worker whose key is known nothing counts that it has not signed.
+TEST_F(AccessCallsTest, T5_AResultThatItsWorkerHasNotSignedIsNotBelieved) {
+  const SigningKey key = SigningKey::Generate();
+  WritePolicy({}, {{"w1", {{"signing_keys", {key.verifying_key().Base64()}}}}});
+  absl::SleepFor(absl::Milliseconds(200));
+  const Someone alice = Token("a", "alice"), w1 = Certificate("worker/w1");
+  const auto report = [&](const std::string& id,
+                          const std::function<std::string(const v1::TaskAssignment&)>& sign) {
+    EXPECT_THAT(Create(alice, id), IsOk());
+    const std::string session = "session of " + id;
+    v1::SynchronizeRequest request = Hello(session, 1);
+    request.set_num_free_slots(1);
+    const auto leased = Synchronize(w1, request);
+    EXPECT_EQ(leased->assignments_size(), 1);
+    const v1::TaskAssignment& task = leased->assignments(0);
+    request = Hello(session, 2);
+    v1::LeaseReport* lease = request.add_leases();
+    lease->set_lease_id(task.lease_id());
+    lease->set_lease_token(task.lease_token());
+    lease->set_attempt(task.attempt());
+    lease->set_task(task.task());
+    v1::TaskOutcome* outcome = lease->mutable_succeeded();
+    outcome->set_result_sha256(std::string(64, 'a'));
+    outcome->set_num_layers(1);
+    outcome->set_device("cpu");
+    outcome->set_signature(sign(task));
+    const std::string object = absl::StrCat(task.work_uri().substr(7), "/objects/");
+    std::filesystem::create_directories(object);
+    std::ofstream(object + std::string(64, 'a')) << "plan";
+    EXPECT_THAT(Synchronize(w1, request), IsOk());
+    v1::GetTaskRequest get;
+    get.set_name(task.task());
+    v1::Task told;
+    EXPECT_THAT(Call(alice, &Jobs::GetTask, get, &told), IsOk());
+    (void)Named(alice, &Jobs::CancelJob, "jobs/" + id);
+    return told.state() == v1::Task::SUCCEEDED ? "" : told.failures(0).message();
+  };
+  const std::string result(64, 'a');
+  EXPECT_THAT(report("unsigned", [](const auto&) { return ""; }), HasSubstr("it is not signed"));
+  EXPECT_THAT(report("by-another",
+                     [&](const auto& task) {
+                       return SigningKey::Generate().Sign(
+                           ResultMessage("worker/w1", task.lease_id(), result));
+                     }),
+              HasSubstr("none of the worker's keys"));
+  EXPECT_THAT(report("of-another-lease",
+                     [&](const auto& task) {
+                       return key.Sign(ResultMessage("worker/w1", task.lease_id() + "x", result));
+                     }),
+              HasSubstr("none of the worker's keys"));
+  EXPECT_EQ(report("good",
+                   [&](const auto& task) {
+                     return key.Sign(ResultMessage("worker/w1", task.lease_id(), result));
+                   }),
+            "");
 }
 
 }  // namespace

@@ -195,6 +195,13 @@ TEST_F(AccessPolicyTest, BadFilesAreRefusedWithTheMemberNamed) {
       {"max_creates_per_second", {{"tenants", {{"a", {{"max_creates_per_second", -1}}}}}}},
       {"tenants.a.data", {{"tenants", {{"a", {{"data", {{"read", {"/srv"}}}}}}}}}},
       {"tenants.a.data", {{"tenants", {{"a", {{"data", {{"output", {"file:///a/../b"}}}}}}}}}},
+      {"tenants.a.data.credentials",
+       {{"tenants", {{"a", {{"data", {{"credentials", "AKIAIOSFODNN7EXAMPLE"}}}}}}}}},
+      {"workers", {{"workers", {{"a/b", json::object()}}}}},
+      {"workers.w.devices", {{"workers", {{"w", {{"devices", {"abacus"}}}}}}}},
+      {"workers.w.labels", {{"workers", {{"w", {{"labels", {{"zone", 1}}}}}}}}},
+      {"workers.w.max_slots", {{"workers", {{"w", {{"max_slots", -1}}}}}}},
+      {"workers.w.signing_keys[0]", {{"workers", {{"w", {{"signing_keys", {"c2hvcnQ="}}}}}}}},
       {"write", {{"tenants", {{"a", {{"data", {{"write", json::array()}}}}}}}}},
   };
   for (const auto& [member, change] : cases) {
@@ -216,7 +223,7 @@ TEST_F(AccessPolicyTest, T3_DataLiesBelowATenantsPrefixesOrNowhere) {
   const DataRules rules = {"file:///data/objects/tenants/a",
                            {"file:///data/objects", "file:///data"}};
   const auto check = [&](DataPurpose purpose, const std::string& uri) {
-    return CheckDataAllowed(rules, a.DataOf(purpose), purpose, "a", uri);
+    return CheckDataAllowed(rules, a.DataOf(purpose), purpose, "a", "some_uri", uri);
   };
   for (const char* uri : {"s3://models/a", "s3://models/a/", "s3://models/a/b/c", "file:///srv/a",
                           "file:///srv/a/tiny", "file:///data/objects/tenants/a/uploads/x"}) {
@@ -244,12 +251,51 @@ TEST_F(AccessPolicyTest, T3_DataLiesBelowATenantsPrefixesOrNowhere) {
         << uri;
   }
   // Prefixes that reach the server's own place do not open it.
-  EXPECT_THAT(CheckDataAllowed(rules, {"file:///"}, DataPurpose::kModel, "a",
+  EXPECT_THAT(CheckDataAllowed(rules, {"file:///"}, DataPurpose::kModel, "a", "model_uri",
                                "file:///data/objects/tenants/b/x"),
               refused);
-  EXPECT_THAT(CheckDataAllowed(rules, {"file:///"}, DataPurpose::kModel, "a", "file:///etc"),
-              IsOk());
+  EXPECT_THAT(
+      CheckDataAllowed(rules, {"file:///"}, DataPurpose::kModel, "a", "model_uri", "file:///etc"),
+      IsOk());
   EXPECT_TRUE(policy_.RulesOf("new").DataOf(DataPurpose::kModel).empty());
+}
+
+// R13: a worker opens a tenant's remote prefixes with the tenant's credentials, its own place with
+// its own.
+TEST_F(AccessPolicyTest, GrantsAreThePrefixesByPurposeWithTheTenantsCredentials) {
+  json policy = json::parse(kPolicy);
+  policy["tenants"]["a"]["data"]["credentials"] = "file:a";
+  const auto parsed = AccessPolicy::Parse(policy.dump());
+  ASSERT_THAT(parsed, IsOk());
+  const TenantRules& a = parsed->RulesOf("a");
+  const std::vector<DataGrant> grants =
+      GrantsOf({"s3://root/tenants/a", {}}, a.data, a.credentials);
+  ASSERT_EQ(grants.size(), 4u);
+  EXPECT_EQ(grants[0].uri_prefix, "s3://root/tenants/a");
+  EXPECT_EQ(grants[0].credentials, "");
+  EXPECT_EQ(grants[0].purposes.size(), kNumDataPurposes);
+  EXPECT_EQ(grants[1].uri_prefix, "file:///srv/a/");
+  EXPECT_EQ(grants[1].credentials, "");
+  EXPECT_EQ(grants[1].purposes, std::vector<DataPurpose>{DataPurpose::kModel});
+  EXPECT_EQ(grants[2].uri_prefix, "s3://models/a");
+  EXPECT_EQ(grants[2].credentials, "file:a");
+  EXPECT_EQ(grants[2].purposes.size(), 3u);
+  EXPECT_EQ(grants[3].purposes, std::vector<DataPurpose>{DataPurpose::kOutput});
+}
+
+// R18.
+TEST_F(AccessPolicyTest, AWorkersRulesAreItsOwnOrThoseOfTheOthers) {
+  json policy = json::parse(kPolicy);
+  const std::string key = SigningKey::Generate().verifying_key().Base64();
+  policy["workers"] = {{"w", {{"max_slots", 2}, {"signing_keys", {key}}}},
+                       {"*", {{"devices", {"cpu"}}}}};
+  const auto parsed = AccessPolicy::Parse(policy.dump());
+  ASSERT_THAT(parsed, IsOk());
+  EXPECT_EQ(parsed->RulesOfWorker("worker/w").max_slots, 2);
+  EXPECT_EQ(parsed->RulesOfWorker("worker/w").signing_keys[0].Base64(), key);
+  EXPECT_TRUE(parsed->RulesOfWorker("worker/w").devices.empty());
+  EXPECT_EQ(parsed->RulesOfWorker("worker/v").devices.count("cpu"), 1u);
+  EXPECT_TRUE(policy_.RulesOfWorker("worker/v").devices.empty());
 }
 
 TEST_F(AccessPolicyTest, CheckPolicyExplainsWhatTheServerDecides) {

@@ -104,6 +104,7 @@ class CoreTest : public ::testing::Test {
       report.attempt = a.attempt;
       report.job = a.job;
       report.task = a.task;
+      report.token_sha256 = Sha256Hex(a.lease_token);
       worker->reports.push_back(report);
     }
     return reply.assignments;

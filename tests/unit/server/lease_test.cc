@@ -60,6 +60,61 @@ TEST_F(LeaseTest, ReportUnderAnotherAttemptOrSessionIsRefused) {
   EXPECT_EQ(task("a", "prepare").state, TaskState::kLeased);
 }
 
+// R17: everything else about a lease is public.
+TEST_F(LeaseTest, ReportWithoutTheLeasesTokenIsRefused) {
+  Create("a");
+  Worker w = NewWorker("w");
+  state_.token_key = "key";
+  const Assignment assignment = Synchronize(&w).at(0);
+  EXPECT_EQ(assignment.lease_token.size(), kLeaseTokenBytes);
+  EXPECT_NE(assignment.lease_token, LeaseToken(state_, assignment.lease_id + "x"));
+  EXPECT_EQ(task("a", "prepare").lease_token_sha256, Sha256Hex(assignment.lease_token))
+      << "what is stored is no token";
+  const LeaseReport honest = w.reports[0];
+  for (const std::string& token : {std::string(), Sha256Hex("a guess"), assignment.lease_token}) {
+    w.reports = {honest};
+    w.reports[0].token_sha256 = token;
+    Succeed(&w.reports[0]);
+    Synchronize(&w);
+    EXPECT_EQ(actions_[honest.lease_id], LeaseAction::kLost);
+    EXPECT_EQ(task("a", "prepare").state, TaskState::kLeased);
+  }
+  w.reports = {honest};
+  Succeed(&w.reports[0]);
+  Synchronize(&w);
+  EXPECT_EQ(actions_[honest.lease_id], LeaseAction::kAcknowledged);
+}
+
+TEST_F(LeaseTest, AnotherServersTokenHoldsAndOneThatNobodyHeardIsMadeAnew) {
+  Create("a");
+  Create("b");
+  Worker w = NewWorker("w"), deaf = NewWorker("deaf");
+  state_.token_key = "one process";
+  const Assignment heard = Synchronize(&w).at(0);
+  Call(&deaf);  // its reply is lost
+  Restart();
+  state_.token_key = "the next";
+  EXPECT_TRUE(Synchronize(&w).empty());
+  EXPECT_EQ(actions_[heard.lease_id], LeaseAction::kContinue);
+  edits_ = {};
+  const Assignment again = Synchronize(&deaf).at(0);
+  EXPECT_EQ(again.lease_token, LeaseToken(state_, again.lease_id));
+  EXPECT_EQ(edits_.tasks.size(), 1u) << "durable before it is told";
+  Synchronize(&deaf);
+  EXPECT_EQ(actions_[again.lease_id], LeaseAction::kContinue);
+}
+
+// Of a state from before there were tokens.
+TEST_F(LeaseTest, ALeaseWithoutATokenGoesOnWithoutOne) {
+  Create("a");
+  Worker w = NewWorker("w");
+  Synchronize(&w);
+  state_.FindJob("a")->tasks[0].lease_token_sha256.clear();
+  w.reports[0].token_sha256.clear();
+  Synchronize(&w);
+  EXPECT_EQ(actions_[w.reports[0].lease_id], LeaseAction::kContinue);
+}
+
 TEST_F(LeaseTest, RepeatedReportIsAcknowledgedAgain) {
   Create("a");
   Worker w = NewWorker("w");

@@ -9,6 +9,7 @@
 #include <future>
 
 #include "common/base/clock.h"
+#include "common/base/digest.h"
 #include "server/runtime/janitor.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_dir.h"
@@ -313,6 +314,7 @@ TEST_F(RuntimeTest, RunningTaskSurvivesTheServer) {
   report.attempt = 1;
   report.job = "a";
   report.task = "prepare";
+  report.token_sha256 = Sha256Hex(reply->assignments[0].lease_token);
   call.leases = {report};
   call.num_free_slots = 0;
   const Reply after = Synchronize(call, absl::ZeroDuration()).get();

@@ -7,6 +7,7 @@
 #include "common/base/clock.h"
 #include "common/base/digest.h"
 #include "common/base/ids.h"
+#include "common/base/version.h"
 #include "common/base/violations.h"
 #include "common/rpc/status_proto.h"
 #include "common/rpc/time_proto.h"
@@ -89,7 +90,7 @@ class ServiceTest : public ::testing::Test {
     v1::SynchronizeRequest request;
     request.set_session_id("session");
     request.set_worker("workers/w");
-    request.set_protocol_version(1);
+    request.set_protocol_version(kProtocolVersion);
     request.set_software_version("0.1.0");
     request.set_sequence(++sequence_);
     request.mutable_capabilities()->set_device("cpu");
@@ -119,6 +120,7 @@ class ServiceTest : public ::testing::Test {
         EXPECT_EQ(a.traceparent().size(), 55u);
         v1::LeaseReport* report = request.add_leases();
         report->set_lease_id(a.lease_id());
+        report->set_lease_token(a.lease_token());
         report->set_attempt(a.attempt());
         report->set_task(a.task());
         v1::TaskOutcome* outcome = report->mutable_succeeded();
@@ -425,9 +427,12 @@ TEST_F(ServiceTest, WatchShowsEveryStateUpToTheLast) {
 
 TEST_F(ServiceTest, WorkerOfAnotherVersionIsRefused) {
   v1::SynchronizeRequest request = Call();
-  request.set_protocol_version(2);
-  EXPECT_THAT(Synchronize(request), FailsWith(StatusCode::kFailedPrecondition, "VERSION_MISMATCH",
-                                              ::testing::HasSubstr("protocol version 2")));
+  for (const int version : {1, kProtocolVersion + 1}) {
+    request.set_protocol_version(version);
+    EXPECT_THAT(Synchronize(request),
+                FailsWith(StatusCode::kFailedPrecondition, "VERSION_MISMATCH",
+                          ::testing::HasSubstr(absl::StrCat("protocol version ", version))));
+  }
 }
 
 TEST_F(ServiceTest, MalformedWorkerCallsAreRefused) {

@@ -116,6 +116,11 @@ are resolved again and again; a standby answers NOT_SERVING and gets no calls. *
 {{- define "uniquanf.serverAddress" -}}
 {{- include "uniquanf.name" . }}-server{{ if eq .Values.state.kind "postgresql" }}-headless{{ end }}:{{ .Values.server.service.port }}
 {{- end -}}
+{{/* The same for workers, which have a port of their own where callers are asked who they are. */}}
+{{- define "uniquanf.workerAddress" -}}
+{{- if .Values.access.allowAnonymous -}}{{ include "uniquanf.serverAddress" . }}
+{{- else -}}{{ include "uniquanf.name" . }}-workers:50052{{- end -}}
+{{- end -}}
 {{- define "uniquanf.tlsServerName" -}}
 {{- .Values.server.tlsServerName | default (printf "%s-server" (include "uniquanf.name" .)) -}}
 {{- end -}}

@@ -69,7 +69,7 @@ spec:
       imagePullPolicy: {{ $values.image.pullPolicy }}
       securityContext: {{- include "uniquanf.containerSecurity" $root | nindent 8 }}
       args:
-        - {{ printf "--server=%s" (include "uniquanf.serverAddress" $root) | quote }}
+        - {{ printf "--server=%s" (include "uniquanf.workerAddress" $root) | quote }}
         - --name=$(POD_NAME)
         - {{ printf "--device=%s" $pool.device | quote }}
         - {{ ternary (printf "--threads=%d" (int $pool.threads)) "--threads=$(CPUS)" (gt (int $pool.threads) 0) | quote }}

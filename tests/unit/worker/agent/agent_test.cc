@@ -194,8 +194,11 @@ TEST_F(AgentTest, RunsATaskAndReportsItUntilAcknowledged) {
       last_sequence = request.sequence();
       EXPECT_EQ(request.session_id(), "session-1");
       EXPECT_EQ(request.worker(), "workers/w");
-      EXPECT_EQ(request.protocol_version(), 1);
-      for (const v1::LeaseReport& lease : request.leases()) num_reports += lease.has_succeeded();
+      EXPECT_EQ(request.protocol_version(), kProtocolVersion);
+      for (const v1::LeaseReport& lease : request.leases()) {
+        EXPECT_EQ(lease.lease_token(), "token of " + lease.lease_id());
+        num_reports += lease.has_succeeded();
+      }
     }
     EXPECT_EQ(s.ended["lease-1"].succeeded().result_sha256(), "abc");
   });

@@ -117,6 +117,7 @@ class FakeWorkerService : public v1::WorkerService::Service {
       if (reported.count(id) > 0) continue;
       v1::TaskAssignment* assignment = response->add_assignments();
       assignment->set_lease_id(id);
+      assignment->set_lease_token("token of " + id);
       assignment->set_attempt(1);
       assignment->set_task(report.task());
       *assignment->mutable_lease_duration() = DurationToProto(state_.lease_duration);
