@@ -93,14 +93,14 @@ struct Task : TaskFields {
   std::vector<PhaseTime> phases;
 
   // Ephemeral.
-  absl::Duration ready_since;   // monotonic; when it last became leasable
-  absl::Duration lease_expiry;  // monotonic; kActive only
-  absl::Duration leased_at;     // monotonic
-  absl::Duration not_before;    // monotonic; kReady in backoff
-  absl::Duration progress_at;   // monotonic; when `progress` last changed
-  absl::Duration told_at;       // monotonic; when `progress` was last told
+  absl::Duration ready_since;     // monotonic; when it last became leasable
+  absl::Duration lease_expiry;    // monotonic; kActive only
+  absl::Duration leased_at;       // monotonic
+  absl::Duration not_before;      // monotonic; kReady in backoff
+  absl::Duration progress_at;     // monotonic; when `progress` last changed
+  absl::Duration told_at;         // monotonic; when `progress` was last told
   bool waits_for_checks = false;  // finalize: kReady in backoff until its job's spot checks ended
-  int32_t num_resends = 0;      // assignments repeated because the worker never reported the lease
+  int32_t num_resends = 0;  // assignments repeated because the worker never reported the lease
 };
 
 // Its `device` is "" until known.

@@ -107,8 +107,8 @@ grpc::ServerUnaryReactor* WorkerServiceImpl::Synchronize(grpc::CallbackServerCon
       return call->Done(event.status());
     }
     if (context_.preflight != nullptr && request->capabilities().architectures_size() > 0) {
-      context_.preflight->architectures().Note(
-          event->worker, event->capabilities.architectures, context_.clock->Monotonic());
+      context_.preflight->architectures().Note(event->worker, event->capabilities.architectures,
+                                               context_.clock->Monotonic());
     }
     // A worker that went away must not be given tasks in its held call.
     call->set_on_cancel(
