@@ -165,7 +165,7 @@ FileDescriptor StoreRoot::OpenConfined(absl::string_view relative, int flags) co
   if (!base.valid()) return base;
   std::string path = below_;
   if (!relative.empty()) absl::StrAppend(&path, path.empty() ? "" : "/", relative);
-  if (path.empty()) path = ".";
+  if (path.empty()) path.push_back('.');
   const uint64_t links = confinement_->follows_links ? 0 : RESOLVE_NO_SYMLINKS;
   return OpenBeneath(base.get(), path, flags, links | Mounts(*confinement_));
 }

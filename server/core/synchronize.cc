@@ -282,53 +282,6 @@ void Mutation::ProcessReport(Session* session, const LeaseReport& report) {
   }
 }
 
-// A worker that started again under the same name: its predecessor is dead when it has stopped
-// calling, and its tasks need not wait for their leases to run out.
-void Mutation::EndSupersededSessions(const Session& session) {
-  const std::set<std::string>& same_name = state_.sessions_of_worker[session.worker];
-  // Only a process that the server saw starting is known to be the later one.
-  if (same_name.size() < 2 || session.first_sequence > 1) return;
-  for (const std::string& other_id : same_name) {
-    if (other_id == session.id) continue;
-    const auto it = state_.sessions.find(other_id);
-    if (it == state_.sessions.end() || it->second.first_seen >= session.first_seen) continue;
-    Session& other = it->second;
-    // One that called after this one had begun is no predecessor, but another of the same name.
-    if (other.last_seen > session.first_seen) continue;
-    if (!other.has_called || other.leases.empty() ||
-        now_.mono - other.last_seen < state_.policy.superseded_after || other.parked) {
-      continue;
-    }
-    const std::set<TaskRef> leases = other.leases;
-    for (const TaskRef& ref : leases) {
-      JobEntry* entry = &state_.jobs.at(ref.job);
-      Task& task = entry->tasks[ref.index];
-      if (task.lease != LeaseStatus::kActive) continue;
-      Fail(entry, ref.index,
-           {FailureClass::kWorkerLost, "WORKER_RESTARTED",
-            absl::StrCat("worker ", task.worker, " started again and left the task unfinished"),
-            task.attempt, task.worker, now_.wall},
-           LeaseStatus::kRevoked);
-    }
-  }
-}
-
-// Two processes of one name, both calling: people are told, for whoever names the worker means one
-// of them.
-void Mutation::NoteSharedName(Session* session) {
-  const std::set<std::string>& same_name = state_.sessions_of_worker[session->worker];
-  const bool before = session->shares_name;
-  session->shares_name = false;
-  if (same_name.size() < 2) return;
-  session->shares_name =
-      std::any_of(same_name.begin(), same_name.end(), [&](const std::string& id) {
-        const Session& other = state_.sessions.at(id);
-        return id != session->id && IsPresent(state_.policy, other, now_.mono) &&
-               other.last_seen > session->first_seen && session->last_seen > other.first_seen;
-      });
-  if (session->shares_name && !before) edits_.shared_names.push_back(session->worker);
-}
-
 // Leases that the worker did not report: their assignment's reply was lost and is sent again, for
 // which the lease is renewed, but not for ever.
 void Mutation::RenewUnreported(Session* session) {
