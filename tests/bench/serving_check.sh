@@ -61,7 +61,7 @@ for part in $parts; do
       for model in "${models[@]}"; do
         name=${model%%=*}; rest=${model#*=}; path=${rest%%,*}
         at=$(artifact "$name" "$path" 4 64) || continue
-        timeout 60 "$batch" generate "$at" --prompt 'The city of' --max-tokens 64 --device cuda > "$out/text.$name" 2>&1 &&
+        timeout 60 "$batch" generate "$at" --prompt 'The city of' --max-new-tokens 64 --device cuda > "$out/text.$name" 2>&1 &&
           [ -s "$out/text.$name" ] && note "ok    generate $name on CUDA" || { note "FAIL  generate $name: $(tail -1 "$out/text.$name")"; failed=1; }
       done ;;
     python)
