@@ -11,6 +11,20 @@
 namespace uniquanf::server {
 namespace {
 
+// Done jobs stay for weeks, with all their layers: of a task that is done the server keeps this
+// many points, evenly over its run with both ends. All of them are in the result and its run.json.
+constexpr size_t kPointsOfDoneTask = 64;
+
+LossHistory HistoryOfDoneTask(const LossHistory& all) {
+  LossHistory kept;
+  const size_t count = std::min(all.size(), kPointsOfDoneTask);
+  for (size_t i = 0; i < count; ++i) {
+    const size_t from = count == 1 ? 0 : i * (all.size() - 1) / (count - 1);
+    kept.Append(all.steps()[from], all.losses()[from]);
+  }
+  return kept;
+}
+
 // Far beyond what schedules use; bounds the graph.
 constexpr int32_t kMaxRounds = 64;
 
@@ -240,7 +254,7 @@ void Mutation::Succeed(JobEntry* entry, int32_t index, const TaskOutcome& outcom
   task.initial_loss = outcome.initial_loss;
   task.final_loss = outcome.final_loss;
   if (!outcome.history.empty()) {
-    task.history = std::make_shared<const LossHistory>(outcome.history);
+    task.history = std::make_shared<const LossHistory>(HistoryOfDoneTask(outcome.history));
   }
   if (!outcome.modules.empty()) {
     task.modules = std::make_shared<const std::vector<ModuleMetrics>>(outcome.modules);

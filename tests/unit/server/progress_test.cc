@@ -114,6 +114,22 @@ TEST_F(ProgressTest, AFinishedLayerHasItsLossesAndCurve) {
   EXPECT_EQ(task("a", "layer-0000").history->size(), 4u);
 }
 
+TEST_F(ProgressTest, ADoneTaskKeepsFewerPointsWithBothEnds) {
+  Create("a");
+  Worker w = NewWorker("w");
+  StartLayer(&w);
+  Synchronize(&w);
+  Succeed(&w.reports[0]);
+  LossHistory& told = w.reports[0].outcome.history;
+  for (int step = 1; step <= 200; ++step) told.Append(step, 1.0f / step);
+  Synchronize(&w);
+  const LossHistory& kept = *task("a", "layer-0000").history;
+  EXPECT_EQ(kept.size(), 64u);
+  EXPECT_EQ(kept.steps().front(), 1);
+  EXPECT_EQ(kept.steps().back(), 200);
+  EXPECT_EQ(kept.losses().back(), 1.0f / 200);
+}
+
 // Three jobs, one slot.
 TEST_F(ProgressTest, AJobThatWaitsKnowsItsPlace) {
   for (const char* id : {"a", "b", "c"}) Create(id);
