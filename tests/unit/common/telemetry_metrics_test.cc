@@ -13,6 +13,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
+#include "common/base/version.h"
 #include "common/telemetry/process_metrics.h"
 #include "common/telemetry/store_metrics.h"
 
@@ -40,7 +41,8 @@ TEST(ProcessMetricsTest, SaysWhatTheProcessIsAndTakes) {
   prometheus::Registry registry;
   ProcessMetrics metrics(&registry, "uniquanf-test");
   EXPECT_THAT(Scrape(registry),
-              HasSubstr("uniquanf_build_info{program=\"uniquanf-test\",protocol=\"1\",version=\""));
+              HasSubstr(absl::StrCat("uniquanf_build_info{program=\"uniquanf-test\",protocol=\"",
+                                     kProtocolVersion, "\",version=\"")));
   EXPECT_GT(Value(registry, "process_resident_memory_bytes"), 1 << 20);
   EXPECT_GT(Value(registry, "process_virtual_memory_bytes"),
             Value(registry, "process_resident_memory_bytes"));

@@ -595,7 +595,9 @@ TEST_F(AccessCallsTest, T14_OneWhoFillsTheQueueHoldsUpNobodyElse) {
   v1::SynchronizeRequest request = Hello("s", 1);
   int num_before_bob = 0, num_since = 0;
   for (int i = 1; i <= kFlood; ++i) {
-    if (i == 5) ASSERT_THAT(Create(bob, "his"), IsOk());
+    if (i == 5) {
+      ASSERT_THAT(Create(bob, "his"), IsOk());
+    }
     request.set_sequence(i);
     request.set_num_free_slots(1);
     const auto reply = Synchronize(worker, request);

@@ -17,9 +17,16 @@ namespace uniquanf::server {
 
 class CoreTest : public ::testing::Test {
  protected:
+  static WorkerCapabilities Cpu() {
+    WorkerCapabilities cpu;
+    cpu.device = "cpu";
+    cpu.memory_bytes = int64_t{8} << 30;
+    cpu.num_slots = 1;
+    return cpu;
+  }
   struct Worker {
     std::string name, session;
-    WorkerCapabilities capabilities{"cpu", "", int64_t{8} << 30, 1, {}};
+    WorkerCapabilities capabilities = Cpu();
     int64_t sequence = 0;
     int num_slots = 1;
     bool draining = false;

@@ -9,6 +9,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_replace.h"
 #include "absl/synchronization/notification.h"
+#include "common/base/version.h"
 #include "server/http/error_page.h"
 #include "server/http/request_message.h"
 #include "server/service/services.h"
@@ -245,7 +246,7 @@ class SameAnswersTest : public HttpTest {
       v1::SynchronizeRequest request;
       request.set_session_id(absl::StrCat("session-", side));
       request.set_worker(absl::StrCat("workers/team:w-", side));
-      request.set_protocol_version(1);
+      request.set_protocol_version(kProtocolVersion);
       request.set_sequence(1);
       request.mutable_capabilities()->set_device("cpu");
       request.mutable_capabilities()->set_num_slots(2);

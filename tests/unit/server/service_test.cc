@@ -372,6 +372,7 @@ TEST_F(ServiceTest, PagesFiltersAndOrders) {
   EXPECT_EQ(List("labels.parity=\"even\"")->jobs_size(), 4);
   EXPECT_EQ(List("labels.parity != even AND state=QUEUED")->jobs_size(), 3);
   EXPECT_EQ(List("tenant=other")->jobs_size(), 0);
+  EXPECT_EQ(List("tenant=other OR labels.parity=odd")->jobs_size(), 3);
   EXPECT_EQ(List("create_time>\"2001-01-01T00:00:00Z\" AND priority>=2")->jobs_size(), 2);
   const auto by_priority = List("", 2, "", "priority desc");
   EXPECT_EQ(by_priority->jobs(0).name(), "jobs/j2");
@@ -383,8 +384,8 @@ TEST_F(ServiceTest, PagesFiltersAndOrders) {
 
 TEST_F(ServiceTest, BadListsAreRefused) {
   for (const char* filter :
-       {"state", "state=", "state=DONE", "bogus=1", "state=QUEUED OR tenant=x", "state=QUEUED AND",
-        "tenant=\"x", "tenant>x", "create_time>yesterday", "priority=high"}) {
+       {"state", "state=", "state=DONE", "bogus=1", "state=QUEUED OR", "OR state=QUEUED",
+        "state=QUEUED AND", "tenant=\"x", "tenant>x", "create_time>yesterday", "priority=high"}) {
     EXPECT_THAT(List(filter), FailsWith(StatusCode::kInvalidArgument, "INVALID_FILTER")) << filter;
   }
   EXPECT_THAT(List("", 0, "", "size"), FailsWith(StatusCode::kInvalidArgument, "INVALID_ORDER"));

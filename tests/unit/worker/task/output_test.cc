@@ -1,5 +1,7 @@
 #include "worker/task/output.h"
 
+#include <optional>
+
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_dir.h"
 
@@ -37,10 +39,10 @@ TEST_F(OutputTest, ClaimIsForOnePlan) {
 
 TEST_F(OutputTest, PublishingTwiceTheSameManifestIsOne) {
   ASSERT_THAT(ClaimOutput(store_.get(), "plan"), IsOk());
-  ASSERT_THAT(PublishManifest(store_.get(), "{}"), IsOk());
+  ASSERT_THAT(PublishManifest(store_.get(), "{}", std::nullopt), IsOk());
   EXPECT_FALSE(store_->Stat(kOutputMarkerKey).ok());
-  EXPECT_THAT(PublishManifest(store_.get(), "{}"), IsOk());
-  EXPECT_THAT(PublishManifest(store_.get(), "{\"other\":1}"),
+  EXPECT_THAT(PublishManifest(store_.get(), "{}", std::nullopt), IsOk());
+  EXPECT_THAT(PublishManifest(store_.get(), "{\"other\":1}", std::nullopt),
               FailsWith(absl::StatusCode::kAlreadyExists, "OUTPUT_EXISTS"));
   EXPECT_EQ(*store_->Read("manifest.json", 100), "{}");
 }
@@ -54,7 +56,7 @@ TEST_F(OutputTest, AbandonRemovesOnlyItsOwnUnfinishedWork) {
   EXPECT_TRUE(store_->List({})->objects.empty());
 
   ASSERT_THAT(ClaimOutput(store_.get(), "plan"), IsOk());
-  ASSERT_THAT(PublishManifest(store_.get(), "{}"), IsOk());
+  ASSERT_THAT(PublishManifest(store_.get(), "{}", std::nullopt), IsOk());
   ASSERT_THAT(AbandonOutput(uri_, "plan"), IsOk());
   EXPECT_TRUE(store_->Stat("manifest.json").ok());
 }
