@@ -209,7 +209,9 @@ class Fleet {
     event.session = worker.name;
     event.worker = worker.name;
     event.sequence = ++worker.sequence;
-    event.capabilities = {"cpu", "", memory_bytes_, 1, {}};
+    event.capabilities.device = "cpu";
+    event.capabilities.memory_bytes = memory_bytes_;
+    event.capabilities.num_slots = 1;
     event.num_free_slots = 1;
     event.leases = worker.reports;
     worker.called_at = Now();

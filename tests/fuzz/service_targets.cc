@@ -130,7 +130,7 @@ bool RunDataUri(absl::string_view bytes) {
   if (!CheckDataUri(prefix).ok()) return false;
   const DataRules rules = {"s3://own/tenants/t", {"s3://own"}};
   const absl::Status allowed =
-      CheckDataAllowed(rules, {std::string(prefix)}, DataPurpose::kModel, "t", uri);
+      CheckDataAllowed(rules, {std::string(prefix)}, DataPurpose::kModel, "t", "model_uri", uri);
   if (!allowed.ok()) {
     UQ_CHECK(absl::IsPermissionDenied(allowed) || absl::IsInvalidArgument(allowed));
     return false;
