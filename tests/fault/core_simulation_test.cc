@@ -120,7 +120,8 @@ class World {
       SimWorker worker;
       worker.name = absl::StrCat("w", i);
       worker.num_slots = 1 + i % 2;
-      worker.capabilities = {i % 3 == 2 ? "cuda" : "cpu", "", int64_t{8} << (30 + i % 2), 1, {}};
+      worker.capabilities = {
+          i % 3 == 2 ? "cuda" : "cpu", "", int64_t{8} << (30 + i % 2), 1, {}, 0, {}};
       workers_.push_back(worker);
       RestartWorker(&workers_.back());
     }
