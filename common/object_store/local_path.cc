@@ -182,8 +182,9 @@ bool StoreRoot::IsWithheld(int fd) const {
 absl::StatusOr<FileDescriptor> StoreRoot::OpenObject(absl::string_view key,
                                                      absl::string_view object, int flags) const {
   const std::string path = absl::StrCat(path_, "/", key);
-  // O_NONBLOCK: opening a FIFO must not hang; it does nothing to regular files.
-  flags |= O_CLOEXEC | O_NONBLOCK;
+  // O_NONBLOCK: opening a FIFO must not hang; it does nothing to regular files. O_PATH opens
+  // nothing, and openat2 takes no other flags beside it.
+  flags |= (flags & O_PATH) != 0 ? O_CLOEXEC : O_CLOEXEC | O_NONBLOCK;
   FileDescriptor fd = confinement_.has_value() ? OpenConfined(key, flags)
                                                : FileDescriptor(open(path.c_str(), flags));
   if (!fd.valid()) return ErrnoToStatus(errno, "open", object);

@@ -82,4 +82,17 @@ grpc::ServerUnaryReactor* JobServiceImpl::GetJobMetrics(grpc::CallbackServerCont
       });
 }
 
+// Behind the door, so that who may not create jobs learns nothing here either.
+grpc::ServerUnaryReactor* JobServiceImpl::EstimateJob(grpc::CallbackServerContext* rpc,
+                                                      const v1::EstimateJobRequest*,
+                                                      v1::JobEstimate*) {
+  return UnaryCall::Serve(
+      Admit(context_, rpc, MethodRow("EstimateJob"), "jobs"),
+      [](UnaryCall* call, const Principal&) {
+        call->Done(MakeError(absl::StatusCode::kUnimplemented, "NOT_IMPLEMENTED",
+                             "this version of the server gives no estimates; a job's progress has "
+                             "one as soon as it runs"));
+      });
+}
+
 }  // namespace uniquanf::server

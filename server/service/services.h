@@ -89,6 +89,8 @@ class JobServiceImpl final : public v1::JobService::CallbackService {
   grpc::ServerUnaryReactor* GetJobMetrics(grpc::CallbackServerContext*,
                                           const v1::GetJobMetricsRequest*,
                                           v1::JobMetrics*) override;
+  grpc::ServerUnaryReactor* EstimateJob(grpc::CallbackServerContext*, const v1::EstimateJobRequest*,
+                                        v1::JobEstimate*) override;
   grpc::ServerWriteReactor<v1::WatchJobsResponse>* WatchJobs(grpc::CallbackServerContext*,
                                                              const v1::WatchJobsRequest*) override;
 

@@ -104,7 +104,7 @@ TEST_F(BatchTest, ADistillationThatIsKilledContinuesToTheSameBytes) {
   WriteTokenFile(dir_.path() + "/further.safetensors",
                  {{"input_ids", RandomTokens({10, 64}, 128, 3)}});
   ASSERT_EQ(Run(arguments("whole")), (ExitStatus{0, 0})) << log_;
-  EXPECT_THAT(log_, HasSubstr("distill 1: divergence"));
+  EXPECT_THAT(log_, HasSubstr("layers 1 to 1 distilled: divergence"));
   const std::string expected = ManifestDigest("whole");
   ASSERT_FALSE(expected.empty());
   // Two layers: the third shard is the first one that is distilled.
@@ -119,7 +119,7 @@ TEST_F(BatchTest, ADistillationThatIsKilledContinuesToTheSameBytes) {
     EXPECT_THAT(log_, HasSubstr("layer 1: done by an earlier run"));
     EXPECT_EQ(ManifestDigest(output), expected);
   }
-  EXPECT_THAT(log_, HasSubstr("distill 1: done by an earlier run"));
+  EXPECT_THAT(log_, HasSubstr("layers 1 to 1 distilled: done by an earlier run"));
 }
 
 TEST_F(BatchTest, TextOfItsOwnSurvivesAKill) {

@@ -187,11 +187,14 @@ absl::StatusOr<Alternative> MeasureStart(const LayerTask& task, const Loaded& lo
   quant::ReconstructOptions options;
   options.batch_size = task.plan().spec.batch_size;
   options.input_prob = task.plan().spec.input_prob;
-  UQ_ASSIGN_OR_RETURN(const quant::ReconstructResult measured,
-                      quant::ReconstructBlock(task.env.backend, task.block(), loaded.rope, options,
-                                              Activations(task, loaded), &optimized->weights,
-                                              Pointers(optimized), nullptr, nullptr));
-  measured_start.loss = measured.initial_loss;
+  const absl::StatusOr<quant::ReconstructResult> measured = quant::ReconstructBlock(
+      task.env.backend, task.block(), loaded.rope, options, Activations(task, loaded),
+      &optimized->weights, Pointers(optimized), nullptr, nullptr);
+  if (ErrorReason(measured.status()) == "LOSS_NOT_FINITE") {
+    return ExplainNotFinite(task, loaded, measured.status());
+  }
+  UQ_RETURN_IF_ERROR(measured.status());
+  measured_start.loss = measured->initial_loss;
   return measured_start;
 }
 

@@ -106,7 +106,7 @@ class ClientTest(unittest.TestCase):
 
     def test_a_job_that_fails_or_is_cancelled_is_an_error_of_wait(self) -> None:
         client = self.client()
-        client.submit({**QUICK, "model_uri": "/nonexistent/model", "output_uri": str(self.service.dir / "x")}, job_id="fails")
+        client.submit({**QUICK, "model_uri": "/nonexistent/model", "output_uri": str(self.service.dir / "x")}, job_id="fails", unchecked=True)
         with self.assertRaises(uniquanf.JobFailedError) as failed:
             client.wait("fails", timeout=60)
         self.assertEqual(failed.exception.job.state, "FAILED")

@@ -186,8 +186,8 @@ def spec_to_message(settings: Mapping[str, Any]) -> job_pb2.QuantizationSpec:
 
 def create_request(spec: Mapping[str, Any], *, job_id: str, request_id: str, tenant: str, priority: int,
                    labels: Optional[Mapping[str, str]], deadline: Optional[datetime.datetime],
-                   time_to_live: Optional[float], device: str, validate_only: bool) -> job_service_pb2.CreateJobRequest:
-    request = job_service_pb2.CreateJobRequest(job_id=job_id, request_id=request_id, validate_only=validate_only)
+                   time_to_live: Optional[float], device: str, validate_only: bool, unchecked: bool) -> job_service_pb2.CreateJobRequest:
+    request = job_service_pb2.CreateJobRequest(job_id=job_id, request_id=request_id, validate_only=validate_only, unchecked=unchecked)
     job = request.job
     job.spec.CopyFrom(spec_to_message(spec))
     job.tenant, job.priority, job.device = tenant, priority, device

@@ -56,10 +56,10 @@ class AsyncClient:
     async def submit(self, spec: Optional[Mapping[str, Any]] = None, *, job_id: str = "", request_id: str = "",
                      tenant: str = "", priority: int = 0, labels: Optional[Mapping[str, str]] = None,
                      deadline: Optional[datetime.datetime] = None, time_to_live: Optional[float] = None, device: str = "",
-                     validate_only: bool = False, **settings: Any) -> Job:
+                     validate_only: bool = False, unchecked: bool = False, **settings: Any) -> Job:
         request = create_request({**(spec or {}), **settings}, job_id=job_id, request_id=request_id or _calls.new_request_id(),
                                  tenant=tenant, priority=priority, labels=labels, deadline=deadline,
-                                 time_to_live=time_to_live, device=device, validate_only=validate_only)
+                                 time_to_live=time_to_live, device=device, validate_only=validate_only, unchecked=unchecked)
         return job_of(await self._call("CreateJob", request))
 
     async def get(self, job: str) -> Job:

@@ -62,12 +62,13 @@ class Client:
 
     def submit(self, spec: Optional[Mapping[str, Any]] = None, *, job_id: str = "", request_id: str = "", tenant: str = "",
                priority: int = 0, labels: Optional[Mapping[str, str]] = None, deadline: Optional[datetime.datetime] = None,
-               time_to_live: Optional[float] = None, device: str = "", validate_only: bool = False, **settings: Any) -> Job:
+               time_to_live: Optional[float] = None, device: str = "", validate_only: bool = False, unchecked: bool = False, **settings: Any) -> Job:
         """Submits a job: settings by the names of docs/SPEC.md, in `spec` or as keywords, which win. Plain paths become absolute
-        file:// URIs; the workers must see the same there. With `validate_only` nothing is created."""
+        file:// URIs; the workers must see the same there. With `validate_only` nothing is created; with
+        `unchecked` the server does not look whether what is named is there, since the workers alone see it."""
         request = create_request({**(spec or {}), **settings}, job_id=job_id, request_id=request_id or _calls.new_request_id(),
                                  tenant=tenant, priority=priority, labels=labels, deadline=deadline,
-                                 time_to_live=time_to_live, device=device, validate_only=validate_only)
+                                 time_to_live=time_to_live, device=device, validate_only=validate_only, unchecked=unchecked)
         return job_of(self._call("CreateJob", request))
 
     def get(self, job: str) -> Job:

@@ -54,6 +54,11 @@ class ConfinedStoreTest : public ::testing::Test {
     UQ_ASSIGN_OR_RETURN(const auto store, OpenData(uri, {{}, Access(allowed)}));
     return store->Read(key, 1 << 10);
   }
+  absl::StatusOr<int64_t> SizeOf(const std::string& uri, const std::string& key) const {
+    UQ_ASSIGN_OR_RETURN(const auto store, OpenData(uri, {{}, Access("file://" + mallory_)}));
+    UQ_ASSIGN_OR_RETURN(const auto info, store->Stat(key));
+    return info.size_bytes;
+  }
   absl::Status Write(const std::string& uri, const std::string& key) const {
     DataOptions options{{}, Access("file://" + mallory_)};
     options.purpose = DataPurpose::kOutput;
@@ -70,6 +75,7 @@ class ConfinedStoreTest : public ::testing::Test {
 
 TEST_F(ConfinedStoreTest, T3_WhatLiesBelowThePrefixIsReadThroughLinksToo) {
   EXPECT_EQ(*Read(Uri("m"), "config.json"), "hers");
+  EXPECT_EQ(*SizeOf(Uri("m"), "config.json"), 4);
   EXPECT_EQ(*Read("file://" + mallory_, "m/config.json"), "hers");
   EXPECT_EQ(*Read(Uri("m"), "config.json", Uri("m")), "hers");
   // As in the Hugging Face cache.

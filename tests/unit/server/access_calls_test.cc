@@ -201,6 +201,19 @@ class AccessCallsTest : public ::testing::Test {
     }
     return FromGrpcStatus(reader->Finish());
   }
+  absl::Status WatchAll(const Someone& who) {
+    grpc::ClientContext context;
+    Prepare(who, &context);
+    Jobs stub(who.channel);
+    const auto reader = stub.WatchJobs(&context, v1::WatchJobsRequest());
+    v1::WatchJobsResponse response;
+    if (reader->Read(&response)) {
+      context.TryCancel();
+      (void)reader->Finish();
+      return absl::OkStatus();
+    }
+    return FromGrpcStatus(reader->Finish());
+  }
   v1::SynchronizeRequest Hello(const std::string& session, int64_t sequence) {
     v1::SynchronizeRequest request;
     request.set_session_id(session);
@@ -248,6 +261,19 @@ class AccessCallsTest : public ::testing::Test {
       v1::ListTasksResponse response;
       return Call(who, &Jobs::ListTasks, request, &response);
     }
+    if (method == "GetJobMetrics") {
+      v1::GetJobMetricsRequest request;
+      request.set_name(job);
+      v1::JobMetrics metrics;
+      return Call(who, &Jobs::GetJobMetrics, request, &metrics);
+    }
+    if (method == "EstimateJob") {
+      v1::EstimateJobRequest request;
+      request.mutable_job()->set_tenant(job.substr(8, job.find("/jobs") - 8));
+      v1::JobEstimate estimate;
+      return Call(who, &Jobs::EstimateJob, request, &estimate);
+    }
+    if (method == "WatchJobs") return WatchAll(who);
     if (method == "Synchronize") {
       return Synchronize(who, Hello(ids_->NewId("session"), 1)).status();
     }
@@ -296,7 +322,7 @@ TEST_F(AccessCallsTest, T1_ForeignJobsAreNotThere) {
   EXPECT_EQ(Get(alice, "jobs/secret")->name(), "jobs/secret");
   for (const Someone& mallory : {Token("m", "mallory"), Certificate("tenant/m/user/mallory")}) {
     for (const char* method : {"GetJob", "WatchJob", "CancelJob", "RetryJob", "PauseJob",
-                               "ResumeJob", "DeleteJob", "ListTasks", "GetTask"}) {
+                               "ResumeJob", "DeleteJob", "ListTasks", "GetTask", "GetJobMetrics"}) {
       for (const std::string prefix : {"jobs/", "tenants/a/jobs/"}) {
         const absl::Status foreign = CallByName(mallory, method, prefix + "secret");
         const absl::Status absent = CallByName(mallory, method, prefix + "absent");
@@ -476,6 +502,9 @@ TEST_F(AccessCallsTest, T2_EveryMethodAnswersEveryKindOfCallerAsTheTableSays) {
       {"DeleteJob", kDenied, kYes, kHidden, kDenied, kDenied},
       {"GetTask", kYes, kYes, kHidden, kYes, kDenied},
       {"ListTasks", kYes, kYes, kHidden, kYes, kDenied},
+      {"GetJobMetrics", kYes, kYes, kHidden, kYes, kDenied},
+      {"EstimateJob", kDenied, kYes, kYes, kDenied, kDenied},  // of nobody's job yet
+      {"WatchJobs", kYes, kYes, kYes, kYes, kDenied},
       {"Synchronize", kDenied, kDenied, kDenied, kDenied, kYes},
       {"ListWorkers", kDenied, kDenied, kDenied, kYes, kDenied},
       {"DrainWorker", kDenied, kDenied, kDenied, kYes, kDenied},
