@@ -75,10 +75,15 @@ absl::StatusOr<std::vector<VerifyingKey>> VerifyingKey::FromPemFile(const std::s
     }
     keys.push_back(VerifyingKey(RawPublicKey(key.get())));
   }
-  // The end of the file is an error of its own kind; anything else is a block that is broken.
-  const bool at_end = ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
   ERR_clear_error();
-  if (keys.empty() || !at_end) {
+  // A block that is broken ends the reading as the end of the file does, and OpenSSL 3 tells them
+  // apart by errors that depend on what else the process has loaded; so blocks are counted.
+  size_t num_blocks = 0;
+  constexpr char kBegin[] = "-----BEGIN ";
+  for (size_t at = text.find(kBegin); at != text.npos; at = text.find(kBegin, at + 1)) {
+    ++num_blocks;
+  }
+  if (keys.empty() || keys.size() != num_blocks) {
     return Invalid(path, keys.empty() ? ": holds no public key in PEM (openssl pkey -pubout)"
                                       : ": holds what is no public key in PEM");
   }

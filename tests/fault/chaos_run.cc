@@ -187,6 +187,11 @@ class ChaosRun {
       cluster_options.server_flags.push_back("--state=" + options_.postgres->NewState());
     }
     cluster_ = std::make_unique<MiniCluster>(cluster_options);
+    if (identities_ != nullptr) {
+      ClientOptions caller;
+      identities_->UseIn(&caller);
+      cluster_->set_client_options(caller);
+    }
     if (!on_s3_) {
       const std::string dir = cluster_->File("out");
       std::filesystem::create_directory(dir);
